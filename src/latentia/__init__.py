@@ -1,0 +1,1 @@
+"""Latentia: a laboratory for latent-variable generative models."""

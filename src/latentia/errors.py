@@ -1,0 +1,48 @@
+"""The errors that a user may meet. Each message says what is wrong and names the cure.
+
+Every one is also a `ValueError` (or `OSError`), so that code which knows nothing of latentia can catch it;
+the command line catches `LatentiaError` alone and prints its message without a traceback.
+"""
+
+from __future__ import annotations
+
+__all__ = ["CannotServe", "ConfigurationError", "DataError", "LatentiaError", "RunError", "nearest"]
+
+import difflib
+from collections.abc import Iterable
+
+
+class LatentiaError(Exception):
+    """Base of all errors whose message is meant for a person."""
+
+
+class ConfigurationError(LatentiaError, ValueError):
+    """A recipe, an option or a law that cannot be: `problems` holds one (key, message) pair for each fault."""
+
+    def __init__(self, problems: Iterable[tuple[str, str]] | str):
+        self.problems = [("", problems)] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(f"{key}: {text}" if key else text for key, text in self.problems))
+
+
+class DataError(LatentiaError, ValueError):
+    """Data that is missing, damaged, of the wrong shape, or that the chosen likelihood cannot score."""
+
+
+class RunError(LatentiaError, ValueError):
+    """A run directory that cannot be used as asked: in the way, damaged, made by another recipe, gone non-finite."""
+
+
+class CannotServe(LatentiaError, ValueError):
+    """An exact method that does not apply here; the message names a method that does."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ' Did you mean …?' for the nearest known word, or a list of what is known.
+
+    Examples:
+        >>> nearest("epoch", ["epochs", "seed"])
+        'Did you mean epochs?'
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}."

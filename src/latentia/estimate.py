@@ -1,0 +1,176 @@
+"""One number, and all that one must know to read it.
+
+Every figure that latentia evaluates is an `Estimate`: a value with its standard error, its unit, whether it is
+exact, a bound or an estimate, and the method that made it with its settings. Two estimates *agree* when they
+differ by no more than their errors allow; that test, and never a bare tolerance, is what the theory checks use.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Estimate", "Kind", "exact", "estimates_to_json", "read_estimates", "write_estimates"]
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Kind = Literal["exact", "lower bound", "upper bound", "estimate"]
+
+# Two float64 results of a few thousand operations each may differ by this much, relatively, and still be equal.
+ROUNDING = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its meaning.
+
+    Attributes:
+        value: the number; may be ±inf (KL between laws without absolute continuity is +inf), never NaN.
+        name: what it is the value of, such as `log_likelihood`.
+        stderr: standard error, in the same unit; None where nothing random was drawn. For an exact value per
+            image averaged over a sample of images, it is the standard error over the images, and
+            `settings["stderr_over"]` is `"images"`.
+        n: how many draws, images or evaluations it rests on; None where that has no meaning.
+        unit: `nats`, `bits`, `bits/dimension`, `1` for pure numbers, …
+        kind: `exact`, `lower bound`, `upper bound` or `estimate`.
+        method: how it was made, such as `closed form`, `quadrature`, `monte carlo`.
+        settings: the method's settings. `settings["error"]`, where present, is a certified bound on the
+            numerical error (quadrature, floating point), in the unit of the value.
+    """
+
+    value: float
+    name: str = ""
+    stderr: float | None = None
+    n: int | None = None
+    unit: str = "nats"
+    kind: Kind = "estimate"
+    method: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.value):
+            raise ValueError(f"the estimate {self.name or self.method!r} is not a number (NaN)")
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind is {self.kind!r}; it must be one of {', '.join(get_args(Kind))}")
+        if self.stderr is not None and not self.stderr >= 0:
+            raise ValueError(f"the standard error of {self.name!r} is {self.stderr}; it must be at least 0")
+
+    @classmethod
+    def mean(cls, values: Tensor, *, name: str = "", method: str = "monte carlo", **fields: Any) -> Estimate:
+        """Mean of independent values with its standard error s/√n.
+
+        Args:
+            values: any shape, at least two numbers, all finite or all of the same infinity.
+            name: what the mean is an estimate of.
+            method: how the values were made.
+            **fields: the other attributes of the estimate.
+        """
+        flat = values.detach().double().flatten()
+        n = flat.numel()
+        if n < 2:
+            raise ValueError(f"a mean with a standard error needs at least 2 values, and there are {n}")
+        mean = flat.mean().item()
+        stderr = flat.std().item() / math.sqrt(n) if math.isfinite(mean) else None
+        return cls(mean, name=name, stderr=stderr, n=n, method=method, **fields)
+
+    @property
+    def error(self) -> float:
+        """Certified bound on the numerical error, in the unit of the value; 0 where none is recorded."""
+        return float(self.settings.get("error", 0.0))
+
+    def slack(self, other: Estimate | float = 0.0, sigmas: float = 5.0) -> float:
+        """How far the two may lie apart and still agree: `sigmas` joint standard errors, certified errors, rounding."""
+        other = other if isinstance(other, Estimate) else exact(other)
+        random = sigmas * math.hypot(self.stderr or 0.0, other.stderr or 0.0)
+        finite = [abs(v) for v in (self.value, other.value) if math.isfinite(v)]
+        return random + self.error + other.error + ROUNDING * max([1.0, *finite])
+
+    def agrees_with(self, other: Estimate | float, *, sigmas: float = 5.0) -> bool:
+        """Whether the two may be the same number, given both their errors."""
+        other = other if isinstance(other, Estimate) else exact(other)
+        if math.isinf(self.value) or math.isinf(other.value):
+            return self.value == other.value
+        return abs(self.value - other.value) <= self.slack(other, sigmas)
+
+    def at_most(self, other: Estimate | float, *, sigmas: float = 5.0) -> bool:
+        """Whether this may be no greater than the other, given both their errors."""
+        other = other if isinstance(other, Estimate) else exact(other)
+        return self.value <= other.value or self.agrees_with(other, sigmas=sigmas)
+
+    def named(self, name: str) -> Estimate:
+        """The same number under another name."""
+        return replace(self, name=name)
+
+    def __str__(self) -> str:
+        unit = "" if self.unit == "1" else f" {self.unit}"
+        sign = {"lower bound": "≥ ", "upper bound": "≤ "}.get(self.kind, "")
+        return f"{sign}{_digits(self.value, self.stderr or self.error or None)}{unit}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The estimate as a JSON object; values that are not finite become strings, so that any reader takes it."""
+        return {
+            "name": self.name,
+            "value": _jsonable(self.value),
+            "stderr": _jsonable(self.stderr),
+            "n": self.n,
+            "unit": self.unit,
+            "kind": self.kind,
+            "method": self.method,
+            "settings": _jsonable(dict(self.settings)),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Estimate:
+        """Inverse of `to_json`."""
+        fields = dict(record)
+        fields["value"] = float(fields["value"])
+        fields["stderr"] = None if fields["stderr"] is None else float(fields["stderr"])
+        return cls(**fields)
+
+
+def exact(value: float, name: str = "", **fields: Any) -> Estimate:
+    """A number known without error."""
+    return Estimate(float(value), name=name, kind="exact", **{"method": "closed form", **fields})
+
+
+def estimates_to_json(estimates: Iterable[Estimate]) -> str:
+    """A JSON list of estimates, as every `--json` option prints it."""
+    return json.dumps([e.to_json() for e in estimates], indent=2, allow_nan=False)
+
+
+def write_estimates(path: Path, estimates: Iterable[Estimate]) -> None:
+    """Write a JSON list of estimates to a file, making its folder if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(estimates_to_json(estimates) + "\n", encoding="utf-8")
+
+
+def read_estimates(path: Path) -> list[Estimate]:
+    """Read what `write_estimates` wrote."""
+    return [Estimate.from_json(record) for record in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def _digits(value: float, error: float | None) -> str:
+    """Digits down to the second figure of the error: −133.730 ± 0.042."""
+    if math.isinf(value):
+        return "+∞" if value > 0 else "−∞"
+    if not error or math.isinf(error):
+        text = f"{value:.6g}"
+    else:
+        places = min(15, max(0, 1 - math.floor(math.log10(error))))
+        text = f"{value:.{places}f} ± {error:.{places}f}"
+    return text.replace("-", "−") if "e" not in text else text
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    return value
