@@ -15,13 +15,14 @@ from __future__ import annotations
 
 __all__ = ["Component", "OneOf", "apply_overrides", "parse_overrides"]
 
+import contextlib
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, SerializeAsAny, ValidationError, model_serializer
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, model_serializer
 from pydantic_core import core_schema
 
 from latentia.errors import ConfigurationError, nearest
@@ -73,7 +74,9 @@ class Component(BaseModel):
         kind = fields.pop("type", cls.type_name or None)
         member = cls if kind == cls.type_name else cls.members().get(str(kind))
         if member is None:
-            raise ConfigurationError([("", f"there is no {cls._label()} named {kind!r}. {nearest(str(kind), cls.members())}")])
+            raise ConfigurationError(
+                [("", f"there is no {cls._label()} named {kind!r}. {nearest(str(kind), cls.members())}")]
+            )
         try:
             return member.model_validate(fields)  # pyright: ignore[reportReturnType]
         except ValidationError as error:
@@ -100,16 +103,23 @@ class _Choose:
     """Pydantic's side of `OneOf`: a field that takes a family's member by name, by mapping or as it is."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        family: type[Component] = source
+        choices = get_args(source) or (source,)  # `OneOf[Network | None]` has two
+        family: type[Component] = choices[0]
+
+        def parse(value: Any) -> Component | None:
+            return None if value is None and type(None) in choices else family.parse(value)
+
         return core_schema.no_info_plain_validator_function(
-            family.parse,
-            serialization=core_schema.plain_serializer_function_ser_schema(lambda member: member.to_mapping()),
+            parse,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda member: None if member is None else member.to_mapping()
+            ),
         )
 
 
 _T = TypeVar("_T")
 OneOf = Annotated[_T, _Choose()]
-"""`OneOf[Prior]`: a field that holds one member of the family `Prior`."""
+"""`OneOf[Prior]`: a field that holds one member of the family `Prior`; `OneOf[Prior | None]` may be null."""
 
 
 def _problems(cls: type[BaseModel], error: ValidationError) -> Iterator[tuple[str, str]]:
@@ -148,10 +158,8 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
         except yaml.YAMLError:
             value = text
         if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
-            try:
+            with contextlib.suppress(ValueError):
                 value = float(value)
-            except ValueError:
-                pass
         overrides[key] = value
     if problems:
         raise ConfigurationError(problems)

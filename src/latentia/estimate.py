@@ -7,7 +7,7 @@ differ by no more than their errors allow; that test, and never a bare tolerance
 
 from __future__ import annotations
 
-__all__ = ["Estimate", "Kind", "exact", "estimates_to_json", "read_estimates", "write_estimates"]
+__all__ = ["Estimate", "Kind", "estimates_to_json", "exact", "read_estimates", "write_estimates"]
 
 import json
 import math

@@ -1,0 +1,5 @@
+"""Evaluation: estimates of what a trained model is worth."""
+
+from latentia.evaluation.bound import evaluate_bound
+
+__all__ = ["evaluate_bound"]

@@ -1,0 +1,7 @@
+"""Recipes: one class for each kind of experiment."""
+
+from latentia.recipes.recipe import Recipe
+from latentia.recipes.run import Run, load, train
+from latentia.recipes.vae import VAERecipe
+
+__all__ = ["Recipe", "Run", "VAERecipe", "load", "train"]

@@ -1,0 +1,33 @@
+"""Training: a game of players, one engine, atomic checkpoints, and randomness that is a function of the step."""
+
+from latentia.training.engine import Interrupted, Outcome, play
+from latentia.training.game import Batch, Game, Player, Probe
+from latentia.training.optimisers import SGD, Adam, AdamW, Constant, Cosine, OneCycle, Optimiser, Schedule, Stages
+from latentia.training.processes import make_fabric
+from latentia.training.run_directory import RunDirectory
+from latentia.training.seeds import seed_of, seeded
+from latentia.training.settings import Training
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Batch",
+    "Constant",
+    "Cosine",
+    "Game",
+    "Interrupted",
+    "OneCycle",
+    "Optimiser",
+    "Outcome",
+    "Player",
+    "Probe",
+    "RunDirectory",
+    "Schedule",
+    "Stages",
+    "Training",
+    "make_fabric",
+    "play",
+    "seed_of",
+    "seeded",
+]

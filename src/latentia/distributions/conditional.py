@@ -1,0 +1,90 @@
+"""A conditional is a network followed by a family: x ↦ q(z|x), or z ↦ p(x|z).
+
+The network turns a tensor into numbers; the family turns the numbers into a law. Any `nn.Module` that takes a tensor
+and gives a tensor serves as the network, so a user's own becomes a posterior or a likelihood without a change.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Conditional", "Family"]
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from latentia.configuration import Component
+from latentia.errors import ConfigurationError
+
+
+class Family(Component):
+    """A parametric family of laws over events of a given shape."""
+
+    @abstractmethod
+    def parameter_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the numbers that the network must emit for one example."""
+
+    @abstractmethod
+    def law(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+        """The laws with these parameters.
+
+        Args:
+            parameters: what the network emitted, (*batch, *parameter_shape), in float32 or float64.
+            shared: the parameters of `shared_parameters`, where the family has any.
+
+        Returns:
+            A distribution of batch shape (*batch) and event shape `event_shape`.
+        """
+
+    def shared_parameters(self, event_shape: tuple[int, ...]) -> Tensor | None:
+        """Starting values of learned parameters that do not depend on the condition; None where there are none."""
+        return None
+
+
+class Conditional(nn.Module):
+    """`family.law(network(condition))`.
+
+    Args:
+        network: tensor in, tensor out: (B, *condition) → (B, *family.parameter_shape(event_shape)).
+        family: what the numbers mean.
+        event_shape: shape of one event, such as (2,) for z ∈ R² or (1, 28, 28) for an image.
+        condition_shape: shape of one condition.
+    """
+
+    def __init__(
+        self, network: nn.Module, family: Family, *, event_shape: tuple[int, ...], condition_shape: tuple[int, ...]
+    ):
+        super().__init__()
+        self.network = network
+        self.family = family
+        self.event_shape = tuple(event_shape)
+        self.condition_shape = tuple(condition_shape)
+        self.parameter_shape = family.parameter_shape(self.event_shape)
+        shared = family.shared_parameters(self.event_shape)
+        self.shared = None if shared is None else nn.Parameter(shared)
+
+    def emit(self, condition: Tensor) -> Tensor:
+        """The network's numbers for conditions (*batch, *condition_shape), in float32 at least."""
+        batch = condition.shape[: condition.dim() - len(self.condition_shape)]
+        if len(batch) != 1:  # networks see one batch dimension
+            condition = condition.reshape(math.prod(batch), *self.condition_shape)
+        numbers = self.network(condition)
+        if numbers.dtype in (torch.bfloat16, torch.float16):
+            numbers = numbers.float()
+        expected = (*batch, *self.parameter_shape)
+        if numbers.numel() != math.prod(expected):
+            raise ConfigurationError(
+                f"the network {type(self.network).__name__} gives {tuple(numbers.shape[1:])} numbers for one example, "
+                f"and {type(self.family).__name__} over {self.event_shape} needs {self.parameter_shape}"
+            )
+        return numbers.reshape(expected)
+
+    def forward(self, condition: Tensor) -> Distribution:
+        """The laws for conditions of shape (*batch, *condition_shape)."""
+        return self.family.law(self.emit(condition), self.shared)
+
+    def stopped(self, numbers: Tensor) -> Distribution:
+        """The same laws with no gradient to their parameters: q with φ held fixed."""
+        return self.family.law(numbers.detach(), None if self.shared is None else self.shared.detach())

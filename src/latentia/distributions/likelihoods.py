@@ -1,0 +1,154 @@
+"""Likelihoods p(x|z) of images x with values in [0, 1], shape (C, H, W).
+
+Each family scores only what it is a law of: Bernoulli images are 0 or 1, discretised ones are k/255. `check` refuses
+the rest once, when data are loaded, and names the cure; nothing is scored silently (item 1a of the notes).
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "Bernoulli",
+    "ContinuousBernoulli",
+    "DiscretisedLogisticMixture",
+    "Gaussian",
+    "GaussianLearnedScale",
+    "GaussianPerPixel",
+    "Likelihood",
+]
+
+import math
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.distributions import Bernoulli as TorchBernoulli
+from torch.distributions import Distribution, Independent, Normal
+
+from latentia.distributions.conditional import Family
+from latentia.distributions.continuous_bernoulli import ContinuousBernoulliLaw
+from latentia.distributions.logistic_mixture import DiscretisedLogisticMixtureLaw
+from latentia.errors import DataError
+
+
+class Likelihood(Family, family=True):
+    """A family of laws over images (C, H, W) with values in [0, 1]."""
+
+    @property
+    def discrete(self) -> bool:
+        """Whether log p(x|z) is a log-probability (at most 0) rather than a log-density."""
+        return False
+
+    def parameter_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return event_shape
+
+    def check(self, images: Tensor) -> None:
+        """Refuse images that this likelihood cannot score.
+
+        Args:
+            images: floats (N, C, H, W).
+
+        Raises:
+            DataError: for values outside the law's support, naming the cure.
+        """
+        if not bool(((images >= 0) & (images <= 1)).all()):
+            raise DataError("images must have values in [0, 1]; divide 8-bit images by 255")
+
+
+class Bernoulli(Likelihood):
+    """Independent binary pixels: log p(x|z) = Σⱼ xⱼ log ŷⱼ + (1−xⱼ) log(1−ŷⱼ), from logits (item 1a)."""
+
+    @property
+    def discrete(self) -> bool:
+        return True
+
+    def law(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+        return Independent(TorchBernoulli(logits=parameters, validate_args=False), 3, validate_args=False)
+
+    def check(self, images: Tensor) -> None:
+        if not bool(((images == 0) | (images == 1)).all()):
+            raise DataError(
+                "a Bernoulli likelihood scores pixels that are 0 or 1, and these images have grey ones. Binarise them "
+                "(data.binarise=dynamic, static or threshold), or take likelihood=continuous-bernoulli or gaussian"
+            )
+
+
+class ContinuousBernoulli(Likelihood, name="continuous-bernoulli"):
+    """Grey pixels in [0, 1]: the Bernoulli expression with the constant that makes it a density.
+
+    Loaiza-Ganem and Cunningham 2019, eq. 3.
+    """
+
+    def law(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+        return Independent(ContinuousBernoulliLaw(parameters), 3, validate_args=False)
+
+
+class Gaussian(Likelihood):
+    """Normal pixels around the network's image, with one fixed scale."""
+
+    scale: float = Field(default=0.1, gt=0, description="standard deviation of every pixel")
+
+    def law(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+        scale = torch.full_like(parameters, self.scale)
+        return Independent(Normal(parameters, scale, validate_args=False), 3, validate_args=False)
+
+
+class GaussianLearnedScale(Likelihood, name="gaussian-learned"):
+    """Normal pixels around the network's image, with one scale for all pixels, learned."""
+
+    initial_scale: float = Field(default=0.3, gt=0)
+
+    def shared_parameters(self, event_shape: tuple[int, ...]) -> Tensor:
+        return torch.tensor(math.log(self.initial_scale))
+
+    def law(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+        if shared is None:
+            raise ValueError("a Gaussian with a learned scale needs its shared log-scale")
+        scale = shared.exp().to(parameters.dtype).expand_as(parameters)
+        return Independent(Normal(parameters, scale, validate_args=False), 3, validate_args=False)
+
+
+class GaussianPerPixel(Likelihood, name="gaussian-per-pixel"):
+    """Normal pixels with a mean and a log-scale each: the network emits 2C channels, means first.
+
+    The scale has a floor: without one the density of constant pixels grows without bound.
+    """
+
+    smallest_scale: float = Field(default=1e-3, gt=0)
+
+    def parameter_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        channels, *size = event_shape
+        return (2 * channels, *size)
+
+    def law(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+        mean, log_scale = parameters.chunk(2, dim=-3)
+        scale = log_scale.exp() + self.smallest_scale
+        return Independent(Normal(mean, scale, validate_args=False), 3, validate_args=False)
+
+
+class DiscretisedLogisticMixture(Likelihood, name="logistic-mixture"):
+    """8-bit pixels k/255: a mixture of logistic laws, integrated over each of the 256 cells.
+
+    Every pixel has its own mixture weights, shared by its channels; given the component, channels are independent.
+    After Salimans et al. 2017, eq. 2, without the coupling between colour channels.
+    """
+
+    components: int = Field(default=5, ge=1)
+
+    @property
+    def discrete(self) -> bool:
+        return True
+
+    def parameter_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        channels, *size = event_shape
+        return (self.components * (1 + 2 * channels), *size)
+
+    def law(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+        return DiscretisedLogisticMixtureLaw(parameters, self.components)
+
+    def check(self, images: Tensor) -> None:
+        super().check(images)
+        levels = images.double() * 255
+        if not bool((levels - levels.round()).abs().le(1e-3).all()):
+            raise DataError(
+                "a discretised likelihood scores 8-bit pixels k/255; give data.binarise=none and 8-bit images"
+            )

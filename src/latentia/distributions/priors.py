@@ -1,0 +1,118 @@
+"""Priors p(z): modules whose call gives a law over z.
+
+A prior is asked for its law with the posterior in hand, `prior(posterior)`, since one of them, the VampPrior, is made
+of posteriors; the others ignore it.
+"""
+
+from __future__ import annotations
+
+__all__ = ["FlowPrior", "MixturePrior", "Prior", "StandardNormal", "VampPrior"]
+
+from abc import abstractmethod
+from typing import Any, Literal, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+
+from latentia.configuration import Component
+from latentia.distributions.conditional import Conditional
+
+
+class Prior(Component, family=True):
+    """A law over z ∈ R^d, perhaps with learned parameters."""
+
+    @abstractmethod
+    def build(self, latent: int, image_shape: tuple[int, ...]) -> nn.Module:
+        """A module that takes the posterior, a `Conditional`, and gives a distribution with event shape (latent,)."""
+
+
+class StandardNormal(Prior, name="normal"):
+    """N(0, I)."""
+
+    def build(self, latent: int, image_shape: tuple[int, ...]) -> nn.Module:
+        return _StandardNormal(latent)
+
+
+class MixturePrior(Prior, name="mixture"):
+    """A mixture of diagonal Gaussians, weights, means and scales learned."""
+
+    components: int = Field(default=10, ge=1)
+    spread: float = Field(default=1.0, gt=0, description="standard deviation of the means at the start")
+
+    def build(self, latent: int, image_shape: tuple[int, ...]) -> nn.Module:
+        return _Mixture(self.components, latent, self.spread)
+
+
+class VampPrior(Prior, name="vamp"):
+    """A mixture of the posteriors of learned pseudo-images (Tomczak and Welling 2018, eq. 9)."""
+
+    components: int = Field(default=50, ge=1)
+
+    def build(self, latent: int, image_shape: tuple[int, ...]) -> nn.Module:
+        return _Vamp(self.components, image_shape)
+
+
+class FlowPrior(Prior, name="flow"):
+    """A normalising flow from zuko over N(0, I)."""
+
+    kind: Literal["maf", "nsf"] = "nsf"
+    transforms: int = Field(default=3, ge=1)
+    hidden: tuple[int, ...] = (64, 64)
+
+    def build(self, latent: int, image_shape: tuple[int, ...]) -> nn.Module:
+        import zuko
+
+        flow = {"maf": zuko.flows.MAF, "nsf": zuko.flows.NSF}[self.kind]
+        return _Flow(flow(features=latent, transforms=self.transforms, hidden_features=self.hidden))
+
+
+class _StandardNormal(nn.Module):
+    mean: Tensor
+
+    def __init__(self, latent: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(latent), persistent=False)
+
+    def forward(self, posterior: Conditional | None = None) -> Distribution:
+        scale = torch.ones_like(self.mean)
+        return Independent(Normal(self.mean, scale, validate_args=False), 1, validate_args=False)
+
+
+class _Mixture(nn.Module):
+    def __init__(self, components: int, latent: int, spread: float):
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.means = nn.Parameter(spread * torch.randn(components, latent))
+        self.log_scales = nn.Parameter(torch.zeros(components, latent))
+
+    def forward(self, posterior: Conditional | None = None) -> Distribution:
+        normal = Normal(self.means, self.log_scales.exp(), validate_args=False)
+        return _mixture(self.logits, Independent(normal, 1, validate_args=False))
+
+
+class _Vamp(nn.Module):
+    def __init__(self, components: int, image_shape: tuple[int, ...]):
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(components))
+        # Images start dark with a little noise: a sigmoid keeps them within [0, 1].
+        self.pseudo_images = nn.Parameter(torch.randn(components, *image_shape) - 2)
+
+    def forward(self, posterior: Conditional | None = None) -> Distribution:
+        if posterior is None:
+            raise ValueError("a VampPrior is made of posteriors: call it with the model's posterior")
+        return _mixture(self.logits, posterior(self.pseudo_images.sigmoid()))
+
+
+class _Flow(nn.Module):
+    def __init__(self, flow: Any):
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, posterior: Conditional | None = None) -> Distribution:
+        return cast(Distribution, self.flow())
+
+
+def _mixture(logits: Tensor, components: Distribution) -> Distribution:
+    return MixtureSameFamily(Categorical(logits=logits, validate_args=False), components, validate_args=False)

@@ -1,0 +1,61 @@
+"""The importance-weighted bound, and three gradients of it.
+
+    L_K = E[log (1/K) Σₖ wₖ],  wₖ = p(x, zₖ)/q(zₖ|x),  zₖ ~ q(z|x)             (Burda et al. 2016, eq. 8)
+
+L_K rises with K to log p(x). The reparametrised gradient of the encoder has a part of mean zero, the score of q, whose
+noise does not fall with K while the signal does. Two estimators leave it out:
+
+- sticking the landing (Roeder et al. 2017): hold φ fixed inside log q. Unbiased for K = 1; for K > 1 it is biased.
+- doubly reparametrised (Tucker et al. 2019, eq. 8): reparametrise a second time; the encoder's weights become w̃ₖ².
+  Unbiased for every K.
+"""
+
+from __future__ import annotations
+
+__all__ = ["IWAE"]
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from latentia.errors import CannotServe
+from latentia.models import VAE
+from latentia.objectives.objective import Clock, Objective, Terms, log_mean_exp
+
+
+class IWAE(Objective):
+    """The importance-weighted bound with K = `k` draws; see the module's docstring for `gradient`.
+
+    - `plain`: differentiate the bound as it stands.
+    - `sticking-the-landing`, `doubly-reparametrised`: see above.
+    """
+
+    k: int = Field(default=5, ge=1)
+    gradient: Literal["plain", "sticking-the-landing", "doubly-reparametrised"] = "plain"
+
+    @property
+    def bounds_log_likelihood(self) -> bool:
+        return True
+
+    def __call__(self, vae: VAE, x: Tensor, clock: Clock) -> Terms:
+        numbers = vae.posterior.emit(x)
+        q = vae.posterior.family.law(numbers, vae.posterior.shared)
+        if not q.has_rsample:
+            raise CannotServe(
+                f"IWAE needs a posterior with rsample, and {type(q).__name__} has none; use objective=elbo "
+                "objective.gradient=score"
+            )
+        z = q.rsample(torch.Size([self.k]))  # (K, B, d)
+        scored_by = q if self.gradient == "plain" else vae.posterior.stopped(numbers)
+        log_weight = vae.log_joint(x, z) - scored_by.log_prob(z)  # (K, B)
+        bound = log_mean_exp(log_weight)
+        weight = log_weight.detach().softmax(0)
+        cost = -bound
+        if self.gradient == "doubly-reparametrised" and z.requires_grad:
+            # ∂L/∂zₖ comes with one factor w̃ₖ already; the hook multiplies by another, on the encoder's side alone.
+            z.register_hook(lambda gradient: gradient * weight.unsqueeze(-1))
+        effective = 1 / weight.square().sum(0)
+        elbo = log_weight.detach().mean(0)
+        return {"cost": cost, "bound": bound.detach(), "elbo": elbo, "effective_sample_size": effective}

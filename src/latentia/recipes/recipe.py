@@ -1,0 +1,37 @@
+"""A recipe: what to build, on what data, for how long. A run is the YAML of its recipe."""
+
+from __future__ import annotations
+
+__all__ = ["Recipe"]
+
+from abc import abstractmethod
+
+from lightning_fabric import Fabric
+from torch import nn
+
+from latentia.configuration import OneOf
+from latentia.data import Digits, Source, Splits
+from latentia.estimate import Estimate
+from latentia.training import Game, Training
+
+
+class Recipe(Training, family=True):
+    """The family of recipes. Everything random in one follows from `seed`."""
+
+    data: OneOf[Source] = Digits(binarise="dynamic")
+
+    @abstractmethod
+    def model(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """Build the model, untrained, for examples of this shape and so many classes (0 without labels)."""
+
+    @abstractmethod
+    def game(self, model: nn.Module, splits: Splits, fabric: Fabric) -> Game:
+        """The game that trains the model on these data.
+
+        Raises:
+            DataError: for data that the model cannot score.
+        """
+
+    def conclude(self, model: nn.Module, splits: Splits) -> list[Estimate]:
+        """Figures of the trained model on the test split, written to evaluation/training.json."""
+        return []

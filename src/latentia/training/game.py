@@ -1,0 +1,97 @@
+"""Training is a game of players.
+
+A player owns parameters, an optimiser and a cost; it moves by a step down the gradient of its own cost, the others held
+still. A VAE is a game of one player, a GAN of two, a hybrid of two or three.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Batch", "Game", "Player", "Probe"]
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from latentia.estimate import Estimate
+from latentia.objectives import Clock, Terms
+from latentia.training.optimisers import Adam, Optimiser
+
+
+class Batch(NamedTuple):
+    """Examples: x of shape (B, …), floats ready for the networks, and their labels (B,), where there are any."""
+
+    x: Tensor
+    labels: Tensor | None = None
+
+
+@dataclass
+class Player:
+    """One who moves.
+
+    Attributes:
+        name: `vae`, `generator`, `discriminator`, …
+        modules: whose parameters are the player's own. Players may share parameters.
+        cost: terms of a batch, each (B,), among them `cost`, which the player makes small.
+        optimiser: how it steps.
+        times: moves in each step of the game, each on a fresh batch.
+        after: called after each of its moves (weight clipping).
+    """
+
+    name: str
+    modules: Sequence[nn.Module]
+    cost: Callable[[Batch, Clock], Terms]
+    optimiser: Optimiser = field(default_factory=Adam)
+    times: int = 1
+    after: Callable[[], None] | None = None
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that the player moves, each once, in a fixed order."""
+        return list(dict.fromkeys(p for module in self.modules for p in module.parameters() if p.requires_grad))
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What is measured or drawn while training runs.
+
+    Attributes:
+        measure: given the clock and the run's directory, returns estimates that are recorded; may write figures.
+        every: epochs between calls.
+        epochs: if given, the epochs after which it is called, in place of `every`.
+    """
+
+    measure: Callable[[Clock, Path], Sequence[Estimate]]
+    every: int = 1
+    epochs: tuple[int, ...] | None = None
+
+    def due(self, epoch: int) -> bool:
+        """Whether it is called after this many epochs."""
+        return epoch in self.epochs if self.epochs is not None else epoch % self.every == 0
+
+
+@dataclass
+class Game:
+    """All that the engine needs to play.
+
+    Attributes:
+        model: holds every parameter and buffer of the game; what checkpoints save.
+        players: in the order of their moves.
+        draw: the batch of the n-th draw of the run (and of this process), on the model's device.
+        steps_per_epoch: how many steps pass through the training data once.
+        data_size: number of training examples.
+        validate: estimates on the validation split, with the averaged weights in place where there are any.
+        better_when_lower: name of the validated estimate by which the best checkpoint is chosen.
+        probes: what else is measured.
+    """
+
+    model: nn.Module
+    players: Sequence[Player]
+    draw: Callable[[int], Batch]
+    steps_per_epoch: int
+    data_size: int
+    validate: Callable[[Clock], Sequence[Estimate]] | None = None
+    better_when_lower: str = "validation/cost"
+    probes: Sequence[Probe] = ()

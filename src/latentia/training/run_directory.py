@@ -1,0 +1,186 @@
+"""The run directory: a run's recipe, records, checkpoints and weights, all of them text or safetensors."""
+
+from __future__ import annotations
+
+__all__ = ["RunDirectory"]
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from latentia.errors import RunError
+from latentia.training.checkpoint import sync
+
+
+class RunDirectory:
+    """A folder as described in docs/design.md, `runs/<name>/`."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+
+    @property
+    def recipe_file(self) -> Path:
+        """The whole recipe, defaults written out."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of pictures."""
+        return self.path / "figures"
+
+    @property
+    def evaluation(self) -> Path:
+        """Folder of lists of estimates."""
+        return self.path / "evaluation"
+
+    def create(self, recipe: Mapping[str, Any], resume: bool) -> None:
+        """Make the folder for this recipe, or check that it is this recipe's.
+
+        Raises:
+            RunError: if the folder is in use and `resume` is not set, or if it holds another recipe's run.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path} is a file; give --out another name")
+        if self.recipe_file.exists():
+            if not resume:
+                raise RunError(f"{self.path} holds a run already; go on with it by --resume, or give another --out")
+            other = differences(self.recipe(), recipe)
+            if other:
+                listed = "; ".join(f"{key}: {old!r} there, {new!r} here" for key, old, new in other)
+                raise RunError(f"{self.path} holds a run of another recipe ({listed}); give another --out")
+            return
+        if self.path.exists() and any(self.path.iterdir()):
+            raise RunError(f"{self.path} is not empty and holds no run; give another --out")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            beside = self.path / ".recipe.yaml"
+            beside.write_text(yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True), encoding="utf-8")
+            beside.rename(self.recipe_file)
+        except OSError as error:
+            raise RunError(f"cannot make the run directory {self.path}: {error}") from error
+
+    def recipe(self) -> dict[str, Any]:
+        """The recipe as plain data.
+
+        Raises:
+            RunError: if there is none, or it cannot be read.
+        """
+        try:
+            recipe = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{self.path} is no run directory: it has no recipe.yaml") from None
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise RunError(f"cannot read {self.recipe_file}: {error}") from error
+        if not isinstance(recipe, dict):
+            raise RunError(f"{self.recipe_file} is damaged: it holds no keys")
+        return recipe
+
+    def write_environment(self, **facts: Any) -> None:
+        """Write environment.json: versions and machine, and the facts given."""
+        about = {
+            "latentia": version("latentia"),
+            "python": sys.version.split()[0],
+            "torch": torch.__version__,
+            "platform": platform.platform(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            **facts,
+        }
+        (self.path / "environment.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+    def append_records(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Append to metrics.jsonl, one JSON object a line; values that are not finite become strings."""
+        lines = "".join(json.dumps(_finite(record), allow_nan=False) + "\n" for record in records)
+        try:
+            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(lines)
+        except OSError as error:
+            raise RunError(f"could not write to {self.path / 'metrics.jsonl'}: {error}") from error
+
+    def records(self) -> list[dict[str, Any]]:
+        """All whole records; a last line cut short by a crash is left out."""
+        try:
+            lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        records = []
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                if number == len(lines):
+                    break
+                raise RunError(f"line {number} of {self.path / 'metrics.jsonl'} is damaged") from None
+            records.append({**record, "value": float(record["value"])})
+        return records
+
+    def forget_records_after(self, step: int) -> None:
+        """Drop records of steps that a resumed run will play again."""
+        kept = [record for record in self.records() if record["step"] <= step]
+        beside = self.path / ".metrics.jsonl"
+        beside.write_text("".join(json.dumps(_finite(record)) + "\n" for record in kept), encoding="utf-8")
+        beside.replace(self.path / "metrics.jsonl")
+
+    def write_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Write weights.safetensors, atomically."""
+        beside = self.path / ".weights.safetensors"
+        try:
+            save_file({name: value.detach().cpu().contiguous().clone() for name, value in state.items()}, beside)
+            sync(beside)
+            beside.replace(self.path / "weights.safetensors")
+        except (OSError, SafetensorError) as error:
+            beside.unlink(missing_ok=True)
+            raise RunError(f"could not write {self.path / 'weights.safetensors'}: {error}") from error
+
+    def weights(self) -> dict[str, Tensor]:
+        """Read weights.safetensors.
+
+        Raises:
+            RunError: if they are missing (a run that has not ended) or damaged.
+        """
+        path = self.path / "weights.safetensors"
+        try:
+            return load_file(path)
+        except FileNotFoundError:
+            cure = f"it has not ended: go on with `latentia train … --out {self.path} --resume`"
+            raise RunError(f"{self.path} has no weights.safetensors; {cure}") from None
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"{path} is damaged: {error}") from error
+
+    def free_bytes(self) -> int:
+        """Room left on the disk."""
+        return shutil.disk_usage(self.path).free
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """Dotted keys at which two recipes differ, with both values."""
+    found = []
+    for key in [*old, *(key for key in new if key not in old)]:
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append((prefix + key, a, b))
+    return found
+
+
+def _finite(record: Mapping[str, Any]) -> dict[str, Any]:
+    infinite = (float("inf"), float("-inf"))
+    return {key: str(value) if value in infinite or value != value else value for key, value in record.items()}

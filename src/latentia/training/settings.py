@@ -1,0 +1,43 @@
+"""How long and how a game is played: the settings that all recipes share."""
+
+from __future__ import annotations
+
+__all__ = ["Training"]
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from latentia.configuration import Component
+
+
+class Training(Component):
+    """The engine's settings; every recipe has them as its own keys."""
+
+    epochs: int = Field(default=20, ge=1, description="passes through the training data")
+    batch_size: int = Field(default=128, ge=1, description="examples in a step, over all processes")
+    seed: int = Field(default=0, ge=0, description="of weights, order and every draw")
+    clip: float | None = Field(default=None, gt=0, description="largest norm of a player's gradient")
+    ema: float | None = Field(default=None, gt=0, lt=1, description="decay of averaged weights; null for none")
+    validate_every: int = Field(default=1, ge=1, description="epochs between validations")
+    patience: int | None = Field(default=None, ge=1, description="validations without gain before stopping")
+    keep: Literal["last", "best"] = Field(default="last", description="which weights the run ends with")
+    checkpoint_every: float = Field(default=1.0, gt=0, description="epochs between checkpoints, in parts if need be")
+    checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept, beside the best")
+    record_every: int = Field(default=50, ge=1, description="steps between records of the costs")
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: int = Field(default=1, ge=1, description="processes on this machine")
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    matmul: Literal["highest", "high", "medium"] = Field(
+        default="highest", description="precision inside float32 matrix products; restored when training ends"
+    )
+    compile: bool = Field(default=False, description="compile the networks (needs a C++ compiler; slow to start)")
+    tensorboard: bool = Field(default=False, description="write TensorBoard event files as well (extra: tensorboard)")
+
+    @model_validator(mode="after")
+    def _early_stopping_keeps_the_best(self) -> Self:
+        if self.patience is not None and self.keep == "last":
+            raise ValueError(
+                "patience stops a run that no longer improves, whose last weights are not its best; set keep=best"
+            )
+        return self
