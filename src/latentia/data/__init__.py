@@ -1,0 +1,55 @@
+"""Data: sources of images, how they are split, binarised and drawn in batches, and toy laws with known density."""
+
+from latentia.data.batches import Batches, ShuffledBatches
+from latentia.data.binarisation import binarise_dynamic, binarise_static, require_binary, threshold, to_unit
+from latentia.data.cifar import CIFAR10
+from latentia.data.digits import Digits
+from latentia.data.folder import Folder
+from latentia.data.hugging_face import HuggingFace
+from latentia.data.idx import read_idx
+from latentia.data.image_files import read_image_folder
+from latentia.data.image_grid import image_grid, write_image_grid
+from latentia.data.mnist import KMNIST, MNIST, FashionMNIST
+from latentia.data.npz import NPZ
+from latentia.data.source import Parts, Source, find_folder
+from latentia.data.split import Split, Splits
+from latentia.data.stream import StreamedBatches, StreamedSplit
+from latentia.data.toy import Checkerboard, Dirac, Grid, Mixture1D, Moons, PointMass, Ring, Spiral, ToyLaw
+
+__all__ = [
+    "CIFAR10",
+    "KMNIST",
+    "MNIST",
+    "NPZ",
+    "Batches",
+    "Checkerboard",
+    "Digits",
+    "Dirac",
+    "FashionMNIST",
+    "Folder",
+    "Grid",
+    "HuggingFace",
+    "Mixture1D",
+    "Moons",
+    "Parts",
+    "PointMass",
+    "Ring",
+    "ShuffledBatches",
+    "Source",
+    "Spiral",
+    "Split",
+    "Splits",
+    "StreamedBatches",
+    "StreamedSplit",
+    "ToyLaw",
+    "binarise_dynamic",
+    "binarise_static",
+    "find_folder",
+    "image_grid",
+    "read_idx",
+    "read_image_folder",
+    "require_binary",
+    "threshold",
+    "to_unit",
+    "write_image_grid",
+]
