@@ -103,11 +103,22 @@ class _Choose:
     """Pydantic's side of `OneOf`: a field that takes a family's member by name, by mapping or as it is."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        choices = get_args(source) or (source,)  # `OneOf[Network | None]` has two
-        family: type[Component] = choices[0]
+        choices = get_args(source) or (
+            source,
+        )  # `OneOf[Source | ToyLaw]` has two families, `OneOf[Network | None]` one
+        families: list[type[Component]] = [choice for choice in choices if choice is not type(None)]
 
         def parse(value: Any) -> Component | None:
-            return None if value is None and type(None) in choices else family.parse(value)
+            if value is None and type(None) in choices:
+                return None
+            name = value.get("type") if isinstance(value, Mapping) else value
+            for family in families:
+                if isinstance(value, family) or name in family.members():
+                    return family.parse(value)
+            if len(families) > 1:
+                known = [name for family in families for name in family.members()]
+                raise ConfigurationError(f"there is nothing named {name!r} here. {nearest(str(name), known)}")
+            return families[0].parse(value)
 
         return core_schema.no_info_plain_validator_function(
             parse,

@@ -120,7 +120,7 @@ def _train_here(fabric: Fabric, recipe: Recipe, path: Path, resume: bool, quiet:
     """The part that every process runs."""
     directory = RunDirectory(path)
     splits = recipe.data.load()
-    shape = splits.train.image_shape
+    shape = splits.shape
     with seeded(seed_of("weights", recipe.seed), fabric.device):
         model = recipe.model(shape, len(splits.classes)).to(fabric.device)
         game = recipe.game(model, splits, fabric)
