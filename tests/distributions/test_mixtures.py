@@ -1,0 +1,112 @@
+import math
+
+import pytest
+import torch
+from torch import distributions as td
+
+from latentia.distributions.finite import Finite
+from latentia.distributions.mixtures import Mixture, gaussian_mixture, log_density
+from latentia.errors import ConfigurationError
+from latentia.integration import RunningMean, integrate
+
+
+def t(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+NORMAL, UNIFORM, EXPONENTIAL = td.Normal(*t(-1.0, 0.5)), td.Uniform(*t(0.0, 1.0)), td.Exponential(t(2.0)[0])
+MIXTURES = {
+    "one": Mixture(t(1.0), [NORMAL]),
+    "normal and uniform": Mixture(t(0.25, 0.75), [NORMAL, UNIFORM]),
+    "three": Mixture(t(0.2, 0.3, 0.5), [EXPONENTIAL, NORMAL, UNIFORM]),
+    "a weight of zero": Mixture(t(0.0, 1.0), [NORMAL, UNIFORM]),
+}
+ENDS = [-math.inf, -1.0, 0.0, 1.0, 3.0, math.inf]
+
+
+@pytest.mark.parametrize("law", MIXTURES.values(), ids=MIXTURES.keys())
+def test_moments_and_mass_by_quadrature(law):
+    def density(x):
+        return log_density(law, x).exp()
+
+    assert integrate(density, ENDS).agrees_with(1.0)
+    assert integrate(lambda x: x * density(x), ENDS).agrees_with(law.mean.item())
+    second = integrate(lambda x: x.square() * density(x), ENDS)
+    assert second.agrees_with((law.variance + law.mean.square()).item())
+
+
+@pytest.mark.parametrize("law", MIXTURES.values(), ids=MIXTURES.keys())
+def test_samples_have_the_moments(law):
+    torch.manual_seed(0)
+    draws = law.sample((200, 100))
+    assert draws.shape == (200, 100)
+    assert RunningMean().add(draws.flatten()).estimate().agrees_with(law.mean.item())
+    assert RunningMean().add((draws.flatten() - law.mean).square()).estimate().agrees_with(law.variance.item())
+    assert law.sample().shape == ()
+
+
+@pytest.mark.parametrize("law", MIXTURES.values(), ids=MIXTURES.keys())
+@pytest.mark.parametrize("x", [-3.0, 0.25, 2.0])
+def test_the_cdf_is_the_integral_of_the_density(law, x):
+    ends = [point for point in ENDS if point < x]
+    part = integrate(lambda x: log_density(law, x).exp(), [*ends, x])
+    assert part.agrees_with(law.cdf(t(x)).item())
+
+
+def test_it_is_torchs_mixture_where_the_family_is_one():
+    means, scales, weights = t(-2.0, 0.0, 3.0), t(0.5, 1.0, 2.0), t(0.2, 0.3, 0.5)
+    ours = Mixture(weights, [td.Normal(m, s) for m, s in zip(means, scales, strict=True)])
+    theirs = gaussian_mixture(means, scales, weights)
+    x = torch.linspace(-6, 8, 57, dtype=torch.float64)
+    assert torch.allclose(ours.log_prob(x), theirs.log_prob(x), rtol=1e-14)
+    assert torch.allclose(ours.cdf(x), theirs.cdf(x), rtol=1e-14)
+    assert torch.allclose(ours.mean, theirs.mean)
+    assert torch.allclose(ours.variance, theirs.variance)
+
+
+def test_gaussian_mixture_in_the_plane():
+    law = gaussian_mixture(torch.eye(2), 0.1)
+    assert law.event_shape == (2,)
+    assert law.log_prob(torch.zeros(7, 2)).shape == (7,)
+
+
+def test_density_is_minus_infinity_outside_every_support():
+    law = Mixture(t(0.5, 0.5), [UNIFORM, td.Uniform(*t(2.0, 3.0))], validate_args=False)
+    x = t(-1.0, 0.5, 1.5, 2.5)
+    assert log_density(law, x).exp().tolist() == [0, 0.5, 0, 0.5]
+    assert not law.support.check(x)[2]
+    with pytest.raises(ValueError, match="support"):
+        Mixture(t(0.5, 0.5), [UNIFORM, UNIFORM], validate_args=True).log_prob(t(2.0))
+
+
+def test_gradients_pass_by_points_outside_the_support():
+    rate = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    law = Mixture(t(0.5, 0.5), [td.Exponential(rate), NORMAL])
+    law.log_prob(t(-1.0, 1.0)).sum().backward()
+    assert torch.isfinite(rate.grad)
+    assert rate.grad != 0
+
+
+def test_responsibilities_are_the_posterior_of_the_component():
+    law = Mixture(t(0.25, 0.75), [NORMAL, UNIFORM])
+    x = t(-1.0, 0.5)
+    posterior = law.responsibilities(x)
+    assert posterior[0].tolist() == [1, 0]
+    bayes = 0.25 * NORMAL.log_prob(x[1]).exp() / law.log_prob(x[1]).exp()
+    assert torch.allclose(posterior[1, 0], bayes)
+
+
+@pytest.mark.parametrize(
+    ("weights", "components", "message"),
+    [
+        (t(1.0), [NORMAL, NORMAL], "one weight for each"),
+        (t(0.5, 0.6), [NORMAL, NORMAL], "sum to 1.1"),
+        (t(-0.5, 1.5), [NORMAL, NORMAL], "at least 0"),
+        (t(0.5, 0.5), [NORMAL, Finite(t(0.0, 1.0))], "not of both"),
+        (t(0.5, 0.5), [NORMAL, td.Independent(td.Normal(t(0, 0), t(1, 1)), 1)], "different spaces"),
+        (t(0.5, 0.5), [td.Normal(t(0, 0), t(1, 1))] * 2, "MixtureSameFamily takes a batch"),
+    ],
+)
+def test_impossible_mixtures_are_refused(weights, components, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Mixture(weights, components)
