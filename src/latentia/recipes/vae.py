@@ -60,6 +60,9 @@ class VAERecipe(Recipe, name="vae"):
         batches = train.batches(self.batch_size, self.seed, fabric.global_rank, fabric.world_size)
         validation = self.data.prepare_fixed(splits.validation, "validation").to(fabric.device)
 
+        with torch.no_grad():  # an objective that these laws cannot serve is refused before anything is written
+            self.objective(vae, self.data.prepare_step(train.images[:2]), Clock())
+
         def draw(number: int) -> Batch:
             images, labels = batches.batch(number)
             return Batch(self.data.prepare_step(images), labels)

@@ -1,0 +1,45 @@
+"""The theory, as statements that run: one module for each chapter of the notes, and one for what lies beyond them."""
+
+from types import ModuleType
+
+from latentia.theory.statement import (
+    Erratum,
+    Relation,
+    Relations,
+    Statement,
+    at_least,
+    at_most,
+    converges,
+    differ,
+    equal,
+    statement,
+)
+from latentia.theory.verification import Verdict, choose, verify
+
+__all__ = [
+    "Erratum",
+    "Relation",
+    "Relations",
+    "Statement",
+    "Verdict",
+    "at_least",
+    "at_most",
+    "choose",
+    "converges",
+    "differ",
+    "equal",
+    "statement",
+    "statements",
+    "verify",
+]
+
+
+def statements() -> list[Statement]:
+    """Every statement, in the notes' order: whatever the chapters' modules define."""
+    return [value for chapter in _chapters() for value in vars(chapter).values() if isinstance(value, Statement)]
+
+
+def _chapters() -> list[ModuleType]:
+    from latentia.theory import beyond, game, variational
+
+    return [variational, game, beyond]

@@ -1,0 +1,146 @@
+"""The commands end to end, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SMALL = ["epochs=2", "network.hidden=[32]"]
+
+
+def latentia(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, as a shell does."""
+    return subprocess.run(
+        [sys.executable, "-c", "from latentia.cli import main; main()", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    result = latentia("train", "vae", *SMALL, "--out", "run", "--quiet", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder / "run"
+
+
+def test_train_leaves_everything_a_run_directory_holds(run_directory: Path) -> None:
+    for name in ("recipe.yaml", "environment.json", "metrics.jsonl", "weights.safetensors", "evaluation/training.json"):
+        assert (run_directory / name).is_file(), name
+    figures = {path.name for path in (run_directory / "figures").glob("*.png")}
+    assert len(figures) >= 4
+    for path in (run_directory / "figures").glob("*.png"):
+        with Image.open(path) as image:
+            assert min(image.size) > 100
+    record = json.loads((run_directory / "evaluation" / "training.json").read_text())[0]
+    assert record["kind"] == "lower bound"
+    assert record["unit"] == "nats"
+
+
+def test_sample_reconstruct_encode_show(run_directory: Path) -> None:
+    folder = run_directory.parent
+    result = latentia("sample", "run", "-n", "9", "--out", "s.npz", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    images = np.load(folder / "s.npz")["images"]
+    assert images.shape == (9, 1, 8, 8)
+    assert images.min() >= 0
+    assert images.max() <= 1
+
+    result = latentia("reconstruct", "run", "-n", "5", "--out", "r.png", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert (folder / "r.png").is_file()
+
+    result = latentia("encode", "run", "--out", "e.npz", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    arrays = np.load(folder / "e.npz")
+    assert arrays["mean"].shape == arrays["stddev"].shape == (len(arrays["labels"]), 2)
+
+    result = latentia("show", "run", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert "elbo" in result.stdout
+
+
+def test_samples_are_a_function_of_the_seed(run_directory: Path) -> None:
+    folder = run_directory.parent
+    for name, seed in (("a.npz", "1"), ("b.npz", "1"), ("c.npz", "2")):
+        assert latentia("sample", "run", "--seed", seed, "--out", name, cwd=folder).returncode == 0
+    a, b, c = (np.load(folder / name)["images"] for name in ("a.npz", "b.npz", "c.npz"))
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+BAD = {
+    "unknown key": (["train", "vae", "epoch=3"], "Did you mean epochs?"),
+    "unknown nested key": (["train", "vae", "objective=iwae", "objective.kk=3"], "Did you mean k?"),
+    "unknown recipe": (["train", "vea"], "Did you mean vae?"),
+    "unknown data": (["train", "vae", "data=mnits"], "Did you mean mnist?"),
+    "wrong type": (["train", "vae", "epochs=many"], "epochs: input should be a valid integer"),
+    "wrong range": (["train", "vae", "latent=0"], "greater than or equal to 1"),
+    "no equals sign": (["train", "vae", "epochs"], "key=value"),
+    "grey pixels under a Bernoulli": (["train", "vae", "data=digits"], "data.binarise=dynamic"),
+    "no closed form": (["train", "vae", "prior=mixture"], "objective.kl=monte-carlo"),
+    "no such run": (["show", "nowhere"], "no run directory"),
+    "no such config": (["train", "vae", "--config", "nowhere.yaml"], "cannot read the recipe"),
+    "resume nothing": (["train", "vae", "--resume"], "--out"),
+    "no such device": (["train", "vae", "accelerator=cuda"], "accelerator=cpu"),
+    "batch too large": (["train", "vae", "batch_size=100000"], "batch_size="),
+}
+
+
+@pytest.mark.parametrize("case", BAD.values(), ids=BAD.keys())
+def test_bad_input_gets_one_clear_message(
+    case: tuple[list[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, cure = case
+    code, error = in_this_process(arguments, tmp_path, capsys)
+    assert code != 0
+    assert cure in " ".join(error.split())
+    assert "Traceback" not in error
+    assert not (tmp_path / "runs").exists(), "a refused run leaves nothing behind"
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, error = in_this_process(["train", "vae", "epochs=x", "latent=0", "sede=1"], tmp_path, capsys)
+    assert all(word in error for word in ("epochs", "latent", "seed"))
+
+
+def in_this_process(arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Run the command here, which spares each case the five seconds of importing torch."""
+    from latentia.cli import main
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["latentia", *arguments])
+        patch.delenv("LATENTIA_DATA", raising=False)
+        with pytest.raises(SystemExit) as left:
+            main()
+    code = left.value.code
+    return (code if isinstance(code, int) else 1), capsys.readouterr().err
+
+
+def test_an_existing_run_is_not_overwritten(run_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run_directory / "weights.safetensors").read_bytes()
+    code, error = in_this_process(["train", "vae", *SMALL, "--out", "run"], run_directory.parent, capsys)
+    assert code == 2
+    assert "--resume" in error
+    code, error = in_this_process(
+        ["train", "vae", "epochs=3", "--out", "run", "--resume"], run_directory.parent, capsys
+    )
+    assert code == 2
+    assert "epochs: 2 there, 3 here" in error
+    assert (run_directory / "weights.safetensors").read_bytes() == before
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys; from latentia.cli import app; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
