@@ -7,6 +7,8 @@ from __future__ import annotations
 
 __all__ = ["CIFAR10"]
 
+import gzip
+import io
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -82,8 +84,9 @@ def _file(path: Path) -> tuple[bytes, str]:
 def _archive_reader(path: Path) -> Callable[[str], tuple[bytes, str]]:
     contents: dict[str, bytes] = {}
     try:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:  # in one pass, as a gzip stream cannot be sought; nothing is written to disk
+        unpacked = io.BytesIO(gzip.decompress(path.read_bytes()))  # whole, so that gzip's checksum is compared
+        with tarfile.open(fileobj=unpacked) as archive:
+            for member in archive:  # nothing is written to disk
                 file = archive.extractfile(member) if member.isfile() and member.name.endswith(".bin") else None
                 if file is not None:
                     contents[PurePosixPath(member.name).name] = file.read()

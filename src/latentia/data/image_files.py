@@ -21,7 +21,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from latentia.data.split import Split
@@ -146,7 +146,10 @@ def image_to_tensor(image: Image.Image, reading: Reading, name: str) -> Tensor:
             "set data.grey=true or data.grey=false to make all alike"
         )
     if reading.resize:
-        image = ImageOps.fit(image.convert("L" if is_grey else "RGB"), (width, height), method=Image.Resampling.BICUBIC)
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        middle = image.convert("L" if is_grey else "RGB").crop((left, top, left + side, top + side))
+        image = middle.resize((width, height), Image.Resampling.BICUBIC)
     elif image.size != (width, height):
         raise DataError(
             f"{name} has {image.width}×{image.height} pixels while {reading.model} has {width}×{height}; "

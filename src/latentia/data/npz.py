@@ -58,7 +58,8 @@ class NPZ(Source, name="npz"):
 
 def _arrays(path: Path) -> Mapping[str, np.ndarray[Any, Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream:  # opened here, as numpy leaves a damaged file open
+            archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"{path} is a single array; save it with np.savez(path, images=…)")
             return {name: archive[name] for name in archive.files}

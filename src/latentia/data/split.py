@@ -88,6 +88,11 @@ class Splits:
     classes: tuple[str, ...]
     content_hash: str
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one image, (C, H, W)."""
+        return self.train.image_shape
+
 
 def hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
     """Take `count` images away at random: (the rest, those taken), each in its original order."""

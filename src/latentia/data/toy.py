@@ -292,4 +292,14 @@ def _gaussians(centres: Tensor, sigma: Tensor, weights: Tensor | None = None) ->
     """A mixture of round Gaussians: centres (K, d), sigma (K,), weights (K,) or equal."""
     spread = sigma.unsqueeze(-1).expand_as(centres)
     weights = torch.ones(len(centres)) if weights is None else weights
-    return MixtureSameFamily(Categorical(weights), Independent(Normal(centres, spread), 1))
+    return _Gaussians(Categorical(weights), Independent(Normal(centres, spread), 1))
+
+
+class _Gaussians(MixtureSameFamily):
+    """Draws each point from its own Gaussian alone, where torch draws from all K and keeps one: K times less work."""
+
+    def sample(self, sample_shape: _size = torch.Size()) -> Tensor:
+        with torch.no_grad():
+            which = self.mixture_distribution.sample(torch.Size(sample_shape))
+            centres, spread = self.component_distribution.mean, self.component_distribution.stddev
+            return centres[which] + spread[which] * torch.randn(*which.shape, centres.shape[-1])

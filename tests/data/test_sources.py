@@ -1,0 +1,156 @@
+import pytest
+import torch
+
+from latentia.data import MNIST, NPZ, Digits, Source, find_folder
+from latentia.errors import ConfigurationError, DataError
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return Digits().load()
+
+
+def test_digits_are_whole_and_disjoint(digits):
+    parts = (digits.train, digits.validation, digits.test)
+    assert [len(part) for part in parts] == [1294, 144, 359]
+    assert digits.train.image_shape == (1, 8, 8)
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    levels = torch.cat([part.images for part in parts]).double() / 255 * 16
+    ours = sorted(
+        (*image, label)
+        for image, label in zip(
+            levels.round().long().flatten(1).tolist(), torch.cat([p.labels for p in parts]).tolist(), strict=True
+        )
+    )
+    theirs = sorted((*map(int, image), int(label)) for image, label in zip(pixels, labels, strict=True))
+    assert ours == theirs
+    assert digits.classes == tuple("0123456789")
+
+
+def test_digits_grey_levels_span_the_bytes(digits):
+    assert digits.train.images.unique().tolist() == [round(level * 255 / 16) for level in range(17)]
+
+
+def test_test_part_is_fixed_and_stratified(digits):
+    other = Digits(split_seed=9, binarise_seed=4, validation=300).load()
+    assert torch.equal(other.test.images, digits.test.images)
+    assert len(other.validation) == 300
+    assert not torch.equal(other.train.images[:100], digits.train.images[:100])
+    whole = torch.cat([digits.train.labels, digits.validation.labels, digits.test.labels]).bincount()
+    assert ((digits.test.labels.bincount() - 0.2 * whole).abs() <= 0.5).all()
+
+
+def test_hash_is_of_the_data_alone(digits):
+    assert Digits(binarise="static", validation=10, split_seed=3).load().content_hash == digits.content_hash
+    assert len(digits.content_hash) == 64
+
+
+def test_validation_may_be_none_and_not_all():
+    assert len(Digits(validation=0, binarise="dynamic").load().validation) == 0
+    with pytest.raises(ConfigurationError, match="validation: 1438 of 1438 training images"):
+        Digits(validation=1438).load()
+
+
+def test_grey_where_no_binarisation(digits):
+    source = Digits()
+    prepared = source.prepare_fixed(digits.test, "test")
+    assert prepared.dtype == torch.float32
+    assert torch.equal(prepared, digits.test.images / 255)
+    assert torch.equal(source.prepare_step(digits.train.images[:5]), digits.train.images[:5] / 255)
+
+
+@pytest.mark.parametrize("binarise", ["dynamic", "static"])
+def test_two_evaluations_see_the_same_bits(digits, binarise):
+    source = Digits(binarise=binarise)
+    splits = source.load()
+    torch.manual_seed(0)
+    bits = source.prepare_fixed(splits.test, "test")
+    torch.manual_seed(1)
+    assert torch.equal(bits, source.prepare_fixed(source.load().test, "test"))
+    assert torch.equal(bits[:50], source.prepare_fixed(splits.test.take(torch.arange(50)), "test"))
+    assert torch.equal(bits, source.prepare_fixed(digits.test, "test")), "grey images get the same draw"
+    assert set(bits.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(splits.test.images, (bits * 255).byte())
+    assert not torch.equal(bits, Digits(binarise=binarise, binarise_seed=1).prepare_fixed(digits.test, "test"))
+    assert not torch.equal(bits, source.prepare_fixed(digits.test, "validation"))
+
+
+def test_dynamic_and_static_share_their_test_bits():
+    assert torch.equal(Digits(binarise="dynamic").load().test.images, Digits(binarise="static").load().test.images)
+
+
+def test_fixed_bits_have_the_grey_mean(digits):
+    """Mean of all bits against mean of all grey levels, to its standard error."""
+    p = digits.test.images.double() / 255
+    bits = Digits(binarise="static").prepare_fixed(digits.test, "test").double()
+    stderr = (p * (1 - p)).sum().sqrt() / p.numel()
+    assert abs(bits.mean() - p.mean()) < 5 * stderr
+
+
+def test_step_draws_from_the_global_generator_when_dynamic_only():
+    for binarise in ("dynamic", "static", "threshold"):
+        source = Digits(binarise=binarise)
+        train = source.load().train.images
+        torch.manual_seed(0)
+        first = source.prepare_step(train)
+        second = source.prepare_step(train)
+        torch.manual_seed(0)
+        assert torch.equal(first, source.prepare_step(train))
+        assert torch.equal(first, second) == (binarise != "dynamic")
+        assert set(first.unique().tolist()) == {0.0, 1.0}
+    assert (train.unique() == torch.tensor([0, 255])).all()
+
+
+def test_names_on_the_command_line():
+    assert list(Source.members()) == [
+        "cifar10",
+        "digits",
+        "folder",
+        "hugging-face",
+        "mnist",
+        "fashion-mnist",
+        "kmnist",
+        "npz",
+    ]
+
+
+def test_settings_come_back_from_yaml(tmp_path):
+    source = MNIST(folder=tmp_path, binarise="dynamic", validation=7)
+    assert Source.parse(source.to_mapping()) == source
+
+
+def test_every_fault_of_the_settings_at_once():
+    with pytest.raises(ConfigurationError) as caught:
+        Source.parse({"type": "mnist", "binarise": "dynamo", "validation": -1, "split_sed": 3})
+    problems = dict(caught.value.problems)
+    assert set(problems) == {"binarise", "validation", "split_sed"}
+    assert "split_seed" in problems["split_sed"]
+    with pytest.raises(ConfigurationError, match="Did you mean mnist"):
+        Source.parse("mnst")
+    with pytest.raises(ConfigurationError, match="file"):
+        Source.parse("npz")
+
+
+def test_folder_comes_from_the_setting_or_the_environment(tmp_path, monkeypatch):
+    (tmp_path / "mnist").mkdir()
+    assert find_folder("mnist", None) is None
+    assert find_folder("mnist", tmp_path) == tmp_path / "mnist"
+    assert find_folder("kmnist", tmp_path) == tmp_path
+    monkeypatch.setenv("LATENTIA_DATA", str(tmp_path))
+    assert find_folder("mnist", None) == tmp_path / "mnist"
+    monkeypatch.setenv("LATENTIA_DATA", str(tmp_path / "gone"))
+    with pytest.raises(DataError, match=r"gone, which LATENTIA_DATA names"):
+        find_folder("mnist", None)
+    with pytest.raises(DataError, match=r"nowhere, which data.folder names"):
+        find_folder("mnist", tmp_path / "nowhere")
+
+
+def test_a_source_without_test_part_holds_one_out(tmp_path):
+    import numpy as np
+
+    np.savez(tmp_path / "a.npz", images=np.full((50, 2, 2), 9, np.uint8), labels=np.arange(50) % 5)
+    splits = NPZ(file=tmp_path / "a.npz").load()
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [36, 4, 10]
+    assert splits.test.labels.bincount().tolist() == [2] * 5

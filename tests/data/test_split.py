@@ -1,0 +1,69 @@
+import pytest
+import torch
+
+from latentia.data import Split
+from latentia.data.split import hold_out, hold_out_by_class, sha256_of
+from latentia.errors import DataError
+
+
+def split_of(labels: list[int] | None, count: int = 0) -> Split:
+    n = len(labels) if labels is not None else count
+    images = torch.arange(n, dtype=torch.uint8).reshape(n, 1, 1, 1).expand(n, 1, 2, 3).contiguous()
+    return Split(images, None if labels is None else torch.tensor(labels))
+
+
+def rows(split: Split) -> list[int]:
+    return split.images[:, 0, 0, 0].tolist()
+
+
+def test_shape_and_length():
+    split = split_of([0, 1, 0])
+    assert len(split) == 3
+    assert split.image_shape == (1, 2, 3)
+    assert split.to("cpu").images.equal(split.images)
+
+
+@pytest.mark.parametrize("images", [torch.zeros(2, 1, 3, 3), torch.zeros(2, 3, 3, dtype=torch.uint8)])
+def test_other_tensors_are_refused(images):
+    with pytest.raises(DataError, match="uint8 of shape"):
+        Split(images)
+
+
+def test_labels_of_another_number_are_refused():
+    with pytest.raises(DataError, match="3 images and labels of shape"):
+        Split(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
+
+
+def test_hold_out_parts_and_keeps_order():
+    split = split_of(None, count=50)
+    rest, taken = hold_out(split, 12, seed=4)
+    assert len(taken) == 12
+    assert sorted(rows(rest) + rows(taken)) == list(range(50))
+    assert rows(rest) == sorted(rows(rest))
+    assert rows(taken) == rows(hold_out(split, 12, seed=4)[1])
+    assert rows(taken) != rows(hold_out(split, 12, seed=5)[1])
+    assert len(hold_out(split, 0, seed=4)[1]) == 0
+
+
+def test_hold_out_by_class_takes_its_share_of_each():
+    labels = [0] * 30 + [1] * 60 + [2] * 10
+    rest, taken = hold_out_by_class(split_of(labels), 0.2, seed=0)
+    assert taken.labels.bincount().tolist() == [6, 12, 2]
+    assert rest.labels.bincount().tolist() == [24, 48, 8]
+    assert sorted(rows(rest) + rows(taken)) == list(range(100))
+    without, some = hold_out_by_class(split_of(None, count=40), 0.2, seed=0)
+    assert (len(without), len(some)) == (32, 8)
+
+
+def test_hash_sees_pixels_labels_and_shape():
+    base = split_of([0, 1, 2, 1])
+    same = sha256_of([split_of([0, 1, 2, 1])])
+    assert sha256_of([base]) == same
+    others = [
+        split_of([0, 1, 2, 2]),
+        Split(base.images),
+        Split(base.images.reshape(4, 1, 3, 2), base.labels),
+        Split(base.images.flip(0), base.labels),
+    ]
+    assert len({same, *(sha256_of([other]) for other in others)}) == 5
+    assert sha256_of([base, base]) != same
