@@ -229,6 +229,15 @@ def test_streamed_images_are_never_together(picture_folder):
     assert torch.equal(train.to("cpu").in_memory().labels, train.labels)
 
 
+def test_chunks_are_all_images_in_order(picture_folder):
+    held = Folder(folder=picture_folder[0], validation=3).load().train
+    streamed = Folder(folder=picture_folder[0], validation=3, stream=True).load().train
+    for train in (held, streamed):
+        chunks = list(train.chunks(5))
+        assert [len(chunk) for chunk in chunks] == [5, 5, 3]
+        assert torch.equal(torch.cat(chunks), held.images)
+
+
 def test_streamed_hash_sees_names_and_sizes(picture_folder):
     folder, _ = picture_folder
     source = Folder(folder=folder, validation=0, stream=True)

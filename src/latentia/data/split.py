@@ -9,7 +9,7 @@ from __future__ import annotations
 __all__ = ["Split", "Splits", "hold_out", "hold_out_by_class", "seed_of", "sha256_of"]
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -61,8 +61,15 @@ class Split:
         """The same part with all its images in memory: itself, unless it is streamed."""
         return self
 
+    def chunks(self, size: int) -> Iterator[Tensor]:
+        """All images in order, uint8 (n, C, H, W) at a time with n at most `size`; of streamed ones too."""
+        for start in range(0, len(self), size):
+            rows = torch.arange(start, min(start + size, len(self)))
+            yield self.take(rows).in_memory().images
+
     def take(self, rows: Tensor) -> Split:
         """The images at these rows, int64 (n,)."""
+        rows = rows.to(self.images.device)
         return Split(self.images[rows], None if self.labels is None else self.labels[rows])
 
     def batches(self, batch_size: int, seed: int, rank: int = 0, world: int = 1, drop_last: bool = True) -> Batches:
