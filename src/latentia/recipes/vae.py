@@ -61,7 +61,7 @@ class VAERecipe(Recipe, name="vae"):
         validation = self.data.prepare_fixed(splits.validation, "validation").to(fabric.device)
 
         with torch.no_grad():  # an objective that these laws cannot serve is refused before anything is written
-            self.objective(vae, self.data.prepare_step(train.images[:2]), Clock())
+            self.objective(vae, self.data.prepare_step(next(train.chunks(2)).to(fabric.device)), Clock())
 
         def draw(number: int) -> Batch:
             images, labels = batches.batch(number)
@@ -97,6 +97,8 @@ class VAERecipe(Recipe, name="vae"):
 
 
 def _check(likelihood: Likelihood, source: Source, train: Split) -> None:
-    """Let the likelihood see every training image once, as training will show them."""
-    for images in train.images.split(CHECKED_AT_ONCE):
+    """Let the likelihood see the training images once, as training will show them; a streamed set, its first ones."""
+    for images in train.chunks(CHECKED_AT_ONCE):
         likelihood.check(source.prepare_step(images))
+        if not train.in_memory:
+            break

@@ -1,6 +1,6 @@
 """A statement of theory as data: what it says, where it stands, and a check that runs.
 
-A check is a generator: from a seed it yields *relations* between two estimates. The statement holds if all of them do. An
+A check is a generator: from a seed it yields *relations* between two estimates. The statement holds if all do. An
 erratum says what the notes have, what is right, and yields a counter-example, which is a relation of the kind `!=`.
 
     @statement("1g", "The divergence of a law from itself is zero.", latex=r"D_{KL}(q, q) = 0", source="notes, 1g")
