@@ -4,19 +4,20 @@ from __future__ import annotations
 
 __all__ = ["Run", "load", "train"]
 
-import json
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
 from torch import nn
 
 from latentia.data import Splits
 from latentia.errors import RunError
 from latentia.estimate import Estimate, read_estimates, write_estimates
 from latentia.recipes.recipe import Recipe
-from latentia.training import Outcome, RunDirectory, make_fabric, play, seed_of, seeded
+from latentia.training import RunDirectory, make_fabric, play, seed_of, seeded
+from latentia.training.launch import launch, refuse_while_importing
+from latentia.training.processes import by_first, check_devices, under_torchrun
 
 
 class Run:
@@ -41,10 +42,7 @@ class Run:
     @property
     def environment(self) -> dict[str, Any]:
         """What environment.json says."""
-        try:
-            return json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise RunError(f"cannot read {self.path / 'environment.json'}: {error}") from error
+        return self.directory.environment()
 
     @property
     def model(self) -> nn.Module:
@@ -66,7 +64,8 @@ class Run:
             splits = self.recipe.data.load()
             if splits.content_hash != self.environment["data_hash"]:
                 raise RunError(
-                    f"the data that {self.recipe.data.type_name} loads now are not those of the run {self.path}"
+                    f"the data that {self.recipe.data.type_name} loads now are not those of the run {self.path}; bring "
+                    "the files back that it was trained on, or give other data by name"
                 )
             self._splits = splits
         return self._splits
@@ -99,56 +98,92 @@ def load(path: Path | str, **replaced: Any) -> Any:
 def train(recipe: Recipe, out: Path | str | None = None, *, resume: bool = False, quiet: bool = False) -> Run:
     """Train by a recipe and return the run.
 
+    With `devices=2` and more, or under torchrun, several processes share each batch. The caller's random state and
+    settings of torch are left as they were.
+
     Args:
         recipe: what to do.
         out: the run directory; without it, a new one under `runs/`.
         resume: go on with the run that is there.
-        quiet: show no progress.
+        quiet: show warnings alone.
 
     Raises:
-        RunError: if the directory is in use, a cost is not finite, or the run was interrupted (after saving it).
+        Interrupted: after Ctrl-C or SIGTERM, with the run saved (a `RunError`).
+        RunError: if the directory is in use, a cost is not finite, the disk is full, or a device is not there.
+        ConfigurationError: for settings that do not go together.
         DataError: for data that are missing, damaged, or that the model cannot score.
     """
-    path = Path(out) if out is not None else _new_name(recipe)
-    fabric = make_fabric(recipe)
-    fabric.launch(partial(_train_here, recipe=recipe, path=path, resume=resume, quiet=quiet))
-    replaced = {name: getattr(recipe, name) for name, value in recipe if getattr(value, "type_name", "") == "custom"}
+    refuse_while_importing()
+    check_devices(recipe)
+    place = None if out is None else Path(out)
+    if recipe.devices > 1 and not under_torchrun():
+        if place is not None:  # before processes are started for nothing
+            RunDirectory(place).check(recipe.to_mapping(), resume)
+        path = launch(_train_here, recipe.devices, recipe=recipe, out=place, resume=resume, quiet=quiet)
+    else:
+        path = _train_here(recipe, place, resume, quiet)
+    replaced = {name: value for name, value in recipe if getattr(value, "type_name", "") == "custom"}
     return Run(path, **replaced)
 
 
-def _train_here(fabric: Fabric, recipe: Recipe, path: Path, resume: bool, quiet: bool) -> Outcome:
-    """The part that every process runs."""
-    directory = RunDirectory(path)
+def _train_here(recipe: Recipe, out: Path | None, resume: bool, quiet: bool) -> Path:
+    """The part that every process runs; returns the run directory."""
+    fabric = make_fabric(recipe)
+    fabric.launch()
+    if out is not None:  # before data are loaded for nothing
+        by_first(fabric, partial(RunDirectory(out).check, recipe.to_mapping(), resume))
     splits = recipe.data.load()
-    shape = splits.shape
+    shape = splits.train.image_shape
     with seeded(seed_of("weights", recipe.seed), fabric.device):
         model = recipe.model(shape, len(splits.classes)).to(fabric.device)
         game = recipe.game(model, splits, fabric)
-    if fabric.is_global_zero:
-        directory.create(recipe.to_mapping(), resume)
-        directory.write_environment(
-            device=str(fabric.device),
-            devices=fabric.world_size,
-            precision=recipe.precision,
-            seed=recipe.seed,
-            shape=list(shape),
-            classes=list(splits.classes),
-            data_hash=splits.content_hash,
-            parameters=sum(p.numel() for p in model.parameters()),
-        )
-    fabric.barrier()
-    outcome = play(game, recipe, directory, fabric, resume=resume, quiet=quiet)
-    if fabric.is_global_zero:
-        write_estimates(directory.evaluation / "training.json", recipe.conclude(model, splits))
-    return outcome
+    facts = {
+        "device": str(fabric.device),
+        "devices": fabric.world_size,
+        "precision": recipe.precision,
+        "matmul": recipe.matmul,
+        "seed": recipe.seed,
+        "shape": list(shape),
+        "classes": list(splits.classes),
+        "data_hash": splits.content_hash,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    directory = by_first(fabric, partial(_open, recipe, out, resume, facts))
+    play(game, recipe, directory, fabric, resume=resume, quiet=quiet)
+    by_first(fabric, lambda: write_estimates(directory.evaluation / "training.json", recipe.conclude(model, splits)))
+    return directory.path
 
 
-def _new_name(recipe: Recipe) -> Path:
-    """runs/vae-digits, or runs/vae-digits-2 and so on where that is taken."""
+def _open(recipe: Recipe, out: Path | None, resume: bool, facts: dict[str, Any]) -> RunDirectory:
+    """Make or reopen the run directory, and see that a run goes on with the data and processes that it began with."""
+    directory = RunDirectory(out if out is not None else _new_folder(recipe))
+    directory.create(recipe.to_mapping(), resume)
+    if directory.has_environment:
+        before = directory.environment()
+        if before.get("data_hash") != facts["data_hash"]:
+            raise RunError(
+                f"the data that {recipe.data.type_name} loads now are not those that {directory.path} began with; bring "
+                "the files back, or give another --out"
+            )
+        if before.get("devices") != facts["devices"]:
+            raise RunError(
+                f"{directory.path} began on {before.get('devices')} processes and would go on with {facts['devices']}, "
+                "to other results; start as many as before, or give another --out"
+            )
+    directory.write_environment(**facts)
+    return directory
+
+
+def _new_folder(recipe: Recipe) -> Path:
+    """Make runs/vae-digits, or runs/vae-digits-2 and so on where that is taken."""
     base = Path("runs") / f"{recipe.type_name}-{recipe.data.type_name}"
-    number = 1
-    path = base
-    while path.exists():
-        number += 1
-        path = base.with_name(f"{base.name}-{number}")
-    return path
+    for number in count(1):
+        path = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise RunError(f"cannot make the run directory {path}: {error}; give another --out") from error
+        return path
+    raise AssertionError("unreachable")

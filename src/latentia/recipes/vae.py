@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["VAERecipe"]
 
+from itertools import islice
 from typing import cast
 
 import torch
@@ -12,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from latentia.configuration import OneOf
-from latentia.data import Source, Split, Splits
+from latentia.data import Source, Split, Splits, StreamedSplit
 from latentia.distributions import Bernoulli, Diagonal, Likelihood, Posterior, Prior, StandardNormal
 from latentia.estimate import Estimate
 from latentia.evaluation import evaluate_bound
@@ -22,7 +23,7 @@ from latentia.objectives import ELBO, Clock, Objective
 from latentia.recipes.recipe import Recipe
 from latentia.training import Adam, Batch, Game, Optimiser, Player, seed_of, seeded
 
-CHECKED_AT_ONCE = 10_000
+CHECKED_AT_ONCE = 5_000
 
 
 class VAERecipe(Recipe, name="vae"):
@@ -98,7 +99,6 @@ class VAERecipe(Recipe, name="vae"):
 
 def _check(likelihood: Likelihood, source: Source, train: Split) -> None:
     """Let the likelihood see the training images once, as training will show them; a streamed set, its first ones."""
-    for images in train.chunks(CHECKED_AT_ONCE):
+    parts = 1 if isinstance(train, StreamedSplit) else None
+    for images in islice(train.chunks(CHECKED_AT_ONCE), parts):
         likelihood.check(source.prepare_step(images))
-        if not train.in_memory:
-            break
