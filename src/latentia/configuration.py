@@ -15,7 +15,6 @@ from __future__ import annotations
 
 __all__ = ["Component", "OneOf", "apply_overrides", "parse_overrides"]
 
-import contextlib
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,7 +31,11 @@ class Component(BaseModel):
     """A frozen value object with a type name; see the module's docstring.
 
     Subclasses may set their name with `class StandardNormal(Prior, name="normal")`; without it, the name is the
-    class's own in lower case with hyphens (`BetaTCVAE` → `beta-tcvae`).
+    class's own in lower case with hyphens (`FlowPrior` → `flow-prior`). Two classes of one family may not share a name;
+    a class defined anew, as in a notebook, takes its own earlier place.
+
+    Raises:
+        ConfigurationError: listing every fault at once, each with its dotted key.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -43,23 +46,38 @@ class Component(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, *, family: bool = False, name: str = "", **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
+        cls.type_name = ""
         if family:
             cls._family, cls._members = cls, {}
         elif cls._family is not None and not inspect.isabstract(cls):
             cls.type_name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
-            cls._family._members[cls.type_name] = cls
+            taken = cls._members.get(cls.type_name)
+            if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise ConfigurationError(
+                    f"the {cls._label()} {cls.type_name!r} is {taken.__module__}.{taken.__qualname__} already; "
+                    f'give this one another name: class {cls.__name__}(…, name="…")'
+                )
+            cls._members[cls.type_name] = cls
 
     def __init_subclass__(cls, *, family: bool = False, name: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
 
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise ConfigurationError(list(_problems(type(self), error))) from None
+
     @classmethod
     def members(cls) -> Mapping[str, type[Self]]:
-        """The concrete members of this family by name, in order of definition."""
-        return cls._members  # pyright: ignore[reportReturnType]
+        """The concrete members of this family by name, in order of definition; of a member, itself and its heirs."""
+        return {name: member for name, member in cls._members.items() if issubclass(member, cls)}
 
     @classmethod
     def parse(cls, value: Any) -> Self:
         """Make a member of this family from a name, a mapping with a `type`, or a member.
+
+        A component of no family has no name, and is made from a mapping without a `type`.
 
         Raises:
             ConfigurationError: listing every fault at once, each with its dotted key.
@@ -69,18 +87,16 @@ class Component(BaseModel):
         if isinstance(value, str):
             value = {"type": value}
         if not isinstance(value, Mapping):
-            raise ConfigurationError(f"{value!r} is no {cls._label()}; give one of {', '.join(cls.members())}")
-        fields = dict(value)
-        kind = fields.pop("type", cls.type_name or None)
-        member = cls if kind == cls.type_name else cls.members().get(str(kind))
+            known = ", ".join(cls.members()) or "a mapping of its keys"
+            raise ConfigurationError(f"{value!r} is no {cls._label()}; give one of: {known}")
+        fields = {str(key): item for key, item in value.items()}
+        kind = str(fields.pop("type", cls.type_name))
+        member = cls if cls._family is None and not kind else cls.members().get(kind)
+        if member is None and not kind:
+            raise ConfigurationError([("type", f"say which {cls._label()} it is: one of {', '.join(cls.members())}")])
         if member is None:
-            raise ConfigurationError(
-                [("", f"there is no {cls._label()} named {kind!r}. {nearest(str(kind), cls.members())}")]
-            )
-        try:
-            return member.model_validate(fields)  # pyright: ignore[reportReturnType]
-        except ValidationError as error:
-            raise ConfigurationError(list(_problems(member, error))) from None
+            raise ConfigurationError(f"there is no {cls._label()} named {kind!r}. {nearest(kind, cls.members())}")
+        return member(**fields)
 
     @classmethod
     def _label(cls) -> str:
@@ -103,9 +119,8 @@ class _Choose:
     """Pydantic's side of `OneOf`: a field that takes a family's member by name, by mapping or as it is."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        choices = get_args(source) or (
-            source,
-        )  # `OneOf[Source | ToyLaw]` has two families, `OneOf[Network | None]` one
+        # `OneOf[Source | ToyLaw]` has two families, `OneOf[Network | None]` one
+        choices = get_args(source) or (source,)
         families: list[type[Component]] = [choice for choice in choices if choice is not type(None)]
 
         def parse(value: Any) -> Component | None:
@@ -113,9 +128,9 @@ class _Choose:
                 return None
             name = value.get("type") if isinstance(value, Mapping) else value
             for family in families:
-                if isinstance(value, family) or name in family.members():
+                if isinstance(value, family) or str(name) in family.members():
                     return family.parse(value)
-            if len(families) > 1:
+            if len(families) > 1:  # name them all, where one family's own message would hide the others
                 known = [name for family in families for name in family.members()]
                 raise ConfigurationError(f"there is nothing named {name!r} here. {nearest(str(name), known)}")
             return families[0].parse(value)
@@ -143,7 +158,8 @@ def _problems(cls: type[BaseModel], error: ValidationError) -> Iterator[tuple[st
             for sub_key, message in inner.problems:
                 yield ".".join(part for part in (key, sub_key) if part), message
         elif fault["type"] == "extra_forbidden":
-            yield key, f"there is no such key. {nearest(path[-1], cls.model_fields)}"
+            known = [field.alias or name for name, field in cls.model_fields.items()]
+            yield key, f"there is no such key. {nearest(path[-1], known)}"
         else:
             message = str(inner) if inner is not None else fault["msg"]
             given = fault.get("input")
@@ -151,8 +167,23 @@ def _problems(cls: type[BaseModel], error: ValidationError) -> Iterator[tuple[st
             yield key, message[:1].lower() + message[1:] + shown
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as people read it: 1e-3 is a number (YAML 1.1 wants 1.0e-3), and 2024-01-31 is text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
     """Read `key=value` arguments; values are YAML, so `[10,30]`, `1e-3`, `true` and `null` mean what they look like.
+
+    An empty value is null; only the first `=` divides key and value; of a key given twice the last one counts.
 
     Raises:
         ConfigurationError: naming every argument that is not of the form key=value.
@@ -165,13 +196,9 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
             problems.append((argument, "write settings as key=value, such as epochs=20"))
             continue
         try:
-            value = yaml.safe_load(text)
+            overrides[key] = yaml.load(text, Loader=_Loader)
         except yaml.YAMLError:
-            value = text
-        if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
-            with contextlib.suppress(ValueError):
-                value = float(value)
-        overrides[key] = value
+            overrides[key] = text
     if problems:
         raise ConfigurationError(problems)
     return overrides
@@ -181,8 +208,10 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Mapping[str, Any]) ->
     """Lay dotted overrides over a nested mapping; a plain name where a component stands replaces the component.
 
     Shorter keys go first, whatever their order: `data.binarise=static data=mnist` is `{type: mnist, binarise: static}`.
+    `data.type=mnist` is `data=mnist`.
     """
     result = _deep_copy(mapping)
+    overrides = {key.removesuffix(".type"): value for key, value in overrides.items()}
     for key in sorted(overrides, key=lambda key: key.count(".")):
         *parents, leaf = key.split(".")
         place = result

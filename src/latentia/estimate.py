@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from latentia.errors import RunError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -65,10 +67,14 @@ class Estimate:
         """Mean of independent values with its standard error s/√n.
 
         Args:
-            values: any shape, at least two numbers, all finite or all of the same infinity.
+            values: any shape, at least two numbers. One infinity makes the mean infinite, without a standard error;
+                infinities of both signs have no mean.
             name: what the mean is an estimate of.
             method: how the values were made.
             **fields: the other attributes of the estimate.
+
+        Raises:
+            ValueError: fewer than two values, or a mean that is not a number.
         """
         flat = values.detach().double().flatten()
         n = flat.numel()
@@ -144,26 +150,49 @@ def estimates_to_json(estimates: Iterable[Estimate]) -> str:
 
 
 def write_estimates(path: Path, estimates: Iterable[Estimate]) -> None:
-    """Write a JSON list of estimates to a file, making its folder if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(estimates_to_json(estimates) + "\n", encoding="utf-8")
+    """Write a JSON list of estimates to a file, whole or not at all, making its folder if need be.
+
+    Raises:
+        RunError: if the file cannot be written.
+    """
+    text = estimates_to_json(estimates) + "\n"
+    beside = path.with_name(f".{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise RunError(f"could not write {path}: {error}") from error
 
 
 def read_estimates(path: Path) -> list[Estimate]:
-    """Read what `write_estimates` wrote."""
-    return [Estimate.from_json(record) for record in json.loads(path.read_text(encoding="utf-8"))]
+    """Read what `write_estimates` wrote.
+
+    Raises:
+        RunError: if the file is missing, or holds no list of estimates.
+    """
+    try:
+        return [Estimate.from_json(record) for record in json.loads(path.read_text(encoding="utf-8"))]
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunError(f"{path} holds no list of estimates: {error!r}. Remove it and evaluate again") from error
 
 
 def _digits(value: float, error: float | None) -> str:
-    """Digits down to the second figure of the error: −133.730 ± 0.042."""
+    """Digits down to the second figure of the error: −133.730 ± 0.042; errors below 1e-9 as a power of ten."""
     if math.isinf(value):
         return "+∞" if value > 0 else "−∞"
-    if not error or math.isinf(error):
-        text = f"{value:.6g}"
+    if not error:
+        text = f"{value + 0.0:.6g}"  # + 0.0 takes the sign off a negative zero
+    elif math.isinf(error):
+        text = f"{value + 0.0:.6g} ± ∞"
+    elif error < 1e-9:
+        text = f"{value + 0.0:.10g} ± {error:.1e}"
     else:
-        places = min(15, max(0, 1 - math.floor(math.log10(error))))
-        text = f"{value:.{places}f} ± {error:.{places}f}"
-    return text.replace("-", "−") if "e" not in text else text
+        places = max(0, 1 - math.floor(math.log10(error)))
+        text = f"{value + 0.0:.{places}f} ± {error:.{places}f}"
+    return text.replace("-", "−")
 
 
 def _jsonable(value: Any) -> Any:

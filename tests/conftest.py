@@ -1,0 +1,25 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # tests run side by side; their tensors are small
+
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def mnist_folder() -> Path:
+    """The folder of MNIST's four IDX files; the test is skipped, aloud, where there is none."""
+    given = os.environ.get("LATENTIA_DATA")
+    places = [Path(given)] if given else [BESIDE]
+    for place in places:
+        for folder in (place / "mnist", place):
+            if len([*folder.glob("t10k-*-ubyte*"), *folder.glob("train-*-ubyte*")]) >= 4:
+                return folder
+    pytest.skip(f"real MNIST is not in {places[0]}: put its IDX files there, or set LATENTIA_DATA to their folder")
