@@ -1,0 +1,67 @@
+"""What is known of a run, in the order and words in which the terminal and the page both show it."""
+
+from __future__ import annotations
+
+__all__ = ["estimates_by_file", "figures_of", "last_records", "settings_text"]
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from latentia.errors import RunError
+from latentia.estimate import Estimate, read_estimates
+from latentia.recipes import Run
+
+FIRST_FIGURES = (
+    "curves",
+    "samples",
+    "reconstructions",
+    "decoded_plane",
+    "latent_slices",
+    "encoded_test_set",
+    "interpolations",
+)
+
+
+def estimates_by_file(run: Run) -> dict[str, list[Estimate]]:
+    """All estimates of a run, by the name of their file in `evaluation`, those of the end of training first.
+
+    Raises:
+        RunError: naming a file that does not hold a list of estimates.
+    """
+    paths = sorted(run.directory.evaluation.glob("*.json"), key=lambda path: (path.stem != "training", path.stem))
+    found = {}
+    for path in paths:
+        try:
+            found[path.stem] = read_estimates(path)
+        except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+            raise RunError(
+                f"{path} holds no list of estimates ({error}); remove it, or evaluate the run anew"
+            ) from None
+    return found
+
+
+def figures_of(run: Run) -> list[Path]:
+    """The run's pictures, those that tell most first, the others by name with their numbers in order."""
+
+    def place(path: Path) -> tuple[Any, ...]:
+        first = FIRST_FIGURES.index(path.stem) if path.stem in FIRST_FIGURES else len(FIRST_FIGURES)
+        parts = re.split(r"(\d+)", path.stem)
+        return (first, [(int(part), "") if part.isdigit() else (-1, part) for part in parts])
+
+    return sorted(run.directory.figures.glob("*.png"), key=place)
+
+
+def last_records(records: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The last record of every name whose value is a number, in order of first appearance."""
+    return {str(record["name"]): record for record in records if not math.isnan(record["value"])}
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Settings of an estimate on one line: `samples 10, stderr_over images`."""
+    return ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in settings.items()
+    )

@@ -1,0 +1,107 @@
+"""Which pictures are drawn of which model.
+
+`GALLERIES` is the one place that knows: a new kind of model is one more entry.
+"""
+
+from __future__ import annotations
+
+__all__ = ["GALLERIES", "draw_all", "gallery_of"]
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import cast
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from latentia.data import Split
+from latentia.errors import CannotServe
+from latentia.models import VAE
+from latentia.recipes import Run
+from latentia.reports.curve_figures import curves
+from latentia.reports.encoded_figures import encoded_test_set
+from latentia.reports.image_figures import reconstructions, samples
+from latentia.reports.latent_figures import decoded_plane, interpolations, latent_slices
+from latentia.reports.style import save_figure
+from latentia.training import seed_of, seeded
+
+Drawing = Callable[[], Figure]
+Gallery = Callable[[Run], Iterator[tuple[str, Drawing]]]
+
+ENCODED_AT_ONCE = 1000
+SHOWN = 20
+ROWS = 6
+SAMPLES = 100
+
+
+def draw_all(run: Run) -> list[Path]:
+    """Draw every picture that suits the run's model into its `figures` folder, and return their paths.
+
+    Each picture draws from a seed of its own, made of the run's and its name: the same run gives the same pictures.
+
+    Raises:
+        CannotServe: for a kind of model that has no pictures yet.
+        RunError: for a run that has not ended, or a folder that cannot be written.
+    """
+    paths = []
+    for name, draw in gallery_of(run.model)(run):
+        with seeded(seed_of("figure", name, run.recipe.seed)):
+            paths.append(save_figure(draw(), run.directory.figures / f"{name}.png"))
+    return paths
+
+
+def gallery_of(model: nn.Module) -> Gallery:
+    """The gallery of the first class in `GALLERIES` that the model belongs to.
+
+    Raises:
+        CannotServe: if there is none.
+    """
+    for kind, gallery in GALLERIES.items():
+        if isinstance(model, kind):
+            return gallery
+    known = ", ".join(kind.__name__ for kind in GALLERIES)
+    raise CannotServe(
+        f"there are no pictures of a {type(model).__name__} yet, only of: {known}; "
+        "draw its curves with latentia.reports.curves(run.records)"
+    )
+
+
+def _vae(run: Run) -> Iterator[tuple[str, Drawing]]:
+    vae = cast(VAE, run.model)
+    test = run.splits.test
+    x = run.recipe.data.prepare_fixed(test, "test")
+    means = _encoded(vae, x)
+    chosen = _spread(test, SHOWN)
+    yield "curves", lambda: curves(run.records, lines={"vae": "training"}, units={"cost": "nats"})
+    yield "reconstructions", lambda: reconstructions(x[chosen], vae.reconstruct(x[chosen]))
+    title = r"E[$x\,|\,z$] for " + str(SAMPLES) + " draws of $z$ from the prior $p(z)$"
+    yield "samples", lambda: samples(vae.sample(SAMPLES, mean=True), title)
+    yield "encoded_test_set", lambda: encoded_test_set(means, vae.prior, test.labels, run.splits.classes)
+    if vae.latent <= 2:
+        yield "decoded_plane", lambda: decoded_plane(vae)
+    else:
+        yield "latent_slices", lambda: latent_slices(vae, means)
+    if len(chosen) > 1:
+        ends = x[chosen[: 2 * ROWS]]
+        half = len(ends) // 2
+        yield "interpolations", lambda: interpolations(vae, ends[:half], ends[half : 2 * half])
+
+
+GALLERIES: Mapping[type[nn.Module], Gallery] = {VAE: _vae}
+
+
+@torch.no_grad()
+def _encoded(vae: VAE, x: Tensor) -> Tensor:
+    return torch.cat([vae.encode(part).mean for part in x.split(ENCODED_AT_ONCE)])
+
+
+def _spread(split: Split, count: int) -> Tensor:
+    """The first rows of each class in turn, so that few images show all classes; the first rows without labels."""
+    count = min(count, len(split))
+    if split.labels is None:
+        return torch.arange(count)
+    rows = [(split.labels == label).nonzero().squeeze(1).tolist() for label in split.labels.unique()]
+    longest = max(len(part) for part in rows)
+    turns = [part[turn] for turn in range(min(longest, count)) for part in rows if turn < len(part)]
+    return torch.tensor(turns[:count])

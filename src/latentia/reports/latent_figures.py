@@ -1,0 +1,166 @@
+"""Pictures of what the decoder makes of the latent space: the decoded plane, slices through more dimensions, and rows
+between two images."""
+
+from __future__ import annotations
+
+__all__ = ["decoded_plane", "interpolations", "latent_slices", "prior_quantiles"]
+
+import torch
+from matplotlib.axes._secondary_axes import SecondaryAxis
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.distributions import Independent, Normal
+
+from latentia.errors import CannotServe
+from latentia.models import VAE
+from latentia.reports.style import INK, NORMAL, SMALL, WIDTH, label_axes, new_figure, show_tiles
+
+DRAWS = 100_000
+
+
+def prior_quantiles(vae: VAE, levels: Tensor) -> tuple[Tensor, str]:
+    """Quantiles of each coordinate of the prior, (len(levels), d), and how they were found.
+
+    For independent Gaussians they are exact, by the inverse normal CDF; for any other prior they are those of 100 000
+    draws, by torch's global generator.
+    """
+    prior = vae.prior
+    with torch.no_grad():
+        if isinstance(prior, Independent) and isinstance(prior.base_dist, Normal):
+            return prior.base_dist.icdf(levels[:, None].to(prior.mean)), "the quantiles of its prior"
+        draws = prior.sample(torch.Size([DRAWS]))
+        index = (levels * (DRAWS - 1)).round().long()
+        return draws.sort(dim=0).values[index], f"the quantiles of {DRAWS:,} draws of the prior".replace(",", " ")
+
+
+@torch.no_grad()
+def decoded_plane(vae: VAE, side: int = 15) -> Figure:
+    """E[x|z] over a grid of z ∈ R² (or a row of z ∈ R¹) at equally spaced quantiles of the prior in each coordinate.
+
+    For the standard normal prior this is the grid of the inverse normal CDF: each image stands for an equal share of
+    the prior's mass (Kingma and Welling 2014, appendix A).
+
+    Args:
+        vae: with z of one or two dimensions.
+        side: images along an axis.
+
+    Raises:
+        CannotServe: for more dimensions; `latent_slices` shows those.
+    """
+    if vae.latent > 2:
+        raise CannotServe(f"a plane shows z of one or two dimensions, and here are {vae.latent}; use latent_slices")
+    levels = (torch.arange(side) + 0.5) / side
+    quantiles, how = prior_quantiles(vae, levels)
+    if vae.latent == 1:
+        z = quantiles
+    else:
+        # Rows go from the top down, and z₂ upwards.
+        down, right = torch.meshgrid(quantiles[:, 1].flip(0), quantiles[:, 0], indexing="ij")
+        z = torch.stack([right, down], dim=-1).reshape(-1, 2)
+    images = vae.decode(z).mean
+    rows = len(images) // side
+    ratio = images.shape[2] / images.shape[3]
+    wide = 0.85 * WIDTH if rows > 1 else WIDTH
+    figure = new_figure(wide, (wide - 0.8) * rows / side * ratio + 0.9)
+    axes = figure.subplots()
+    columns, centres = show_tiles(axes, images, side)
+    step = max(1, side // 7)
+    shown = list(range(side // 2 % step, side, step))
+    words = [f"{level:.2f}" for level in levels[shown].tolist()]
+    axes.set_xticks(columns[shown], _numbers(quantiles[shown, 0]))
+    what = r"plane: E[$x\,|\,z$], each coordinate of $z$" if rows > 1 else r"line: E[$x\,|\,z$], $z$"
+    label_axes(axes, f"Decoded {what} at {how}", "$z_1$", bare=True)
+    top = axes.secondary_xaxis("top")
+    top.set_xticks(columns[shown], words)
+    top.set_xlabel(r"quantile of $z_1$", fontsize=NORMAL, color=INK)
+    _second(top)
+    if rows > 1:
+        axes.set_yticks(centres[::-1][shown], _numbers(quantiles[shown, 1]))
+        axes.set_ylabel("$z_2$", fontsize=NORMAL, color=INK)
+        right_axis = axes.secondary_yaxis("right")
+        right_axis.set_yticks(centres[::-1][shown], words)
+        right_axis.set_ylabel(r"quantile of $z_2$", fontsize=NORMAL, color=INK)
+        _second(right_axis)
+    return figure
+
+
+@torch.no_grad()
+def latent_slices(vae: VAE, means: Tensor, side: int = 9, dimensions: int = 3) -> Figure:
+    """E[x|z] over planes through the latent space, a plane for each pair of the most active dimensions.
+
+    Those are the dimensions in which the encoded images differ most. The others stand at the encoded images' mean; the
+    two that move go through the prior's quantiles.
+
+    Args:
+        vae: with z of at least two dimensions.
+        means: of q(z|x) of some images, (N, d).
+        side: images along an axis of a slice.
+        dimensions: how many of the dimensions take part; three give three slices.
+
+    Raises:
+        CannotServe: for z of one dimension; `decoded_plane` shows that.
+    """
+    if vae.latent < 2:
+        raise CannotServe("slices need z of at least two dimensions; use decoded_plane")
+    levels = (torch.arange(side) + 0.5) / side
+    quantiles, how = prior_quantiles(vae, levels)
+    order = means.var(0).argsort(descending=True)[:dimensions].sort().values.tolist()
+    pairs = [(i, j) for number, i in enumerate(order) for j in order[number + 1 :]]
+    ratio = vae.image_shape[1] / vae.image_shape[2]
+    columns = min(3, len(pairs))
+    rows = -(-len(pairs) // columns)
+    figure = new_figure(WIDTH, rows * ((WIDTH / columns - 0.6) * ratio + 0.5) + 0.4)
+    figure.suptitle(
+        rf"Slices through $z\in R^{{{vae.latent}}}$: E[$x\,|\,z$], two coordinates at {how},"
+        "\nthe others at the mean of the encoded test set",
+        fontsize=SMALL + 1.5,
+    )
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    ticks = sorted({0, side // 2, side - 1})
+    for axes, (i, j) in zip(panels, pairs, strict=False):
+        z = means.mean(0).repeat(side, side, 1)
+        z[:, :, i] = quantiles[:, i]
+        z[:, :, j] = quantiles[:, j].flip(0)[:, None]
+        across, down = show_tiles(axes, vae.decode(z.reshape(-1, vae.latent)).mean, side)
+        axes.set_xticks(across[ticks], _numbers(quantiles[ticks, i]))
+        axes.set_yticks(down[::-1][ticks], _numbers(quantiles[ticks, j]))
+        label_axes(axes, x=f"$z_{{{i + 1}}}$", y=f"$z_{{{j + 1}}}$", bare=True)
+    for axes in figure.axes[len(pairs) :]:
+        axes.set_axis_off()
+    return figure
+
+
+@torch.no_grad()
+def interpolations(vae: VAE, start: Tensor, end: Tensor, steps: int = 9) -> Figure:
+    """E[x|z] along the straight line between the encoded means of two images, with the images at the two ends.
+
+    Args:
+        vae: the model.
+        start: images (R, C, H, W), one for each row.
+        end: images of the same shape.
+        steps: decoded images of a row.
+    """
+    from_z, to_z = vae.encode(start).mean, vae.encode(end).mean
+    share = torch.linspace(0, 1, steps)
+    z = torch.lerp(from_z[:, None], to_z[:, None], share[None, :, None].to(from_z))
+    decoded = vae.decode(z).mean.reshape(len(start), steps, *start.shape[1:])
+    rows = torch.cat([start[:, None], decoded, end[:, None]], dim=1)
+    ratio = start.shape[2] / start.shape[3]
+    figure = new_figure(WIDTH, WIDTH / (steps + 2) * len(start) * ratio + 0.5)
+    axes = figure.subplots()
+    columns, _ = show_tiles(axes, rows.flatten(0, 1), steps + 2)
+    middle = [f"{value:.2g}" for value in share.tolist()]
+    axes.set_xticks(columns, [r"$x_a$", *middle, r"$x_b$"])
+    title = r"Test images $x_a$ and $x_b$; between them E[$x\,|\,z$], $z$ on the straight line from $a$ to $b$"
+    label_axes(axes, title, "share of the way", bare=True)
+    return figure
+
+
+def _second(axis: SecondaryAxis) -> None:
+    axis.tick_params(labelsize=SMALL, colors=INK, length=0)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def _numbers(values: Tensor) -> list[str]:
+    return [f"{value:.2f}".replace("-", "−").replace("−0.00", "0.00") for value in values.tolist()]

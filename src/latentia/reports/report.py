@@ -1,0 +1,136 @@
+"""One page of HTML about some runs, whole in itself: pictures inside the file, no script, nothing from a network."""
+
+from __future__ import annotations
+
+__all__ = ["write_report"]
+
+import base64
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from latentia.errors import RunError
+from latentia.estimate import Estimate
+from latentia.recipes import Run
+from latentia.reports.changes import changed_settings
+from latentia.reports.facts import estimates_by_file, figures_of, last_records, settings_text
+from latentia.reports.gallery import draw_all
+
+CAPTIONS = {
+    "curves": "Terms of the objective against the epoch.",
+    "samples": "Samples from the model.",
+    "reconstructions": "Test images over their reconstructions.",
+    "decoded_plane": "The decoded plane: each image stands for an equal share of the prior's mass.",
+    "latent_slices": "Slices through the latent space, along the dimensions in which the encoded images differ most.",
+    "encoded_test_set": "Means of q(z|x) of the test set, with the regions of the prior.",
+    "interpolations": "Straight lines between the encoded means of two test images.",
+}
+
+
+@dataclass(frozen=True)
+class _Figure:
+    name: str
+    caption: str
+    data: str
+
+
+@dataclass(frozen=True)
+class _Section:
+    """What the template says of one run."""
+
+    anchor: str
+    name: str
+    path: str
+    kind: str
+    changed: dict[str, Any]
+    recipe: str
+    environment: dict[str, Any]
+    latest: list[tuple[str, str, str]]
+    estimates: dict[str, list[Estimate]]
+    figures: list[_Figure]
+
+
+def write_report(runs: Sequence[Run], path: Path) -> Path:
+    """Write a page about some runs, atomically, and return its path.
+
+    For each run: recipe, environment, pictures, the last records of training and every estimate in `evaluation`, with
+    its standard error, kind, method, number of draws and settings; before them, where there are several runs, a table
+    of what was measured on more than one. The pictures are those in the run's `figures`; a run without any gets them
+    drawn.
+
+    Raises:
+        RunError: for no runs at all, a run that has not ended, damaged files, or a page that cannot be written.
+    """
+    if not runs:
+        raise RunError("a report needs at least one run")
+    sections = [_section(number, run) for number, run in enumerate(runs, 1)]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("latentia.reports", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["settings"] = settings_text
+    page = environment.get_template("report.html").render(sections=sections, comparison=_comparison(sections))
+    path = Path(path)
+    beside = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(page, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise RunError(f"could not write the report {path}: {error}") from error
+    return path
+
+
+def _section(number: int, run: Run) -> _Section:
+    if not figures_of(run):
+        draw_all(run)
+    latest = [
+        (name, str(Estimate(record["value"], stderr=record.get("stderr"), unit="1")), f"{record['epoch']:g}")
+        for name, record in last_records(run.records).items()
+    ]
+    environment = {
+        key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in run.environment.items()
+    }
+    return _Section(
+        anchor=f"run-{number}",
+        name=run.path.resolve().name,
+        path=str(run.path),
+        kind=run.recipe.type_name,
+        changed=changed_settings(run.recipe),
+        recipe=run.recipe.to_yaml(),
+        environment=environment,
+        latest=latest,
+        estimates=estimates_by_file(run),
+        figures=[_figure(picture) for picture in figures_of(run)],
+    )
+
+
+def _figure(path: Path) -> _Figure:
+    try:
+        data = base64.b64encode(path.read_bytes()).decode("ascii")
+    except OSError as error:
+        raise RunError(f"cannot read the picture {path}: {error}") from error
+    words = path.stem.replace("_", " ").replace("-", " ")
+    return _Figure(words, CAPTIONS.get(path.stem, words[:1].upper() + words[1:] + "."), data)
+
+
+def _comparison(sections: Sequence[_Section]) -> list[tuple[str, str, list[Estimate | None]]]:
+    """(name, method, one cell for each run) of each figure that several runs have."""
+    cells: dict[tuple[str, str], dict[str, Estimate]] = {}
+    for section in sections:
+        for estimates in section.estimates.values():
+            for estimate in estimates:
+                cells.setdefault((estimate.name, estimate.method), {}).setdefault(section.anchor, estimate)
+    return [
+        (name, method, [found.get(section.anchor) for section in sections])
+        for (name, method), found in cells.items()
+        if len(found) > 1
+    ]
