@@ -16,6 +16,10 @@ check: .venv/installed
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+bench: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/vae_training.py
+
 slow: .venv/installed
 	$(BIN)/pytest -q -m slow
 
