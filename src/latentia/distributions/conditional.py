@@ -2,21 +2,49 @@
 
 The network turns a tensor into numbers; the family turns the numbers into a law. Any `nn.Module` that takes a tensor
 and gives a tensor serves as the network, so a user's own becomes a posterior or a likelihood without a change.
+
+Under mixed precision the networks compute in bfloat16 and the laws must not: their densities, draws and divergences are
+arithmetic on the numbers emitted, in float32 at least. `laws_in_float32` opens a block where that holds.
 """
 
 from __future__ import annotations
 
-__all__ = ["Conditional", "Family"]
+__all__ = ["Conditional", "Family", "laws_in_float32"]
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentia.configuration import Component
-from latentia.errors import ConfigurationError
+from latentia.errors import ConfigurationError, DataError
+
+# The mixed precision around the innermost `laws_in_float32`: device, dtype.
+_networks_in: ContextVar[tuple[str, torch.dtype] | None] = ContextVar("_networks_in", default=None)
+
+
+@contextmanager
+def laws_in_float32(device: torch.device) -> Iterator[None]:
+    """Switch autocast off inside the block, except where a `Conditional` calls its network."""
+    if not torch.is_autocast_enabled(device.type):
+        yield
+        return
+    token = _networks_in.set((device.type, torch.get_autocast_dtype(device.type)))
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        _networks_in.reset(token)
+
+
+def _autocast_for_networks() -> AbstractContextManager[object]:
+    inside = _networks_in.get()
+    return nullcontext() if inside is None else torch.autocast(inside[0], dtype=inside[1])
 
 
 class Family(Component):
@@ -66,11 +94,22 @@ class Conditional(nn.Module):
         self.shared = None if shared is None else nn.Parameter(shared)
 
     def emit(self, condition: Tensor) -> Tensor:
-        """The network's numbers for conditions (*batch, *condition_shape), in float32 at least."""
-        batch = condition.shape[: condition.dim() - len(self.condition_shape)]
+        """The network's numbers for conditions (*batch, *condition_shape), in float32 at least.
+
+        Raises:
+            ConfigurationError: if the network gives another number of numbers than the family needs.
+            DataError: for conditions of another shape.
+        """
+        batch = condition.shape[: max(0, condition.dim() - len(self.condition_shape))]
+        if tuple(condition.shape[len(batch) :]) != self.condition_shape:
+            raise DataError(
+                f"{type(self.network).__name__} was given a batch of shape {tuple(condition.shape)}; "
+                f"examples must have shape {self.condition_shape}, so the batch must have (B, *{self.condition_shape})"
+            )
         if len(batch) != 1:  # networks see one batch dimension
             condition = condition.reshape(math.prod(batch), *self.condition_shape)
-        numbers = self.network(condition)
+        with _autocast_for_networks():
+            numbers = self.network(condition)
         if numbers.dtype in (torch.bfloat16, torch.float16):
             numbers = numbers.float()
         expected = (*batch, *self.parameter_shape)

@@ -2,13 +2,15 @@
 
 A logistic law has CDF σ((v − μ)/s). With v ∈ [−1, 1] and cells of half-width 1/255, the probability of level k is
 the CDF's increase over the cell; the first and last cells reach to ∓∞, so the 256 probabilities sum to one.
-Increases are computed from the nearer tail, log(σ(b) − σ(a)) = log(1 − e^{a−b}) + log σ(b) + log σ(−a), which is exact
-for logits of any size.
+Increases are computed as log(σ(b) − σ(a)) = log(1 − e^{a−b}) + log σ(b) + log σ(−a), where nothing cancels, so that
+they are exact for parameters of any size. Scales have a floor, e⁻⁷, an eighth of a cell.
 """
 
 from __future__ import annotations
 
 __all__ = ["DiscretisedLogisticMixtureLaw"]
+
+import math
 
 import torch
 from torch import Tensor
@@ -16,7 +18,9 @@ from torch.distributions import Distribution, constraints
 from torch.nn.functional import logsigmoid
 from torch.types import _size
 
-LOWEST_LOG_SCALE = -7.0  # a logistic ten times narrower than a cell puts all its mass on one level
+LOG_CELL = math.log(2 / 255)
+LOWEST_LOG_SCALE = -7.0
+LARGEST_LOG_SCALE = 40.0  # in draws: beyond it every draw is black or white all the same, and ∞ · 0 is not a number
 
 
 class DiscretisedLogisticMixtureLaw(Distribution):
@@ -57,8 +61,7 @@ class DiscretisedLogisticMixtureLaw(Distribution):
         inverse_scale = torch.exp(-self.log_scales)
         upper = (v - self.means + 1 / 255) * inverse_scale
         lower = (v - self.means - 1 / 255) * inverse_scale
-        width = (2 / 255) * inverse_scale
-        inside = torch.log(-torch.expm1(-width)) + logsigmoid(upper) + logsigmoid(-lower)
+        inside = _log_one_minus_exp(LOG_CELL - self.log_scales) + logsigmoid(upper) + logsigmoid(-lower)
         log_cell = torch.where(
             v < -1 + 1 / 255, logsigmoid(upper), torch.where(v > 1 - 1 / 255, logsigmoid(-lower), inside)
         )
@@ -67,13 +70,17 @@ class DiscretisedLogisticMixtureLaw(Distribution):
 
     def bits_per_dimension(self, value: Tensor) -> Tensor:
         """−log₂ p(x) / (C·H·W): (*batch)."""
-        return -self.log_prob(value) / (self.event_shape.numel() * 0.6931471805599453)
+        return -self.log_prob(value) / (self.event_shape.numel() * math.log(2))
 
     @property
     def mean(self) -> Tensor:
-        """Mean of the mixture before discretisation, cut to [0, 1]: the picture to show."""
-        mean = (self.log_weights.exp().unsqueeze(-3) * self.means).sum(-4)
-        return ((mean + 1) / 2).clamp(0, 1)
+        """E x, (*batch, C, H, W): the mean number of the 255 edges between cells that lie below a draw, over 255."""
+        inverse_scale, weights = torch.exp(-self.log_scales), self.log_weights.exp().unsqueeze(-3)
+        mean = torch.zeros(*self.batch_shape, *self.event_shape, dtype=self.means.dtype, device=self.means.device)
+        for level in range(1, 256):
+            edge = (2 * level - 1) / 255 - 1
+            mean = mean + (weights * torch.sigmoid((self.means - edge) * inverse_scale)).sum(-4)
+        return mean / 255
 
     @torch.no_grad()
     def sample(self, sample_shape: _size = torch.Size()) -> Tensor:
@@ -84,6 +91,13 @@ class DiscretisedLogisticMixtureLaw(Distribution):
         index = chosen.unsqueeze(-3).unsqueeze(-4).expand(*shape, *self.batch_shape, 1, *self.event_shape)
         mean = self.means.expand(*shape, *self.means.shape).gather(-4, index).squeeze(-4)
         log_scale = self.log_scales.expand(*shape, *self.log_scales.shape).gather(-4, index).squeeze(-4)
-        u = torch.rand_like(mean).clamp(1e-7, 1 - 1e-7)
-        v = mean + log_scale.exp() * (u.log() - torch.log1p(-u))
+        u = torch.rand_like(mean)  # u = 0 gives −∞ and hence level 0
+        v = mean + log_scale.clamp(max=LARGEST_LOG_SCALE).exp() * (u.log() - torch.log1p(-u))
         return ((v + 1) / 2 * 255).round().clamp(0, 255) / 255
+
+
+def _log_one_minus_exp(log_width: Tensor) -> Tensor:
+    """log(1 − e^{−w}) from log w, also where w is too small to be told from 0."""
+    width = log_width.exp()
+    tiny = log_width < -14  # the series' next term, w²/24, is below 1e-13
+    return torch.where(tiny, log_width - width / 2, torch.log(-torch.expm1(-width.where(~tiny, 1.0))))

@@ -46,7 +46,7 @@ class MixturePrior(Prior, name="mixture"):
 
 
 class VampPrior(Prior, name="vamp"):
-    """A mixture of the posteriors of learned pseudo-images (Tomczak and Welling 2018, eq. 9)."""
+    """A mixture of the posteriors of learned pseudo-images (Tomczak and Welling 2018, eq. 9), with learned weights."""
 
     components: int = Field(default=50, ge=1)
 
