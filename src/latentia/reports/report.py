@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["write_report"]
 
 import base64
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,7 +85,8 @@ def write_report(runs: Sequence[Run], path: Path) -> Path:
         beside.write_text(page, encoding="utf-8")
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         raise RunError(f"could not write the report {path}: {error}") from error
     return path
 

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import matplotlib
+import pytest
+import torch
+from matplotlib._pylab_helpers import Gcf
+from PIL import Image
+from torch import nn
+
+from latentia.data import Split
+from latentia.errors import CannotServe, RunError
+from latentia.models import VAE
+from latentia.reports import draw_all
+from latentia.reports.gallery import GALLERIES, _spread, gallery_of
+
+EVERYWHERE = {"curves", "reconstructions", "samples", "encoded_test_set", "interpolations"}
+
+
+def test_all_pictures_of_a_plane_are_drawn_at_print_size(plane_run, plane_pictures):
+    paths = plane_pictures
+    assert {path.stem for path in paths} == EVERYWHERE | {"decoded_plane"}
+    assert {path.parent for path in paths} == {plane_run.directory.figures}
+    for path in paths:
+        with Image.open(path) as picture:
+            assert picture.info["dpi"][0] == pytest.approx(200, abs=1)
+            assert picture.width > 700
+
+
+def test_more_dimensions_get_slices(deep_pictures):
+    assert {path.stem for path in deep_pictures} == EVERYWHERE | {"latent_slices"}
+
+
+def test_drawing_again_gives_the_same_bytes_and_changes_nothing_else_in_the_process(deep_run, deep_pictures):
+    first = {path: path.read_bytes() for path in deep_pictures}
+    torch.manual_seed(123)
+    generator, settings = torch.get_rng_state(), dict(matplotlib.rcParams)
+    assert {path: path.read_bytes() for path in draw_all(deep_run)} == first
+    assert torch.equal(generator, torch.get_rng_state())
+    assert dict(matplotlib.rcParams) == settings
+    assert not Gcf.figs  # pyplot knows of no figure
+
+
+def test_a_model_without_pictures_is_refused_with_the_known_ones_named():
+    with pytest.raises(CannotServe, match=r"Linear.*VAE"):
+        gallery_of(nn.Linear(1, 1))
+
+
+def test_the_first_class_a_model_belongs_to_decides():
+    class Special(VAE):
+        pass
+
+    assert gallery_of(Special.__new__(Special)) is GALLERIES[VAE]
+
+
+def test_a_run_that_has_not_ended_is_refused(plane_run, copy_of):
+    run = copy_of(plane_run)
+    (run.path / "weights.safetensors").unlink()
+    with pytest.raises(RunError, match=r"--resume"):
+        draw_all(run)
+
+
+def test_few_images_show_all_classes():
+    labels = torch.tensor([0] * 10 + [1, 2] + [1] * 5)
+    split = Split(torch.zeros(17, 1, 2, 2, dtype=torch.uint8), labels)
+    assert labels[_spread(split, 5)].tolist() == [0, 1, 2, 0, 1]
+    assert len(_spread(split, 100)) == 17
+    assert _spread(Split(split.images), 3).tolist() == [0, 1, 2]

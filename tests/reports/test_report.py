@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+from latentia.errors import RunError
+from latentia.estimate import Estimate, exact, write_estimates
+from latentia.reports import write_report
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Checks that tags balance, and gathers what a reader sees and what a browser would fetch."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.fetched: list[str] = []
+        self.words: list[str] = []
+        self.rows: list[list[str]] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        self.fetched += [value for name, value in attrs if name in ("src", "href") and not value.startswith("#")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+
+
+@pytest.fixture
+def page_of(tmp_path, plane_pictures, deep_pictures):
+    def page(*runs):
+        return Page(write_report(runs, tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+
+    return page
+
+
+def test_the_page_is_whole_in_itself(plane_run, page_of):
+    page = page_of(plane_run)
+    assert all(place.startswith("data:") for place in page.fetched)
+    assert "script" not in page.tags
+    pictures = [place for place in page.fetched if place.startswith("data:image/png;base64,")]
+    drawn = {path.read_bytes() for path in plane_run.directory.figures.glob("*.png")}
+    assert {base64.b64decode(picture.partition(",")[2]) for picture in pictures} == drawn
+    assert len(drawn) == 6
+
+
+def test_a_run_without_pictures_gets_them_drawn(plane_run, copy_of, page_of):
+    run = copy_of(plane_run)
+    shutil.rmtree(run.directory.figures, ignore_errors=True)
+    page = page_of(run)
+    assert page.tags.count("img") == len(list(run.directory.figures.glob("*.png"))) == 6
+
+
+def test_the_style_fetches_nothing(plane_run, plane_pictures, tmp_path):
+    text = write_report([plane_run], tmp_path / "report.html").read_text(encoding="utf-8")
+    bare = re.sub(r"base64,[A-Za-z0-9+/=]*", "", text)
+    assert not re.findall(r"https?://|@import|url\(", bare)
+    assert "prefers-color-scheme: dark" in bare
+
+
+def test_every_estimate_stands_there_with_all_that_belongs_to_it(plane_run, copy_of, page_of):
+    run = copy_of(plane_run)
+    more = [
+        Estimate(-133.73, "log_likelihood", 0.04, 10000, method="quadrature", settings={"spacing": 0.025}),
+        exact(float("inf"), "kl"),
+    ]
+    write_estimates(run.directory.evaluation / "likelihood.json", more)
+    rows = page_of(run).rows
+    for estimate in [*run.estimates, more[0]]:
+        (row,) = [row for row in rows if row[0] == estimate.name and len(row) == 6]
+        assert row[1:5] == [str(estimate), estimate.kind, estimate.method, str(estimate.n)]
+    assert ["kl", "+∞ nats", "exact", "closed form", "", ""] in rows
+    assert "spacing 0.025" in next(row for row in rows if row[0] == "log_likelihood")[5]
+
+
+def test_recipe_and_environment_are_shown_what_was_set_first(plane_run, page_of):
+    words = "".join(page_of(plane_run).words)
+    assert plane_run.recipe.to_yaml() in words
+    assert words.index("epochs=3") < words.index("batch_size: 128")
+    assert plane_run.environment["torch"] in words
+    assert plane_run.environment["data_hash"] in words
+
+
+def test_several_runs_are_compared(plane_run, deep_run, page_of):
+    rows = page_of(plane_run, deep_run).rows
+    head = next(row for row in rows if row[1:3] == ["plane", "deep"])
+    assert head[0] == "name"
+    values = [next(e for e in run.estimates if e.name == "test/rate") for run in (plane_run, deep_run)]
+    assert ["test/rate", *map(str, values), values[0].method] in rows
+
+
+def test_names_cannot_break_the_page(plane_run, copy_of, page_of):
+    run = copy_of(plane_run)
+    write_estimates(run.directory.evaluation / "odd.json", [exact(1.0, "<script>alert(1)</script>")])
+    page = page_of(run)
+    assert "script" not in page.tags
+    assert any("<script>alert(1)</script>" in row for row in page.rows)
+
+
+def test_snapshots_in_the_folder_of_figures_are_shown_in_order(plane_run, copy_of, page_of):
+    run = copy_of(plane_run)
+    page_of(run)
+    some = next(run.directory.figures.glob("*.png")).read_bytes()
+    for epoch in (90, 10):
+        (run.directory.figures / f"epoch-{epoch}.png").write_bytes(some)
+    words = "".join(page_of(run).words)
+    assert words.index("Epoch 10.") < words.index("Epoch 90.")
+
+
+def test_a_damaged_evaluation_is_named(plane_run, plane_pictures, copy_of, tmp_path):
+    run = copy_of(plane_run)
+    (run.directory.evaluation / "broken.json").write_text('[{"value": 3}]')
+    with pytest.raises(RunError, match=r"broken\.json holds no list of estimates"):
+        write_report([run], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_report_needs_a_run_and_a_place(plane_run, plane_pictures, tmp_path):
+    with pytest.raises(RunError, match="at least one run"):
+        write_report([], tmp_path / "report.html")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RunError, match="could not write the report"):
+        write_report([plane_run], tmp_path / "file" / "report.html")
