@@ -225,7 +225,9 @@ class _Reader:
         if missing:
             self.fail(f"{name}({written.signature}) lacks {' and '.join(missing)}", closing)
         values = {p.name: self.tensor(p, *given[p.name]) for p in written.parameters if p.name in given}
-        defaults = {p.name: torch.tensor(p.default).double() for p in written.parameters if p.default is not None}
+        defaults = {
+            p.name: torch.tensor(p.default, dtype=torch.float64) for p in written.parameters if p.default is not None
+        }
         values = {**defaults, **values}
         free = [p.name for p in written.parameters if p.dimensions == 0]
         if any(values[key].dim() for key in free):

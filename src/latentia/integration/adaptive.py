@@ -75,13 +75,16 @@ class _Pieces:
     infinite: Tensor
 
     @classmethod
-    def between(cls, breakpoints: Sequence[float], scale: float) -> _Pieces:
+    def between(cls, breakpoints: Sequence[float]) -> _Pieces:
+        """Both halves of each finite piece, and each infinite one on the scale of its finite neighbour."""
+        finite = [point for point in breakpoints if math.isfinite(point)]
+        gaps = [high - low for low, high in itertools.pairwise(finite)] or [max(1.0, abs(finite[0]))]
         pieces: list[tuple[float, float, bool]] = []
         for low, high in itertools.pairwise(breakpoints):
             if math.isinf(low):
-                pieces.append((high, -scale, True))
+                pieces.append((high, -gaps[0], True))
             elif math.isinf(high):
-                pieces.append((low, scale, True))
+                pieces.append((low, gaps[-1], True))
             else:
                 half = 0.5 * (high - low)
                 pieces += [(low, half, False), (high, -half, False)]
@@ -125,9 +128,7 @@ def integrate_many(
         CannotServe: the integral does not converge, or the integrand is not finite inside a piece.
     """
     points = _with_a_finite_point(breakpoints)
-    finite = [point for point in points if math.isfinite(point)]
-    scale = (finite[-1] - finite[0]) or max(1.0, abs(finite[0]))
-    pieces = _Pieces.between(points, scale)
+    pieces = _Pieces.between(points)
 
     def rule(index: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Kronrod's sum, its distance to Gauss's, ∫|f|, and the error below which no halving helps: (intervals, K)."""

@@ -71,21 +71,23 @@ class Grid:
 
 
 def regular_grid(
-    lower: Sequence[float], upper: Sequence[float], spacing: float, device: torch.device | str = "cpu"
+    lower: Sequence[float], upper: Sequence[float], spacing: float | Sequence[float], device: torch.device | str = "cpu"
 ) -> Grid:
     """A grid of equal spacing over a box, with the weights of the trapezoid rule.
 
     Args:
         lower: lower corner of the box, one number for each of 1 to 3 axes.
         upper: upper corner; both corners are nodes.
-        spacing: the largest spacing h allowed; each axis takes the nearest h at or below it that divides its length.
+        spacing: the largest spacing h allowed, for all axes or for each; an axis takes the nearest h at or below it
+            that divides its length.
         device: where the nodes live.
     """
     nodes, weights = [], []
-    for low, high in zip(lower, upper, strict=True):
-        if not (high > low and spacing > 0 and math.isfinite(high - low)):
-            raise ValueError(f"a grid needs finite lower < upper and spacing > 0; given {low}, {high}, {spacing}")
-        intervals = math.ceil((high - low) / spacing - 1e-9)
+    steps = [spacing] * len(lower) if isinstance(spacing, int | float) else spacing
+    for low, high, step in zip(lower, upper, steps, strict=True):
+        if not (high > low and step > 0 and math.isfinite(high - low)):
+            raise ValueError(f"a grid needs finite lower < upper and spacing > 0; given {low}, {high}, {step}")
+        intervals = math.ceil((high - low) / step - 1e-9)
         axis = torch.linspace(low, high, intervals + 1, dtype=torch.float64, device=device)
         weight = torch.full_like(axis, (high - low) / intervals)
         weight[0] = weight[-1] = 0.5 * weight[0]

@@ -1,0 +1,190 @@
+r"""Relative entropy KL(P ‖ Q) = E_P[log p(x) − log q(x)], in nats.
+
+It is at least 0, is 0 only between equal laws, and is not symmetric. It is +∞ where P is not absolutely continuous with
+respect to Q: an answer, given exactly and with its reason by every method here, before anything is computed.
+
+For batches in training there is `torch.distributions.kl_divergence`; importing this module teaches it the pairs of a
+diagonal Gaussian (`Independent` of `Normal`) with a full one, which torch lacks.
+
+Source: notes 1d, 1g, 1h; Kullback and Leibler 1951.
+"""
+
+from __future__ import annotations
+
+__all__ = ["exact", "gaussian", "monte_carlo", "monte_carlo_nonnegative", "quadrature"]
+
+import math
+
+import torch
+from torch import Tensor
+from torch import distributions as td
+from torch.distributions import Distribution, kl_divergence, register_kl
+
+from latentia.distributions.mixtures import log_density
+from latentia.divergences import partitions
+from latentia.divergences.canonical import canonical_pair, gaussian_moments, same_law
+from latentia.divergences.draws import mean_over_draws
+from latentia.divergences.quadrature import integrate_pair
+from latentia.divergences.supports import dimension, escape, infinite_relative_entropy, is_discrete
+from latentia.errors import CannotServe
+from latentia.estimate import Estimate
+from latentia.estimate import exact as exactly
+
+NAME = "kl"
+
+
+def gaussian(mean_p: Tensor, covariance_p: Tensor, mean_q: Tensor, covariance_q: Tensor) -> Tensor:
+    """KL between Gaussians with full covariances, ½ (tr Σq⁻¹Σp − d + δᵀΣq⁻¹δ + log det Σq / det Σp).
+
+    Args:
+        mean_p: (..., d).
+        covariance_p: (..., d, d), positive definite.
+        mean_q: (..., d).
+        covariance_q: (..., d, d), positive definite.
+
+    Returns:
+        (...) in nats.
+    """
+    factor_p, factor_q = torch.linalg.cholesky(covariance_p), torch.linalg.cholesky(covariance_q)
+    ratio = torch.linalg.solve_triangular(factor_q, factor_p, upper=False)
+    shift = torch.linalg.solve_triangular(factor_q, (mean_p - mean_q)[..., None], upper=False)
+    # tr − d − log det, entry by entry on the diagonal, so that equal laws give 0 and near ones lose no digits
+    diagonal = ratio.diagonal(dim1=-2, dim2=-1)
+    own = (diagonal.square() - 1 - 2 * diagonal.log()).sum(-1)
+    return 0.5 * (own + ratio.tril(-1).square().sum((-2, -1)) + shift.square().sum((-2, -1)))
+
+
+def _diagonal_normal(law: td.Independent) -> tuple[Tensor, Tensor]:
+    if not isinstance(law.base_dist, td.Normal) or len(law.event_shape) != 1:
+        raise NotImplementedError("KL with a MultivariateNormal is known for Independent(Normal, 1) alone")
+    return law.base_dist.loc, torch.diag_embed(law.base_dist.variance)
+
+
+@register_kl(td.Independent, td.MultivariateNormal)
+def _kl_diagonal_full(p: td.Independent, q: td.MultivariateNormal) -> Tensor:
+    return gaussian(*_diagonal_normal(p), q.loc, q.covariance_matrix)
+
+
+@register_kl(td.MultivariateNormal, td.Independent)
+def _kl_full_diagonal(p: td.MultivariateNormal, q: td.Independent) -> Tensor:
+    return gaussian(p.loc, p.covariance_matrix, *_diagonal_normal(q))
+
+
+def _known(p: Distribution, q: Distribution) -> Estimate | None:
+    """The answers that every method gives: 0 between laws known to be equal, and +∞."""
+    if same_law(p, q):
+        return exactly(0.0, NAME, method="equal laws")
+    reason = escape(p, q)
+    if reason is None and dimension(p) == 1 and not is_discrete(p):
+        reason = infinite_relative_entropy(p, q)
+    return (
+        None if reason is None else exactly(math.inf, NAME, method="absolute continuity", settings={"reason": reason})
+    )
+
+
+def _sum(masses: partitions.Masses) -> Estimate:
+    terms = torch.where(masses.p > 0, masses.p * (masses.p.log() - masses.q.log()), torch.zeros_like(masses.p))
+    value = max(0.0, terms.sum().item())
+    if not masses.tail:
+        return exactly(value, NAME, method="finite sum", n=len(terms))
+    settings = {"error": 1e-12 * (1 + terms.abs().sum().item()), "tail mass": masses.tail}
+    return Estimate(value, NAME, n=len(terms), method="truncated sum", settings=settings)
+
+
+def exact(p: Distribution, q: Distribution) -> Estimate:
+    """KL(P ‖ Q) by closed form or finite sum.
+
+    Raises:
+        CannotServe: there is neither; the message names a method that serves.
+        ConfigurationError: a batch of laws, or laws over different spaces.
+
+    Examples:
+        >>> exact(td.Normal(0.0, 1.0), td.Normal(2.0, 1.0)).value
+        2.0
+    """
+    p, q = canonical_pair(p, q)
+    known = _known(p, q)
+    if known:
+        return known
+    masses = partitions.common_masses(p, q)
+    if masses and not masses.tail:
+        return _sum(masses)
+    first, second = gaussian_moments(p), gaussian_moments(q)
+    if first and second:
+        return exactly(gaussian(*first, *second).item(), NAME)
+    try:
+        return exactly(max(0.0, kl_divergence(p, q).item()), NAME)
+    except NotImplementedError:
+        pass
+    if isinstance(q, td.Normal):
+        try:
+            # E_p[−log q] needs two moments of P alone.
+            spread = (p.variance + (p.mean - q.loc).square()) / q.variance
+            return exactly((0.5 * (spread + math.log(2 * math.pi)) + q.scale.log() - p.entropy()).item(), NAME)
+        except NotImplementedError:
+            pass
+    raise CannotServe(f"kl has no closed form between {p} and {q}; use {_serving(p)}")
+
+
+def quadrature(p: Distribution, q: Distribution, *, tolerance: float = 1e-12) -> Estimate:
+    """KL(P ‖ Q) by adaptive quadrature on the line, by a grid in the plane, or by summing over atoms.
+
+    Args:
+        p: any law in one or two dimensions.
+        q: another over the same space.
+        tolerance: the certified error to try for; `settings["error"]` is the one reached.
+
+    Raises:
+        CannotServe: more dimensions, or an integral that does not converge.
+    """
+    p, q = canonical_pair(p, q)
+    known = _known(p, q)
+    if known:
+        return known
+    if is_discrete(p):
+        masses = partitions.common_masses(p, q)
+        assert masses is not None  # two discrete laws always have common atoms
+        return _sum(masses)
+
+    def integrand(log_p: Tensor, log_q: Tensor) -> Tensor:
+        density = log_p.exp()
+        return torch.where(density > 0, density * (log_p - log_q), torch.zeros_like(density))
+
+    return integrate_pair(p, q, integrand, name=NAME, tolerance=tolerance)
+
+
+def monte_carlo(p: Distribution, q: Distribution, n: int = 100_000, seed: int = 0) -> Estimate:
+    """Mean of log p(x) − log q(x) over n draws from P, with its standard error."""
+    p, q = canonical_pair(p, q)
+    return _known(p, q) or mean_over_draws(
+        p, lambda x: log_density(p, x) - log_density(q, x), n=n, seed=seed, name=NAME, estimator="log ratio"
+    )
+
+
+def monte_carlo_nonnegative(p: Distribution, q: Distribution, n: int = 100_000, seed: int = 0) -> Estimate:
+    """Mean of (r − 1) − log r, r = q(x)/p(x), over n draws from P.
+
+    Every term is at least 0, and r − 1 has mean 0 and pulls against −log r, so the variance is low where P and Q are
+    near. Where r is heavy-tailed (Q wider than P) it is the worse of the two: compare the standard errors.
+
+    Raises:
+        CannotServe: Q puts mass where P puts none; E_P[r] is then below 1 and the mean would be too small.
+
+    Source: Schulman 2020, "Approximating KL divergence".
+    """
+    p, q = canonical_pair(p, q)
+    known = _known(p, q)
+    if known:
+        return known
+    if escape(q, p) is not None:
+        raise CannotServe("the estimator (r − 1) − log r needs P to have mass wherever Q has; use monte_carlo")
+
+    def terms(x: Tensor) -> Tensor:
+        log_ratio = log_density(q, x) - log_density(p, x)
+        return torch.expm1(log_ratio) - log_ratio
+
+    return mean_over_draws(p, terms, n=n, seed=seed, name=NAME, estimator="(r − 1) − log r")
+
+
+def _serving(p: Distribution) -> str:
+    return "kl.quadrature" if dimension(p) <= 2 or is_discrete(p) else "kl.monte_carlo"
