@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["LinearGaussian", "binary_digits", "every_image", "random_finite_model", "random_gaussian"]
+__all__ = [
+    "LinearGaussian",
+    "binary_digits",
+    "every_image",
+    "generator_of",
+    "largest",
+    "random_finite_model",
+    "random_gaussian",
+]
 
 import itertools
 import math
@@ -13,7 +21,18 @@ from torch import Tensor
 from torch.distributions import Categorical, MultivariateNormal
 
 from latentia.data import Digits
+from latentia.estimate import Estimate, exact
 from latentia.models import BernoulliMixture
+
+
+def generator_of(seed: int) -> torch.Generator:
+    """A generator of a check's own, so that what is drawn elsewhere changes nothing here."""
+    return torch.Generator().manual_seed(seed)
+
+
+def largest(values: Tensor, name: str, unit: str = "nats") -> Estimate:
+    """The largest absolute value, as a number known but for rounding."""
+    return exact(values.abs().max().item(), name, n=values.numel(), unit=unit)
 
 
 class LinearGaussian:

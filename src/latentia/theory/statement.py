@@ -1,7 +1,8 @@
 """A statement of theory as data: what it says, where it stands, and a check that runs.
 
-A check is a generator: from a seed it yields *relations* between two estimates. The statement holds if all do. An
-erratum says what the notes have, what is right, and yields a counter-example, which is a relation of the kind `!=`.
+A check is a generator: from a seed it yields *relations* between two estimates. The statement holds if all do. A check
+that draws nothing calls its argument `_seed`. An erratum says what the notes have, what is right, and yields a
+counter-example: relations that contradict the notes' version, mostly of the kind `!=`.
 
     @statement("1g", "The divergence of a law from itself is zero.", latex=r"D_{KL}(q, q) = 0", source="notes, 1g")
     def divergence_from_itself(seed: int) -> Relations:
@@ -91,7 +92,7 @@ class Erratum:
         notes: the notes' version, in LaTeX.
         right: the right version, in LaTeX.
         words: the difference, for a reader with the sheet in hand.
-        counter_example: yields relations of the kind `!=` between the notes' version and the truth.
+        counter_example: yields relations that are false if the notes' version is true.
     """
 
     notes: str
@@ -130,22 +131,22 @@ def statement(
 
 def equal(left: Estimate | float, right: Estimate | float, tolerance: float = 0.0, note: str = "") -> Relation:
     """Left and right are the same number."""
-    return Relation(_estimate(left), "==", _estimate(right), tolerance, note)
+    return Relation(*_sides(left, "==", right), tolerance, note)
 
 
 def at_most(left: Estimate | float, right: Estimate | float, tolerance: float = 0.0, note: str = "") -> Relation:
     """Left is no greater than right."""
-    return Relation(_estimate(left), "<=", _estimate(right), tolerance, note)
+    return Relation(*_sides(left, "<=", right), tolerance, note)
 
 
 def at_least(left: Estimate | float, right: Estimate | float, tolerance: float = 0.0, note: str = "") -> Relation:
     """Left is no less than right."""
-    return Relation(_estimate(left), ">=", _estimate(right), tolerance, note)
+    return Relation(*_sides(left, ">=", right), tolerance, note)
 
 
 def differ(left: Estimate | float, right: Estimate | float, note: str = "") -> Relation:
     """Left and right are not the same number: a counter-example."""
-    return Relation(_estimate(left), "!=", _estimate(right), 0.0, note)
+    return Relation(*_sides(left, "!=", right), 0.0, note)
 
 
 def converges(
@@ -169,5 +170,8 @@ def converges(
     return Relation(fitted, "→", exact(order, "order", unit="1"), tolerance, note)
 
 
-def _estimate(value: Estimate | float) -> Estimate:
-    return value if isinstance(value, Estimate) else exact(float(value))
+def _sides(left: Estimate | float, sign: Sign, right: Estimate | float) -> tuple[Estimate, Sign, Estimate]:
+    """Both sides as estimates; a bare number is exact, and has the other side's unit."""
+    unit = next((side.unit for side in (left, right) if isinstance(side, Estimate)), "1")
+    first, second = (side if isinstance(side, Estimate) else exact(side, unit=unit) for side in (left, right))
+    return first, sign, second
