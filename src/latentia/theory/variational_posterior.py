@@ -181,7 +181,7 @@ def _greatest_bound(log_joint: Vector, start: Vector, total: float = 1.0) -> tup
         # The bound is concave, so what any q may gain is at most what its tangent plane gains at the best corner.
         if total * gradient.max() - gradient @ q < 1e-11:
             break
-        excess = gradient - gradient @ q / total
+        excess = gradient - gradient @ q / q.sum()
         q = q + q * excess * min(1.0, 0.5 / np.abs(excess).max())
     return q, float(q @ (log_joint - np.log(q)))
 
