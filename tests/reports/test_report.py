@@ -65,11 +65,28 @@ def test_the_page_is_whole_in_itself(plane_run, page_of):
     assert len(drawn) == 6
 
 
-def test_a_run_without_pictures_gets_them_drawn(plane_run, copy_of, page_of):
+def test_a_run_without_pictures_gets_them_drawn_and_one_with_pictures_keeps_them(
+    plane_run, plane_pictures, copy_of, page_of, monkeypatch
+):
     run = copy_of(plane_run)
-    shutil.rmtree(run.directory.figures, ignore_errors=True)
-    page = page_of(run)
-    assert page.tags.count("img") == len(list(run.directory.figures.glob("*.png"))) == 6
+    shutil.rmtree(run.directory.figures)
+    asked = []
+
+    def draw(run):
+        asked.append(run)
+        run.directory.figures.mkdir()
+        shutil.copy(plane_pictures[0], run.directory.figures)
+
+    monkeypatch.setattr("latentia.reports.report.draw_all", draw)
+    assert page_of(run, plane_run).tags.count("img") == 1 + len(plane_pictures)
+    assert asked == [run]
+
+
+def test_a_damaged_picture_is_named(plane_run, plane_pictures, copy_of, page_of):
+    run = copy_of(plane_run)
+    (run.directory.figures / "odd.png").write_bytes(b"no picture")
+    with pytest.raises(RunError, match=r"odd\.png"):
+        page_of(run)
 
 
 def test_the_style_fetches_nothing(plane_run, plane_pictures, tmp_path):

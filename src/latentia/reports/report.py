@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from PIL import Image
 
 from latentia.errors import RunError
 from latentia.estimate import Estimate
@@ -21,6 +22,7 @@ from latentia.reports.changes import changed_settings
 from latentia.reports.facts import estimates_by_file, figures_of, last_records, settings_text
 from latentia.reports.gallery import draw_all
 
+WIDE = 1.5  # width over height from which a picture takes the whole width of the page
 CAPTIONS = {
     "curves": "Terms of the objective against the epoch.",
     "samples": "Samples from the model.",
@@ -37,6 +39,7 @@ class _Figure:
     name: str
     caption: str
     data: str
+    wide: bool
 
 
 @dataclass(frozen=True)
@@ -118,10 +121,12 @@ def _section(number: int, run: Run) -> _Section:
 def _figure(path: Path) -> _Figure:
     try:
         data = base64.b64encode(path.read_bytes()).decode("ascii")
-    except OSError as error:
+        with Image.open(path) as picture:
+            wide = picture.width > WIDE * picture.height
+    except OSError as error:  # Pillow's complaint about a damaged file is one as well
         raise RunError(f"cannot read the picture {path}: {error}") from error
     words = path.stem.replace("_", " ").replace("-", " ")
-    return _Figure(words, CAPTIONS.get(path.stem, words[:1].upper() + words[1:] + "."), data)
+    return _Figure(words, CAPTIONS.get(path.stem, words[:1].upper() + words[1:] + "."), data, wide)
 
 
 def _comparison(sections: Sequence[_Section]) -> list[tuple[str, str, list[Estimate | None]]]:
