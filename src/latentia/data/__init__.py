@@ -15,6 +15,7 @@ from latentia.data.source import Parts, Source, find_folder
 from latentia.data.split import Split, Splits
 from latentia.data.stream import StreamedBatches, StreamedSplit
 from latentia.data.toy import Checkerboard, Dirac, Grid, Mixture1D, Moons, PointMass, Ring, Spiral, ToyLaw
+from latentia.data.toy_data import ToyData
 
 __all__ = [
     "CIFAR10",
@@ -41,6 +42,7 @@ __all__ = [
     "Splits",
     "StreamedBatches",
     "StreamedSplit",
+    "ToyData",
     "ToyLaw",
     "binarise_dynamic",
     "binarise_static",

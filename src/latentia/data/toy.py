@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ["Checkerboard", "Dirac", "Grid", "Mixture1D", "Moons", "PointMass", "Ring", "Spiral", "ToyLaw"]
 
+import hashlib
 import math
 from abc import abstractmethod
 from typing import Annotated, Self
@@ -28,6 +29,7 @@ from torch.distributions import (
 from torch.types import _size
 
 from latentia.configuration import Component
+from latentia.data.toy_data import ToyData
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -53,6 +55,10 @@ class ToyLaw(Component, family=True):
     def scale(self) -> Tensor | None:
         """Standard deviation of each mode, (K,), or None."""
         return None
+
+    def load(self) -> ToyData:
+        """The law as data to train on."""
+        return ToyData(self.law(), hashlib.sha256(self.to_yaml().encode()).hexdigest())
 
 
 class Ring(ToyLaw, name="ring"):

@@ -10,6 +10,7 @@ __all__ = [
     "BatchNorm",
     "Conv",
     "Custom",
+    "Fourier",
     "LabelledDecoder",
     "Network",
     "ProjectionEncoder",
@@ -22,6 +23,7 @@ from latentia.networks.conditioning import LabelledDecoder, ProjectionEncoder
 from latentia.networks.conv import Conv
 from latentia.networks.custom import Custom
 from latentia.networks.dcgan import DCGAN, BatchNorm
+from latentia.networks.fourier import Fourier
 from latentia.networks.layers import Activation, activation
 from latentia.networks.mlp import MLP
 from latentia.networks.network import Network, count_parameters

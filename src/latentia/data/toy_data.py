@@ -1,0 +1,35 @@
+"""Points drawn afresh from a toy law, in the place where images have their splits."""
+
+from __future__ import annotations
+
+__all__ = ["ToyData"]
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+
+@dataclass(frozen=True, eq=False)
+class ToyData:
+    """A law to draw from without end: no draw comes twice, so every draw is held out from those before it.
+
+    Attributes:
+        law: with log_prob in nats, event shape (d,).
+        content_hash: of the setting that made the law.
+        classes: none; points have no labels.
+    """
+
+    law: Distribution
+    content_hash: str
+    classes: tuple[str, ...] = field(default=())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(d,)."""
+        return tuple(self.law.event_shape)
+
+    def sample(self, n: int) -> Tensor:
+        """n points, (n, d), float32, by torch's global generator."""
+        return self.law.sample(torch.Size([n]))

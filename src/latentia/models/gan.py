@@ -1,0 +1,209 @@
+"""The generative adversarial network: a latent z ~ p(z), a generator x = G(z), and a discriminator's logit t(x).
+
+The classic discriminator is D(x) = σ(t(x)), the probability that x is real (items 3a–3d and 4a–4b of the notes); only
+logits appear here, so that nothing is lost to rounding where D is near 0 or 1.
+
+* Images: the generator's network emits logits and the image is their sigmoid, so that samples lie in [0, 1].
+* Points: the network works on standardised coordinates u, and x = centre + spread · u; the discriminator reads
+  (x − centre)/spread. Both are given with the data's law and never trained.
+* Packing: the discriminator judges m examples at once, side by side in their channels (Lin et al. 2018, "PacGAN"), so
+  that a lack of variety shows in a single input.
+"""
+
+from __future__ import annotations
+
+__all__ = ["GAN", "ends_in_sigmoid", "has_batch_norm"]
+
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal, Uniform
+
+from latentia.errors import CannotServe, ConfigurationError
+from latentia.models.flow import FlowGenerator
+
+LatentLaw = Literal["normal", "uniform"]
+
+_LATENT_RANGE = {"normal": (Normal, 0.0, 1.0), "uniform": (Uniform, -1.0, 1.0)}
+
+
+class GAN(nn.Module):
+    """A GAN made of two networks.
+
+    Args:
+        generator: z (B, d) → (B, *shape), unconstrained; with classes, (z, labels).
+        discriminator: (B/m, m·C, H, W) or (B/m, m·D) → (B/m, 1) logits; with classes, (x, labels).
+        latent: d, the dimension of z.
+        shape: of one example: (C, H, W), or (D,) for points.
+        classes: number of classes to condition on, 0 for none.
+        packing: m, how many examples the discriminator judges at once.
+        latent_law: `normal`, N(0, 1)^d, or `uniform`, on [−1, 1]^d.
+        centre: of points, (D,); 0 if not given.
+        spread: of points, (D,); 1 if not given.
+
+    Attributes:
+        has_density: whether `log_prob` serves.
+
+    Raises:
+        ConfigurationError: if the discriminator ends in a sigmoid; for packs of labelled examples.
+    """
+
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        *,
+        latent: int,
+        shape: tuple[int, ...],
+        classes: int = 0,
+        packing: int = 1,
+        latent_law: LatentLaw = "normal",
+        centre: Tensor | None = None,
+        spread: Tensor | None = None,
+    ):
+        super().__init__()
+        if packing > 1 and classes:
+            raise ConfigurationError(
+                [("packing", "a pack of examples has no single label. Use packing=1, or conditional=false")]
+            )
+        self.generator, self.discriminator = generator, discriminator
+        self.latent, self.shape, self.classes, self.packing = latent, tuple(shape), classes, packing
+        self._latent_law: LatentLaw = latent_law
+        self.has_density = isinstance(generator, FlowGenerator)
+        if not self.makes_images:
+            self.register_buffer("centre", torch.zeros(self.shape) if centre is None else centre.float())
+            self.register_buffer("spread", torch.ones(self.shape) if spread is None else spread.float())
+        if ends_in_sigmoid(discriminator, packed_shape(self.shape, packing), classes):
+            text = (
+                "its outputs all lie in [0, 1]: it ends in a sigmoid, and the losses work on logits. "
+                "Remove its last layer, the sigmoid"
+            )
+            raise ConfigurationError([("discriminator", text)])
+
+    @property
+    def makes_images(self) -> bool:
+        """Whether examples are images, in [0, 1], and not points."""
+        return len(self.shape) == 3
+
+    @property
+    def latent_law(self) -> Distribution:
+        """p(z), with event shape (d,)."""
+        family, low, high = _LATENT_RANGE[self._latent_law]
+        device = next(self.generator.parameters()).device
+        lows, highs = (torch.full((self.latent,), value, device=device) for value in (low, high))
+        return Independent(family(lows, highs, validate_args=False), 1, validate_args=False)
+
+    def draw_latent(self, n: int) -> Tensor:
+        """n draws of z, (n, d), on the generator's device."""
+        return self.latent_law.sample(torch.Size([n]))
+
+    def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """G(z), differentiable: z (B, d) and labels (B,) where there are classes → (B, *shape)."""
+        raw = self.generator(z) if not self.classes else self.generator(z, self._need(labels))
+        return torch.sigmoid(raw.float()) if self.makes_images else self.centre + self.spread * raw
+
+    def pack(self, x: Tensor) -> Tensor:
+        """Put each m examples side by side: (B, C, …) → (B/m, m·C, …).
+
+        Raises:
+            ConfigurationError: if m does not divide B.
+        """
+        if self.packing == 1:
+            return x
+        if len(x) % self.packing:
+            raise ConfigurationError(
+                [("packing", f"packs of {self.packing} do not divide a batch of {len(x)}. Choose a multiple of it")]
+            )
+        return x.reshape(len(x) // self.packing, self.packing * x.shape[1], *x.shape[2:])
+
+    def score(self, packs: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The logits of packs as `pack` makes them, (B,)."""
+        if not self.makes_images:
+            packs = (packs - self.centre.repeat(self.packing)) / self.spread.repeat(self.packing)
+        logits = self.discriminator(packs) if not self.classes else self.discriminator(packs, self._need(labels))
+        return logits.squeeze(-1)
+
+    def discriminate(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The logits of examples, (B, *shape) → (B/m,)."""
+        return self.score(self.pack(x), labels)
+
+    @torch.no_grad()
+    def sample(self, n: int, labels: Tensor | None = None, z: Tensor | None = None) -> Tensor:
+        """Draw n examples, (n, *shape).
+
+        Args:
+            n: how many.
+            labels: (n,), for a class-conditional model; drawn uniformly if not given.
+            z: (n, d), to use instead of drawing.
+        """
+        z = self.draw_latent(n) if z is None else z
+        if len(z) != n:
+            raise ConfigurationError([("z", f"there are {len(z)} latents for {n} samples; give as many")])
+        if self.classes and labels is None:
+            labels = torch.randint(self.classes, (n,), device=z.device)
+        return self.generate(z, labels)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log q(x), the generator's density in nats, (B, D) → (B,).
+
+        Raises:
+            CannotServe: unless the generator is a flow.
+        """
+        if not isinstance(self.generator, FlowGenerator):
+            raise CannotServe("only a flow has a known density; use network=flow for the generator of points")
+        return self.generator.log_prob((x - self.centre) / self.spread) - self.spread.log().sum()
+
+    def judged_by(self, discriminator: nn.Module) -> GAN:
+        """The same generator, shared, before another discriminator, of single examples."""
+        return GAN(
+            self.generator,
+            discriminator,
+            latent=self.latent,
+            shape=self.shape,
+            classes=self.classes,
+            latent_law=self._latent_law,
+            centre=None if self.makes_images else self.centre,
+            spread=None if self.makes_images else self.spread,
+        )
+
+    def _need(self, labels: Tensor | None) -> Tensor:
+        if labels is None:
+            raise ConfigurationError([("labels", f"this model has {self.classes} classes; give a label for each x")])
+        return labels
+
+
+def packed_shape(shape: tuple[int, ...], packing: int) -> tuple[int, ...]:
+    """The shape of what the discriminator sees: m times the channels, or coordinates."""
+    return (packing * shape[0], *shape[1:])
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether any part of it normalises over the batch."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    return any(isinstance(part, kinds) for part in module.modules())
+
+
+@torch.no_grad()
+def ends_in_sigmoid(discriminator: nn.Module, shape: tuple[int, ...], classes: int = 0) -> bool:
+    """Whether it squashes its output into [0, 1], found by trying: inputs of growing size, all answers within.
+
+    The module's mode, its buffers and torch's random state are left as they were. A module on the meta device, or one
+    that fails on such inputs, is not judged.
+    """
+    first = next(discriminator.parameters(), torch.zeros(()))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(32, *shape, generator=generator) * torch.logspace(-1, 4, 32).reshape(-1, *[1] * len(shape))
+    labels = [torch.arange(32, device=first.device) % classes] if classes else []
+    modes = {part: part.training for part in discriminator.modules()}
+    discriminator.eval()
+    try:
+        logits = cast(Tensor, discriminator(x.to(first.device, first.dtype), *labels))
+    finally:
+        for part, training in modes.items():
+            part.training = training
+    within = bool(((logits >= 0) & (logits <= 1)).all())
+    return within and bool(logits.max() > logits.min())

@@ -1,0 +1,110 @@
+"""The two costs of a GAN's players, put together from a loss, a penalty and an augmentation.
+
+Speed: the discriminator's turn runs the generator once and without a graph; real and fake examples go through the
+discriminator together, unless it normalises over the batch, whose statistics would then mix the two.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Duel"]
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from latentia.models import GAN, has_batch_norm
+from latentia.objectives.adversarial import AdversarialLoss
+from latentia.objectives.augmentation import Augmentation, NoAugmentation
+from latentia.objectives.objective import Clock, Terms
+from latentia.objectives.penalties import NoPenalty, Penalty, Seen
+
+
+@dataclass
+class Duel:
+    """What the two players of a GAN are after.
+
+    Attributes:
+        gan: who plays.
+        loss: their costs on logits.
+        penalty: what is added.
+        augmentation: what is done to everything that the discriminator sees.
+        epochs: length of the run, for penalties that fall over it.
+    """
+
+    gan: GAN
+    loss: AdversarialLoss
+    penalty: Penalty = field(default_factory=NoPenalty)
+    augmentation: Augmentation = field(default_factory=NoAugmentation)
+    epochs: float = 1.0
+
+    def discriminator_cost(self, x: Tensor, labels: Tensor | None, clock: Clock) -> Terms:
+        """Terms of real examples x, (B, …), and as many fake ones, each (B/m,) with m the packing.
+
+        `cost` is what is minimised: `loss` and, at its steps, the weighted `penalty`. `real_logit` and `fake_logit` are
+        recorded with them.
+        """
+        weight = self.penalty.weight(clock.step, min(1.0, clock.epoch / self.epochs))
+        coupled = bool(weight) and self.penalty.couples_players
+        with torch.set_grad_enabled(coupled):
+            fake = self._fake(len(x), labels)
+        seen = self._look(x, fake, labels, leaves=bool(weight) and self.penalty.differentiates_inputs)
+        loss = self.loss.discriminator(seen.real_logits, seen.fake_logits)
+        if coupled:
+            other = self.loss.generator(seen.real_logits, seen.fake_logits)
+            penalty = weight * self._coupling(loss, other).expand_as(loss)
+        elif weight:
+            penalty = weight * self.penalty(seen)
+        else:
+            penalty = torch.zeros_like(loss)
+        return {
+            "cost": loss + penalty,
+            "loss": loss,
+            "penalty": penalty,
+            "real_logit": seen.real_logits,
+            "fake_logit": seen.fake_logits,
+        }
+
+    def generator_cost(self, x: Tensor, labels: Tensor | None, clock: Clock) -> Terms:
+        """Terms of as many fake examples as there are real ones, `cost`, each (B/m,)."""
+        fake = self._fake(len(x), labels)
+        weight = self.penalty.weight(clock.step, min(1.0, clock.epoch / self.epochs))
+        if weight and self.penalty.couples_players:
+            seen = self._look(x, fake, labels, leaves=False)
+            cost = self.loss.generator(seen.real_logits, seen.fake_logits)
+            other = self.loss.discriminator(seen.real_logits, seen.fake_logits)
+            return {"cost": cost + weight * self._coupling(other, cost)}
+        real_logits = None
+        if self.loss.generator_needs_real:
+            with torch.no_grad():
+                real_logits = self.gan.discriminate(self.augmentation(x), labels)
+        return {"cost": self.loss.generator(real_logits, self.gan.discriminate(self.augmentation(fake), labels))}
+
+    @cached_property
+    def _together(self) -> bool:
+        return not has_batch_norm(self.gan.discriminator)
+
+    def _fake(self, n: int, labels: Tensor | None) -> Tensor:
+        return self.gan.generate(self.gan.draw_latent(n), labels)
+
+    def _look(self, real: Tensor, fake: Tensor, labels: Tensor | None, *, leaves: bool) -> Seen:
+        """Let the discriminator look at both; with `leaves`, the packs begin their graph."""
+        packs = [self.gan.pack(self.augmentation(part)) for part in (real, fake)]
+        if leaves:
+            packs = [pack.detach().requires_grad_() for pack in packs]
+        if self._together:
+            twice = None if labels is None else torch.cat([labels, labels])
+            both = self.gan.score(torch.cat(packs), twice)
+            real_logits, fake_logits = both.chunk(2)
+        else:
+            real_logits, fake_logits = (self.gan.score(pack, labels) for pack in packs)
+        return Seen(packs[0], packs[1], real_logits, fake_logits, lambda points: self.gan.score(points, labels))
+
+    def _coupling(self, discriminator_cost: Tensor, generator_cost: Tensor) -> Tensor:
+        """½ ‖v‖² of the game at this batch, a number; only `Consensus` asks for it."""
+        players = (
+            (discriminator_cost.mean(), list(self.gan.discriminator.parameters())),
+            (generator_cost.mean(), list(self.gan.generator.parameters())),
+        )
+        return self.penalty.of_game(players)
