@@ -133,7 +133,7 @@ def _train_here(recipe: Recipe, out: Path | None, resume: bool, quiet: bool) -> 
     if out is not None:  # before data are loaded for nothing
         by_first(fabric, partial(RunDirectory(out).check, recipe.to_mapping(), resume))
     splits = recipe.data.load()
-    shape = splits.train.image_shape
+    shape = splits.shape
     with seeded(seed_of("weights", recipe.seed), fabric.device):
         model = recipe.model(shape, len(splits.classes)).to(fabric.device)
         game = recipe.game(model, splits, fabric)
@@ -162,8 +162,8 @@ def _open(recipe: Recipe, out: Path | None, resume: bool, facts: dict[str, Any])
         before = directory.environment()
         if before.get("data_hash") != facts["data_hash"]:
             raise RunError(
-                f"the data that {recipe.data.type_name} loads now are not those that {directory.path} began with; bring "
-                "the files back, or give another --out"
+                f"the data that {recipe.data.type_name} loads now are not those that {directory.path} began with; "
+                "bring the files back, or give another --out"
             )
         if before.get("devices") != facts["devices"]:
             raise RunError(

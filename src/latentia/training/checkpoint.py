@@ -1,8 +1,9 @@
 """Checkpoints: everything that a run needs to go on as if it had never stopped.
 
     checkpoints/step-00012345/
-      state.safetensors    weights (`model.…`), optimisers (`optimiser.<player>.<index>.<name>`), averages (`ema.…`)
-      state.json           step, progress of early stopping, and the SHA-256 of the other file
+      state.safetensors    weights (`model.…`), optimisers (`optimiser.<player>.<index>.<name>`), averages (`ema.…`),
+                           and what the costs came to since the last record (`tally.table`)
+      state.json           step, progress of early stopping, the SHA-256 of the other file, and its own
 
 A checkpoint is written into a folder beside, synced to the disk, and renamed into place: a crash at any moment leaves
 either no checkpoint of that name or a whole one. Randomness and the position in the data are functions of the step.
@@ -11,11 +12,22 @@ Nothing is pickled.
 
 from __future__ import annotations
 
-__all__ = ["Checkpoint", "find_checkpoints", "newest_sound", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "find_checkpoints",
+    "newest_sound",
+    "optimiser_tensors",
+    "prune",
+    "read_checkpoint",
+    "restore_optimiser",
+    "set_aside",
+    "write_checkpoint",
+]
 
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -55,15 +67,20 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
         f"{index}.{name}": torch.as_tensor(value)
         for index, state in optimiser.state_dict()["state"].items()
         for name, value in state.items()
+        if value is not None
     }
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Inverse of `optimiser_tensors`."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     whole = optimiser.state_dict()
     whole["state"] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
+        like = parameters[int(index)]
+        if value.shape == like.shape:  # fused steps want the parameter's own layout in memory
+            value = torch.empty_like(like, dtype=value.dtype, requires_grad=False).copy_(value)
         whole["state"].setdefault(int(index), {})[name] = value
     optimiser.load_state_dict(whole)
 
@@ -74,11 +91,12 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     Raises:
         RunError: when the disk is full or cannot be written; earlier checkpoints are untouched.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{checkpoint.step:08d}"
-    beside = folder / f".writing-{final.name}-{os.getpid()}"
+    beside, replaced = (folder / f".{doing}-{final.name}" for doing in ("writing", "replaced"))
     try:
-        shutil.rmtree(beside, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in (beside, replaced):
+            shutil.rmtree(path, ignore_errors=True)
         beside.mkdir()
         tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}
         save_file(_unshared(tensors), beside / "state.safetensors")
@@ -87,11 +105,10 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
             "progress": checkpoint.progress,
             "sha256": hash_of(beside / "state.safetensors"),
         }
-        (beside / "state.json").write_text(json.dumps(about, indent=2), encoding="utf-8")
+        (beside / "state.json").write_text(json.dumps({**about, "seal": _seal(about)}, indent=2), encoding="utf-8")
         for path in (beside / "state.safetensors", beside / "state.json", beside):
             sync(path)
-        replaced = folder / f".replaced-{final.name}"
-        if final.exists():  # a damaged one that a resumed run writes anew
+        if final.exists():  # of a run that was set back, and plays this step again
             final.rename(replaced)
         beside.rename(final)
         shutil.rmtree(replaced, ignore_errors=True)
@@ -115,37 +132,51 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         about = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        if about.pop("seal") != _seal(about):
+            raise RunError(f"the checkpoint {path} is damaged: state.json is not what was written")
         if hash_of(path / "state.safetensors") != about["sha256"]:
             raise RunError(f"the checkpoint {path} is damaged: state.safetensors is not what was written")
         return Checkpoint(int(about["step"]), load_file(path / "state.safetensors"), about["progress"])
-    except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
-        if isinstance(error, RunError):
-            raise
+    except RunError:
+        raise
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, SafetensorError) as error:
         raise RunError(f"the checkpoint {path} is damaged: {error}") from error
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+    found = {path: re.fullmatch(r"step-(\d+)", path.name) for path in folder.glob("step-*")}
+    return sorted((path for path, match in found.items() if match), key=lambda path: int(path.name[5:]))
 
 
-def newest_sound(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+def newest_sound(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
     """The newest checkpoint that is sound, or None, and what is wrong with each newer one."""
-    complaints = []
+    complaints = {}
     for path in reversed(find_checkpoints(folder)):
         try:
             return read_checkpoint(path), complaints
         except RunError as error:
-            complaints.append(str(error))
+            complaints[path] = str(error)
     return None, complaints
 
 
+def set_aside(path: Path) -> Path:
+    """Rename a damaged checkpoint, so that it neither counts as one nor is lost; returns its new path."""
+    aside = path.with_name(f"damaged-{path.name}")
+    try:
+        if aside.exists():
+            shutil.rmtree(aside)
+        return path.rename(aside)
+    except OSError as error:
+        raise RunError(f"could not set the damaged checkpoint {path} aside: {error}; remove it") from error
+
+
 def prune(folder: Path, keep: int, spare: Sequence[int] = ()) -> None:
-    """Remove all but the newest `keep` checkpoints and those of the steps in `spare`."""
+    """Remove all but the newest `keep` checkpoints and those of `spare`, and what a crash left half done."""
     spared = {f"step-{step:08d}" for step in spare}
-    for path in find_checkpoints(folder)[:-keep]:
-        if path.name not in spared:
-            shutil.rmtree(path, ignore_errors=True)
+    old = [path for path in find_checkpoints(folder)[:-keep] if path.name not in spared]
+    for path in [*old, *folder.glob(".writing-*"), *folder.glob(".replaced-*")]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def hash_of(path: Path) -> str:
@@ -161,6 +192,10 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _seal(about: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,39 +7,35 @@
 
 A run that stops, by Ctrl-C, SIGTERM or the end of patience, leaves a whole checkpoint; `resume` goes on from the newest
 sound one and ends with the same bits as a run that never stopped, on the same machine and number of processes.
+Steps are counted from 1: checkpoint `step-00000007` is what the seventh step left.
 """
 
 from __future__ import annotations
 
 __all__ = ["Interrupted", "Outcome", "play"]
 
-import math
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
-from latentia.errors import RunError
+from latentia.errors import LatentiaError, RunError
 from latentia.estimate import Estimate
-from latentia.objectives import Clock
 from latentia.training import checkpoint as checkpoints
-from latentia.training.ema import AveragedWeights
+from latentia.training.compilation import compiled
+from latentia.training.event_files import EventFiles
 from latentia.training.game import Game, Player
-from latentia.training.interruption import Stop
-from latentia.training.processes import sum_over_processes, sum_tensor
+from latentia.training.interruption import Interrupted, Stop
+from latentia.training.processes import by_first, same_start, sum_over_processes
 from latentia.training.progress import Progress
-from latentia.training.records import Tally
 from latentia.training.run_directory import RunDirectory
 from latentia.training.seeds import seed_everything, seed_of, seeded
 from latentia.training.settings import Training
-
-
-class Interrupted(RunError):
-    """The run was asked to stop, and has saved where it is."""
+from latentia.training.table import Table
 
 
 @dataclass
@@ -59,32 +55,6 @@ class Outcome:
     latest: dict[str, Estimate] = field(default_factory=dict)
 
 
-@dataclass
-class _Table:
-    """The game in progress: everything that changes while it is played."""
-
-    game: Game
-    training: Training
-    directory: RunDirectory
-    fabric: Fabric
-    optimisers: dict[str, torch.optim.Optimizer]
-    average: AveragedWeights | None
-    step: int = 0
-    best: float = math.inf
-    best_step: int = 0
-    since_best: int = 0
-    ended: bool = False
-    latest: dict[str, Estimate] = field(default_factory=dict)
-
-    @property
-    def total(self) -> int:
-        return self.training.epochs * self.game.steps_per_epoch
-
-    @property
-    def clock(self) -> Clock:
-        return Clock(self.step, self.step / self.game.steps_per_epoch, self.game.data_size)
-
-
 def play(
     game: Game,
     training: Training,
@@ -94,7 +64,9 @@ def play(
     resume: bool = False,
     quiet: bool = False,
 ) -> Outcome:
-    """Play a game to its end and leave its weights in the run directory.
+    """Play a game to its end and leave its weights in the run directory, and in the model.
+
+    The caller's random state and precision of matrix products are as before when it returns or raises.
 
     Args:
         game: who plays, on what data. Its model is on the fabric's device.
@@ -106,106 +78,110 @@ def play(
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, with the state saved.
+        ConfigurationError: for settings that the game cannot meet.
         RunError: if a cost is not finite, or the disk fails.
     """
-    table = _Table(
-        game,
-        training,
-        directory,
-        fabric,
-        {player.name: player.optimiser.build(player.parameters) for player in game.players},
-        AveragedWeights(game.model, training.ema) if training.ema else None,
-    )
     started = time.perf_counter()
-    matmul = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(training.matmul)
-    try:
-        with Progress(table.total, quiet=quiet or fabric.global_rank > 0) as progress, seeded(0, fabric.device):
-            if resume:
-                _restore(table, progress)
-            _loop(table, progress)
-            _finish(table, progress)
-    finally:
-        torch.set_float32_matmul_precision(matmul)
+    table = Table(game, training, directory, fabric)
+    with ExitStack() as stack:
+        stack.enter_context(_matmul_precision(training.matmul))
+        stack.enter_context(seeded(0, fabric.device))
+        progress = stack.enter_context(Progress(table.total, quiet=quiet, mute=fabric.global_rank > 0))
+        if game.close is not None:
+            stack.callback(game.close)
+        if training.compile:
+            stack.enter_context(compiled(game, fabric.device, progress.warn))
+        same_start(fabric, game.model)
+        if resume:
+            table.restore(progress)
+        event_files = by_first(fabric, lambda: _event_files(table))
+        if event_files is not None:
+            stack.callback(event_files.close)
+        _loop(table, progress, _recorder(table, event_files))
+        _finish(table, progress)
     stopped_early = table.step < table.total
     return Outcome(table.step, time.perf_counter() - started, stopped_early, table.latest)
 
 
-def _loop(table: _Table, progress: Progress) -> None:
-    game, training, fabric = table.game, table.training, table.fabric
-    tallies = {player.name: Tally(player.name) for player in game.players}
+Record = Callable[[Sequence[Estimate]], None]
+
+
+def _loop(table: Table, progress: Progress, record: Record) -> None:
+    game, training = table.game, table.training
     per_epoch = game.steps_per_epoch
     checkpoint_every = max(1, round(training.checkpoint_every * per_epoch))
     validate_every = training.validate_every * per_epoch
     game.model.train()
     progress.begin(table.step)
     with Stop() as stop:
+        if table.step == 0:  # so that even a run stopped at once goes on from the same weights
+            table.save()
         while table.step < table.total and not table.ended:
-            seed_everything(seed_of("step", training.seed, fabric.global_rank, table.step), fabric.device)
-            leaving = stop.asked
-            for player in game.players:
-                leaving = _move(table, player, tallies[player.name], leaving)
-            table.step += 1
-            if table.average is not None:
-                table.average.update(table.step)
+            leaving = _step(table, stop.asked)
             last = table.step == table.total
             epoch_ends = table.step % per_epoch == 0
-            due = last or table.step % checkpoint_every == 0
-            if leaving or due or epoch_ends or table.step % training.record_every == 0:
-                _record(table, _close(table, tallies))
+            improved = False
+            if epoch_ends or table.step % training.record_every == 0:
+                table.check()
+                record(table.tally.close())
             if epoch_ends:
-                _probe(table)
-                if table.step % validate_every == 0 or last:
-                    _validate(table)
-            if leaving or due or table.ended:
-                _save(table)
-            if leaving:
+                _probe(table, record)
+                if last or table.step % validate_every == 0:
+                    improved = _validate(table, record)
+            if leaving or last or improved or table.ended or table.step % checkpoint_every == 0:
+                table.save()
+            progress.advance(table.step, table.latest)
+            if leaving and not last and not table.ended:
                 raise Interrupted(
                     f"stopped after step {table.step} of {table.total}, saved in {table.directory.path}; "
                     "go on with --resume"
                 )
-            progress.advance(table.step, table.latest)
 
 
-def _move(table: _Table, player: Player, tally: Tally, leaving: bool) -> bool:
-    """One turn of one player; returns whether any process wants to leave."""
-    fabric, training = table.fabric, table.training
-    optimiser = table.optimisers[player.name]
-    parameters = player.parameters
+def _step(table: Table, leaving: bool) -> bool:
+    """One step of the game; returns whether any process wants to leave."""
+    fabric = table.fabric
+    seed_everything(seed_of("step", table.training.seed, fabric.global_rank, table.step), fabric.device)
+    for player in table.game.players:
+        leaving = _move(table, player, leaving)
+    table.step += 1
+    if table.average is not None:
+        table.average.update(table.step)
+    return leaving
+
+
+def _move(table: Table, player: Player, leaving: bool) -> bool:
+    """All moves of one player in a step."""
+    fabric, clock = table.fabric, table.clock
+    optimiser, parameters = table.optimisers[player.name], table.parameters[player.name]
     player.optimiser.set_rate(optimiser, table.step / table.total)
     for turn in range(player.times):
-        batch = table.game.draw(table.step * player.times + turn)
+        batch = table.game.draw(table.step * table.draws + turn)
         for parameter in parameters:
             parameter.grad = None
         with fabric.autocast():
-            terms = player.cost(batch, table.clock)
+            terms = player.cost(batch, clock)
+        table.tally.add(table.step + 1, player.name, terms)
         # The mean over the global batch: every process divides by its size, and the gradients are summed.
         mean = terms["cost"].sum() / (len(terms["cost"]) * fabric.world_size)
         fabric.backward(mean, inputs=parameters)
         leaving = sum_over_processes(fabric, parameters, leaving)
-        if training.clip is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, training.clip)
+        if table.training.clip is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, table.training.clip)
         optimiser.step()
         if player.after is not None:
             player.after()
-        tally.add(table.step, terms)
     return leaving
 
 
-def _close(table: _Table, tallies: dict[str, Tally]) -> list[Estimate]:
-    def reduce(value: Tensor) -> Tensor:
-        return sum_tensor(table.fabric, value)
-
-    def where() -> str:
-        kept = checkpoints.find_checkpoints(table.directory.checkpoints)
-        return f"The last good checkpoint is {kept[-1]}." if kept else "There is no checkpoint before it."
-
-    return [estimate for tally in tallies.values() for estimate in tally.close(reduce, where)]
+def _event_files(table: Table) -> EventFiles | None:
+    return EventFiles(table.directory.path / "tensorboard", table.step) if table.training.tensorboard else None
 
 
-def _record(table: _Table, estimates: Sequence[Estimate]) -> None:
-    table.latest.update({estimate.name: estimate for estimate in estimates})
-    if table.fabric.is_global_zero:
+def _recorder(table: Table, event_files: EventFiles | None) -> Record:
+    """What writes estimates down, in the first process."""
+
+    def write(estimates: Sequence[Estimate]) -> None:
         table.directory.append_records(
             {
                 "step": table.step,
@@ -218,118 +194,84 @@ def _record(table: _Table, estimates: Sequence[Estimate]) -> None:
             }
             for estimate in estimates
         )
+        if event_files is not None:
+            event_files.write(table.step, estimates)
+
+    def record(estimates: Sequence[Estimate]) -> None:
+        table.latest.update({estimate.name: estimate for estimate in estimates})
+        by_first(table.fabric, lambda: write(estimates))
+
+    return record
 
 
-def _with_averaged_weights(table: _Table) -> AbstractContextManager[None]:
-    return table.average.in_place() if table.average is not None else nullcontext()
-
-
-def _validate(table: _Table) -> None:
+def _validate(table: Table, record: Record) -> bool:
+    """Measure on the validation split; returns whether these are the best weights so far, and are to be kept."""
     game, training = table.game, table.training
     if game.validate is None:
-        return
-    game.model.eval()
-    with (
-        _with_averaged_weights(table),
-        seeded(seed_of("validation", training.seed), table.fabric.device),
-        torch.no_grad(),
-    ):
-        estimates = list(game.validate(table.clock))
-    game.model.train()
-    _record(table, estimates)
-    chosen = table.latest.get(game.better_when_lower)
+        return False
+    validate, seed = game.validate, seed_of("validation", training.seed)
+    with torch.no_grad():
+        estimates = _measure(table, lambda: validate(table.clock), seed, "validation")
+    record(estimates)
+    chosen = {estimate.name: estimate for estimate in estimates}.get(game.better_when_lower)
     if chosen is None:
-        return
+        if training.keep == "best":
+            raise RunError(f"keep=best needs the figure {game.better_when_lower!r}, which the validation does not give")
+        return False
     if chosen.value < table.best:
         table.best, table.best_step, table.since_best = chosen.value, table.step, 0
-        if training.keep == "best":
-            _save(table)
-    else:
-        table.since_best += 1
-        table.ended = training.patience is not None and table.since_best >= training.patience
+        return training.keep == "best"
+    table.since_best += 1
+    table.ended = training.patience is not None and table.since_best >= training.patience
+    return False
 
 
-def _probe(table: _Table) -> None:
+def _probe(table: Table, record: Record) -> None:
     epoch = table.step // table.game.steps_per_epoch
     for number, probe in enumerate(table.game.probes):
         if probe.due(epoch):
-            seed = seed_of("probe", table.training.seed, number)
-            table.game.model.eval()
-            with _with_averaged_weights(table), seeded(seed, table.fabric.device):
-                estimates = probe.measure(table.clock, table.directory.path)
-            table.game.model.train()
-            _record(table, estimates)
+            measure = partial(probe.measure, table.clock, table.directory.path)
+            record(_measure(table, measure, seed_of("probe", table.training.seed, number), "a probe"))
 
 
-def _save(table: _Table) -> None:
-    if table.fabric.is_global_zero:
-        tensors = {f"model.{name}": value for name, value in table.game.model.state_dict().items()}
-        for name, optimiser in table.optimisers.items():
-            state = checkpoints.optimiser_tensors(optimiser)
-            tensors.update({f"optimiser.{name}.{key}": value for key, value in state.items()})
-        if table.average is not None:
-            tensors.update({f"ema.{name}": value for name, value in table.average.state.items()})
-        progress = {
-            "best": table.best if math.isfinite(table.best) else None,
-            "best_step": table.best_step,
-            "since_best": table.since_best,
-            "ended": table.ended,
-        }
-        folder = table.directory.checkpoints
-        checkpoints.write_checkpoint(folder, checkpoints.Checkpoint(table.step, tensors, progress))
-        spare = [table.best_step] if table.training.keep == "best" else []
-        checkpoints.prune(folder, table.training.checkpoints, spare)
-    table.fabric.barrier()
+def _measure(table: Table, measure: Callable[[], Sequence[Estimate]], seed: int, what: str) -> list[Estimate]:
+    """Estimates made by the first process, with the averaged weights, in evaluation mode, from a seed of their own."""
+
+    def here() -> list[Estimate]:
+        model = table.game.model
+        model.eval()
+        try:
+            with table.averaged(), seeded(seed, table.fabric.device):
+                return list(measure())
+        except LatentiaError:
+            raise
+        except ValueError as error:  # an estimate that is not a number
+            raise RunError(f"after step {table.step}, {what} failed: {error}. Try a lower optimiser.rate") from error
+        finally:
+            model.train()
+
+    return by_first(table.fabric, here)
 
 
-def _restore(table: _Table, progress: Progress) -> None:
-    saved, complaints = checkpoints.newest_sound(table.directory.checkpoints)
-    for complaint in complaints:
-        progress.say(f"{complaint}; going back to an older one")
-    if saved is None:
-        progress.say("there is no sound checkpoint; starting from the beginning")
-        if table.fabric.is_global_zero:
-            table.directory.forget_records_after(-1)
-        return
-    _load_model(table, saved.part("model"), saved.step)
-    for name, optimiser in table.optimisers.items():
-        checkpoints.restore_optimiser(optimiser, saved.part(f"optimiser.{name}"))
-    if table.average is not None:
-        table.average.state = {
-            name: value.to(table.average.state[name].device) for name, value in saved.part("ema").items()
-        }
-    table.step = saved.step
-    best = saved.progress["best"]
-    table.best = math.inf if best is None else best
-    table.best_step, table.since_best = saved.progress["best_step"], saved.progress["since_best"]
-    table.ended = saved.progress["ended"]
-    if table.fabric.is_global_zero:
-        table.directory.forget_records_after(saved.step)
-    table.fabric.barrier()
-    progress.say(f"going on after step {saved.step} of {table.total}")
-
-
-def _load_model(table: _Table, state: dict[str, Tensor], step: int) -> None:
-    try:
-        table.game.model.load_state_dict(state)
-    except RuntimeError as error:
-        first = str(error).split("\n\t")[1] if "\n\t" in str(error) else str(error)
-        raise RunError(
-            f"the checkpoint of step {step} is of another model: {first}. "
-            f"Remove {table.directory.checkpoints} to start anew"
-        ) from None
-
-
-def _finish(table: _Table, progress: Progress) -> None:
+def _finish(table: Table, progress: Progress) -> None:
     """Leave the weights that the run ends with: the last, or the best on validation data; averaged where asked."""
+    model = table.game.model
     if table.training.keep == "best" and table.best_step:
         path = table.directory.checkpoints / f"step-{table.best_step:08d}"
-        best = checkpoints.read_checkpoint(path)
-        _load_model(table, best.part("ema" if table.average is not None else "model"), best.step)
+        best = by_first(table.fabric, lambda: checkpoints.read_checkpoint(path))
+        table.load_model(best.part("ema" if table.average is not None else "model"), best.step)
         progress.say(f"kept the weights of step {table.best_step}: {table.game.better_when_lower} {table.best:.4f}")
     elif table.average is not None:
-        table.game.model.load_state_dict(table.average.state)
-    table.game.model.eval()
-    if table.fabric.is_global_zero:
-        table.directory.write_weights(table.game.model.state_dict())
-    table.fabric.barrier()
+        model.load_state_dict(table.average.state)
+    model.eval()
+    by_first(table.fabric, lambda: table.directory.write_weights(model.state_dict()))
+
+
+@contextmanager
+def _matmul_precision(name: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -36,7 +36,7 @@ class Player:
         modules: whose parameters are the player's own. Players may share parameters.
         cost: terms of a batch, each (B,), among them `cost`, which the player makes small.
         optimiser: how it steps.
-        times: moves in each step of the game, each on a fresh batch.
+        times: moves in each step of the game, each on a fresh batch. (Players who move in one step share its batches.)
         after: called after each of its moves (weight clipping).
     """
 
@@ -85,6 +85,7 @@ class Game:
         validate: estimates on the validation split, with the averaged weights in place where there are any.
         better_when_lower: name of the validated estimate by which the best checkpoint is chosen.
         probes: what else is measured.
+        close: called when play has ended, however it ended; lets go of the data's workers.
     """
 
     model: nn.Module
@@ -95,3 +96,4 @@ class Game:
     validate: Callable[[Clock], Sequence[Estimate]] | None = None
     better_when_lower: str = "validation/cost"
     probes: Sequence[Probe] = ()
+    close: Callable[[], None] | None = None

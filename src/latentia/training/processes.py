@@ -1,4 +1,4 @@
-"""One run on several processes: Lightning Fabric starts them, and gradients are summed here.
+"""One run on several processes: gradients are summed here, and the first process speaks for all.
 
 Each process sees its share of the same global batch; after a player's backward pass, one all-reduce sums the gradients
 of all its parameters, laid end to end. That is what DistributedDataParallel does in buckets, without its wrapper: a
@@ -8,29 +8,42 @@ parameters, and all of it still adds up.
 
 from __future__ import annotations
 
-__all__ = ["make_fabric", "sum_over_processes", "under_torchrun"]
+__all__ = [
+    "by_first",
+    "check_devices",
+    "make_fabric",
+    "same_start",
+    "sum_over_processes",
+    "sum_table",
+    "under_torchrun",
+]
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from torch import Tensor, nn
 
-from latentia.errors import RunError
+from latentia.errors import ConfigurationError, LatentiaError, RunError
 from latentia.training.settings import Training
+
+_T = TypeVar("_T")
 
 
 def under_torchrun() -> bool:
-    """Whether torchrun (or a scheduler that sets the same variables) has started this process."""
+    """Whether torchrun, or `devices=…` of this package, has started this process as one of several."""
     return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def make_fabric(training: Training) -> Fabric:
-    """Fabric for these settings: one process, several spawned here, or those that torchrun started.
+def check_devices(training: Training) -> str:
+    """The accelerator for these settings, by name.
 
     Raises:
         RunError: for a device that is not there.
+        ConfigurationError: for a batch that the processes cannot share.
     """
     accelerator = training.accelerator
     if accelerator == "auto":
@@ -39,40 +52,91 @@ def make_fabric(training: Training) -> Fabric:
         raise RunError("there is no CUDA device on this machine; set accelerator=cpu or auto")
     if accelerator == "mps" and not torch.backends.mps.is_available():
         raise RunError("there is no MPS device on this machine; set accelerator=cpu or auto")
+    if accelerator == "mps" and training.devices > 1:
+        raise RunError("MPS serves one process; set devices=1")
     if accelerator == "cuda" and training.devices > torch.cuda.device_count() and not under_torchrun():
         raise RunError(f"devices={training.devices}, and this machine has {torch.cuda.device_count()} CUDA devices")
+    if not under_torchrun() and training.batch_size % training.devices:
+        raise ConfigurationError(
+            [
+                (
+                    "batch_size",
+                    f"{training.devices} processes cannot share batches of {training.batch_size} evenly; "
+                    f"choose a batch_size that {training.devices} divides",
+                )
+            ]
+        )
+    return accelerator
+
+
+def make_fabric(training: Training) -> Fabric:
+    """Fabric for this process: alone, or one of those that torchrun or `latentia.training.launch` started.
+
+    Raises:
+        RunError: for a device that is not there.
+    """
+    accelerator = check_devices(training)
     if under_torchrun():
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        nodes = int(os.environ["WORLD_SIZE"]) // local
         return Fabric(
-            accelerator=accelerator, devices=local, num_nodes=nodes, strategy="ddp", precision=training.precision
+            accelerator=accelerator,
+            devices=local,
+            num_nodes=int(os.environ["WORLD_SIZE"]) // local,
+            strategy="ddp",
+            precision=training.precision,
+            plugins=[TorchElasticEnvironment()],
         )
-    strategy = "ddp_spawn" if training.devices > 1 else "auto"
-    return Fabric(accelerator=accelerator, devices=training.devices, strategy=strategy, precision=training.precision)
+    # Said outright, so that the variables of a batch scheduler around a single process do not confuse it.
+    return Fabric(accelerator=accelerator, devices=1, precision=training.precision, plugins=[LightningEnvironment()])
+
+
+def by_first(fabric: Fabric, action: Callable[[], _T]) -> _T:
+    """Do it in the first process; every process gets its result, or its error, so that none waits in vain."""
+    if fabric.world_size == 1:
+        return action()
+    result, failed = None, None
+    if fabric.is_global_zero:
+        try:
+            result = action()
+        except LatentiaError as error:
+            failed = error
+    result, failed = fabric.broadcast((result, failed))
+    if failed is not None:
+        raise failed
+    return result  # pyright: ignore[reportReturnType]
+
+
+def same_start(fabric: Fabric, module: nn.Module) -> None:
+    """Give every process the first one's weights."""
+    if fabric.world_size > 1:
+        for value in module.state_dict().values():
+            torch.distributed.broadcast(value, 0)
 
 
 def sum_over_processes(fabric: Fabric, parameters: Sequence[nn.Parameter], stop: bool) -> bool:
     """Sum the gradients over all processes, in place, and tell whether any process wants to stop.
 
-    The wish travels in the same message, so that all processes leave after the same step.
+    The wish travels in the same message, so that all processes leave after the same step. So does whether each
+    parameter had a gradient: one that no process used is left without, as it would be in a single process.
     """
     if fabric.world_size == 1:
         return stop
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([*(g.reshape(-1) for g in gradients), gradients[0].new_tensor([float(stop)])])
+    facts = torch.tensor([*(p.grad is not None for p in parameters), stop], dtype=torch.float32)
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([*(g.reshape(-1) for g in gradients), facts.to(gradients[0].device)])
     torch.distributed.all_reduce(flat)
-    start = 0
-    for gradient in gradients:
-        gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
-        start += gradient.numel()
-    return bool(flat[-1] > 0)
+    *used, wishes = flat[-len(facts) :].tolist()
+    for parameter, gradient, count, part in zip(
+        parameters, gradients, used, flat[: -len(facts)].split([g.numel() for g in gradients]), strict=True
+    ):
+        parameter.grad = gradient.copy_(part.view_as(gradient)) if count else None
+    return wishes > 0
 
 
-def sum_tensor(fabric: Fabric, value: Tensor) -> Tensor:
-    """Sum of a tensor over all processes."""
-    if fabric.world_size > 1:
-        torch.distributed.all_reduce(value)
-    return value
+def sum_table(fabric: Fabric, table: Tensor) -> Tensor:
+    """Sum of a float64 table over all processes, on the CPU."""
+    if fabric.world_size == 1:
+        return table
+    table = table.to(fabric.device)
+    torch.distributed.all_reduce(table)
+    return table.cpu()

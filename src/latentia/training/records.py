@@ -1,69 +1,110 @@
-"""What a player's terms come to between two records: means with standard errors, and a watch for what is not finite."""
+"""What the players' terms come to between two records: means with standard errors, and a watch for what is not finite.
+
+The terms stay on the device until they are asked for, so that no step waits for it; in time they are folded into the
+mean and the variance over the examples of each move.
+"""
 
 from __future__ import annotations
 
 __all__ = ["Tally"]
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentia.errors import RunError
+from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.objectives import Terms
 
+FOLD_ROWS = 256
+
 
 class Tally:
-    """Collects a player's terms without waiting for the device, until asked.
+    """Collects the terms of every move since the last record.
 
     Args:
-        player: the player's name, which begins the names of its estimates.
+        reduce: sums a tensor over processes.
     """
 
-    def __init__(self, player: str):
-        self.player = player
-        self.names: list[str] = []
-        self.steps: list[int] = []
-        self.sums: list[Tensor] = []  # (terms, 3) of each move: Σ, Σ², count
+    def __init__(self, reduce: Callable[[Tensor], Tensor] = lambda table: table):
+        self._reduce = reduce
+        self._rows: list[tuple[int, str, str]] = []  # step, player, term
+        self._settled = torch.zeros(0, 3, dtype=torch.float64)  # Σ, Σ², count of the first rows, over all processes
+        self._moments: list[Tensor] = []  # (rows, 3): the same of the rows that follow, mean and variance for sums
+        self._raw: list[Tensor] = []  # (B,): the rows after those, as they came
 
-    def add(self, step: int, terms: Terms) -> None:
-        """Take the terms of one move, each (B,)."""
-        self.names = list(terms)
-        values = torch.stack([term.detach().float() for term in terms.values()])
-        count = torch.full_like(values[:, 0], values.shape[1])
-        self.steps.append(step)
-        self.sums.append(torch.stack([values.sum(1), values.square().sum(1), count], dim=1))
-
-    def close(self, reduce: Callable[[Tensor], Tensor], where: Callable[[], str]) -> list[Estimate]:
-        """Means over all moves since the last call, and a fresh start.
-
-        Args:
-            reduce: sums a tensor over processes.
-            where: says which checkpoint is the last good one.
+    def add(self, step: int, player: str, terms: Terms) -> None:
+        """Take the terms of one move, each (B,), in the step of this number.
 
         Raises:
-            RunError: if any term was not finite, with the step and the term.
+            ConfigurationError: if there is no cost, or the terms are not of one shape (B,).
         """
-        if not self.sums:
-            return []
-        table = reduce(torch.stack(self.sums).double().cpu())  # (moves, terms, 3)
-        bad = ~table[:, :, 0].isfinite()
-        if bool(bad.any()):
-            move, term = bad.nonzero()[0].tolist()
-            raise RunError(
-                f"step {self.steps[move]}: the {self.player}'s term {self.names[term]!r} is not finite. {where()} "
-                "Try a lower optimiser.rate, clip=1, or precision=32-true"
+        cost = terms.get("cost")
+        if cost is None or cost.dim() != 1 or any(term.shape != cost.shape for term in terms.values()):
+            shapes = ", ".join(f"{name} {tuple(term.shape)}" for name, term in terms.items())
+            raise ConfigurationError(
+                f"the {player} gives the terms {shapes or 'none'}; give one number for each example, all of one shape "
+                "(B,), among them `cost`"
             )
-        totals = table.sum(0)
-        estimates = []
-        for name, (total, squares, count) in zip(self.names, totals.tolist(), strict=True):
-            mean = total / count
-            variance = max(0.0, squares / count - mean**2)
-            stderr = math.sqrt(variance / (count - 1)) if count > 1 else None
-            estimates.append(
-                Estimate(mean, f"{self.player}/{name}", stderr, int(count), method="mean over training examples")
-            )
-        self.steps, self.sums = [], []
-        return estimates
+        self._rows += [(step, player, name) for name in terms]
+        self._raw += [term.detach() for term in terms.values()]
+        if len(self._raw) >= FOLD_ROWS:
+            self._fold()
+
+    def _fold(self) -> None:
+        """Means and variances of what is raw: many rows at a time cost hardly more than one."""
+        for count, rows in itertools.groupby(self._raw, key=len):
+            variance, mean = torch.var_mean(torch.stack(list(rows)).float(), dim=1, correction=0)
+            self._moments.append(torch.stack([mean, variance, torch.full_like(mean, count)], dim=1))
+        self._raw = []
+
+    def settle(self) -> None:
+        """Bring together, in every process, what all of them have added."""
+        self._fold()
+        if self._moments:
+            mean, variance, count = torch.cat(self._moments).cpu().double().unbind(1)
+            sums = torch.stack([count * mean, count * (variance + mean.square()), count], dim=1)
+            self._settled = torch.cat([self._settled, self._reduce(sums)])
+            self._moments = []
+
+    def bad(self) -> tuple[int, str, list[str]] | None:
+        """Step and player of the first settled move with terms that are not finite, and their names; else None."""
+        bad = (~self._settled[:, 0].isfinite()).nonzero()[:, 0].tolist()
+        if not bad:
+            return None
+        step, player, _ = self._rows[bad[0]]
+        names: list[str] = []
+        for s, p, name in (self._rows[row] for row in bad):
+            if (s, p) != (step, player) or name in names:  # a later move
+                break
+            names.append(name)
+        return step, player, sorted(names, key=lambda name: name == "cost")  # what it is made of first
+
+    def close(self) -> list[Estimate]:
+        """Means over all settled moves, named player/term, and a fresh start."""
+        totals: dict[str, list[float]] = {}
+        for (_, player, name), row in zip(self._rows, self._settled.tolist(), strict=True):
+            total = totals.setdefault(f"{player}/{name}", [0.0, 0.0, 0.0])
+            total[:] = [a + b for a, b in zip(total, row, strict=True)]
+        self.restore([], self._settled[:0])
+        return [_estimate(name, *total) for name, total in totals.items()]
+
+    def state(self) -> tuple[list[tuple[int, str, str]], Tensor]:
+        """What is settled and not yet recorded, for a checkpoint."""
+        return self._rows, self._settled
+
+    def restore(self, rows: Iterable[Any], settled: Tensor) -> None:
+        """Inverse of `state`."""
+        self._rows = [(step, player, name) for step, player, name in rows]
+        self._settled, self._moments, self._raw = settled, [], []
+
+
+def _estimate(name: str, total: float, squares: float, count: float) -> Estimate:
+    mean = total / count
+    variance = max(0.0, squares / count - mean**2)
+    stderr = math.sqrt(variance / (count - 1)) if count > 1 else None
+    return Estimate(mean, name, stderr, int(count), method="mean over training examples")

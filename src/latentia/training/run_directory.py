@@ -7,9 +7,9 @@ __all__ = ["RunDirectory"]
 import json
 import os
 import platform
-import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,11 @@ class RunDirectory:
         return self.path / "recipe.yaml"
 
     @property
+    def has_environment(self) -> bool:
+        """Whether a run has begun here."""
+        return (self.path / "environment.json").exists()
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of checkpoints."""
         return self.path / "checkpoints"
@@ -50,14 +55,14 @@ class RunDirectory:
         """Folder of lists of estimates."""
         return self.path / "evaluation"
 
-    def create(self, recipe: Mapping[str, Any], resume: bool) -> None:
-        """Make the folder for this recipe, or check that it is this recipe's.
+    def check(self, recipe: Mapping[str, Any], resume: bool) -> None:
+        """See that this recipe may be run here; changes nothing.
 
         Raises:
             RunError: if the folder is in use and `resume` is not set, or if it holds another recipe's run.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise RunError(f"{self.path} is a file; give --out another name")
+            raise RunError(f"{self.path} is a file; give another --out")
         if self.recipe_file.exists():
             if not resume:
                 raise RunError(f"{self.path} holds a run already; go on with it by --resume, or give another --out")
@@ -65,16 +70,34 @@ class RunDirectory:
             if other:
                 listed = "; ".join(f"{key}: {old!r} there, {new!r} here" for key, old, new in other)
                 raise RunError(f"{self.path} holds a run of another recipe ({listed}); give another --out")
-            return
-        if self.path.exists() and any(self.path.iterdir()):
+        try:
+            foreign = self.path.exists() and any(not path.name.startswith(".") for path in self.path.iterdir())
+        except OSError as error:
+            raise RunError(f"cannot read the directory {self.path}: {error}; give another --out") from error
+        if foreign and not self.recipe_file.exists():
             raise RunError(f"{self.path} is not empty and holds no run; give another --out")
+
+    def create(self, recipe: Mapping[str, Any], resume: bool) -> None:
+        """Make the folder for this recipe, once it is seen that it may be run here.
+
+        Raises:
+            RunError: as `check`, or if the folder cannot be written.
+        """
+        self.check(recipe, resume)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            beside = self.path / ".recipe.yaml"
-            beside.write_text(yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True), encoding="utf-8")
-            beside.rename(self.recipe_file)
         except OSError as error:
-            raise RunError(f"cannot make the run directory {self.path}: {error}") from error
+            raise RunError(f"cannot make the run directory {self.path}: {error}; give another --out") from error
+        if not self.recipe_file.exists():
+            self._write(self.recipe_file, yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True))
+
+    def _write(self, path: Path, text: str) -> None:
+        """Write a text file, atomically."""
+        beside = path.with_name(f".{path.name}")
+        with _writing(path, beside):
+            beside.write_text(text, encoding="utf-8")
+            sync(beside)
+            beside.replace(path)
 
     def recipe(self) -> dict[str, Any]:
         """The recipe as plain data.
@@ -103,16 +126,28 @@ class RunDirectory:
             "threads": torch.get_num_threads(),
             **facts,
         }
-        (self.path / "environment.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        self._write(self.path / "environment.json", json.dumps(about, indent=2) + "\n")
+
+    def environment(self) -> dict[str, Any]:
+        """What environment.json says.
+
+        Raises:
+            RunError: if it is missing or damaged.
+        """
+        path = self.path / "environment.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{self.path} has no environment.json, as if its run had not begun; train again") from None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} is damaged: {error}; write it anew with `latentia train … --resume`") from error
 
     def append_records(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Append to metrics.jsonl, one JSON object a line; values that are not finite become strings."""
         lines = "".join(json.dumps(_finite(record), allow_nan=False) + "\n" for record in records)
-        try:
-            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(lines)
-        except OSError as error:
-            raise RunError(f"could not write to {self.path / 'metrics.jsonl'}: {error}") from error
+        path = self.path / "metrics.jsonl"
+        with _writing(path), path.open("a", encoding="utf-8") as file:
+            file.write(lines)
 
     def records(self) -> list[dict[str, Any]]:
         """All whole records; a last line cut short by a crash is left out."""
@@ -128,26 +163,24 @@ class RunDirectory:
                 if number == len(lines):
                     break
                 raise RunError(f"line {number} of {self.path / 'metrics.jsonl'} is damaged") from None
-            records.append({**record, "value": float(record["value"])})
+            stderr = record.get("stderr")
+            records.append(
+                {**record, "value": float(record["value"]), "stderr": None if stderr is None else float(stderr)}
+            )
         return records
 
     def forget_records_after(self, step: int) -> None:
         """Drop records of steps that a resumed run will play again."""
         kept = [record for record in self.records() if record["step"] <= step]
-        beside = self.path / ".metrics.jsonl"
-        beside.write_text("".join(json.dumps(_finite(record)) + "\n" for record in kept), encoding="utf-8")
-        beside.replace(self.path / "metrics.jsonl")
+        self._write(self.path / "metrics.jsonl", "".join(json.dumps(_finite(record)) + "\n" for record in kept))
 
     def write_weights(self, state: Mapping[str, Tensor]) -> None:
         """Write weights.safetensors, atomically."""
-        beside = self.path / ".weights.safetensors"
-        try:
+        path, beside = self.path / "weights.safetensors", self.path / ".weights.safetensors"
+        with _writing(path, beside):
             save_file({name: value.detach().cpu().contiguous().clone() for name, value in state.items()}, beside)
             sync(beside)
-            beside.replace(self.path / "weights.safetensors")
-        except (OSError, SafetensorError) as error:
-            beside.unlink(missing_ok=True)
-            raise RunError(f"could not write {self.path / 'weights.safetensors'}: {error}") from error
+            beside.replace(path)
 
     def weights(self) -> dict[str, Tensor]:
         """Read weights.safetensors.
@@ -164,9 +197,17 @@ class RunDirectory:
         except (OSError, SafetensorError) as error:
             raise RunError(f"{path} is damaged: {error}") from error
 
-    def free_bytes(self) -> int:
-        """Room left on the disk."""
-        return shutil.disk_usage(self.path).free
+
+@contextmanager
+def _writing(path: Path, beside: Path | None = None) -> Iterator[None]:
+    """Turn a failure to write into an error with its cure, and remove the half-written file beside."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if beside is not None:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+        raise RunError(f"could not write {path}: {error}. Make room on the disk and go on with --resume") from error
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:

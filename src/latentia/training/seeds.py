@@ -19,14 +19,16 @@ from latentia.data.order import seed_of
 def seed_everything(seed: int, device: torch.device) -> None:
     """Seed the CPU's generator and the device's own."""
     torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
 
 
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Draw from `seed` inside the block, and leave the caller's generators as they were."""
     device = device or torch.device("cpu")
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(
+        devices=[] if device.type == "cpu" else [device], device_type="cuda" if device.type == "cpu" else device.type
+    ):
         seed_everything(seed, device)
         yield

@@ -1,0 +1,125 @@
+"""A game of two players small enough to be played hundreds of times, and a helper that plays it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from latentia.data.order import EpochOrder
+from latentia.estimate import Estimate
+from latentia.objectives import Clock
+from latentia.training import (
+    Adam,
+    Batch,
+    Cosine,
+    Game,
+    Outcome,
+    Player,
+    RunDirectory,
+    Training,
+    make_fabric,
+    play,
+    seeded,
+)
+
+COUNT = 96
+
+
+class Duel(nn.Module):
+    """A generator with buffers of its own, and a critic."""
+
+    def __init__(self, norm: bool = True):
+        super().__init__()
+        middle = nn.BatchNorm1d(8) if norm else nn.Identity()
+        self.generator = nn.Sequential(nn.Linear(2, 8), middle, nn.Tanh(), nn.Linear(8, 2))
+        self.critic = nn.Sequential(nn.Linear(2, 8), nn.Softplus(), nn.Linear(8, 1))
+
+
+def duel(
+    fabric: Fabric,
+    batch_size: int = 16,
+    noise: bool = True,
+    seen: Callable[[int], object] = lambda _: None,
+    **fields: Any,
+) -> Game:
+    """The non-saturating game with a gradient penalty on the data.
+
+    Args:
+        fabric: which process of how many.
+        batch_size: over all processes.
+        noise: whether z is drawn; else it is a function of x, and the game draws nothing.
+        seen: called with the number of each draw.
+        **fields: of the game, to put in place of these.
+    """
+    with seeded(1):
+        data = torch.randn(COUNT, 2) * torch.tensor([1.0, 0.3]) + torch.tensor([2.0, -1.0])
+    with seeded(2):
+        model = Duel(norm=noise)
+    order = EpochOrder(COUNT, batch_size, 3, fabric.global_rank, fabric.world_size)
+
+    def draw(number: int) -> Batch:
+        seen(number)
+        return Batch(data[order.rows(number)])
+
+    def fake(x: Tensor) -> Tensor:
+        return model.generator(torch.randn_like(x) if noise else x.flip(1))
+
+    def critic(batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        x = batch.x.clone().requires_grad_()
+        real = model.critic(x)[:, 0]
+        (slope,) = torch.autograd.grad(real.sum(), x, create_graph=True)
+        penalty = slope.square().sum(1)
+        loss = softplus(-real) + softplus(model.critic(fake(batch.x).detach())[:, 0])
+        return {"cost": loss + 0.1 * penalty, "loss": loss, "penalty": penalty}
+
+    def generator(batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        return {"cost": softplus(-model.critic(fake(batch.x))[:, 0])}
+
+    def validate(clock: Clock) -> list[Estimate]:
+        z = torch.randn(64, 2)
+        return [Estimate.mean((model.generator(z) - data[:64]).square().sum(1), name="validation/cost")]
+
+    game = Game(
+        model=model,
+        players=[
+            Player("critic", [model.critic], critic, Adam(rate=0.02, schedule=Cosine(warm_up=0.2)), times=2),
+            Player("generator", [model.generator], generator, Adam(rate=0.01)),
+        ],
+        draw=draw,
+        steps_per_epoch=order.steps_per_epoch,
+        data_size=COUNT,
+        validate=validate,
+    )
+    for name, value in fields.items():
+        setattr(game, name, value)
+    return game
+
+
+def play_duel(path: Path, *, resume: bool = False, noise: bool = True, seen=None, change=None, **settings) -> Outcome:
+    """Play the duel in a run directory at `path`; `change` may alter the game first."""
+    training = Training(**{"epochs": 4, "batch_size": 16, "record_every": 4, "checkpoint_every": 0.5, **settings})
+    fabric = make_fabric(training)
+    fabric.launch()
+    game = duel(fabric, training.batch_size, noise, seen or (lambda _: None))
+    if change is not None:
+        change(game)
+    directory = RunDirectory(path)
+    if fabric.is_global_zero:
+        directory.create({"settings": training.to_mapping()}, resume)
+    fabric.barrier()
+    return play(game, training, directory, fabric, resume=resume, quiet=True)
+
+
+def same_run(a: Path, b: Path) -> None:
+    """Two runs ended with the same bits, and recorded the same, save the time of day."""
+    one, two = RunDirectory(a), RunDirectory(b)
+    assert (a / "weights.safetensors").read_bytes() == (b / "weights.safetensors").read_bytes()
+    first, second = ([{**r, "seconds": 0} for r in run.records()] for run in (one, two))
+    assert first == second
+    assert len({(r["step"], r["name"]) for r in first}) == len(first)
