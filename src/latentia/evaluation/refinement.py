@@ -1,0 +1,536 @@
+r"""Integrals ∫ exp f(z) dz for many f at once, on nested lattices that grow finer only where their mass lies.
+
+**Lattices.** Level ℓ is the lattice of spacing h_ℓ = h₀ 2⁻ˡ. Its nodes come in *tiles*, cubes of bᵈ nodes; a tile of
+level ℓ splits into 2ᵈ tiles of level ℓ+1. For each f a list of tiles is kept. All f share the nodes: those of a tile
+are handed out once, for the f that have mass there.
+
+**Value.** The trapezoid rule on a lattice, hᵈ Σ exp f, converges faster than any power of h on smooth decaying
+integrands (Trefethen and Weideman 2014).
+
+**Certificate.** Level ℓ is the union of 2ᵈ shifted lattices of spacing 2h. Each is a rule of its own, and the largest distance
+between one of them and their union, the *spread*, bounds the union's error: on a Gaussian that is about the fourth power
+of theirs. Where f has kinks (a ReLU decoder) rules converge like h² with signs that come and go, the union's error is about
+a quarter of the spread, and shifted rules may agree by accident; so a quarter of the last level's spread counts as well.
+
+**Nothing hides between nodes.** A posterior far narrower than h has a density that changes by many nats from node to
+node, but its *logarithm* is as smooth as the decoder. So f within half a spacing of a node is bounded from what it
+rises by to its neighbours, u = f + ¾ Σ_axes max |Δf|: half the rise would do for a convex or a concave f, and the
+rest is for what is neither. Tiles are dropped by u, never by f; what was dropped, hᵈ Σ exp u, is part of the certificate; and
+an f counts as resolved only where hᵈ Σ exp u exceeds the integral by little, so that two coarse rules that miss a narrow
+ridge by the same distance are not taken for agreement.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Integrand", "Lattice", "Refined", "Tables", "refine"]
+
+import contextlib
+import itertools
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from latentia.errors import CannotServe
+
+SAFETY = 0.75  # of the rise to a neighbour; ½ is exact for convex and for concave functions along an axis
+RESOLVED = 0.95  # nats for each dimension that ∫ u may exceed ∫ f by; a Gaussian of scale h gives 1.06
+NODES_PER_SIDE = {1: 64, 2: 8, 3: 4}
+NODES = 64
+TABLE_AT_ONCE = 4_000_000  # numbers of the table f(image, node) in work at a time
+LEVELS = 16
+
+
+class Integrand(ABC):
+    """Functions f₁ … f_N of z ∈ Rᵈ, evaluated in blocks of nodes.
+
+    Attributes:
+        count: N.
+        nodes_at_once: how many nodes to hand out together.
+    """
+
+    count: int
+    nodes_at_once: int = 64 * NODES
+
+    @abstractmethod
+    def prepare(self, points: Tensor) -> object:
+        """Whatever is needed to evaluate at the nodes `points`, (M, d), float64."""
+
+    @abstractmethod
+    def table(self, prepared: object, rows: Tensor | slice, columns: slice) -> Tensor:
+        """f for the functions `rows` at the nodes `columns`, (n, m); −inf is allowed, NaN is not."""
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Nested lattices z = origin + spacing · 2⁻ˡ k, k ∈ Zᵈ.
+
+    Attributes:
+        origin: (d,), float64.
+        spacing: of level 0 along each axis, (d,), float64.
+    """
+
+    origin: Tensor
+    spacing: Tensor
+
+    @property
+    def dimension(self) -> int:
+        """d."""
+        return len(self.origin)
+
+    @property
+    def side(self) -> int:
+        """Nodes along the side of a tile."""
+        return NODES_PER_SIDE[self.dimension]
+
+    def log_cell(self, level: int) -> float:
+        """log hᵈ, the logarithm of the volume that belongs to one node."""
+        return (self.spacing.log().sum() - level * self.dimension * math.log(2)).item()
+
+    def nodes(self, tiles: Tensor, level: int) -> Tensor:
+        """Every node of some tiles, (T, d) whole numbers → (T · 64, d), float64; the last axis runs fastest."""
+        return (self.origin + self.spacing * 2.0**-level * self.indices(tiles)).reshape(-1, self.dimension)
+
+    def indices(self, tiles: Tensor) -> Tensor:
+        """Lattice coordinates k of every node of some tiles, (T, 64, d)."""
+        return tiles[:, None] * self.side + self.offsets(tiles.device)
+
+    def offsets(self, device: torch.device) -> Tensor:
+        """Lattice coordinates of a tile's nodes from its first, (64, d)."""
+        axis = torch.arange(self.side, device=device)
+        return torch.cartesian_prod(*[axis] * self.dimension).reshape(NODES, self.dimension)
+
+    def tile_of(self, points: Tensor, level: int) -> Tensor:
+        """The tile that each point (N, d) belongs to, (N, d)."""
+        index = torch.round((points.double() - self.origin) / self.spacing * 2.0**level).long()
+        return torch.div(index, self.side, rounding_mode="floor")
+
+
+@dataclass
+class Tables:
+    """Values f at the nodes of the tiles that some functions ended on, all at one level.
+
+    Attributes:
+        level: the level.
+        function: which f, (P,).
+        tiles: its tile, (P, d).
+        values: f at the tile's nodes, (P, 64).
+    """
+
+    level: int
+    function: Tensor
+    tiles: Tensor
+    values: Tensor
+
+
+@dataclass
+class Refined:
+    """The integrals, and what is known of them.
+
+    Attributes:
+        log_integral: log ∫ exp f, (N,), float64.
+        error: bound on its error, (N,): of the rule, and of what was dropped.
+        deviations: of each shifted lattice from their union, (N, 2ᵈ): their means over the functions are the shifted
+            lattices' opinions of the mean of log_integral, whose spread is its certificate.
+        level: where each f ended, (N,).
+        done: whether it reached the tolerance, (N,).
+        best: the highest node met, (N, d).
+        best_value: f there, (N,).
+        tables: the values at the final nodes, if asked for.
+        nodes: how many nodes were handed out.
+        products: how many values f(node) were taken.
+        surprises: of the tiles that were refined, the part in which f rose above its bound u: 0 where the bound holds.
+    """
+
+    log_integral: Tensor
+    error: Tensor
+    deviations: Tensor
+    level: Tensor
+    done: Tensor
+    best: Tensor
+    best_value: Tensor
+    tables: list[Tables] = field(default_factory=list)
+    nodes: int = 0
+    products: int = 0
+    surprises: float = 0.0
+
+
+@dataclass
+class _Pairs:
+    """Which functions visit which tiles: sorted by tile; `start[t]:start[t+1]` are those of tile t."""
+
+    tiles: Tensor
+    start: Tensor
+    function: Tensor
+    bound: Tensor  # the largest u that the parent tile promised
+
+    def __len__(self) -> int:
+        return len(self.function)
+
+    @property
+    def tile_of_pair(self) -> Tensor:
+        return torch.repeat_interleave(torch.arange(len(self.tiles)), self.start.diff())
+
+    @classmethod
+    def all(cls, tiles: Tensor, functions: Tensor) -> _Pairs:
+        count, n = len(tiles), len(functions)
+        start = torch.arange(count + 1) * n
+        return cls(tiles, start, functions.repeat(count), torch.full((count * n,), torch.inf))
+
+    @classmethod
+    def of(cls, tiles: Tensor, function: Tensor, bound: Tensor) -> _Pairs:
+        """From one tile for each pair, (P, d), in any order."""
+        if len(function) == 0:
+            return cls(tiles, torch.zeros(1, dtype=torch.long), function, bound)
+        # One whole number for each pair, so that a single sort brings equal tiles together, functions in rising order.
+        low = tiles.amin(0)
+        extent = tiles.amax(0) - low + 1
+        key = torch.zeros(len(tiles), dtype=torch.long)
+        for axis in range(tiles.shape[1]):
+            key = key * extent[axis] + (tiles[:, axis] - low[axis])
+        order = torch.argsort(key * (function.max() + 1) + function)
+        key = key[order]
+        first = torch.cat([torch.ones(1, dtype=torch.bool), key[1:] != key[:-1]]).nonzero().squeeze(1)
+        start = torch.cat([first, torch.tensor([len(key)])])
+        return cls(tiles[order[first]], start, function[order], bound[order])
+
+
+@dataclass
+class _Summary:
+    """What is kept of each pair: log-sums of f over the 2ᵈ shifted lattices, of u over the 2ᵈ parts that a tile splits
+    into, the largest u of each part, the largest f and where."""
+
+    cosets: Tensor  # (P, 2ᵈ)
+    bound: Tensor  # (P, 2ᵈ)
+    most_bound: Tensor  # (P, 2ᵈ)
+    most: Tensor  # (P,)
+    where: Tensor  # (P,)
+
+
+class _OutOfTime(Exception):
+    """The time allowed has passed in the middle of a level, which is then forgotten."""
+
+
+class _Budget:
+    def __init__(self, seconds: float, memory: float):
+        self.end, self.seconds, self.memory = time.monotonic() + seconds, seconds, memory
+
+    def spent(self) -> bool:
+        return time.monotonic() > self.end
+
+
+def refine(
+    integrand: Integrand,
+    lattice: Lattice,
+    core: int,
+    *,
+    tolerance: float,
+    supremum: Tensor | None = None,
+    log_prior: Integrand | None = None,
+    hints: tuple[Tensor, Tensor] | None = None,
+    keep: bool = False,
+    seconds: float = math.inf,
+    memory: float = 4e9,
+) -> Refined:
+    """Integrate exp f for every f of the integrand to a tolerance in nats.
+
+    Args:
+        integrand: the functions.
+        lattice: of the nodes; level 0 should be fine enough for log-densities, not for densities.
+        core: a multiple of 4; the first box has `core` tiles of level 0 along each axis, around the origin. Rings of double width around
+            it are searched on coarser and coarser lattices until nothing there can matter.
+        tolerance: for each f.
+        supremum: (N,) upper bounds of f less log_prior, where known: rings are left out by it with certainty.
+        log_prior: a single function, for the rings.
+        hints: points (N, d) that f is expected to be high at, and f there (N,).
+        keep: whether to keep the final tables.
+        seconds: time allowed. What is not done by then is returned as not done.
+        memory: bytes allowed for tables.
+    """
+    run = _Run(integrand, lattice, tolerance, hints, keep, _Budget(seconds, memory))
+    with contextlib.suppress(_OutOfTime):
+        pairs = run.rings(core, run.core(core), supremum, log_prior)
+        for level in range(1, LEVELS):
+            if len(pairs) == 0 or run.too_large(pairs):
+                break
+            pairs = run.step(pairs, level)
+    return run.result()
+
+
+class _Run:
+    """The state of one refinement."""
+
+    def __init__(
+        self,
+        integrand: Integrand,
+        lattice: Lattice,
+        tolerance: float,
+        hints: tuple[Tensor, Tensor] | None,
+        keep: bool,
+        budget: _Budget,
+    ):
+        n, d = integrand.count, lattice.dimension
+        self.integrand, self.lattice, self.tolerance = integrand, lattice, tolerance
+        self.hints, self.keep, self.budget = hints, keep, budget
+        # Parts of tiles whose bound lies this far below the integral are dropped: a hundred cost a tenth of the tolerance.
+        self.depth = max(11.0, 7.0 - math.log(tolerance))
+        self.value = torch.full((n,), -torch.inf, dtype=torch.float64)
+        self.spread = torch.full((n,), torch.inf, dtype=torch.float64)
+        self.spread_before = self.spread.clone()
+        self.deviations = torch.full((n, 2**d), torch.inf, dtype=torch.float64)
+        self.dropped = torch.full((n,), -torch.inf, dtype=torch.float64)
+        self.level = torch.zeros(n, dtype=torch.long)
+        self.is_done = torch.zeros(n, dtype=torch.bool)
+        self.best = torch.zeros(n, d, dtype=torch.float64)
+        self.best_value = torch.full((n,), -torch.inf, dtype=torch.float64)
+        self.tables: list[Tables] = []
+        self.nodes = self.products = self.judged = self.surprised = 0
+
+    @property
+    def error(self) -> Tensor:
+        """Of the rule, and of what was dropped."""
+        rule = torch.maximum(self.spread, 0.25 * self.spread_before)
+        return rule + torch.expm1((self.dropped - self.value).clamp(max=50).exp().log1p())
+
+    def core(self, core: int) -> _Pairs:
+        """Level 0 over the first box, for every function; returns what survives, split to level 1."""
+        d = self.lattice.dimension
+        axis = torch.arange(-(core // 2), core // 2)
+        tiles = torch.cartesian_prod(*[axis] * d).reshape(-1, d)
+        pairs = _Pairs.all(tiles, torch.arange(self.integrand.count))
+        summary, _ = self._evaluate(pairs, 0, keep=False)
+        self._total(pairs, summary, 0)
+        return self._children(pairs, summary, 0)
+
+    def rings(self, core: int, pairs: _Pairs, supremum: Tensor | None, log_prior: Integrand | None) -> _Pairs:
+        """Search around the first box, ring by ring outwards; what may matter joins the pairs of level 1."""
+        found = [pairs]
+        d = self.lattice.dimension
+        who = torch.arange(self.integrand.count)
+        for ring in range(1, 12):
+            axis = torch.arange(-(core // 2), core // 2)
+            tiles = torch.cartesian_prod(*[axis] * d).reshape(-1, d)
+            inner = ((tiles >= -(core // 4)) & (tiles < core // 4)).all(-1)
+            tiles = tiles[~inner]
+            level = -ring
+            if supremum is not None and log_prior is not None:
+                beyond = supremum[who] + self._prior_bound(tiles, level, log_prior)
+                matters = beyond > self.value[who] - self.depth
+                left = who[~matters]
+                self.dropped[left] = torch.logaddexp(self.dropped[left], beyond[~matters])
+                who = who[matters]
+            if len(who) == 0:
+                break
+            search = _Pairs.all(tiles, who)
+            summary, _ = self._evaluate(search, level, keep=False)
+            most = torch.full_like(self.value, -torch.inf)
+            for below in range(level, 1):
+                most = most.scatter_reduce(0, search.function, summary.most, "amax")
+                search = self._children(search, summary, below)
+                if len(search) == 0 or below == 0:
+                    break
+                summary, _ = self._evaluate(search, below + 1, keep=False)
+            if len(search):
+                found.append(search)
+            # With no supremum known, the search ends at the first ring whose highest f, as if it stood all over the ring,
+            # does not matter: what lies beyond is taken to weigh less still.
+            mass = most + math.log(len(tiles) * NODES) + self.lattice.log_cell(level)
+            if supremum is None and bool((mass < self.value - self.depth).all()):
+                self.dropped = torch.logaddexp(self.dropped, mass)
+                break
+        else:
+            raise CannotServe(
+                "quadrature: the tails of exp f do not end within "
+                f"{2**11 * core * self.lattice.side / 2 * self.lattice.spacing.max().item():.3g} of the centre; the law "
+                "of z is improper or has tails too heavy for a grid. Use method='importance' or 'annealed'"
+            )
+        tiles = torch.cat([p.tiles[p.tile_of_pair] for p in found])
+        return _Pairs.of(tiles, torch.cat([p.function for p in found]), torch.cat([p.bound for p in found]))
+
+    def too_large(self, pairs: _Pairs) -> bool:
+        """Whether the next level would not fit in the memory allowed."""
+        item = torch.finfo(torch.float64).bits // 8
+        per_pair = item * (2**self.lattice.dimension + 8 + (NODES if self.keep else 0))
+        return len(pairs) * per_pair > self.budget.memory
+
+    def step(self, pairs: _Pairs, level: int) -> _Pairs:
+        """Evaluate one level, finish the functions that reached their tolerance, split the tiles of the rest."""
+        summary, values = self._evaluate(pairs, level, keep=self.keep)
+        self._total(pairs, summary, level)
+        active = torch.zeros(self.integrand.count, dtype=torch.bool)
+        active[pairs.function] = True
+        bound = _segment(summary.bound.logsumexp(-1), pairs.function, self.integrand.count)
+        bound = bound + self.lattice.log_cell(level)
+        resolved = bound - self.value <= RESOLVED * self.lattice.dimension
+        if self.hints is not None:
+            resolved &= self.best_value >= self.hints[1] - 1
+        self.is_done |= active & resolved & (self.error <= self.tolerance)
+        self.level[active] = level
+        if values is not None:
+            mine = self.is_done[pairs.function]
+            self.tables.append(Tables(level, pairs.function[mine], pairs.tiles[pairs.tile_of_pair[mine]], values[mine]))
+        return self._children(pairs, summary, level)
+
+    def result(self) -> Refined:
+        """What there is."""
+        return Refined(
+            self.value,
+            self.error.nan_to_num(torch.inf),
+            self.deviations,
+            self.level,
+            self.is_done,
+            self.best,
+            self.best_value,
+            self.tables,
+            self.nodes,
+            self.products,
+            self.surprised / max(1, self.judged),
+        )
+
+    def _evaluate(self, pairs: _Pairs, level: int, *, keep: bool) -> tuple[_Summary, Tensor | None]:
+        parts, kept = [], []
+        for first, last in self._batches(pairs):
+            prepared = self.integrand.prepare(self.lattice.nodes(pairs.tiles[first:last], level))
+            self.nodes += NODES * (last - first)
+            tables = []
+            for t in range(first, last):
+                rows = pairs.function[int(pairs.start[t]) : int(pairs.start[t + 1])]
+                column = (t - first) * NODES
+                everyone = len(rows) == self.integrand.count  # rows are in rising order, so these are all of them
+                chosen = slice(None) if everyone else rows
+                tables.append(self.integrand.table(prepared, chosen, slice(column, column + NODES)))
+            table = torch.cat(tables)
+            self.products += table.numel()
+            for some in table.split(max(1, TABLE_AT_ONCE // (8 * NODES))):
+                parts.append(_summarise(some, self.lattice))
+            if keep:
+                kept.append(table.cpu())
+            if self.budget.spent():
+                raise _OutOfTime
+        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in _Summary.__dataclass_fields__}
+        summary = _Summary(**joined)
+        if bool(torch.isnan(summary.most).any()):
+            raise CannotServe("quadrature: the model gives log-densities that are not a number (NaN)")
+        judged = torch.isfinite(pairs.bound)
+        self.judged += int(judged.sum())
+        self.surprised += int((summary.most[judged] > pairs.bound[judged]).sum())
+        return summary, torch.cat(kept) if kept else None
+
+    def _batches(self, pairs: _Pairs) -> Iterator[tuple[int, int]]:
+        """Runs of tiles whose nodes and whose tables fit into what is handled at once."""
+        counts = pairs.start.diff().tolist()
+        most_tiles = max(1, self.integrand.nodes_at_once // NODES)
+        first = size = 0
+        for t, count in enumerate(counts):
+            if t > first and (t - first >= most_tiles or size + count * NODES > TABLE_AT_ONCE):
+                yield first, t
+                first, size = t, 0
+            size += count * NODES
+        if first < len(counts):
+            yield first, len(counts)
+
+    def _total(self, pairs: _Pairs, summary: _Summary, level: int) -> None:
+        """New values of the functions that have pairs at this level."""
+        n, d = self.integrand.count, self.lattice.dimension
+        cosets = torch.stack([_segment(part, pairs.function, n) for part in summary.cosets.T], -1)
+        cosets = cosets + (self.lattice.log_cell(level) + d * math.log(2))
+        value = cosets.logsumexp(-1) - d * math.log(2)
+        here = torch.zeros(n, dtype=torch.bool)
+        here[pairs.function] = True
+        self.value = torch.where(here, value, self.value)
+        deviations = cosets - value[:, None]
+        spread = deviations.abs().amax(-1).nan_to_num(torch.inf)
+        self.spread_before = torch.where(here, self.spread, self.spread_before)
+        self.spread = torch.where(here, spread, self.spread)
+        self.deviations = torch.where(here[:, None], deviations, self.deviations)
+        self._remember_best(pairs, summary, level)
+
+    def _remember_best(self, pairs: _Pairs, summary: _Summary, level: int) -> None:
+        most = torch.full_like(self.best_value, -torch.inf)
+        most = most.scatter_reduce(0, pairs.function, summary.most, "amax")
+        tops = (summary.most == most[pairs.function]) & (summary.most > self.best_value[pairs.function])
+        index = tops.nonzero().squeeze(1)
+        tile = pairs.tiles[pairs.tile_of_pair[index]] * self.lattice.side
+        place = tile + self.lattice.offsets(tile.device)[summary.where[index]]
+        self.best[pairs.function[index]] = self.lattice.origin + self.lattice.spacing * 2.0**-level * place
+        self.best_value = torch.maximum(self.best_value, most)
+
+    def _children(self, pairs: _Pairs, summary: _Summary, level: int) -> _Pairs:
+        """Split the tiles that may hold mass; count the rest as dropped."""
+        d = self.lattice.dimension
+        log_mass = summary.bound + self.lattice.log_cell(level)  # (P, 2ᵈ)
+        corners = torch.tensor(list(itertools.product((0, 1), repeat=d)))
+        split = 2 * pairs.tiles[pairs.tile_of_pair][:, None] + corners  # (P, 2ᵈ, d)
+        if self.hints is not None:
+            where = self.lattice.tile_of(self.hints[0], level + 1)[pairs.function]
+            holds = (where[:, None] == split).all(-1)
+            hint = self.hints[1][pairs.function, None]
+            log_mass = torch.where(holds, torch.maximum(log_mass, hint), log_mass)
+        waiting = ~self.is_done[pairs.function, None]
+        stays = log_mass > self.value[pairs.function, None] - self.depth
+        lost = waiting & ~stays
+        group = pairs.function[:, None].expand_as(lost)
+        mass = _segment(log_mass[lost], group[lost], self.integrand.count)
+        self.dropped = torch.logaddexp(self.dropped, mass)
+        stays &= waiting
+        return _Pairs.of(split[stays], group[stays], summary.most_bound[stays])
+
+    def _prior_bound(self, tiles: Tensor, level: int, log_prior: Integrand) -> float:
+        """log of an upper bound of the prior's mass in a ring and, its tails falling off, beyond."""
+        points = self.lattice.nodes(tiles, level)
+        table = log_prior.table(log_prior.prepare(points), slice(None), slice(0, len(points)))
+        table = table.reshape(len(tiles), NODES)
+        bound = _summarise(table, self.lattice).bound.flatten().logsumexp(0).item()
+        return bound + self.lattice.log_cell(level) + math.log(2)
+
+
+def _summarise(table: Tensor, lattice: Lattice) -> _Summary:
+    """Reduce tables (P, 64) to what is kept of each pair."""
+    d, side = lattice.dimension, lattice.side
+    most, where = table.max(-1)
+    floor = torch.where(torch.isfinite(most), most, torch.zeros_like(most))
+    empty = bool((table == -torch.inf).any())
+    cube = table.reshape(-1, *[side] * d)
+    upper = cube.clone()
+    for axis in range(1, d + 1):
+        rise = cube.diff(dim=axis).abs_()
+        if empty:  # beside the edge of a support there is no slope to speak of
+            rise = rise.nan_to_num(0.0, 0.0, 0.0)
+        inner = torch.maximum(rise.narrow(axis, 0, side - 2), rise.narrow(axis, 1, side - 2)).mul_(SAFETY)
+        upper.narrow(axis, 1, side - 2).add_(inner)
+        upper.narrow(axis, 0, 1).add_(rise.narrow(axis, 0, 1), alpha=SAFETY)
+        upper.narrow(axis, side - 1, 1).add_(rise.narrow(axis, side - 2, 1), alpha=SAFETY)
+    parts = _parts(upper, d, side)
+    most_bound = parts.amax(-1)
+    top = torch.where(torch.isfinite(most_bound), most_bound, torch.zeros_like(most_bound))
+    bound = (parts - top[..., None]).exp_().sum(-1).double().log_().add_(top)
+    sums = (table - floor[:, None]).exp_() @ _parities(lattice, table)
+    cosets = sums.double().log_().add_(floor[:, None])
+    return _Summary(cosets.cpu(), bound.cpu(), most_bound.cpu(), most.double().cpu(), where.cpu())
+
+
+def _parts(cube: Tensor, d: int, side: int) -> Tensor:
+    """The 2ᵈ halves-along-each-axis of cubes (P, side, …), in the order of `itertools.product`: (P, 2ᵈ, nodes)."""
+    split = cube.reshape(-1, *[2, side // 2] * d)
+    corners, inner = range(1, 2 * d, 2), range(2, 2 * d + 1, 2)
+    return split.permute(0, *corners, *inner).reshape(len(split), 2**d, -1)
+
+
+def _parities(lattice: Lattice, like: Tensor) -> Tensor:
+    """Which of the 2ᵈ shifted lattices each node of a tile lies on, (64, 2ᵈ), as zeros and ones."""
+    d = lattice.dimension
+    powers = 2 ** torch.arange(d, device=like.device)
+    kind = (lattice.offsets(like.device) % 2 * powers).sum(-1)
+    return torch.nn.functional.one_hot(kind, 2**d).to(like.dtype)
+
+
+def _segment(values: Tensor, group: Tensor, count: int) -> Tensor:
+    """log Σ exp over the values of each group, (count,), float64; −inf for an empty one."""
+    top = torch.full((count,), -torch.inf, dtype=torch.float64).scatter_reduce(0, group, values.double(), "amax")
+    safe = torch.where(torch.isfinite(top), top, torch.zeros_like(top))
+    total = torch.zeros(count, dtype=torch.float64).index_add(0, group, (values.double() - safe[group]).exp())
+    return safe + total.log()

@@ -1,0 +1,203 @@
+"""Tables of log p(x|z) for many images and many z at once.
+
+Where the likelihood is an exponential family whose features of x do not depend on z, the table is one matrix product:
+
+    log p(x|z) = φ(x) · θ(z) + b(z) + a(x)
+
+    Bernoulli              φ = x        θ = l(z)              b = −Σ softplus(l)
+    continuous Bernoulli   φ = x        θ = l(z)              b = Σ log C(l) − softplus(l)
+    Gaussian, fixed scale  φ = x − m    θ = (μ(z) − m)/σ²     b = −|μ − m|²/2σ² − Σ log σ√2π     a = −|x − m|²/2σ²
+
+with m the mean image, which keeps the numbers small. Anything else is scored by its own `log_prob`, pair by pair.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Block", "Scorer", "score_pairs", "scorer_for"]
+
+import math
+from abc import ABC, abstractmethod
+from functools import singledispatch
+
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, Distribution, Independent, Normal
+from torch.nn.functional import softplus
+
+from latentia.distributions import ContinuousBernoulliLaw
+
+PAIRS_AT_ONCE = 4_000_000  # numbers in the intermediate results of a law's own log_prob
+
+
+class Block(ABC):
+    """Laws p(x|z) for a block of M points z, ready to score images."""
+
+    @abstractmethod
+    def scores(self, rows: Tensor | slice, columns: slice) -> Tensor:
+        """log p(x|z) for the images `rows` and the points `columns`, (n, m)."""
+
+
+class Scorer(ABC):
+    """A set of images, prepared for being scored.
+
+    Attributes:
+        images: (N, *event_shape).
+        nodes_at_once: how many points z a block should have.
+    """
+
+    nodes_at_once = 4096
+
+    def __init__(self, images: Tensor):
+        self.images = images
+
+    @abstractmethod
+    def block(self, law: Distribution) -> Block:
+        """Prepare the laws of a block of points; `law` has batch shape (M,)."""
+
+    def supremum(self) -> Tensor | None:
+        """An upper bound of log p(x|z) over all z, for each image, (N,); None where none is known."""
+        return None
+
+
+class _LinearBlock(Block):
+    def __init__(self, features: Tensor, constants: Tensor | None, theta: Tensor, offset: Tensor):
+        self.features, self.constants, self.theta, self.offset = features, constants, theta, offset
+
+    def scores(self, rows: Tensor | slice, columns: slice) -> Tensor:
+        table = torch.addmm(self.offset[columns], self.features[rows], self.theta[columns].T)
+        return table if self.constants is None else table.add_(self.constants[rows, None])
+
+
+class _Linear(Scorer):
+    """φ(x) · θ(z) + b(z) + a(x); subclasses say what the four are."""
+
+    features: Tensor
+    constants: Tensor | None = None
+
+    @abstractmethod
+    def parts(self, law: Distribution) -> tuple[Tensor, Tensor] | None:
+        """θ (M, F) and b (M,), or None where these laws are not of this form."""
+
+    def block(self, law: Distribution) -> Block:
+        parts = self.parts(law)
+        if parts is None:
+            return _GenericBlock(self.images, law)
+        theta, offset = parts
+        return _LinearBlock(self.features, self.constants, theta.to(self.features.dtype), offset.to(theta.dtype))
+
+
+class _BernoulliScorer(_Linear):
+    def __init__(self, images: Tensor):
+        super().__init__(images)
+        self.features = images.flatten(1)
+
+    def parts(self, law: Distribution) -> tuple[Tensor, Tensor]:
+        logits = _base(law).logits.flatten(1)
+        return logits, -softplus(logits).sum(-1)
+
+    def supremum(self) -> Tensor:
+        return torch.zeros(len(self.images), dtype=torch.float64)
+
+
+class _ContinuousBernoulliScorer(_Linear):
+    def __init__(self, images: Tensor):
+        super().__init__(images)
+        self.features = images.flatten(1)
+
+    def parts(self, law: Distribution) -> tuple[Tensor, Tensor]:
+        base = _base(law)
+        logits = base.logits.flatten(1)
+        return logits, (base.log_normaliser().flatten(1) - softplus(logits)).sum(-1)
+
+
+class _GaussianScorer(_Linear):
+    """Normal laws of one scale for each pixel, the same for every z."""
+
+    def __init__(self, images: Tensor, scale: Tensor):
+        super().__init__(images)
+        flat = images.flatten(1)
+        self.centre = flat.mean(0)
+        self.scale = scale.flatten()
+        self.features = flat - self.centre
+        self.constants = -0.5 * (self.features / self.scale).double().square().sum(-1).to(flat.dtype)
+        self.log_normaliser = -(self.scale.double().log() + 0.5 * math.log(2 * math.pi)).sum()
+
+    def parts(self, law: Distribution) -> tuple[Tensor, Tensor] | None:
+        base = _base(law)
+        if not torch.equal(base.scale, self.scale.view(base.scale.shape[1:]).expand_as(base.scale)):
+            return None
+        mean = base.loc.flatten(1) - self.centre
+        offset = -0.5 * (mean / self.scale).double().square().sum(-1) + self.log_normaliser
+        return mean / self.scale.square(), offset
+
+    def supremum(self) -> Tensor:
+        return self.log_normaliser.expand(len(self.images)).cpu()
+
+
+class _Generic(Scorer):
+    nodes_at_once = 64
+
+    def block(self, law: Distribution) -> Block:
+        return _GenericBlock(self.images, law)
+
+
+class _GenericBlock(Block):
+    def __init__(self, images: Tensor, law: Distribution):
+        self.images, self.law = images, law
+
+    def scores(self, rows: Tensor | slice, columns: slice) -> Tensor:
+        images = self.images[rows]
+        points, size = self.law.batch_shape[0], self.law.event_shape.numel()
+        step = max(1, PAIRS_AT_ONCE // (points * size))
+        # A law cannot be sliced in general, so all of its block is scored and the columns are cut out.
+        parts = [self.law.log_prob(some.unsqueeze(1))[:, columns] for some in images.split(step)]
+        return torch.cat(parts)
+
+
+def scorer_for(law: Distribution, images: Tensor) -> Scorer:
+    """The fastest scorer for laws like this one.
+
+    Args:
+        law: p(x|z) at a few points z, batch shape (M,), M ≥ 2.
+        images: (N, *event_shape), in the float type to compute in.
+    """
+    return _scorer(_base(law), images)
+
+
+@singledispatch
+def _scorer(base: Distribution, images: Tensor) -> Scorer:
+    return _Generic(images)
+
+
+@_scorer.register
+def _(base: Bernoulli, images: Tensor) -> Scorer:
+    return _BernoulliScorer(images)
+
+
+@_scorer.register
+def _(base: ContinuousBernoulliLaw, images: Tensor) -> Scorer:
+    return _ContinuousBernoulliScorer(images)
+
+
+@_scorer.register
+def _(base: Normal, images: Tensor) -> Scorer:
+    first = base.scale[:1]
+    if torch.equal(base.scale, first.expand_as(base.scale)):
+        return _GaussianScorer(images, first[0])
+    return _Generic(images)
+
+
+def score_pairs(law: Distribution, images: Tensor) -> Tensor:
+    """log p(x|z) of each image under its own law, in the law's float type and then float64: (N,).
+
+    Args:
+        law: batch shape (N,), or (K, N) for K laws for each image: then the result is (K, N).
+        images: (N, *event_shape).
+    """
+    return law.log_prob(images).double()
+
+
+def _base(law: Distribution) -> Distribution:
+    while isinstance(law, Independent):
+        law = law.base_dist
+    return law
