@@ -3,7 +3,7 @@ import math
 import mpmath
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentia.errors import CannotServe
@@ -68,6 +68,7 @@ def test_bad_breakpoints_are_refused(points):
         integrate(lambda x: x, points)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(-3, 3), min_size=1, max_size=6),
     st.floats(-5, 0),

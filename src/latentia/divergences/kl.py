@@ -14,6 +14,7 @@ from __future__ import annotations
 __all__ = ["exact", "gaussian", "monte_carlo", "monte_carlo_nonnegative", "quadrature"]
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -25,10 +26,11 @@ from latentia.divergences import partitions
 from latentia.divergences.canonical import canonical_pair, gaussian_moments, same_law
 from latentia.divergences.draws import mean_over_draws
 from latentia.divergences.quadrature import integrate_pair
-from latentia.divergences.supports import dimension, escape, infinite_relative_entropy, is_discrete
+from latentia.divergences.supports import dimension, escape, heaviest_moment, infinite_relative_entropy, is_discrete
 from latentia.errors import CannotServe
 from latentia.estimate import Estimate
 from latentia.estimate import exact as exactly
+from latentia.integration import RunningMean
 
 NAME = "kl"
 
@@ -165,10 +167,13 @@ def monte_carlo_nonnegative(p: Distribution, q: Distribution, n: int = 100_000, 
     """Mean of (r − 1) − log r, r = q(x)/p(x), over n draws from P.
 
     Every term is at least 0, and r − 1 has mean 0 and pulls against −log r, so the variance is low where P and Q are
-    near. Where r is heavy-tailed (Q wider than P) it is the worse of the two: compare the standard errors.
+    near. Where Q is wider than P, r is heavy-tailed: few draws or none see the part of Q that P hardly visits, and the
+    mean comes out too small with a small standard error. As E_P[r] = 1 is known, that is checked, and recorded in
+    `settings["mean ratio"]`.
 
     Raises:
-        CannotServe: Q puts mass where P puts none; E_P[r] is then below 1 and the mean would be too small.
+        CannotServe: Q puts mass where P puts none, has the heavier power tail, or the draws' mean of r is more than 5
+            standard errors from 1.
 
     Source: Schulman 2020, "Approximating KL divergence".
     """
@@ -177,13 +182,25 @@ def monte_carlo_nonnegative(p: Distribution, q: Distribution, n: int = 100_000, 
     if known:
         return known
     if escape(q, p) is not None:
-        raise CannotServe("the estimator (r − 1) − log r needs P to have mass wherever Q has; use monte_carlo")
+        raise CannotServe("the estimator (r − 1) − log r needs P to have mass wherever Q has; use kl.monte_carlo")
+    if dimension(p) == 1 and heaviest_moment(q) < heaviest_moment(p):
+        raise CannotServe("Q's tail is heavier than P's, so r = q/p has infinite variance; use kl.monte_carlo")
+    ratios = RunningMean()
 
     def terms(x: Tensor) -> Tensor:
         log_ratio = log_density(q, x) - log_density(p, x)
-        return torch.expm1(log_ratio) - log_ratio
+        excess = torch.expm1(log_ratio)
+        ratios.add(excess)
+        return excess - log_ratio
 
-    return mean_over_draws(p, terms, n=n, seed=seed, name=NAME, estimator="(r − 1) − log r")
+    estimate = mean_over_draws(p, terms, n=n, seed=seed, name=NAME, estimator="(r − 1) − log r")
+    excess, stderr = ratios.mean.item(), ratios.stderr.item()
+    if not abs(excess) <= 5 * stderr:
+        raise CannotServe(
+            f"the mean of r = q/p over {n} draws is {1 + excess:.4g} ± {stderr:.1g} where it must be 1: P's draws "
+            "do not see all of Q, and (r − 1) − log r would be off by as much; use kl.monte_carlo"
+        )
+    return replace(estimate, settings={**estimate.settings, "mean ratio": 1 + excess})
 
 
 def _serving(p: Distribution) -> str:

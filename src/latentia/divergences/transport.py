@@ -103,7 +103,7 @@ def assignment(
     if (plain and n > LARGEST_ASSIGNMENT) or (not plain and n * m > _LARGEST_PROGRAM):
         raise CannotServe(
             f"exact assignment of {n} to {m} points is too large (at most {LARGEST_ASSIGNMENT} a side, or "
-            f"n·m = {_LARGEST_PROGRAM} where sizes differ); use transport.sliced to estimate, transport.sinkhorn to bound"
+            f"n·m = {_LARGEST_PROGRAM} where sizes differ); use transport.sliced, or transport.sinkhorn to bound it"
         )
     cost = _costs(first, second, order)
     if plain:

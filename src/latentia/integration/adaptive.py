@@ -117,8 +117,8 @@ def integrate_many(
         integrand: maps x (N,), float64, to values (N, K) in float64, one column for each name.
         breakpoints: at least two numbers in rising order, the ends included; the first may be −inf, the last +inf.
         names: of the K integrals.
-        tolerance: the certified error to reach, absolute and relative to ∫|f|. Where rounding or an awkward integrand
-            stops short of it, the larger error reached is what the estimates record.
+        tolerance: the certified error to reach, relative to ∫|f| (or to 1/1000, if that is more). Where rounding or an
+            awkward integrand stops short of it, the larger error reached is what the estimates record.
         unit: of the integrals.
 
     Returns:
@@ -139,7 +139,8 @@ def integrate_many(
         if not torch.isfinite(values).all():
             where = x[~torch.isfinite(values).all(-1)][0].item()
             raise CannotServe(
-                f"quadrature: the integrand is not finite at x = {where:.6g}; make that point a breakpoint"
+                f"quadrature: the integrand is not finite at x = {where:.6g}; make it a breakpoint, "
+                "or suspect that the integral is infinite"
             )
         weighted = values * (slope * half[:, None])[..., None]
         kronrod = torch.einsum("ijk,j->ik", weighted, _KRONROD)
@@ -158,7 +159,7 @@ def integrate_many(
     kronrod, error, size, floor = rule(index, low, high)
     evaluations = 21 * len(index)
     for _ in range(_MOST_GENERATIONS):
-        goal = tolerance * torch.clamp(size.sum(0), max=1.0).clamp_min(1e-3) + 10 * _EPSILON * size.sum(0)
+        goal = tolerance * size.sum(0).clamp_min(1e-3) + 10 * _EPSILON * size.sum(0)
         bad = (error / goal).amax(-1)
         worst = torch.argsort(bad, descending=True)
         # Halve the fewest intervals without which the rest would meet half the goal.

@@ -1,0 +1,81 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from latentia.distributions.written import parse_law
+from latentia.divergences import all_divergences, divergence_table, optimal_map, sample_divergences, sample_table
+from latentia.errors import CannotServe, ConfigurationError, DataError
+
+NAMES = ["kl(P, Q)", "kl(Q, P)", "jensen-shannon", "total variation", "wasserstein-1", "wasserstein-2"]
+
+
+def by_name(estimates):
+    return {name: [e for e in estimates if e.name == name] for name in {e.name for e in estimates}}
+
+
+@pytest.mark.parametrize(
+    ("p", "q"), [("Normal(0,1)", "Normal(1,2)"), ("Poisson(2)", "Poisson(3)"), ("Uniform(0,1)", "Uniform(-1,2)")]
+)
+def test_every_row_of_a_divergence_agrees(p, q):
+    table = divergence_table(parse_law(p), parse_law(q), n=5000)
+    rows = by_name(table.estimates)
+    assert set(rows) == set(NAMES)
+    for estimates in rows.values():
+        assert all(e.method for e in estimates)
+        assert all(estimates[0].agrees_with(other) for other in estimates[1:])
+    assert list(dict.fromkeys(e.name for e in table.estimates)) == NAMES
+
+
+def test_the_uniforms_of_item_3e():
+    rows = by_name(all_divergences(parse_law("Uniform(0,1)"), parse_law("Uniform(.5,1.5)"), n=1000))
+    assert [e.value for e in rows["kl(P, Q)"]] == [math.inf]
+    assert rows["kl(P, Q)"][0].settings["reason"] == "P puts mass on [0, 0.5], where Q puts none"
+    assert rows["jensen-shannon"][0].agrees_with(0.5 * math.log(2))
+    assert rows["wasserstein-1"][0].agrees_with(0.5)
+
+
+def test_what_is_refused_is_told():
+    table = divergence_table(parse_law("Normal(0,1)"), parse_law("Cauchy(0,1)"), n=1000)
+    refused = {(name, method) for name, method, _ in table.refused}
+    assert ("jensen-shannon", "exact") in refused
+    assert all(reason for _, _, reason in table.refused)
+    with pytest.raises(ConfigurationError, match="different spaces"):
+        all_divergences(parse_law("Normal(0,1)"), parse_law("Normal([0,0],1)"))
+
+
+def test_samples_on_the_line():
+    rows = by_name(sample_divergences(np.array([0.0, 1.0]), np.array([3.0, 4.0, 3.5])))
+    assert rows["wasserstein-1"][0].agrees_with(3.0)
+    assert rows["wasserstein-1"][0].kind == "exact"
+    assert "kl(P, Q) of the empirical laws" not in rows
+
+
+def test_samples_with_points_in_common():
+    rows = by_name(sample_divergences(np.array([0, 1]), np.array([0, 1, 1, 1])))
+    assert rows["jensen-shannon of the empirical laws"][0].kind == "exact"
+    truth = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    assert rows["kl(P, Q) of the empirical laws"][0].agrees_with(truth)
+
+
+def test_samples_in_space():
+    rng = np.random.default_rng(0)
+    table = sample_table(rng.normal(size=(50, 2)), rng.normal(1, 1, size=(40, 2)))
+    rows = by_name(table.estimates)
+    assert {"wasserstein-1", "sliced wasserstein-1", "max-sliced wasserstein-2"} <= set(rows)
+    exact, *bounds = rows["wasserstein-2"]
+    assert exact.kind == "exact"
+    for bound in bounds:
+        assert exact.at_most(bound) if bound.kind == "upper bound" else bound.at_most(exact)
+    with pytest.raises(DataError, match="different dimensions"):
+        sample_table(np.zeros((2, 2)), np.zeros((2, 3)))
+
+
+def test_the_optimal_map_of_gaussians_is_linear():
+    x, y = optimal_map(parse_law("Normal(0,1)"), parse_law("Normal(1,2)"), points=51)
+    assert x.shape == y.shape == (51,)
+    assert torch.allclose(y, 1 + 2 * x, atol=1e-12)
+    assert (x.diff() > 0).all()
+    with pytest.raises(CannotServe, match="on the line"):
+        optimal_map(parse_law("Normal([0,0],1)"), parse_law("Normal([1,0],1)"))
