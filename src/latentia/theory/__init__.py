@@ -40,6 +40,6 @@ def statements() -> list[Statement]:
 
 
 def _chapters() -> list[ModuleType]:
-    from latentia.theory import beyond, game, variational_bound, variational_posterior
+    from latentia.theory import beyond, game, game_divergence, variational_bound, variational_posterior
 
-    return [variational_bound, variational_posterior, game, beyond]
+    return [variational_bound, variational_posterior, game, game_divergence, beyond]

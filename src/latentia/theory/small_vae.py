@@ -25,7 +25,7 @@ SHAPE = (1, 8, 8)
 STEPS = 250
 IMAGES = 200
 TRAINING_SPACING = 0.45
-LOOKED_AT = (10, 30, 44, 80)  # steps at which log p(x) is taken on the way
+LOOKED_AT = (10, 30, 80)  # steps at which log p(x) is taken on the way
 SPACING = 0.1  # of the grid for log p(x): moving to 0.05 moves no image by more than 1e-3 nats
 REACH = 6.0  # the prior's mass beyond a box of this half-width is below 4e-9
 
