@@ -239,7 +239,7 @@ def _require_proper(model: LatentModel, lattice: Lattice, seconds: float) -> Non
 
 def _chunk(latent: int, memory: float) -> int:
     """How many images to take at a time, so that their summaries over the first grid fit in a quarter of the memory."""
-    per_image = FIRST_TILES**latent * 8 * (2**latent + 8)
+    per_image = FIRST_TILES**latent * 8 * (3 * 2**latent + 6)
     return max(1, int(memory / 4 / per_image))
 
 

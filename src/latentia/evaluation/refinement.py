@@ -354,7 +354,7 @@ class _Run:
     def too_large(self, pairs: _Pairs) -> bool:
         """Whether the next level would not fit in the memory allowed."""
         item = torch.finfo(torch.float64).bits // 8
-        per_pair = item * (2**self.lattice.dimension + 8 + (NODES if self.keep else 0))
+        per_pair = item * (3 * 2**self.lattice.dimension + 6 + (NODES if self.keep else 0))
         return len(pairs) * per_pair > self.budget.memory
 
     def step(self, pairs: _Pairs, level: int) -> _Pairs:
