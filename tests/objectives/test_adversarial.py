@@ -1,4 +1,4 @@
-"""Laws of the GAN losses: signs of derivatives, best discriminators and least costs on finite sets, shift invariance."""
+"""Laws of the GAN losses: signs of derivatives, best discriminators, least costs on finite sets, shift invariance."""
 
 from __future__ import annotations
 

@@ -46,15 +46,15 @@ def points(seed: int, n: int = 5) -> Tensor:
 @pytest.mark.parametrize(
     ("penalty", "truth"),
     [
-        (R1(), lambda real, fake: square_slope(real) / 2),
-        (R2(), lambda real, fake: square_slope(fake) / 2),
+        (R1(), lambda real, _f: square_slope(real) / 2),
+        (R2(), lambda _r, fake: square_slope(fake) / 2),
         (R1R2(), lambda real, fake: (square_slope(real) + square_slope(fake)) / 2),
-        (ZeroCentred(at="real"), lambda real, fake: square_slope(real) / 2),
-        (ZeroCentred(at="fake"), lambda real, fake: square_slope(fake) / 2),
-        (OneCentred(at="real"), lambda real, fake: (square_slope(real).sqrt() - 1) ** 2),
-        (OneCentred(at="fake"), lambda real, fake: (square_slope(fake).sqrt() - 1) ** 2),
-        (NoPenalty(), lambda real, fake: torch.zeros(5)),
-        (Clip(), lambda real, fake: torch.zeros(5)),
+        (ZeroCentred(at="real"), lambda real, _f: square_slope(real) / 2),
+        (ZeroCentred(at="fake"), lambda _r, fake: square_slope(fake) / 2),
+        (OneCentred(at="real"), lambda real, _f: (square_slope(real).sqrt() - 1) ** 2),
+        (OneCentred(at="fake"), lambda _r, fake: (square_slope(fake).sqrt() - 1) ** 2),
+        (NoPenalty(), lambda _r, _f: torch.zeros(5)),
+        (Clip(), lambda _r, _f: torch.zeros(5)),
     ],
     ids=repr,
 )

@@ -43,7 +43,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from latentia.configuration import Component
-from latentia.objectives.adversarial import AdversarialLoss
+from latentia.objectives.adversarial import AdversarialLoss, widened
 
 Where = Literal["real", "fake", "interpolates"]
 
@@ -271,4 +271,4 @@ def _square_slope_at(seen: Seen, at: Where) -> Tensor:
 def _square_slopes(logits: Tensor, *inputs: Tensor) -> list[Tensor]:
     """‖∇‖² of the logits' sum by each example of each of the inputs, (B,) each, with its graph."""
     gradients = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
-    return [gradient.flatten(1).float().square().sum(1) for gradient in gradients]
+    return [gradient.flatten(1).square().sum(1) for gradient in widened(*gradients)]

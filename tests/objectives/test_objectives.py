@@ -1,0 +1,203 @@
+"""Laws over every objective that a VAE can be trained on."""
+
+import pytest
+import torch
+from linear_gaussian import IMAGE, LinearGaussian, Pathless
+from torch import nn
+
+from latentia.distributions import Diagonal, Fixed, Full, MixturePrior, StandardNormal, VampPrior
+from latentia.errors import CannotServe, ConfigurationError
+from latentia.estimate import Estimate
+from latentia.models import VAE
+from latentia.objectives import ELBO, IWAE, BetaTC, Clock, Info, Objective
+
+DEFAULTS = [
+    cls() for cls in Objective.members().values() if cls.__module__.startswith("latentia.")
+]  # what joins the family is tested here
+VARIANTS = [
+    ELBO(beta=4.0),
+    ELBO(beta=0.5),
+    ELBO(samples=3),
+    ELBO(kl="monte-carlo"),
+    ELBO(free_bits=0.7),
+    ELBO(gradient="score"),
+    ELBO(gradient="score", samples=3, kl="monte-carlo"),
+    ELBO(warm_up=2.0),
+    IWAE(k=1),
+    IWAE(k=7, gradient="sticking-the-landing"),
+    IWAE(k=7, gradient="doubly-reparametrised"),
+    BetaTC(alpha=1, beta=1, gamma=1),
+    Info(alpha=0, weight=1),
+    Info(alpha=-1, weight=2),
+    Info(alpha=1, weight=5),
+    Info(alpha=0.5, kl="monte-carlo"),
+]
+OBJECTIVES = DEFAULTS + VARIANTS
+every = pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: f"{objective.type_name}-{objective}")
+LATE = Clock(step=10_000, epoch=100.0, data_size=50)
+
+
+def depends_on_the_batch(objective):
+    if isinstance(objective, Info):
+        return objective.alpha + objective.weight > 1
+    if isinstance(objective, BetaTC):
+        return not objective.bounds_log_likelihood
+    return getattr(objective, "free_bits", 0) > 0
+
+
+@every
+def test_terms_are_one_number_for_each_image_and_cost_alone_has_a_gradient(objective):
+    model = LinearGaussian(Diagonal(), away=0.3)
+    terms = objective(model.vae, model.images(6), LATE)
+    assert "cost" in terms
+    for name, term in terms.items():
+        assert term.shape == (6,), name
+        assert torch.isfinite(term).all(), name
+        assert term.requires_grad == (name == "cost"), name
+
+
+@every
+def test_the_gradient_reaches_encoder_and_decoder(objective):
+    model = LinearGaussian(Diagonal(), away=0.3)
+    objective(model.vae, model.images(6), LATE)["cost"].mean().backward()
+    for name, parameter in model.vae.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 1e-6, name
+
+
+@every
+def test_without_gradients_the_terms_are_the_same(objective):
+    model = LinearGaussian(Diagonal(), away=0.3)
+    x = model.images(6)
+    torch.manual_seed(0)
+    taught = objective(model.vae, x, LATE)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        still = objective(model.vae, x, LATE)
+    for name in taught:
+        torch.testing.assert_close(taught[name].detach(), still[name])
+
+
+@every
+def test_an_image_is_charged_for_itself(objective):
+    """Other images in the batch change nothing, except for objectives that say so."""
+    model = LinearGaussian(Diagonal(), away=0.3)
+    x, other = 0.1 * model.images(6), 10 * model.images(6, seed=2)  # of low and of high rate
+    mixed = torch.cat([x[:3], other[3:]])
+    terms = []
+    for batch in (x, mixed):
+        torch.manual_seed(0)
+        terms.append(objective(model.vae, batch, LATE)["cost"].detach())
+    assert torch.allclose(terms[0][:3], terms[1][:3], rtol=1e-12) != depends_on_the_batch(objective)
+    assert not torch.allclose(terms[0][3:], terms[1][3:])
+
+
+@every
+@pytest.mark.parametrize("away", [0.0, 0.4])
+def test_what_says_that_it_bounds_the_likelihood_does(objective, away):
+    model = LinearGaussian(Diagonal(), away=away)
+    x = model.images(40)
+    torch.manual_seed(0)
+    clock = Clock(1, 100.0, 40)
+    with torch.no_grad():
+        draws = [objective(model.vae, x, clock) for _ in range(200)]
+    truth = model.log_likelihood(x).mean().item()
+    if "bound" in draws[0]:
+        assert Estimate.mean(torch.stack([terms["bound"].mean() for terms in draws])).at_most(truth)
+    if objective.bounds_log_likelihood:
+        assert Estimate.mean(torch.stack([-terms["cost"].mean() for terms in draws])).at_most(truth)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        ELBO(beta=0.5),
+        ELBO(beta=0),
+        Info(alpha=0.9, weight=0.2),
+        BetaTC(beta=0),
+        BetaTC(alpha=0),
+        BetaTC(beta=1, gamma=0),
+    ],
+    ids=str,
+)
+def test_what_says_that_it_does_not_may_exceed_it(objective):
+    assert not objective.bounds_log_likelihood
+    model = LinearGaussian(Full(), orthogonal=True) if isinstance(objective, ELBO) else LinearGaussian(Diagonal())
+    x = model.images(40)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        totals = torch.stack([objective(model.vae, x, Clock(1, 100.0, 40))["cost"].mean() for _ in range(200)])
+    estimate = Estimate.mean(-totals)
+    assert not estimate.at_most(model.log_likelihood(x).mean().item())
+
+
+@every
+@pytest.mark.parametrize("posterior", [Fixed(), Diagonal(), Full()], ids=lambda family: family.type_name)
+def test_mixed_precision_changes_little_and_laws_stay_in_float32(objective, posterior):
+    (numbers,) = posterior.parameter_shape((2,))
+    torch.manual_seed(0)
+    vae = VAE(
+        nn.Sequential(nn.Flatten(), nn.Linear(3, numbers)),
+        nn.Sequential(nn.Linear(2, 3), nn.Unflatten(1, IMAGE)),
+        latent=2, image_shape=IMAGE, posterior=posterior,
+    )  # fmt: skip
+    x = torch.bernoulli(torch.full((8, *IMAGE), 0.5))
+    factorises = not isinstance(posterior, Full)
+    if not factorises and (isinstance(objective, BetaTC) or getattr(objective, "free_bits", 0)):
+        with pytest.raises(CannotServe, match="posterior=diagonal"):
+            objective(vae, x, LATE)
+        return
+    costs = []
+    for mixed in (False, True):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            cost = objective(vae, x, LATE)["cost"]
+        assert cost.dtype == torch.float32
+        costs.append(cost)
+    scale = 1 + abs(getattr(objective, "beta", 1)) + abs(getattr(objective, "weight", 1))
+    assert 0 < (costs[0] - costs[1]).abs().max() < 0.1 * scale  # bfloat16 keeps 8 bits
+
+
+NEED_A_PATH = [o for o in OBJECTIVES if getattr(o, "gradient", "") != "score"]
+
+
+@pytest.mark.parametrize("objective", NEED_A_PATH, ids=str)
+def test_a_posterior_without_a_path_is_refused_with_an_objective_that_takes_it(objective):
+    model = LinearGaussian(Diagonal())
+    model.vae.posterior.family = Pathless()
+    with pytest.raises(CannotServe, match=r"Normal has none; set objective=elbo objective\.gradient=score"):
+        objective(model.vae, model.images(4), LATE)
+
+
+def test_the_score_gradient_takes_it():
+    model = LinearGaussian(Diagonal(), away=0.3)
+    model.vae.posterior.family = Pathless()
+    ELBO(gradient="score")(model.vae, model.images(4), LATE)["cost"].mean().backward()
+    assert all(parameter.grad is not None for parameter in model.vae.parameters())
+
+
+@pytest.mark.parametrize("prior", [MixturePrior(components=2), VampPrior(components=2)], ids=str)
+@pytest.mark.parametrize("objective", [ELBO(), Info()], ids=str)
+def test_a_rate_without_a_closed_form_is_refused_and_the_named_cure_works(objective, prior):
+    model = LinearGaussian(Diagonal(), prior=prior)
+    x = model.images(4)
+    with pytest.raises(CannotServe, match=r"MixtureSameFamily.* has no closed form; set objective\.kl=monte-carlo"):
+        objective(model.vae, x, LATE)
+    cured = objective.model_copy(update={"kl": "monte-carlo"})
+    assert torch.isfinite(cured(model.vae, x, LATE)["cost"]).all()
+
+
+@pytest.mark.parametrize("objective", [ELBO(free_bits=0.1), BetaTC()], ids=str)
+def test_what_needs_factors_is_refused_without_them(objective):
+    for model in (LinearGaussian(Full()), LinearGaussian(Diagonal(), prior=MixturePrior(components=2))):
+        with pytest.raises(CannotServe, match="posterior=diagonal and prior=normal"):
+            objective(model.vae, model.images(4), LATE)
+    model = LinearGaussian(Diagonal(), prior=StandardNormal())
+    assert torch.isfinite(objective(model.vae, model.images(4), LATE)["cost"]).all()
+
+
+@pytest.mark.parametrize("objective", [BetaTC(), Info()], ids=str)
+def test_objectives_of_the_batch_need_two_images(objective):
+    model = LinearGaussian(Diagonal())
+    with pytest.raises(ConfigurationError, match="at least two images in a batch; set a larger batch_size"):
+        objective(model.vae, model.images(1), LATE)
