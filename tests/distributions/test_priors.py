@@ -69,8 +69,8 @@ def test_shapes(prior, d):
     assert not z.requires_grad
 
 
-# The trapezoid rule on a smooth, decaying density is exact but for rounding. A flow's density has kinks, where the rule's
-# error falls with a power of the step: halving the step shows by how much it may be off.
+# The trapezoid rule on a smooth, decaying density is exact but for rounding. A flow's density has kinks, where the
+# rule's error falls with a power of the step: halving the step shows by how much it may be off.
 @priors
 @pytest.mark.parametrize(("d", "half", "n"), [(1, 14.0, 4001), (2, 9.0, 181)])
 def test_density_integrates_to_one(prior, d, half, n):

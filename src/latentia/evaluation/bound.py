@@ -19,7 +19,7 @@ def evaluate_bound(vae: VAE, images: Tensor, *, samples: int = 1, batch_size: in
     noise of the draws; draws come from torch's global generator (see `latentia.training.seeded`).
 
     Args:
-        vae: on the images' device.
+        vae: on the images' device, in evaluation mode.
         images: (N, C, H, W), as the likelihood scores them.
         samples: draws of z for each image.
         batch_size: images at a time.
@@ -35,9 +35,8 @@ def evaluate_bound(vae: VAE, images: Tensor, *, samples: int = 1, batch_size: in
         distortions.append(-vae.decode(z).log_prob(x).mean(0))
     rate, distortion = torch.cat(rates).double(), torch.cat(distortions).double()
     settings = {"samples": samples, "stderr_over": "images"}
-    elbo = Estimate.mean(-(rate + distortion), name="elbo", settings=settings)
     return [
-        Estimate(elbo.value, "elbo", elbo.stderr, elbo.n, kind="lower bound", method=elbo.method, settings=settings),
+        Estimate.mean(-(rate + distortion), name="elbo", kind="lower bound", settings=settings),
         Estimate.mean(rate, name="rate", settings=settings),
         Estimate.mean(distortion, name="distortion", settings=settings),
     ]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentia.distributions import Bernoulli, Conditional, Diagonal, Likelihood, Posterior, Prior, StandardNormal
+from latentia.errors import CannotServe
 
 
 class VAE(nn.Module):
@@ -68,8 +69,16 @@ class VAE(nn.Module):
         """The evidence lower bound of each image, (B,), in nats, by `samples` draws of z.
 
         Its KL is drawn as well, log q(z|x) − log p(z), so that any prior and posterior serve.
+
+        Raises:
+            CannotServe: if a gradient is wanted and the posterior has no draws that carry one.
         """
         q = self.encode(x)
+        if torch.is_grad_enabled() and not q.has_rsample:
+            raise CannotServe(
+                f"{type(q).__name__} has no rsample, so this bound has no gradient to the encoder; train by "
+                "objectives.ELBO(gradient='score'), or evaluate within torch.no_grad()"
+            )
         z = q.rsample(torch.Size([samples])) if q.has_rsample else q.sample(torch.Size([samples]))
         return (self.log_joint(x, z) - q.log_prob(z)).mean(0)
 

@@ -19,7 +19,7 @@ from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 from latentia.errors import CannotServe
 from latentia.models import VAE
-from latentia.objectives.objective import Clock, Objective, Terms, rate_of
+from latentia.objectives.objective import Clock, Objective, Terms, rate_of, reparametrised
 
 
 class ELBO(Objective):
@@ -27,8 +27,9 @@ class ELBO(Objective):
 
     - `beta`: weight of the KL (Higgins et al. 2017). For β ≥ 1 the cost is still a bound, and a looser one.
     - `warm_up`: epochs over which β rises from 0 in a straight line (Bowman et al. 2016).
-    - `free_bits`: nats of KL in each latent dimension that cost nothing, on the batch's mean
-      (Kingma et al. 2016, eq. 16). The cost pays at least that much, so it remains a bound.
+    - `free_bits`: nats of KL in each latent dimension that cost nothing: dimension j pays max(λ, its batch mean)
+      (Kingma et al. 2016, appendix C.8). The batch pays at least its KL, so the cost remains a bound; what one image
+      pays depends on the batch it is in.
     - `kl`: `exact` refuses pairs of laws without a closed form; `monte-carlo` draws it.
     - `gradient`: `reparametrised`, or `score` (log-derivative trick, which any posterior serves and which is noisier).
     """
@@ -49,38 +50,41 @@ class ELBO(Objective):
         return self.beta * min(1.0, clock.epoch / self.warm_up) if self.warm_up else self.beta
 
     def __call__(self, vae: VAE, x: Tensor, clock: Clock) -> Terms:
-        q, prior = vae.encode(x), vae.prior
-        z = self._draw(q)
-        distortion = -vae.decode(z).log_prob(x)
+        q, prior, beta = vae.encode(x), vae.prior, self.beta_at(clock)
+        by_score = self.gradient == "score"
+        z = q.sample(torch.Size([self.samples])) if by_score else reparametrised(q, self.samples, "ELBO")
+        distortions = -vae.decode(z).log_prob(x)  # (samples, B)
+        distortion = distortions.mean(0)
+        floored = _with_free_bits(q, prior, self.free_bits) if self.free_bits else None
         rate = rate_of(q, prior, z, self.kl)
-        paid = self._paid_rate(q, prior, rate) if self.free_bits else rate
-        cost = distortion.mean(0) if distortion.dim() > 1 else distortion
-        terms = {"bound": -(cost + rate), "rate": rate, "distortion": cost}
-        if self.gradient == "score":
-            # ∇ E_q f = E_q[f ∇ log q] + E_q ∇f: a term of value 0 that carries the first half. The draws are
-            # detached, so each factor sees the law's parameters and not the path of z.
-            score = q.log_prob(z)
-            centred = (distortion - distortion.mean()).detach()
-            surrogate = centred * (score - score.detach())
-            cost = cost + (surrogate.mean(0) if surrogate.dim() > 1 else surrogate)
-        return {"cost": cost + self.beta_at(clock) * paid, **{name: term.detach() for name, term in terms.items()}}
+        cost = distortion + beta * (rate if floored is None else floored)
+        if by_score:
+            # ∇ E_q f = E_q[f ∇ log q] + E_q ∇f. The draws carry no gradient, so `cost` has the second half already;
+            # a term of value 0 adds the first. f is all that is averaged over draws: a KL that is drawn belongs to it.
+            log_q = q.log_prob(z)
+            drawn_kl = log_q - prior.log_prob(z) if self.kl == "monte-carlo" and not self.free_bits else 0.0
+            signal = _less_the_others((distortions + beta * drawn_kl).detach())
+            cost = cost + (signal * (log_q - log_q.detach())).mean(0)
+        terms = {"bound": -(distortion + rate), "rate": rate, "distortion": distortion}
+        return {"cost": cost, **{name: term.detach() for name, term in terms.items()}}
 
-    def _draw(self, q: Distribution) -> Tensor:
-        shape = torch.Size([self.samples] if self.samples > 1 else [])
-        if self.gradient == "score":
-            if self.kl != "exact":
-                raise CannotServe("ELBO(gradient='score') needs kl='exact'; set objective.kl=exact")
-            return q.sample(shape)
-        if not q.has_rsample:
-            raise CannotServe(
-                f"ELBO needs a posterior with rsample, and {type(q).__name__} has none; set objective.gradient=score"
-            )
-        return q.rsample(shape)
 
-    def _paid_rate(self, q: Distribution, prior: Distribution, rate: Tensor) -> Tensor:
-        per_dimension = dimension_rates(q, prior)  # (B, d)
-        counted = per_dimension.mean(0) > self.free_bits
-        return torch.where(counted, per_dimension, self.free_bits).sum(-1)
+def _less_the_others(signal: Tensor) -> Tensor:
+    """The signal less a baseline that leaves its mean gradient as it was, (samples, B).
+
+    The baseline of a draw is the mean over the image's other draws; with one draw an image, over the other images; with
+    one draw of one image, 0. It never contains the draw itself, whose score it would be correlated with.
+    """
+    dimension = 0 if len(signal) > 1 else 1
+    n = signal.shape[dimension]
+    return signal - (signal.sum(dimension, keepdim=True) - signal) / (n - 1) if n > 1 else signal
+
+
+def _with_free_bits(q: Distribution, prior: Distribution, free_bits: float) -> Tensor:
+    """What each image pays, (B,): its KL in the dimensions whose batch mean is above the floor, the floor in others."""
+    per_dimension = dimension_rates(q, prior)  # (B, d)
+    counted = per_dimension.mean(0) > free_bits
+    return torch.where(counted, per_dimension, free_bits).sum(-1)
 
 
 def dimension_rates(q: Distribution, prior: Distribution) -> Tensor:

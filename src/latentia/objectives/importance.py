@@ -6,8 +6,11 @@ L_K rises with K to log p(x). The reparametrised gradient of the encoder has a p
 noise does not fall with K while the signal does. Two estimators leave it out:
 
 - sticking the landing (Roeder et al. 2017): hold φ fixed inside log q. Unbiased for K = 1; for K > 1 it is biased.
-- doubly reparametrised (Tucker et al. 2019, eq. 8): reparametrise a second time; the encoder's weights become w̃ₖ².
-  Unbiased for every K.
+- doubly reparametrised (Tucker et al. 2019): reparametrise a second time; the path through zₖ is weighed by w̃ₖ², where
+  w̃ₖ = wₖ / Σⱼ wⱼ. Unbiased for every K.
+
+Both concern φ as the parameters of q alone. Where φ enters p as well, by a VampPrior, that part of the gradient is the
+plain one, with weights w̃ₖ; so is that of the decoder and of the prior.
 """
 
 from __future__ import annotations
@@ -16,13 +19,11 @@ __all__ = ["IWAE"]
 
 from typing import Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from latentia.errors import CannotServe
 from latentia.models import VAE
-from latentia.objectives.objective import Clock, Objective, Terms, log_mean_exp
+from latentia.objectives.objective import Clock, Objective, Terms, log_mean_exp, reparametrised
 
 
 class IWAE(Objective):
@@ -42,19 +43,15 @@ class IWAE(Objective):
     def __call__(self, vae: VAE, x: Tensor, clock: Clock) -> Terms:
         numbers = vae.posterior.emit(x)
         q = vae.posterior.family.law(numbers, vae.posterior.shared)
-        if not q.has_rsample:
-            raise CannotServe(
-                f"IWAE needs a posterior with rsample, and {type(q).__name__} has none; use objective=elbo "
-                "objective.gradient=score"
-            )
-        z = q.rsample(torch.Size([self.k]))  # (K, B, d)
+        z = reparametrised(q, self.k, "IWAE")  # (K, B, d)
         scored_by = q if self.gradient == "plain" else vae.posterior.stopped(numbers)
         log_weight = vae.log_joint(x, z) - scored_by.log_prob(z)  # (K, B)
         bound = log_mean_exp(log_weight)
         weight = log_weight.detach().softmax(0)
         cost = -bound
         if self.gradient == "doubly-reparametrised" and z.requires_grad:
-            # ∂L/∂zₖ comes with one factor w̃ₖ already; the hook multiplies by another, on the encoder's side alone.
+            # ∂L/∂zₖ comes with one factor w̃ₖ already. The hook multiplies by another what flows back through zₖ to the
+            # encoder; the gradients of the decoder and the prior branch off before it.
             z.register_hook(lambda gradient: gradient * weight.unsqueeze(-1))
         effective = 1 / weight.square().sum(0)
         elbo = log_weight.detach().mean(0)

@@ -1,58 +1,76 @@
 """InfoVAE with the maximum mean discrepancy between the aggregate posterior and the prior.
 
-    cost = distortion + (1 − α) rate + (α + λ − 1) MMD²(q(z), p(z))                    (Zhao et al. 2019, eq. 6)
+    cost = distortion + (1 − α) rate + (α + λ − 1) MMD²(q(z), p(z))                                  (Zhao et al. 2019)
 
 MMD² is taken without bias from the batch's draws of q and as many of p, with the inverse multiquadratic kernel
-k(a, b) = C / (C + |a − b|²), C = 2d (Tolstikhin et al. 2018). It belongs to the batch and not to an image: every image
-of the batch carries the same value.
+k(a, b) = C / (C + |a − b|²), C = 2d (Tolstikhin et al. 2018, section 4).
 """
 
 from __future__ import annotations
 
 __all__ = ["Info", "maximum_mean_discrepancy"]
 
+from typing import Literal, Self
+
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from latentia.errors import CannotServe
+from latentia.errors import ConfigurationError
 from latentia.models import VAE
-from latentia.objectives.objective import Clock, Objective, Terms, rate_of
+from latentia.objectives.objective import Clock, Objective, Terms, rate_of, reparametrised
 
 
 class Info(Objective, name="info"):
-    """InfoVAE; α = 1 leaves the MMD alone (a Wasserstein auto-encoder), α = 0 and λ = 1 is the plain bound."""
+    """InfoVAE; α = 1 leaves the MMD alone (a Wasserstein auto-encoder), α = 0 and λ = 1 is the plain bound.
+
+    The MMD is of the whole batch: an image's `mmd` and `cost` depend on the others. It moves the encoder; a learned
+    prior is moved by the rate alone, so for α = 1 it stays where it started.
+    """
 
     alpha: float = Field(default=0.0, le=1)
     weight: float = Field(default=10.0, ge=0, description="λ: α + λ − 1 weighs the MMD")
+    kl: Literal["exact", "monte-carlo"] = "exact"
+
+    @model_validator(mode="after")
+    def _discrepancy_is_not_sought(self) -> Self:
+        if self.alpha + self.weight < 1:
+            raise ValueError(f"alpha + weight − 1 weighs the MMD and must be at least 0; set weight={1 - self.alpha:g}")
+        return self
 
     @property
     def bounds_log_likelihood(self) -> bool:
-        return self.alpha == 0 and self.weight == 1
+        return self.alpha <= 0 and self.alpha + self.weight == 1
 
     def __call__(self, vae: VAE, x: Tensor, clock: Clock) -> Terms:
         q, prior = vae.encode(x), vae.prior
-        if not q.has_rsample:
-            raise CannotServe(f"InfoVAE needs a posterior with rsample, and {type(q).__name__} has none")
-        z = q.rsample()
-        distortion = -vae.decode(z).log_prob(x)
-        rate = rate_of(q, prior, z, "exact")
-        drawn = prior.sample(torch.Size([len(x)]))
-        mmd = maximum_mean_discrepancy(z, drawn).expand(len(x))
+        z = reparametrised(q, 1, "InfoVAE")
+        distortion = -vae.decode(z).log_prob(x).mean(0)
+        rate = rate_of(q, prior, z, self.kl)
+        mmd = maximum_mean_discrepancy(z[0], prior.sample(torch.Size([len(x)])))
         cost = distortion + (1 - self.alpha) * rate + (self.alpha + self.weight - 1) * mmd
         terms = {"bound": -(distortion + rate), "rate": rate, "distortion": distortion, "mmd": mmd}
         return {"cost": cost, **{name: term.detach() for name, term in terms.items()}}
 
 
 def maximum_mean_discrepancy(a: Tensor, b: Tensor) -> Tensor:
-    """MMD² between two samples (n, d) and (m, d), unbiased, hence sometimes negative; a scalar."""
-    scale = 2.0 * a.shape[-1]
+    """MMD² between two samples of n points, (n, d) each, as n numbers whose mean is the unbiased estimate.
+
+    The mean is that of Gretton et al. 2012, eq. 3, and may be negative. The numbers are its pseudo-values, to first
+    order: their standard error is the estimate's own, where the laws differ.
+
+    Raises:
+        ConfigurationError: fewer than two points.
+    """
+    n, scale = len(a), 2.0 * a.shape[-1]
+    if n < 2:
+        raise ConfigurationError("the MMD needs at least two images in a batch; set a larger batch_size")
 
     def kernel(u: Tensor, v: Tensor) -> Tensor:
         squared = (u.unsqueeze(1) - v.unsqueeze(0)).square().sum(-1)
         return scale / (scale + squared)
 
-    n, m = len(a), len(b)
-    within_a = (kernel(a, a).sum() - n) / (n * (n - 1))  # the diagonal is exactly 1
-    within_b = (kernel(b, b).sum() - m) / (m * (m - 1))
-    return within_a + within_b - 2 * kernel(a, b).mean()
+    within = (kernel(a, a).sum(1) + kernel(b, b).sum(1) - 2) / (n - 1)  # the diagonals are exactly 1
+    across = kernel(a, b)
+    rows = within - across.mean(0) - across.mean(1)
+    return 2 * rows - rows.mean()

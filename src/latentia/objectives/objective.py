@@ -6,18 +6,22 @@ means. The term `cost` is what is minimised; all terms are recorded.
 
 from __future__ import annotations
 
-__all__ = ["Clock", "Objective", "Terms", "log_mean_exp", "rate_of"]
+__all__ = ["Clock", "Objective", "Terms", "log_mean_exp", "rate_of", "reparametrised"]
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import wraps
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
+import latentia.divergences.kl  # noqa: F401  (teaches torch the KL of full against diagonal Gaussians)
 from latentia.configuration import Component
+from latentia.distributions.conditional import laws_in_float32
 from latentia.errors import CannotServe
 from latentia.models import VAE
 
@@ -41,16 +45,51 @@ class Clock:
 
 
 class Objective(Component, family=True):
-    """What a VAE is trained on."""
+    """What a VAE is trained on.
+
+    Every member's `__call__` runs within `laws_in_float32`, so that under mixed precision its arithmetic keeps float32.
+    """
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if "__call__" in cls.__dict__:
+            cls.__call__ = _within_float32(cls.__call__)
 
     @property
     @abstractmethod
     def bounds_log_likelihood(self) -> bool:
-        """Whether −cost is a lower bound of log p(x) in expectation, whatever the model's parameters."""
+        """Whether the batch's mean of −cost is, in expectation, at most that of log p(x), whatever the parameters.
+
+        Said of the cost once any warm-up is over.
+        """
 
     @abstractmethod
     def __call__(self, vae: VAE, x: Tensor, clock: Clock) -> Terms:
         """Terms of images x, (B, C, H, W): `cost`, and others that are recorded, each (B,)."""
+
+
+def _within_float32(call: Callable[..., Terms]) -> Callable[..., Terms]:
+    @wraps(call)
+    def within(self: Objective, vae: VAE, x: Tensor, clock: Clock) -> Terms:
+        with laws_in_float32(x.device):
+            return call(self, vae, x, clock)
+
+    return within
+
+
+def reparametrised(q: Distribution, draws: int, objective: str) -> Tensor:
+    """Draws of z, (draws, B, d), with a gradient to the parameters of q.
+
+    Raises:
+        CannotServe: if q has no such draws, naming the objective that does without them.
+    """
+    if not q.has_rsample:
+        raise CannotServe(
+            f"{objective} needs a posterior with rsample, and {_shown(q)} has none; "
+            "set objective=elbo objective.gradient=score"
+        )
+    return q.rsample(torch.Size([draws]))
 
 
 def rate_of(q: Distribution, prior: Distribution, z: Tensor, kind: Literal["exact", "monte-carlo"]) -> Tensor:
@@ -60,8 +99,8 @@ def rate_of(q: Distribution, prior: Distribution, z: Tensor, kind: Literal["exac
         CannotServe: if it is asked for exactly and these two laws have no closed form.
     """
     if kind == "monte-carlo":
-        difference = q.log_prob(z) - prior.log_prob(z)
-        return difference.flatten(0, -2).mean(0) if difference.dim() > 1 else difference
+        log_ratio = q.log_prob(z) - prior.log_prob(z)
+        return log_ratio.reshape(-1, log_ratio.shape[-1]).mean(0)
     try:
         return kl_divergence(q, prior)
     except NotImplementedError:

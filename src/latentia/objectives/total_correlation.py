@@ -2,9 +2,10 @@
 
     E_x KL(q(z|x), p(z)) = I(x; z) + TC(z) + Σⱼ KL(q(zⱼ), p(zⱼ))                        (Chen et al. 2018, eq. 2)
 
-The aggregate q(z) is estimated from the batch by minibatch-weighted sampling (their appendix C.1):
-log q(z) ≈ logsumexpᵢ log q(z|xᵢ) − log(N M), for M images of a batch out of N. The three terms are estimates, biased by
-the batch; their sum is the Monte Carlo rate exactly.
+The aggregate q(z) = (1/N) Σₙ q(z|xₙ) at a draw of q(z|xᵢ) is estimated from the batch of M by stratified sampling
+(their appendix C.2): xᵢ itself with its weight 1/N, and the M − 1 others standing for the N − 1 others. That is without
+bias for q(z), and exact for a batch of all images; its logarithms, and so the three terms, are biased by the batch.
+Their sum is the Monte Carlo rate, log q(z|x) − log p(z), exactly.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from pydantic import Field
 from torch import Tensor
 from torch.distributions import Independent
 
-from latentia.errors import CannotServe
+from latentia.errors import CannotServe, ConfigurationError
 from latentia.models import VAE
-from latentia.objectives.objective import Clock, Objective, Terms
+from latentia.objectives.objective import Clock, Objective, Terms, rate_of, reparametrised
 
 
 class BetaTC(Objective, name="beta-tc"):
-    """Distortion + α·mutual information + β·total correlation + γ·dimension-wise KL."""
+    """Distortion + α·mutual information + β·total correlation + γ·dimension-wise KL.
+
+    The three terms of an image depend on the batch that it is in.
+    """
 
     alpha: float = Field(default=1.0, ge=0)
     beta: float = Field(default=6.0, ge=0)
@@ -32,21 +36,22 @@ class BetaTC(Objective, name="beta-tc"):
 
     @property
     def bounds_log_likelihood(self) -> bool:
-        # With unequal weights an estimate of the total correlation, which may be negative, enters the cost.
+        # With other weights the terms' bias enters the cost, and no sign of it is certain.
         return self.alpha == self.beta == self.gamma == 1
 
     def __call__(self, vae: VAE, x: Tensor, clock: Clock) -> Terms:
         q, prior = vae.encode(x), vae.prior
         if not isinstance(q, Independent) or not isinstance(prior, Independent):
             raise CannotServe("beta-tc needs laws that factorise over z: set posterior=diagonal and prior=normal")
-        z = q.rsample()
-        distortion = -vae.decode(z).log_prob(x)
-        batch = len(x)
+        z = reparametrised(q, 1, "beta-tc")
+        distortion = -vae.decode(z).log_prob(x).mean(0)
+        rate = rate_of(q, prior, z, "exact")
+        z = z[0]
         # log q(zᵢⱼ | xₖ) for every pair of images, (i, k, j)
         pairwise = q.base_dist.log_prob(z.unsqueeze(1))
-        log_size = math.log(batch * max(clock.data_size, batch))
-        log_aggregate = pairwise.sum(-1).logsumexp(1) - log_size
-        log_marginals = (pairwise.logsumexp(1) - log_size).sum(-1)
+        log_weights = stratified_log_weights(len(x), max(clock.data_size, len(x))).to(pairwise)
+        log_aggregate = (pairwise.sum(-1) + log_weights).logsumexp(1)
+        log_marginals = (pairwise + log_weights.unsqueeze(-1)).logsumexp(1).sum(-1)
         log_q, log_p = q.log_prob(z), prior.log_prob(z)
         mutual_information = log_q - log_aggregate
         total_correlation = log_aggregate - log_marginals
@@ -54,7 +59,6 @@ class BetaTC(Objective, name="beta-tc"):
         cost = (
             distortion + self.alpha * mutual_information + self.beta * total_correlation + self.gamma * dimension_wise
         )
-        rate = torch.distributions.kl_divergence(q, prior)
         terms = {
             "bound": -(distortion + rate),
             "rate": rate,
@@ -64,3 +68,16 @@ class BetaTC(Objective, name="beta-tc"):
             "dimension_wise": dimension_wise,
         }
         return {"cost": cost, **{name: term.detach() for name, term in terms.items()}}
+
+
+def stratified_log_weights(batch: int, data_size: int) -> Tensor:
+    """log of the weight of image k in q(zᵢ), (i, k): 1/N on the diagonal, (N − 1)/N shared by the M − 1 others.
+
+    Raises:
+        ConfigurationError: a batch of one image out of more.
+    """
+    if batch == 1 < data_size:
+        raise ConfigurationError("beta-tc needs at least two images in a batch; set a larger batch_size")
+    others = -math.inf if batch == 1 else math.log((data_size - 1) / (batch - 1))
+    weights = torch.full((batch, batch), others).fill_diagonal_(0.0)
+    return weights - math.log(data_size)
