@@ -13,12 +13,16 @@ from __future__ import annotations
 __all__ = ["samples"]
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from latentia.errors import DataError
+
+_BLOCK = 2**15  # numbers, 256 KiB in float64
 
 
 def samples(
@@ -56,37 +60,57 @@ def _root(cost: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, cost, torch.ones_like(cost)).sqrt(), torch.zeros_like(cost))
 
 
-def _sorted(values: Tensor, name: str) -> Tensor:
-    """Values in rising order along the last dimension, checked to be finite."""
-    if values.device.type == "cpu" and not (values.requires_grad and torch.is_grad_enabled()):
-        # numpy's vectorised sort of values alone takes half the time of torch's, which sorts indices along.
-        result = torch.from_numpy(np.sort(values.detach().numpy(), axis=-1))
-    else:
-        result = values.sort(-1).values
-    # After sorting, anything that is not finite stands at an end (NaN at the last).
-    if not bool((torch.isfinite(result[..., 0]) & torch.isfinite(result[..., -1])).all()):
-        raise DataError(f"the sample {name} has values that are not finite (NaN or infinite)")
-    return result
-
-
-def _power(difference: Tensor, order: int) -> Tensor:
-    return difference.abs() if order == 1 else difference.square()
+def _power(difference: Any, order: int) -> Any:
+    return abs(difference) if order == 1 else difference * difference
 
 
 def _unweighted(x: Tensor, y: Tensor, order: int) -> Tensor:
-    xs, ys = _sorted(x, "x"), _sorted(y, "y").to(x.dtype)
+    y = y.to(x.dtype)
+    tracked = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)
+    if x.device.type == "cpu" and not tracked:
+        return torch.as_tensor(_in_arrays(x.detach().numpy(), y.detach().numpy(), order))
+    xs, ys = x.sort(-1).values, y.sort(-1).values
+    _check_ends(xs, ys, torch.isfinite)
+    return _between_sorted(xs, ys, order, lambda lengths: torch.from_numpy(lengths).to(xs))
+
+
+def _in_arrays(x: np.ndarray, y: np.ndarray, order: int) -> np.ndarray:
+    """The same without gradients: numpy sorts values alone, in a third of the time of torch, which sorts indices along.
+
+    Rows go through in blocks that stay in the cache; half the time of one large pass goes to fresh pages of memory.
+    """
+    lead = np.broadcast_shapes(x.shape[:-1], y.shape[:-1])
+    rows = x.shape[:-1] == y.shape[:-1] == lead and len(lead) > 0
+    step = max(1, _BLOCK // (x.shape[-1] + y.shape[-1])) if rows else 1
+    x_rows, y_rows = (values.reshape(-1, values.shape[-1]) if rows else values[None] for values in (x, y))
+    costs = []
+    for start in range(0, max(1, len(x_rows)), step):
+        xs, ys = (np.sort(values[start : start + step], axis=-1) for values in (x_rows, y_rows))
+        _check_ends(xs, ys, np.isfinite)
+        costs.append(_between_sorted(xs, ys, order, lambda lengths: lengths.astype(x.dtype)))
+    return np.concatenate(costs).reshape(lead)
+
+
+def _check_ends(xs: Any, ys: Any, is_finite: Callable[[Any], Any]) -> None:
+    """After sorting, anything that is not finite stands at an end (NaN at the last)."""
+    for name, values in (("x", xs), ("y", ys)):
+        if not bool((is_finite(values[..., 0]) & is_finite(values[..., -1])).all()):
+            raise DataError(f"the sample {name} has values that are not finite (NaN or infinite)")
+
+
+def _between_sorted(xs: Any, ys: Any, order: int, as_weights: Callable[[np.ndarray], Any]) -> Any:
+    """W_order^order between sorted samples: one expression, for arrays and for tensors."""
     n, m = xs.shape[-1], ys.shape[-1]
     if n % m == 0 or m % n == 0:
         # Each point of the smaller sample meets the same number of neighbours in the larger one.
         small = min(n, m)
-        cost = _power(xs.unflatten(-1, (small, n // small)) - ys.unflatten(-1, (small, m // small)), order)
-        return cost.mean((-2, -1))
+        rows, columns = ((*values.shape[:-1], small, values.shape[-1] // small) for values in (xs, ys))
+        return _power(xs.reshape(rows) - ys.reshape(columns), order).mean((-2, -1))
     common = math.gcd(n, m)
     # In units of 1/lcm(n, m) the knots are whole numbers, so no knot is missed or doubled by rounding.
     knots = np.union1d(np.arange(n + 1) * (m // common), np.arange(m + 1) * (n // common))
-    lengths = torch.from_numpy(np.diff(knots) / knots[-1]).to(xs)
-    i, j = (torch.from_numpy(knots[:-1] // step).to(xs.device) for step in (m // common, n // common))
-    return (_power(xs[..., i] - ys[..., j], order) * lengths).sum(-1)
+    i, j = knots[:-1] // (m // common), knots[:-1] // (n // common)
+    return (_power(xs[..., i] - ys[..., j], order) * as_weights(np.diff(knots) / knots[-1])).sum(-1)
 
 
 def _sorted_with_weights(values: Tensor, weights: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
