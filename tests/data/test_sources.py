@@ -113,6 +113,7 @@ def test_names_on_the_command_line():
         "fashion-mnist",
         "kmnist",
         "npz",
+        "stacked-mnist",
     ]
 
 

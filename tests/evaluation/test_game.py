@@ -14,7 +14,7 @@ from latentia.errors import CannotServe, DataError
 from latentia.evaluation.fresh import fresh_bound
 from latentia.evaluation.game import (
     accuracy,
-    diversity,
+    collapse_alarm,
     gap_to_optimum,
     jensen_shannon_bound,
     jensen_shannon_of_densities,
@@ -101,14 +101,14 @@ def test_accuracy():
 
 def test_diversity_of_the_data_s_own_law_is_one():
     torch.manual_seed(0)
-    ratio, alarm = diversity(torch.randn(4000, 3), torch.randn(4000, 3))
+    ratio, alarm = collapse_alarm(torch.randn(4000, 3), torch.randn(4000, 3))
     assert ratio.agrees_with(1.0)
     assert alarm.value == 0
 
 
 def test_diversity_measures_the_scale():
     torch.manual_seed(0)
-    ratio, alarm = diversity(0.7 * torch.randn(4000, 3), torch.randn(4000, 3))
+    ratio, alarm = collapse_alarm(0.7 * torch.randn(4000, 3), torch.randn(4000, 3))
     assert ratio.agrees_with(0.7)
     assert alarm.value == 0
 
@@ -116,7 +116,7 @@ def test_diversity_measures_the_scale():
 @pytest.mark.parametrize("scale", [0.0, 0.3])
 def test_a_collapse_sounds_the_alarm(scale: float):
     torch.manual_seed(0)
-    ratio, alarm = diversity(1 + scale * torch.randn(500, 1, 8, 8), torch.randn(500, 1, 8, 8))
+    ratio, alarm = collapse_alarm(1 + scale * torch.randn(500, 1, 8, 8), torch.randn(500, 1, 8, 8))
     assert ratio.agrees_with(scale)
     assert alarm.value == 1
 
@@ -124,7 +124,7 @@ def test_a_collapse_sounds_the_alarm(scale: float):
 def test_too_few_samples_for_certainty_sound_no_alarm():
     fake = torch.zeros(6, 6)
     fake[0, 0] = math.sqrt(2)  # distances 0, 0 and √2 whatever the pairs; between the rows of 1 all are √2
-    ratio, alarm = diversity(fake, torch.eye(6))
+    ratio, alarm = collapse_alarm(fake, torch.eye(6))
     assert ratio.value == pytest.approx(1 / 3)
     assert ratio.stderr == pytest.approx(1 / 3)
     assert alarm.value == 0

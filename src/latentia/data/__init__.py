@@ -13,6 +13,7 @@ from latentia.data.mnist import KMNIST, MNIST, FashionMNIST
 from latentia.data.npz import NPZ
 from latentia.data.source import Parts, Source, find_folder
 from latentia.data.split import Split, Splits
+from latentia.data.stacked import StackedMNIST
 from latentia.data.stream import StreamedBatches, StreamedSplit
 from latentia.data.toy import Checkerboard, Dirac, Grid, Mixture1D, Moons, PointMass, Ring, Spiral, ToyLaw
 from latentia.data.toy_data import ToyData
@@ -40,6 +41,7 @@ __all__ = [
     "Spiral",
     "Split",
     "Splits",
+    "StackedMNIST",
     "StreamedBatches",
     "StreamedSplit",
     "ToyData",

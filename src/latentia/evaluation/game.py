@@ -15,7 +15,7 @@ from __future__ import annotations
 
 __all__ = [
     "accuracy",
-    "diversity",
+    "collapse_alarm",
     "gap_to_optimum",
     "jensen_shannon_bound",
     "jensen_shannon_of_densities",
@@ -79,7 +79,7 @@ def jensen_shannon_bound(
     return Estimate(math.log(2) - cost.value / 2, name, error, cost.n, kind="lower bound", method=method)
 
 
-def diversity(fake: Tensor, real: Tensor) -> list[Estimate]:
+def collapse_alarm(fake: Tensor, real: Tensor) -> list[Estimate]:
     """How varied samples are beside real data, by mean distances of pairs.
 
     Each sample enters one pair, so that the pairs are independent.

@@ -18,7 +18,7 @@ from latentia.estimate import Estimate
 from latentia.evaluation.fresh import SMALLEST, fresh_bound
 from latentia.evaluation.game import (
     accuracy,
-    diversity,
+    collapse_alarm,
     gap_to_optimum,
     jensen_shannon_bound,
     jensen_shannon_of_densities,
@@ -77,7 +77,7 @@ class Diagnostics:
                     players_value(on_held_out, on_fake),
                     jensen_shannon_bound(on_held_out, on_fake),
                 ]
-            estimates += diversity(fake, held_out.x)
+            estimates += collapse_alarm(fake, held_out.x)
         return estimates + (self._toy(self.toy) if self.toy is not None else [])
 
     def _costs(self, train: Batch, clock: Clock) -> list[Estimate]:
@@ -211,7 +211,7 @@ def conclude_gan(
             estimates += fresh_bound(gan, build, test.x, test.labels if gan.classes else None, steps=steps)
         if len(test.x) >= 4:
             fake = gan.sample(len(test.x), test.labels if gan.classes else None)
-            estimates += [e for e in diversity(fake, test.x) if e.name == "game/diversity"]
+            estimates += [e for e in collapse_alarm(fake, test.x) if e.name == "game/diversity"]
         if toy is not None:
             estimates += coverage(gan, toy, perfect_repeats=200)
             if gan.has_density:
