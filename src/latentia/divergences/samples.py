@@ -14,6 +14,7 @@ __all__ = ["samples"]
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -106,11 +107,17 @@ def _between_sorted(xs: Any, ys: Any, order: int, as_weights: Callable[[np.ndarr
         small = min(n, m)
         rows, columns = ((*values.shape[:-1], small, values.shape[-1] // small) for values in (xs, ys))
         return _power(xs.reshape(rows) - ys.reshape(columns), order).mean((-2, -1))
+    i, j, lengths = _stretches(n, m)
+    return (_power(xs[..., i] - ys[..., j], order) * as_weights(lengths)).sum(-1)
+
+
+@lru_cache(maxsize=16)
+def _stretches(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices into samples of n and m points, and lengths, of the stretches of u without a jump of either."""
     common = math.gcd(n, m)
     # In units of 1/lcm(n, m) the knots are whole numbers, so no knot is missed or doubled by rounding.
     knots = np.union1d(np.arange(n + 1) * (m // common), np.arange(m + 1) * (n // common))
-    i, j = knots[:-1] // (m // common), knots[:-1] // (n // common)
-    return (_power(xs[..., i] - ys[..., j], order) * as_weights(np.diff(knots) / knots[-1])).sum(-1)
+    return knots[:-1] // (m // common), knots[:-1] // (n // common), np.diff(knots) / knots[-1]
 
 
 def _sorted_with_weights(values: Tensor, weights: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
