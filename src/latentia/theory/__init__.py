@@ -40,6 +40,13 @@ def statements() -> list[Statement]:
 
 
 def _chapters() -> list[ModuleType]:
-    from latentia.theory import beyond, game, game_divergence, variational_bound, variational_posterior
+    from latentia.theory import (
+        beyond,
+        beyond_models,
+        game,
+        game_divergence,
+        variational_bound,
+        variational_posterior,
+    )
 
-    return [variational_bound, variational_posterior, game, game_divergence, beyond]
+    return [variational_bound, variational_posterior, game, game_divergence, beyond, beyond_models]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LOG_2", "LOG_4", "Logit", "cost_of", "pairs", "uniform"]
+__all__ = ["LOG_2", "LOG_4", "Logit", "cost_of", "normal", "pairs", "uniform"]
 
 import math
 from collections.abc import Callable, Iterator
@@ -20,6 +20,12 @@ from latentia.theory.instances import generator_of
 
 LOG_2, LOG_4 = math.log(2), math.log(4)
 Logit = Callable[[Tensor], Tensor]
+
+
+def normal(mean: float, scale: float) -> Normal:
+    """N(mean, scale²), in float64."""
+    numbers = torch.tensor([mean, scale], dtype=torch.float64)
+    return Normal(numbers[0], numbers[1])
 
 
 def uniform(low: float, high: float | None = None) -> Uniform:

@@ -10,20 +10,15 @@ from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Normal
 
 from latentia.distributions.mixtures import Mixture
 from latentia.integration import panel_grid
 from latentia.objectives import Minimax
-
-
-def _normal(mean: float, scale: float) -> Normal:
-    return Normal(torch.tensor(mean, dtype=torch.float64), torch.tensor(scale, dtype=torch.float64))
-
+from latentia.theory.game_instances import normal
 
 PAIR = (
-    Mixture(torch.tensor([0.5, 0.5], dtype=torch.float64), [_normal(-1.5, 0.6), _normal(1.5, 0.6)]),
-    _normal(0.0, 1.2),
+    Mixture(torch.tensor([0.5, 0.5], dtype=torch.float64), [normal(-1.5, 0.6), normal(1.5, 0.6)]),
+    normal(0.0, 1.2),
 )
 """The data's law, with two modes, and the generator's, with one in between: no single unit can tell them apart."""
 REACH = 4.0  # p and q have less than 1e-3 of their mass beyond ±4
