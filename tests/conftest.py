@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)  # tests run side by side; their tensors are small
 
@@ -23,3 +24,7 @@ def mnist_folder() -> Path:
             if len([*folder.glob("t10k-*-ubyte*"), *folder.glob("train-*-ubyte*")]) >= 4:
                 return folder
     pytest.skip(f"real MNIST is not in {places[0]}: put its IDX files there, or set LATENTIA_DATA to their folder")
+
+
+settings.register_profile("shared machine", deadline=None, derandomize=True)  # its time limits trip under load
+settings.load_profile("shared machine")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from latentia.cli import evaluation, runs, theory
+from latentia.cli import evaluation, runs, scoring, theory
 
 INTERRUPTED = 130  # what a shell expects after Ctrl-C
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (runs, evaluation, theory):
+for group in (runs, evaluation, scoring, theory):
     group.add_to(app)
 
 

@@ -2,6 +2,7 @@
 
 from latentia.distributions.conditional import Conditional, Family
 from latentia.distributions.continuous_bernoulli import ContinuousBernoulliLaw
+from latentia.distributions.finite import Finite
 from latentia.distributions.likelihoods import (
     Bernoulli,
     ContinuousBernoulli,
@@ -12,10 +13,13 @@ from latentia.distributions.likelihoods import (
     Likelihood,
 )
 from latentia.distributions.logistic_mixture import DiscretisedLogisticMixtureLaw
+from latentia.distributions.mixtures import Mixture, gaussian_mixture, log_density
 from latentia.distributions.posteriors import Diagonal, Fixed, Full, Posterior
 from latentia.distributions.priors import FlowPrior, MixturePrior, Prior, StandardNormal, VampPrior
+from latentia.distributions.written import LAWS, parse_law
 
 __all__ = [
+    "LAWS",
     "Bernoulli",
     "Conditional",
     "ContinuousBernoulli",
@@ -24,6 +28,7 @@ __all__ = [
     "DiscretisedLogisticMixture",
     "DiscretisedLogisticMixtureLaw",
     "Family",
+    "Finite",
     "Fixed",
     "FlowPrior",
     "Full",
@@ -31,9 +36,13 @@ __all__ = [
     "GaussianLearnedScale",
     "GaussianPerPixel",
     "Likelihood",
+    "Mixture",
     "MixturePrior",
     "Posterior",
     "Prior",
     "StandardNormal",
     "VampPrior",
+    "gaussian_mixture",
+    "log_density",
+    "parse_law",
 ]
