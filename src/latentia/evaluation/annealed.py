@@ -106,8 +106,8 @@ def annealed_log_likelihood(
         torch.manual_seed(seed)
         for x in images.split(max(1, CHAINS_AT_ONCE // chains)):
             walk = _Walk(subject, x, chains, start)
-            steps = walk.tune(schedule)
             walk.end = begin + seconds
+            steps = walk.tune(schedule)
             log_weight = walk.forward(schedule, steps)
             values.append(log_weight.logsumexp(0) - math.log(chains))
             errors.append(_delta(log_weight))
@@ -143,8 +143,8 @@ def bidirectional_monte_carlo(
             z = subject.prior.sample(torch.Size([n])).to(subject.device, subject.dtype)
             x = subject.decoder(z).sample()
             walk = _Walk(subject, x, chains, start)
-            steps = walk.tune(schedule)
             walk.end = begin + seconds
+            steps = walk.tune(schedule)
             forward = walk.forward(schedule, steps)
             backward = walk.backward(schedule, steps, z)
             lower.append(forward.logsumexp(0) - math.log(chains))
@@ -200,6 +200,7 @@ class _Walk:
                 z, accepted = self._move(z, beta, step)
                 step = step * torch.exp(0.8 * (accepted - TARGET))
             found.append(step)
+            self._check_time(0, len(schedule) - 1)
         # Each estimating temperature takes the step of the pilot's next one.
         place = torch.searchsorted(pilot[1:].contiguous(), schedule[1:].contiguous()).clamp(max=count - 1)
         return torch.stack(found)[place]

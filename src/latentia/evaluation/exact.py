@@ -32,7 +32,7 @@ from latentia.errors import CannotServe, ConfigurationError
 from latentia.estimate import Estimate, Kind
 from latentia.evaluation.latent_model import LatentModel, full_precision
 from latentia.evaluation.refinement import Integrand, Lattice, Refined, refine
-from latentia.evaluation.scoring import Block, score_pairs, scorer_for
+from latentia.objectives.score_table import Block, score_pairs, scorer_for
 
 Precision = Literal["auto", "float32", "float64"]
 

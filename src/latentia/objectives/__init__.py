@@ -12,6 +12,7 @@ from latentia.objectives.adversarial import (
 from latentia.objectives.augmentation import Augmentation, DiffAugment, NoAugmentation
 from latentia.objectives.duel import Duel
 from latentia.objectives.elbo import ELBO
+from latentia.objectives.exact_likelihood import ExactLikelihood
 from latentia.objectives.f_gan import FGAN
 from latentia.objectives.importance import IWAE
 from latentia.objectives.info import Info
@@ -46,6 +47,7 @@ __all__ = [
     "Consensus",
     "DiffAugment",
     "Duel",
+    "ExactLikelihood",
     "GradientPenalty",
     "Hinge",
     "Info",
