@@ -1,0 +1,89 @@
+"""How good samples are: features, metrics as functions of features, and scores that say how they were made.
+
+from latentia.evaluation.samples import score
+score(test_images, samples, features="classifier", train=train_images)
+"""
+
+from latentia.evaluation.samples.cache import cache_folder, cached_features, content_hash
+from latentia.evaluation.samples.card import Card, card_differences, require_comparable
+from latentia.evaluation.samples.classes import class_coverage, inception_score
+from latentia.evaluation.samples.classifier import classifier_facts, classify, load_classifier
+from latentia.evaluation.samples.comparison import Entry, best_of, figure_of
+from latentia.evaluation.samples.diversity import diversity
+from latentia.evaluation.samples.features import (
+    Classifier,
+    Features,
+    Module,
+    Pixels,
+    RandomConvolutional,
+    check_images,
+)
+from latentia.evaluation.samples.frechet import frechet_distance, frechet_extrapolated, frechet_of_moments
+from latentia.evaluation.samples.kernel import kernel_distance
+from latentia.evaluation.samples.memorisation import memorisation
+from latentia.evaluation.samples.metrics import (
+    Classes,
+    Diversity,
+    Evidence,
+    Frechet,
+    InceptionScore,
+    Kernel,
+    Memorisation,
+    Metric,
+    Neighbours,
+    SlicedWasserstein,
+    TwoSample,
+    better,
+)
+from latentia.evaluation.samples.neighbours import NeighbourScores, neighbour_scores
+from latentia.evaluation.samples.scoring import default_metrics, quantise, score
+from latentia.evaluation.samples.sliced import sliced_wasserstein
+from latentia.evaluation.samples.two_sample import two_sample_test
+
+__all__ = [
+    "Card",
+    "Classes",
+    "Classifier",
+    "Diversity",
+    "Entry",
+    "Evidence",
+    "Features",
+    "Frechet",
+    "InceptionScore",
+    "Kernel",
+    "Memorisation",
+    "Metric",
+    "Module",
+    "NeighbourScores",
+    "Neighbours",
+    "Pixels",
+    "RandomConvolutional",
+    "SlicedWasserstein",
+    "TwoSample",
+    "best_of",
+    "better",
+    "cache_folder",
+    "cached_features",
+    "card_differences",
+    "check_images",
+    "class_coverage",
+    "classifier_facts",
+    "classify",
+    "content_hash",
+    "default_metrics",
+    "diversity",
+    "figure_of",
+    "frechet_distance",
+    "frechet_extrapolated",
+    "frechet_of_moments",
+    "inception_score",
+    "kernel_distance",
+    "load_classifier",
+    "memorisation",
+    "neighbour_scores",
+    "quantise",
+    "require_comparable",
+    "score",
+    "sliced_wasserstein",
+    "two_sample_test",
+]

@@ -1,0 +1,198 @@
+"""The metrics as settings: which there are, what each is called on the command line, and which way is better.
+
+To add one, write its function of features and a member of `Metric` here.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "Classes",
+    "Diversity",
+    "Evidence",
+    "Frechet",
+    "InceptionScore",
+    "Kernel",
+    "Memorisation",
+    "Metric",
+    "Neighbours",
+    "SlicedWasserstein",
+    "TwoSample",
+    "better",
+]
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from latentia.configuration import Component
+from latentia.errors import CannotServe, DataError
+from latentia.estimate import Estimate
+from latentia.evaluation.samples.classes import class_coverage, inception_score
+from latentia.evaluation.samples.diversity import diversity
+from latentia.evaluation.samples.features import Features
+from latentia.evaluation.samples.frechet import frechet_distance, frechet_extrapolated
+from latentia.evaluation.samples.kernel import kernel_distance
+from latentia.evaluation.samples.memorisation import memorisation
+from latentia.evaluation.samples.neighbours import neighbour_scores
+from latentia.evaluation.samples.sliced import sliced_wasserstein
+from latentia.evaluation.samples.two_sample import two_sample_test
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a metric may look at.
+
+    Attributes:
+        features: what the numbers are.
+        real: features of real images, (n, D).
+        fake: of samples, (m, D).
+        train: of the images that the model was trained on, (T, D), where they are known.
+        probabilities: p(y|x) of the real and of the fake images, (n, K) and (m, K), by the features' own classifier.
+        seed: for a metric that draws.
+    """
+
+    features: Features
+    real: Tensor
+    fake: Tensor
+    train: Tensor | None
+    probabilities: Callable[[], tuple[Tensor, Tensor]]
+    seed: int = 0
+
+
+class Metric(Component, family=True):
+    """The family of metrics.
+
+    Attributes:
+        better: for each figure, +1 where larger is better and −1 where smaller is; 0 where neither is.
+        needs_train: whether it needs the images that the model was trained on.
+        needs_classes: whether it needs features that know classes.
+    """
+
+    better: ClassVar[dict[str, int]] = {}
+    needs_train: ClassVar[bool] = False
+    needs_classes: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(self, evidence: Evidence) -> list[Estimate]:
+        """The figures."""
+
+
+class Frechet(Metric):
+    """The Fréchet distance, plain and with its 1/n bias taken away."""
+
+    better: ClassVar[dict[str, int]] = {
+        "frechet_distance": -1,
+        "frechet_distance_extrapolated": -1,
+        "fid": -1,
+        "fid_extrapolated": -1,
+    }
+
+    def __call__(self, evidence: Evidence) -> list[Estimate]:
+        dimension = evidence.real.shape[1]
+        for name, count in (("real", len(evidence.real)), ("fake", len(evidence.fake))):
+            if count <= dimension:
+                raise DataError(
+                    f"the Fréchet distance takes at least {dimension + 1} {name} samples, one more than there are "
+                    f"features, and there are {count}; give more, or features of fewer dimensions"
+                )
+        name, _, of = evidence.features.frechet_name.partition("/")
+        rest = f"/{of}" if of else ""
+        return [
+            frechet_distance(evidence.real, evidence.fake, name=f"{name}{rest}"),
+            frechet_extrapolated(evidence.real, evidence.fake, name=f"{name}_extrapolated{rest}"),
+        ]
+
+
+class Kernel(Metric):
+    """The kernel distance, unbiased, with a polynomial kernel."""
+
+    degree: int = Field(default=3, ge=1)
+    better: ClassVar[dict[str, int]] = {"kernel_distance": -1, "kid": -1}
+
+    def __call__(self, evidence: Evidence) -> list[Estimate]:
+        name = evidence.features.kernel_name
+        return [kernel_distance(evidence.real, evidence.fake, degree=self.degree, name=name)]
+
+
+class Neighbours(Metric):
+    """Precision, recall, density and coverage, by balls of the k nearest neighbours."""
+
+    k: int = Field(default=5, ge=1)
+    better: ClassVar[dict[str, int]] = {"precision": 1, "recall": 1, "density": 1, "coverage": 1}
+
+    def __call__(self, evidence: Evidence) -> list[Estimate]:
+        return list(neighbour_scores(evidence.real, evidence.fake, k=self.k))
+
+
+class SlicedWasserstein(Metric):
+    """The sliced Wasserstein distance of order 2."""
+
+    directions: int = Field(default=256, ge=2)
+    better: ClassVar[dict[str, int]] = {"sliced_wasserstein": -1}
+
+    def __call__(self, evidence: Evidence) -> list[Estimate]:
+        return [sliced_wasserstein(evidence.real, evidence.fake, directions=self.directions, seed=evidence.seed)]
+
+
+class TwoSample(Metric):
+    """The classifier two-sample test."""
+
+    hidden: int = Field(default=32, ge=1)
+    steps: int = Field(default=300, ge=1)
+    better: ClassVar[dict[str, int]] = {"two_sample/accuracy": -1, "two_sample/p_value": 0}
+
+    def __call__(self, evidence: Evidence) -> list[Estimate]:
+        return two_sample_test(evidence.real, evidence.fake, hidden=self.hidden, steps=self.steps, seed=evidence.seed)
+
+
+class Memorisation(Metric):
+    """Authenticity and the nearest-neighbour ratio; needs the training images."""
+
+    better: ClassVar[dict[str, int]] = {"memorisation/authenticity": 0, "memorisation/nearest_ratio": 0}
+    needs_train: ClassVar[bool] = True
+
+    def __call__(self, evidence: Evidence) -> list[Estimate]:
+        if evidence.train is None:
+            raise CannotServe("memorisation is about the images that the model was trained on; give them as `train`")
+        return memorisation(evidence.train, evidence.fake, evidence.real)
+
+
+class InceptionScore(Metric):
+    """The inception-type score, by the classes of the features."""
+
+    better: ClassVar[dict[str, int]] = {"inception_score": 1}
+    needs_classes: ClassVar[bool] = True
+
+    def __call__(self, evidence: Evidence) -> list[Estimate]:
+        return [inception_score(evidence.probabilities()[1], name=evidence.features.score_name)]
+
+
+class Classes(Metric):
+    """How many classes there are among samples, and how far their shares are from those of the real images."""
+
+    better: ClassVar[dict[str, int]] = {"classes/found": 1, "classes/kl": -1, "classes/kl_perfect": 0}
+    needs_classes: ClassVar[bool] = True
+
+    def __call__(self, evidence: Evidence) -> list[Estimate]:
+        real, fake = evidence.probabilities()
+        counts = real.argmax(1).bincount(minlength=real.shape[1]).double()
+        return class_coverage(fake.argmax(1), real.shape[1], counts + 0.5)
+
+
+class Diversity(Metric):
+    """The ratio of mean pairwise distances."""
+
+    better: ClassVar[dict[str, int]] = {"diversity": 0}
+
+    def __call__(self, evidence: Evidence) -> list[Estimate]:
+        return [diversity(evidence.real, evidence.fake)]
+
+
+def better(name: str) -> int:
+    """Which way is better for a figure: +1 for larger, −1 for smaller, 0 for neither or not known."""
+    table = {figure: way for member in Metric.members().values() for figure, way in member.better.items()}
+    return table.get(name, table.get(name.partition("/")[0], 0))
