@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from toys import play_duel, same_run
+from .toys import play_duel, same_run
 
 from latentia.errors import ConfigurationError, RunError
 from latentia.estimate import Estimate

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 import torch
-from toys import duel, play_duel, same_run
+from .toys import duel, play_duel, same_run
 
 from latentia.training import Interrupted, RunDirectory, Training, make_fabric, seed_of
 from latentia.training.table import Table

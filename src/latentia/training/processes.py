@@ -18,6 +18,7 @@ __all__ = [
     "under_torchrun",
 ]
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -76,6 +77,7 @@ def make_fabric(training: Training) -> Fabric:
         RunError: for a device that is not there.
     """
     accelerator = check_devices(training)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # without its roll-call of processes
     if under_torchrun():
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         return Fabric(

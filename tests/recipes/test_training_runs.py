@@ -1,0 +1,302 @@
+"""`train` from the outside: directories, interruptions, kills, errors, several processes."""
+
+import os
+import random
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from .pairs import pair, start, train_here, two, unnamed
+
+from latentia.distributions import Fixed
+from latentia.errors import ConfigurationError, DataError, RunError
+from latentia.estimate import Estimate
+from latentia.networks import MLP
+from latentia.recipes import Run, VAERecipe, load, train
+from latentia.training import SGD, Adam, Cosine
+from latentia.training import checkpoint as checkpoints
+
+SMALL = {"network": MLP(hidden=(32,)), "batch_size": 64, "epochs": 2, "record_every": 7, "checkpoint_every": 0.3}
+
+
+def recipe(**fields) -> VAERecipe:
+    return VAERecipe(**{**SMALL, **fields})
+
+
+RICH = recipe(
+    epochs=6,
+    ema=0.9,
+    clip=5.0,
+    keep="best",
+    patience=5,
+    optimiser=Adam(schedule=Cosine(warm_up=0.1)),
+    checkpoint_every=0.1,
+)
+# Nothing to speak of is drawn: z is its mean to a millionth, and the pixels are fixed.
+STILL = recipe(
+    posterior=Fixed(scale=1e-6),
+    data={"type": "digits", "binarise": "threshold"},
+    optimiser=SGD(rate=0.01, momentum=0.5),
+)
+
+
+def comparable(run: Run) -> list[dict]:
+    records = [{**record, "seconds": 0} for record in run.records]
+    assert len({(r["step"], r["name"]) for r in records}) == len(records)
+    return records
+
+
+def same(a: Path, b: Path) -> None:
+    assert (a / "weights.safetensors").read_bytes() == (b / "weights.safetensors").read_bytes()
+    assert comparable(Run(a)) == comparable(Run(b))
+    assert [e.to_json() for e in Run(a).estimates] == [e.to_json() for e in Run(b).estimates]
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory):
+    return train(RICH, tmp_path_factory.mktemp("runs") / "rich", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory):
+    return train(STILL, tmp_path_factory.mktemp("runs") / "still", quiet=True)
+
+
+def newest_step(out) -> int:
+    found = checkpoints.find_checkpoints(out / "checkpoints")
+    return int(found[-1].name[5:]) if found else -1
+
+
+def wait_for_step(process, out, step):
+    """Until the run has passed this step."""
+    while process.process.is_alive() and newest_step(out) < step:
+        time.sleep(0.002)
+
+
+def test_killed_ten_times_at_random_moments(rich, tmp_path):
+    out = tmp_path / "killed"
+    chance = random.Random(0)
+    kills = 0
+    while kills < 10:
+        process = start(train_here, RICH, out)
+        wait_for_step(process, out, newest_step(out) + 1)
+        time.sleep(chance.uniform(0, 0.03))
+        process.process.kill()
+        assert process.result() == -signal.SIGKILL, "the run ended before it was killed ten times; make it longer"
+        kills += 1
+    assert start(train_here, RICH, out).result() == "ended"
+    same(rich.path, out)
+    assert not [p.name for p in (out / "checkpoints").iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_from_outside(rich, tmp_path, number):
+    out = tmp_path / "run"
+    process = start(train_here, RICH, out)
+    wait_for_step(process, out, 6)
+    os.kill(process.process.pid, number)
+    said = process.result()
+    assert "saved in" in said
+    assert "--resume" in said
+    assert start(train_here, RICH, out).result() == "ended"
+    same(rich.path, out)
+
+
+def test_the_caller_is_left_alone(tmp_path):
+    torch.manual_seed(5)
+    np.random.seed(5)
+    random.seed(5)
+    torch.set_float32_matmul_precision("high")
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+
+    def states():
+        return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
+
+    try:
+        before = states()
+        train(recipe(epochs=1, matmul="medium"), tmp_path / "a", quiet=True)
+        assert states() == before
+        with pytest.raises(RunError, match="not finite"):
+            train(recipe(epochs=1, optimiser=SGD(rate=1e30)), tmp_path / "b", quiet=True)
+        assert states() == before
+        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.is_grad_enabled()
+        assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_quiet_says_nothing_and_a_log_gets_few_lines(tmp_path, capfd):
+    train(recipe(epochs=1), tmp_path / "a", quiet=True)
+    assert capfd.readouterr() == ("", "")
+    train(recipe(epochs=1), tmp_path / "b")
+    out, err = capfd.readouterr()
+    assert out == ""
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) <= 3
+    assert lines[-1].startswith("step 20/20")
+    assert "vae/cost" in lines[-1]
+
+
+def test_a_run_comes_back_from_its_directory(rich):
+    model = load(rich.path)
+    assert not model.training
+    images = rich.recipe.data.prepare_fixed(rich.splits.test, "test")[:50]
+    assert torch.equal(model.encode(images).mean, rich.model.encode(images).mean)
+    about = rich.environment
+    assert about["parameters"] == sum(p.numel() for p in model.parameters())
+    assert about["seed"] == 0
+    assert {"latentia", "python", "torch", "platform", "cores", "threads", "device", "devices", "precision"} <= set(
+        about
+    )
+    assert about["data_hash"] == rich.splits.content_hash
+    names = {e.name for e in rich.estimates}
+    assert {"test/elbo", "test/rate", "test/distortion"} <= names
+
+
+def test_directories_in_the_way(tmp_path):
+    once = train(recipe(epochs=1), tmp_path / "run", quiet=True)
+    weights = (once.path / "weights.safetensors").read_bytes()
+    with pytest.raises(RunError, match="holds a run already; go on with it by --resume"):
+        train(recipe(epochs=1), tmp_path / "run", quiet=True)
+    other = recipe(epochs=3, optimiser=Adam(rate=0.5))
+    with pytest.raises(
+        RunError, match=r"another recipe \(epochs: 1 there, 3 here; optimiser.rate: 0.001 there, 0.5 here\)"
+    ):
+        train(other, tmp_path / "run", resume=True, quiet=True)
+    assert (once.path / "weights.safetensors").read_bytes() == weights
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="is a file; give another --out"):
+        train(recipe(), tmp_path / "file", quiet=True)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("")
+    for resume in (False, True):
+        with pytest.raises(RunError, match="not empty and holds no run"):
+            train(recipe(), tmp_path / "full", resume=resume, quiet=True)
+    with pytest.raises(RunError, match="cannot make the run directory"):
+        train(recipe(), tmp_path / "file" / "run", quiet=True)
+
+
+def test_names_are_not_taken_twice(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [train(recipe(epochs=1), quiet=True).path for _ in range(3)]
+    assert [str(p) for p in names] == ["runs/vae-digits", "runs/vae-digits-2", "runs/vae-digits-3"]
+
+
+def test_a_run_goes_on_with_its_own_data_only(tmp_path):
+    def write(seed):
+        images = np.random.default_rng(seed).integers(0, 2, (300, 1, 8, 8), dtype=np.uint8) * 255
+        np.savez(tmp_path / "data.npz", images=images)
+
+    write(0)
+    chosen = recipe(data={"type": "npz", "file": str(tmp_path / "data.npz")}, epochs=1, batch_size=16)
+    train(chosen, tmp_path / "run", quiet=True)
+    write(1)
+    with pytest.raises(RunError, match=r"are not those that .* began with"):
+        train(chosen, tmp_path / "run", resume=True, quiet=True)
+
+
+def test_bad_input_is_refused_before_a_directory_is_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="grey"):
+        train(recipe(data={"type": "digits", "binarise": "none"}), quiet=True)
+    with pytest.raises(ConfigurationError, match="larger than the training set"):
+        train(recipe(batch_size=5000), quiet=True)
+    with pytest.raises(ConfigurationError, match="2 processes cannot share batches of 63"):
+        train(recipe(batch_size=63, devices=2), quiet=True)
+    if not torch.cuda.is_available():
+        with pytest.raises(RunError, match="no CUDA device"):
+            train(recipe(accelerator="cuda"), quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_cannot_be_written(tmp_path, monkeypatch):
+    from latentia.training import run_directory
+
+    def full(tensors, path):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_directory, "save_file", full)
+    with pytest.raises(RunError, match=r"weights.safetensors: .*No space left.*Make room"):
+        train(recipe(epochs=1), tmp_path / "run", quiet=True)
+    assert not list(tmp_path.glob("run/*weights*"))
+    monkeypatch.undo()
+    train(recipe(epochs=1), tmp_path / "run", resume=True, quiet=True)
+    assert Run(tmp_path / "run").estimates
+
+
+def test_bfloat16_trains_about_as_well(tmp_path):
+    costs = {}
+    for precision in ("32-true", "bf16-mixed"):
+        run = train(recipe(epochs=4, precision=precision), tmp_path / precision, quiet=True)
+        figures = [r for r in run.records if r["name"] == "validation/cost"]
+        costs[precision] = [Estimate(r["value"], stderr=r["stderr"]) for r in figures]
+        assert all(p.dtype == torch.float32 for p in run.model.parameters())
+    assert costs["bf16-mixed"][-1].value < costs["bf16-mixed"][0].value - 5 * (costs["bf16-mixed"][0].stderr or 0)
+    assert costs["bf16-mixed"][-1].agrees_with(costs["32-true"][-1])
+    assert costs["bf16-mixed"][-1].value != costs["32-true"][-1].value
+
+
+def test_event_files(tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = train(recipe(tensorboard=True), tmp_path / "run", quiet=True)
+    events = EventAccumulator(str(run.path / "tensorboard"))
+    events.Reload()
+    written = [(e.step, e.value) for e in events.Scalars("vae/cost")]
+    recorded = [(r["step"], pytest.approx(r["value"], rel=1e-6)) for r in run.records if r["name"] == "vae/cost"]
+    assert written == recorded
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(RunError, match=r"pip install 'latentia\[tensorboard\]'"):
+        train(recipe(tensorboard=True), tmp_path / "other", quiet=True)
+
+
+# Two processes
+
+
+def test_two_processes_do_what_one_does(still, tmp_path):
+    assert pair(two, STILL, tmp_path / "two") == [str(tmp_path / "two")] * 2
+    both = Run(tmp_path / "two")
+    assert both.environment["devices"] == 2
+    for one, other in zip(comparable(still), comparable(both), strict=True):
+        assert (one["step"], one["name"]) == (other["step"], other["name"])
+        assert other["value"] == pytest.approx(one["value"], rel=1e-5, abs=1e-6)
+        assert other["stderr"] == pytest.approx(one["stderr"], rel=1e-3, abs=1e-5)
+    one, other = still.directory.weights(), both.directory.weights()
+    assert all(torch.allclose(one[name], other[name], rtol=1e-4, atol=1e-6) for name in one)
+
+
+def test_two_processes_agree_within_noise_where_something_is_drawn(tmp_path):
+    chosen = recipe(epochs=3)
+    one = train(chosen, tmp_path / "one", quiet=True)
+    pair(two, chosen, tmp_path / "two")
+    other = Run(tmp_path / "two")
+    for a, b in zip(one.records, other.records, strict=True):
+        if a["name"].startswith("vae/"):
+            first, second = (Estimate(r["value"], stderr=r["stderr"]) for r in (a, b))
+            assert first.agrees_with(second)
+    assert [r["value"] for r in one.records] != [r["value"] for r in other.records]
+
+
+def test_errors_reach_both_processes(tmp_path):
+    (tmp_path / "file").write_text("")
+    cases = {
+        "is a file": (STILL, tmp_path / "file"),
+        "step 2: the vae's .* not finite": (recipe(optimiser=SGD(rate=1e30)), tmp_path / "bad"),
+        "cannot share": (recipe(batch_size=63), tmp_path / "odd"),
+    }
+    for message, (chosen, out) in cases.items():
+        for error in pair(two, chosen, out):
+            assert isinstance(error, RunError | ConfigurationError), error
+            assert re.search(message, str(error))
+
+
+def test_both_processes_take_the_same_new_name(tmp_path):
+    (tmp_path / "runs" / "vae-digits").mkdir(parents=True)
+    assert pair(unnamed, recipe(epochs=1), tmp_path) == ["runs/vae-digits-2"] * 2

@@ -1,0 +1,379 @@
+"""The engine's parts, one by one: schedules, tallies, averages, progress, the run directory, settings."""
+
+import io
+import math
+
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from torch import nn
+from .toys import play_duel
+
+from latentia.errors import ConfigurationError, RunError
+from latentia.estimate import Estimate
+from latentia.training import Adam, Constant, Cosine, OneCycle, Player, Probe, RunDirectory, Schedule, Stages, Training
+from latentia.training.ema import AveragedWeights
+from latentia.training.progress import Progress
+from latentia.training.records import FOLD_ROWS, Tally
+from latentia.training.run_directory import differences
+
+# Schedules
+
+
+def test_a_constant_rate():
+    assert [Constant().factor(done) for done in (0.0, 0.5, 0.99)] == [1, 1, 1]
+    assert [Constant(warm_up=0.5).factor(done) for done in (0.0, 0.25, 0.5, 0.9)] == [0, 0.5, 1, 1]
+
+
+def test_a_cosine():
+    schedule = Cosine(warm_up=0.2, final=0.1)
+    assert schedule.factor(0.0) == 0
+    assert schedule.factor(0.2) == pytest.approx(1)
+    assert schedule.factor(0.6) == pytest.approx(0.55)
+    assert schedule.factor(1.0) == pytest.approx(0.1)
+
+
+def test_one_cycle():
+    schedule = OneCycle(warm_up=0.25, start=0.04, final=0.001)
+    assert schedule.factor(0.0) == pytest.approx(0.04)
+    assert schedule.factor(0.25) == pytest.approx(1)
+    assert schedule.factor(1.0) == pytest.approx(0.001)
+
+
+def test_one_cycle_is_torch_s():
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, 1.0, total_steps=101, pct_start=0.31, div_factor=25, final_div_factor=400
+    )
+    schedule = OneCycle(warm_up=0.3, start=0.04, final=1e-4)  # torch's peak lies at pct_start · total − 1 of total − 1
+    warm_up = (0.31 * 101 - 1) / 100
+    schedule = schedule.model_copy(update={"warm_up": warm_up})
+    for step in range(100):
+        assert schedule.factor(step / 100) == pytest.approx(theirs.get_last_lr()[0], abs=1e-9)
+        optimiser.step()
+        theirs.step()
+
+
+def test_stages_are_those_of_burda():
+    """Section 5: 3^i epochs at 10^(−i/7) of 0.001 for i = 0, …, 7: 3280 epochs in all."""
+    table = [10 ** (-i / 7) for i in range(8) for _ in range(3**i)]
+    assert len(table) == 3280
+    schedule = Stages()
+    assert [schedule.factor(epoch / 3280) for epoch in range(3280)] == pytest.approx(table)
+    assert [schedule.factor((epoch + 0.999) / 3280) for epoch in range(3280)] == pytest.approx(table)
+
+
+@pytest.mark.parametrize("schedule", [member() for member in Schedule.members().values()], ids=lambda s: s.type_name)
+@given(done=st.tuples(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True)))
+def test_all_schedules_stay_within_the_rate_and_fall_once_warm(schedule, done):
+    first, second = sorted(done)
+    assert 0 <= schedule.factor(first) <= 1
+    if first >= getattr(schedule, "warm_up", 0):
+        assert schedule.factor(second) <= schedule.factor(first) + 1e-12
+
+
+def test_the_rate_of_each_step_is_the_schedule_s(tmp_path):
+    rates = []
+
+    def watch(game):
+        player = game.players[1]
+        player.optimiser = Adam(rate=0.5, schedule=Cosine(warm_up=0.25))
+        build = type(player.optimiser).build
+
+        def noting(parameters):
+            built = build(player.optimiser, parameters)
+            built.register_step_pre_hook(lambda optimiser, *_: rates.append(optimiser.param_groups[0]["lr"]))
+            return built
+
+        object.__setattr__(player.optimiser, "build", noting)
+
+    play_duel(tmp_path / "run", epochs=2, change=watch)
+    assert rates == [pytest.approx(0.5 * Cosine(warm_up=0.25).factor(step / 12)) for step in range(12)]
+
+
+# Tallies
+
+
+@pytest.mark.parametrize("moves", [1, 3, FOLD_ROWS])
+def test_a_tally_is_the_mean_of_everything(moves):
+    """Also where the mean is a thousand times the spread, which squares in single precision would lose."""
+    torch.manual_seed(0)
+    values = 1000 + torch.randn(moves, 32)
+    tally = Tally()
+    for step, row in enumerate(values, 1):
+        tally.add(step, "vae", {"cost": row, "rate": -2 * row})
+    tally.settle()
+    assert tally.bad() is None
+    cost, rate = tally.close()
+    truth = Estimate.mean(values)
+    assert (cost.name, rate.name, cost.n) == ("vae/cost", "vae/rate", 32 * moves)
+    assert cost.value == pytest.approx(truth.value, rel=1e-7)
+    assert cost.stderr == pytest.approx(truth.stderr, rel=1e-4)
+    assert rate.stderr == pytest.approx(2 * (truth.stderr or 0), rel=1e-4)
+    tally.settle()
+    assert tally.close() == []
+
+
+def test_terms_may_come_and_go_and_batches_may_differ():
+    tally = Tally()
+    for step in range(1, 5):
+        terms = {"cost": torch.full((step,), float(step))}
+        tally.add(step, "d", {**terms, "penalty": torch.ones(step)} if step == 3 else terms)
+    tally.settle()
+    cost, penalty = tally.close()
+    assert cost.value == pytest.approx((1 + 4 + 9 + 16) / 10)
+    assert (penalty.value, penalty.n) == (1.0, 3)
+
+
+def test_a_tally_goes_on_from_its_state():
+    one, two = Tally(), Tally()
+    for tally in (one, two):
+        tally.add(1, "p", {"cost": torch.tensor([1.0, 2.0])})
+        tally.settle()
+    three = Tally()
+    three.restore(*two.state())
+    for tally in (one, three):
+        tally.add(2, "p", {"cost": torch.tensor([4.0, 8.0])})
+        tally.settle()
+    assert one.close() == three.close()
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [{}, {"loss": torch.ones(3)}, {"cost": torch.tensor(1.0)}, {"cost": torch.ones(3), "kl": torch.ones(3, 2)}],
+    ids=["none", "no cost", "reduced", "two shapes"],
+)
+def test_terms_of_a_wrong_shape_are_refused(terms):
+    with pytest.raises(ConfigurationError, match=r"the vae gives the terms .*one number for each example.*`cost`"):
+        Tally().add(1, "vae", terms)
+
+
+# Averages
+
+
+def test_an_average_is_the_recursion_written_out():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    average = AveragedWeights(model, 0.5)
+    expected = model.state_dict()["0.weight"].clone()
+    for step in range(1, 30):
+        with torch.no_grad():
+            model[0].weight.add_(torch.randn(2, 2))
+        model(torch.randn(4, 2))
+        average.update(step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * model.state_dict()["0.weight"]
+        assert torch.allclose(average.state["0.weight"], expected, atol=1e-6)
+    assert int(average.state["1.num_batches_tracked"]) == 29
+
+
+def test_an_average_is_in_place_for_a_block_only():
+    model = nn.Linear(1, 1)
+    average = AveragedWeights(model, 0.5)
+    kept = model.weight.item()
+    with torch.no_grad():
+        model.weight.fill_(9.0)
+
+    def inside():
+        with average.in_place():
+            assert model.weight.item() == kept
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        inside()
+    assert model.weight.item() == 9.0
+
+
+def test_what_a_run_ends_with_is_its_average(tmp_path):
+    seen = []
+
+    def watch(game):
+        own = game.model.generator[0].weight
+        game.probes = [Probe(lambda *_: seen.append(own.detach().clone()) or [])]
+
+    play_duel(tmp_path / "run", ema=0.9, change=watch)
+    assert torch.equal(RunDirectory(tmp_path / "run").weights()["generator.0.weight"], seen[-1])
+
+
+# Progress
+
+
+def shown(monkeypatch, terminal, **settings):
+    stream = io.StringIO()
+    monkeypatch.setattr(
+        "latentia.training.progress.Console",
+        lambda **kw: Console(file=stream, force_terminal=terminal, width=120, quiet=kw["quiet"]),
+    )
+    with Progress(1000, **settings) as progress:
+        for step in range(1, 1001):
+            progress.advance(step, {"vae/cost": Estimate(12.0, "vae/cost"), "vae/rate": Estimate(1.0)})
+        progress.say("[said]")
+        progress.warn("warned")
+    return stream.getvalue()
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch):
+    lines = shown(monkeypatch, False).splitlines()
+    assert [line.split()[:2] for line in lines] == [["step", "1000/1000"], ["[said]"], ["warned"]]
+    assert "vae/cost 12" in lines[0]
+    assert "rate 1" not in lines[0]
+
+
+def test_a_terminal_gets_a_bar(monkeypatch):
+    text = shown(monkeypatch, True)
+    assert "1000/1000" in text
+    assert "steps/s" in text
+
+
+def test_quiet_warns_and_mute_is_mute(monkeypatch):
+    assert shown(monkeypatch, False, quiet=True) == "warned\n"
+    assert shown(monkeypatch, True, mute=True) == ""
+
+
+# The run directory
+
+
+def test_records_come_back(tmp_path):
+    directory = RunDirectory(tmp_path)
+    assert directory.records() == []
+    written = [
+        {"step": 1, "name": "a", "value": 1.5, "stderr": None},
+        {"step": 2, "name": "a", "value": math.inf, "stderr": math.inf},
+    ]
+    for record in written:
+        directory.append_records([record])
+    assert directory.records() == written
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "name": "a", "val')  # a crash in the middle of a line
+    assert directory.records() == written
+    directory.forget_records_after(1)
+    directory.append_records(written[1:])
+    assert directory.records() == written
+
+
+def test_a_damaged_line_in_the_middle_is_an_error(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "value": 1.0}\n{"st\n{"step": 2, "value": 1.0}\n')
+    with pytest.raises(RunError, match=r"line 2 of .*metrics.jsonl is damaged"):
+        RunDirectory(tmp_path).records()
+
+
+def test_a_directory_without_a_run(tmp_path):
+    directory = RunDirectory(tmp_path)
+    for read, word in [
+        (directory.recipe, "is no run directory"),
+        (directory.weights, "--resume"),
+        (directory.environment, "train again"),
+    ]:
+        with pytest.raises(RunError, match=word):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "read"),
+    [
+        ("recipe.yaml", b"a: [1", RunDirectory.recipe),
+        ("recipe.yaml", b"just words", RunDirectory.recipe),
+        ("recipe.yaml", b"\xff\xfe", RunDirectory.recipe),
+        ("environment.json", b"{", RunDirectory.environment),
+        ("weights.safetensors", b"short", RunDirectory.weights),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, name, content, read):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RunError, match=name):
+        read(RunDirectory(tmp_path))
+
+
+def test_what_a_kill_leaves_at_the_very_start_is_no_obstacle(tmp_path):
+    (tmp_path / ".recipe.yaml").write_text("half")
+    RunDirectory(tmp_path).create({"a": [1, 2], "b": {"c": "é"}}, resume=True)
+    assert yaml.safe_load((tmp_path / "recipe.yaml").read_text(encoding="utf-8")) == {"a": [1, 2], "b": {"c": "é"}}
+    RunDirectory(tmp_path).check({"a": [1, 2], "b": {"c": "é"}}, resume=True)
+
+
+def test_differences_are_named_by_dotted_keys():
+    old = {"a": 1, "b": {"c": 2, "d": 3}, "e": 0}
+    new = {"a": 1, "b": {"c": 5, "d": 3, "f": 1}, "e": {"g": 1}}
+    assert differences(old, new) == [("b.c", 2, 5), ("b.f", None, 1), ("e", 0, {"g": 1})]
+    assert differences(old, old) == []
+
+
+# Settings and games that cannot be
+
+
+def test_patience_needs_the_best():
+    with pytest.raises(ConfigurationError, match="keep=best"):
+        Training(patience=2)
+
+
+def test_a_player_with_nothing_to_learn_is_refused(tmp_path):
+    def change(game):
+        game.players = [*game.players, Player("idler", [nn.Tanh()], game.players[1].cost)]
+
+    with pytest.raises(ConfigurationError, match="the idler has no parameters"):
+        play_duel(tmp_path / "run", change=change)
+
+
+def test_the_game_is_closed_however_it_ends(tmp_path):
+    closed = []
+
+    def change(game):
+        game.close = lambda: closed.append(1)
+
+    play_duel(tmp_path / "a", epochs=1, change=change)
+    with pytest.raises(MemoryError):
+        play_duel(tmp_path / "b", epochs=1, change=change, seen=_out_of_memory)
+    assert closed == [1, 1]
+
+
+def _out_of_memory(number):
+    raise MemoryError
+
+
+def test_each_move_of_a_player_has_a_batch_of_its_own(tmp_path):
+    drawn = []
+    play_duel(tmp_path / "run", epochs=1, seen=drawn.append)
+    assert drawn == [n for step in range(6) for n in (2 * step, 2 * step + 1, 2 * step)]  # critic twice, generator
+
+
+# Compiled networks
+
+
+def test_what_is_compiled():
+    from toys import duel
+
+    from latentia.recipes import VAERecipe
+    from latentia.training import make_fabric
+    from latentia.training.compilation import networks_of
+
+    game = duel(make_fabric(Training()))
+    assert networks_of(game) == [game.model.critic, game.model.generator]
+    vae = VAERecipe().model((1, 8, 8))
+    game.model, game.players = vae, [Player("vae", [vae], game.players[0].cost)]
+    assert networks_of(game) == [vae.posterior.network, vae.likelihood.network]
+
+
+def test_without_a_compiler_the_run_goes_on_and_says_so(tmp_path, capsys, monkeypatch):
+    def no_compiler(*_, **__):
+        raise RuntimeError("no C++ compiler found")
+
+    play_duel(tmp_path / "plain")
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    play_duel(tmp_path / "run", compile=True)
+    assert "compile=true has no effect, the networks run uncompiled: no C++ compiler found" in capsys.readouterr().err
+    weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("plain", "run")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+def test_a_compiled_run_is_the_run_to_rounding(tmp_path):
+    from latentia.recipes import VAERecipe, train
+
+    pytest.importorskip("torch._inductor")
+    runs = [train(VAERecipe(epochs=1, compile=c), tmp_path / str(c), quiet=True) for c in (False, True)]
+    for a, b in zip(runs[0].records, runs[1].records, strict=True):
+        assert b["value"] == pytest.approx(a["value"], rel=1e-3)
+    assert set(runs[0].directory.weights()) == set(runs[1].directory.weights())
