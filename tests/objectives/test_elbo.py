@@ -1,6 +1,6 @@
 import pytest
 import torch
-from linear_gaussian import LinearGaussian, gradients, z_scores
+from .linear_gaussian import LinearGaussian, gradients, z_scores
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from latentia.distributions import Diagonal, Fixed, Full, MixturePrior

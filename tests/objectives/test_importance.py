@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 import torch
-from linear_gaussian import LinearGaussian, gradients, z_scores
+from .linear_gaussian import LinearGaussian, gradients, z_scores
 
 from latentia.distributions import Diagonal, FlowPrior, Full, MixturePrior, VampPrior
 from latentia.estimate import Estimate, exact

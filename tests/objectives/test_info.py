@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from linear_gaussian import LinearGaussian
+from .linear_gaussian import LinearGaussian
 
 from latentia.distributions import Diagonal
 from latentia.errors import ConfigurationError

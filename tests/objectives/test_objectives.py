@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from linear_gaussian import IMAGE, LinearGaussian, Pathless
+from .linear_gaussian import IMAGE, LinearGaussian, Pathless
 from torch import nn
 
 from latentia.distributions import Diagonal, Fixed, Full, MixturePrior, StandardNormal, VampPrior

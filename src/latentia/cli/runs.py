@@ -34,9 +34,7 @@ def train(
     config: Annotated[Path | None, typer.Option(help="A recipe.yaml to start from.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run directory; by default a new one under runs/.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    keys: Annotated[
-        bool, typer.Option("--keys", help="Print every setting as YAML and leave.")
-    ] = False,
+    keys: Annotated[bool, typer.Option("--keys", help="Print every setting as YAML and leave.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")] = False,
 ) -> None:
     """Train a model by a recipe and draw its pictures.
@@ -217,7 +215,9 @@ def _write_images(images: Any, out: Path, columns: int | None = None) -> None:
 
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npz":
-        np.savez_compressed(out, images=images.numpy())
+        np.savez_compressed(out, **{"images" if images.dim() == 4 else "points": images.numpy()})
+    elif images.dim() != 4:
+        raise ConfigurationError(f"--out {out}: points are no picture; write them to an .npz")
     elif out.suffix == ".png":
         write_image_grid(out, images, columns=columns)
     else:

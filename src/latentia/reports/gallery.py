@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from latentia.data import Split
 from latentia.errors import CannotServe
-from latentia.models import VAE
+from latentia.models import GAN, VAE
 from latentia.recipes import Run
 from latentia.reports.curve_figures import curves
 from latentia.reports.encoded_figures import encoded_test_set
+from latentia.reports.gan_gallery import gan_gallery
 from latentia.reports.image_figures import reconstructions, samples
 from latentia.reports.latent_figures import decoded_plane, interpolations, latent_slices
 from latentia.reports.style import save_figure
@@ -88,7 +89,7 @@ def _vae(run: Run) -> Iterator[tuple[str, Drawing]]:
         yield "interpolations", lambda: interpolations(vae, ends[:half], ends[half : 2 * half])
 
 
-GALLERIES: Mapping[type[nn.Module], Gallery] = {VAE: _vae}
+GALLERIES: Mapping[type[nn.Module], Gallery] = {VAE: _vae, GAN: gan_gallery}
 
 
 @torch.no_grad()
