@@ -1,12 +1,13 @@
 import pytest
 import torch
-from .known_models import LinearGaussian, narrow_model, standard_normal, toy_vae
 from torch import nn
 
 from latentia.distributions import Bernoulli, Gaussian
 from latentia.errors import CannotServe, ConfigurationError
 from latentia.estimate import Estimate
 from latentia.evaluation import annealed_log_likelihood, bidirectional_monte_carlo, exact_log_likelihood, observe
+
+from .known_models import LinearGaussian, narrow_model, standard_normal, toy_vae
 
 
 @pytest.mark.parametrize("start", ["prior", "encoder"])
@@ -57,7 +58,7 @@ def LatentModelWithoutCheck(model):
 
 
 def test_step_sizes_do_not_move_inside_the_estimating_chain():
-    """The chain's law is fixed before it starts: the same seed with other chains' pilots gives steps for each image alone."""
+    """The chain's law is fixed before it starts."""
     from latentia.evaluation.annealed import _prepare, _Walk
 
     vae = toy_vae()

@@ -10,8 +10,10 @@ from torch.distributions import Bernoulli, Categorical, Independent, MixtureSame
 from latentia.distributions import Conditional, FlowPrior, GaussianPerPixel, MixturePrior, VampPrior
 from latentia.errors import CannotServe, ConfigurationError, DataError
 from latentia.evaluation import LatentModel, exact_log_likelihood
-from latentia.evaluation.refinement import Integrand, Lattice, refine
+from latentia.evaluation.lattice import Lattice
+from latentia.evaluation.refinement import Integrand, refine
 from latentia.models import VAE
+
 from .known_models import LinearGaussian, narrow_model, standard_normal, toy_images, toy_vae
 
 

@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from .known_models import LinearGaussian, narrow_model, toy_images, toy_vae
 from torch import nn
 
 from latentia.distributions import Diagonal, Fixed, Full
@@ -15,6 +14,8 @@ from latentia.evaluation import (
     refit_encoder,
 )
 from latentia.models import VAE
+
+from .known_models import LinearGaussian, narrow_model, toy_images, toy_vae
 
 
 @pytest.mark.parametrize("latent", [1, 2])
@@ -108,8 +109,8 @@ def test_mutual_information_and_the_aggregate_make_up_the_rate():
     posterior = exact_posterior(linear.model, torch.from_numpy(linear.x), tolerance=1e-3)
     information, aggregate = mutual_information(posterior, spacing=0.02)
     assert abs(information.value + aggregate.value - posterior.rate.mean().item()) < 1e-9
-    # x is drawn from the model, near enough: I(x; z) is that of a linear-Gaussian channel, and the aggregate is the prior
-    # up to the noise of 400 images.
+    # x is drawn from the model, near enough: I(x; z) is that of a linear-Gaussian channel, and the aggregate is the
+    # prior up to the noise of 400 images.
     _, covariance = linear.posterior()
     assert abs(information.value + 0.5 * math.log(covariance.item())) < 5 / math.sqrt(400) + information.error
     assert 0 < aggregate.value < 0.2

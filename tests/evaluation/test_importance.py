@@ -2,11 +2,12 @@ import math
 
 import pytest
 import torch
-from .known_models import LinearGaussian, narrow_model, toy_images, toy_vae
 from scipy.stats import genpareto
 
 from latentia.errors import CannotServe, ConfigurationError
 from latentia.evaluation import exact_log_likelihood, fit_generalised_pareto, importance_log_likelihood, pareto_k
+
+from .known_models import LinearGaussian, narrow_model, toy_images, toy_vae
 
 
 @pytest.mark.parametrize("shape", [-0.3, 0.2, 0.5, 0.8, 1.2])

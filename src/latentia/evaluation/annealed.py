@@ -8,10 +8,10 @@ with a Hamiltonian Monte Carlo transition at each temperature (Neal 2001; Neal 2
 
     log w = Σ_t (β_t − β_{t−1}) (log p(x, z_{t−1}) − log r₀(z_{t−1}))
 
-has E w = p(x), so E log of the mean of K weights is a *lower* bound. Run backwards from an exact posterior draw, the same
-chain gives E[1/w] = 1/p(x), an *upper* bound. Posterior draws are at hand for simulated data alone: draw z from the prior,
-then x from p(x|z), and z is one (bidirectional Monte Carlo; Grosse, Ghahramani and Adams 2015). The gap between the two bounds
-on simulated data is what certifies the method's settings for real data of the same kind.
+has E w = p(x), so E log of the mean of K weights is a *lower* bound. Run backwards from an exact posterior draw, the
+same chain gives E[1/w] = 1/p(x), an *upper* bound. Posterior draws are at hand for simulated data alone: draw z from
+the prior, then x from p(x|z), and z is one (bidirectional Monte Carlo; Grosse, Ghahramani and Adams 2015). The gap
+between the two bounds on simulated data is what certifies the method's settings for real data of the same kind.
 
 The step sizes are adapted by pilot chains that are thrown away, and stand still while the estimating chains run; a step
 adapted inside the chain would make its transitions depend on the past and its weights biased.
@@ -159,8 +159,8 @@ def bidirectional_monte_carlo(
 def _prepare(model: Any, temperatures: int, chains: int, start: Start) -> tuple[LatentModel, Tensor]:
     if temperatures < 1 or chains < 1 or start not in ("prior", "encoder"):
         raise ConfigurationError(
-            f"annealed: temperatures and chains must be >= 1 and start prior or encoder; given {temperatures}, {chains}, "
-            f"{start!r}"
+            "annealed: temperatures and chains must be >= 1 and start prior or encoder; "
+            f"given {temperatures}, {chains}, {start!r}"
         )
     with torch.no_grad():
         subject = LatentModel.of(model)
@@ -255,7 +255,8 @@ class _Walk:
 
     def _move(self, z: Tensor, beta: float, step: Tensor) -> tuple[Tensor, Tensor]:
         """One HMC transition that leaves r_β as it is; the new states and each image's acceptance rate (N,)."""
-        # The direction of time is symmetric, so a random number of leapfrog steps keeps the target too, and breaks cycles.
+        # The direction of time is symmetric, so a random number of leapfrog steps keeps the target too, and breaks
+        # cycles.
         count = int(torch.randint(LEAPFROG // 2, LEAPFROG + 1, ()))
         size = (step[:, None] * self.scale).unsqueeze(0)
         momentum = torch.randn_like(z)
@@ -275,8 +276,8 @@ class _Walk:
     def _check_time(self, done: int, wanted: int) -> None:
         if time.monotonic() > self.end:
             raise CannotServe(
-                f"annealing: time was up after {done} of {wanted} temperatures of the batch in hand; allow more seconds, "
-                "or fewer images, chains or temperatures"
+                f"annealing: time was up after {done} of {wanted} temperatures of the batch in hand; allow more "
+                "seconds, or fewer images, chains or temperatures"
             )
 
 

@@ -3,7 +3,8 @@
     log p(x) = log ∫ p(x|z) p(z) dz                                                             (items 1c and 1e)
 
 `exact_log_likelihood` gives the values, `exact_posterior` the posteriors p(z|x) as well (items 1i and 1j). The grid is
-that of `latentia.evaluation.refinement`: coarse where an image has no mass, fine where it has some, shared by all images.
+that of `latentia.evaluation.refinement`: coarse where an image has no mass, fine where it has some, shared by all
+images.
 
 The certificate of an image is the sum of
 
@@ -11,7 +12,8 @@ The certificate of an image is the sum of
 - rounding: the largest difference, over all images, between log p(x, z) as it was computed and in float64, at the
   best z found.
 
-It is a numerical certificate: it takes the decoder's log-density to be about as smooth as a coarse spacing shows it to be.
+It is a numerical certificate: it takes the decoder's log-density to be about as smooth as a coarse spacing shows it
+to be.
 `settings["surprises"]` counts how often that was contradicted on the way down.
 """
 
@@ -31,7 +33,8 @@ from torch import Tensor
 from latentia.errors import CannotServe, ConfigurationError
 from latentia.estimate import Estimate, Kind
 from latentia.evaluation.latent_model import LatentModel, full_precision
-from latentia.evaluation.refinement import Integrand, Lattice, Refined, refine
+from latentia.evaluation.lattice import Lattice
+from latentia.evaluation.refinement import Integrand, Refined, refine
 from latentia.objectives.score_table import Block, score_pairs, scorer_for
 
 Precision = Literal["auto", "float32", "float64"]
@@ -105,8 +108,8 @@ def exact_log_likelihood(
         require: whether to raise where the tolerance is not met; else the certificates tell.
 
     Raises:
-        CannotServe: z has more dimensions, or the tolerance was not met in the time and memory allowed: the message says what
-            was reached.
+        CannotServe: z has more dimensions, or the tolerance was not met in the time and memory allowed: the message
+            says what was reached.
         DataError: images that the likelihood cannot score.
         ConfigurationError: a prior that does not integrate to 1.
     """
@@ -153,8 +156,9 @@ def solve(
             return _enumerate(subject, images, begin)
         if subject.latent > 3:
             raise CannotServe(
-                f"a grid serves z of at most 3 dimensions, and this model has {subject.latent}; use method='importance' "
-                "(importance_log_likelihood) for an estimate, or method='annealed' (annealed_log_likelihood) for bounds"
+                f"a grid serves z of at most 3 dimensions, and this model has {subject.latent}; use "
+                "method='importance' (importance_log_likelihood) for an estimate, or method='annealed' "
+                "(annealed_log_likelihood) for bounds"
             )
         double = subject.in_float64()
         wants_double = precision == "float64" or (precision == "auto" and tolerance < FLOAT32_DOWN_TO)
@@ -174,9 +178,9 @@ def solve(
         worst, met = result.errors.max().item(), int((result.errors <= tolerance).sum())
         raise CannotServe(
             f"quadrature: {met} of {len(images)} images are certified to {tolerance} nats after "
-            f"{result.settings['decoder_evaluations']:,} decoder evaluations in {result.settings['seconds']:.1f} s; the "
-            f"worst is at {worst:.3g} nats, {result.settings['rounding']:.2g} of it rounding. Allow more seconds or memory, "
-            f"a larger tolerance, precision='float64', or ask for method='importance'"
+            f"{result.settings['decoder_evaluations']:,} decoder evaluations in {result.settings['seconds']:.1f} s; "
+            f"the worst is at {worst:.3g} nats, {result.settings['rounding']:.2g} of it rounding. Allow more seconds "
+            "or memory, a larger tolerance, precision='float64', or ask for method='importance'"
         )
     return Solved(result, used, lattice, parts)
 

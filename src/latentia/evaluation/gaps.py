@@ -12,8 +12,8 @@ The best Gaussian needs no gradient of the decoder. By Stein's identities (Opper
     E_q ∇f = Σ⁻¹ E_q[(z − m) f],      E_q ∇∇f = Σ⁻¹ E_q[((z − m)(z − m)ᵀ − Σ) f] Σ⁻¹,
 
 so the same nodes that give the bound give the natural-gradient step Σ⁻¹ ← (1 − ρ)Σ⁻¹ − ρ E ∇∇f, m ← m + ρ Σ E ∇f. A
-step is kept only if it raises the image's bound, so the best q is never worse than where it started: the encoder's q, or
-the Gaussian with the exact posterior's moments, whichever ends higher.
+step is kept only if it raises the image's bound, so the best q is never worse than where it started: the encoder's q,
+or the Gaussian with the exact posterior's moments, whichever ends higher.
 """
 
 from __future__ import annotations
@@ -169,7 +169,8 @@ def mutual_information(posterior: GridPosterior, spacing: float = 0.05) -> list[
 
         mean KL(p(z|x), p(z)) = I(x; z) + KL(p̄(z), p(z)),   p̄(z) = mean of p(z|x)     (Hoffman and Johnson 2016)
 
-    The aggregate is binned into cells; binning can only lower a KL, and how much it did is judged by doubling the cells.
+    The aggregate is binned into cells; binning can only lower a KL, and how much it did is judged by doubling the
+    cells.
 
     Args:
         posterior: of the images.

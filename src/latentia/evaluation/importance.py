@@ -2,10 +2,10 @@ r"""The importance-weighted estimate of log p(x), for z of any dimension, with w
 
     log p(x) ≈ log (1/K) Σₖ wₖ,   wₖ = p(x|zₖ) p(zₖ) / r(zₖ|x),   zₖ ~ r(z|x)            (Burda et al. 2016, eq. 8)
 
-The mean of wₖ is unbiased for p(x), so its logarithm is a lower bound in expectation, and near log p(x) only if r covers
-the posterior. A proposal that misses mass gives weights with a tail so heavy that K draws rarely see it: then the
-standard error by the delta method, sd(w)/(mean(w) √K), is small and means nothing. The Pareto shape k̂ of the weights and
-the effective sample size show that (see `latentia.evaluation.pareto`).
+The mean of wₖ is unbiased for p(x), so its logarithm is a lower bound in expectation, and near log p(x) only if r
+covers the posterior. A proposal that misses mass gives weights with a tail so heavy that K draws rarely see it: then
+the standard error by the delta method, sd(w)/(mean(w) √K), is small and means nothing. The Pareto shape k̂ of the
+weights and the effective sample size show that (see `latentia.evaluation.pareto`).
 
 The *defensive mixture* r = (1 − α) q(z|x) + α p(z) (Hesterberg 1995) bounds the weights by p(x|z)/α.
 """
@@ -55,8 +55,8 @@ def importance_log_likelihood(
 
     Returns:
         Values of kind "lower bound" (in expectation), their standard errors by the delta method, and in `details` the
-        `effective_sample_size` and `pareto_k` of each image. `settings["bootstrap_stderr"]` is the standard error of the
-        mean by a bootstrap over the images; `settings["warning"]` stands there when some k̂ exceeds 0.7.
+        `effective_sample_size` and `pareto_k` of each image. `settings["bootstrap_stderr"]` is the standard error of
+        the mean by a bootstrap over the images; `settings["warning"]` stands there when some k̂ exceeds 0.7.
 
     Raises:
         CannotServe: a model without an encoder where one is asked for, or time is up.
@@ -108,8 +108,8 @@ def _encoder(model: LatentModel, proposal: str) -> Any:
         raise ConfigurationError(f"proposal is {proposal!r}; it must be encoder or prior")
     if proposal == "encoder" and model.encoder is None:
         raise CannotServe(
-            "importance sampling draws from an encoder, and this model has none. Use proposal='prior' (poor beyond a few "
-            "dimensions), or method='annealed'"
+            "importance sampling draws from an encoder, and this model has none. Use proposal='prior' (poor beyond a "
+            "few dimensions), or method='annealed'"
         )
     return model.encoder if proposal == "encoder" else None
 

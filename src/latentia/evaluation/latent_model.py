@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,13 @@ class LatentModel:
         family = getattr(getattr(model, "likelihood", None), "family", None)
         source = model if isinstance(model, nn.Module) else None
         encoder = getattr(model, "encode", None)
-        return cls(decode, prior, encoder, family if isinstance(family, Likelihood) else None, source)
+        return cls(
+            cast(Callable[[Tensor], Distribution], decode),
+            prior,
+            encoder,
+            family if isinstance(family, Likelihood) else None,
+            source,
+        )
 
     @property
     def latent(self) -> int:
@@ -152,7 +158,8 @@ def observe(
     """A GAN's generator with an observation model on top, so that images have a likelihood under it.
 
     Args:
-        generator: z (B, d) → numbers that the likelihood takes: an image for `Gaussian(scale=…)`, logits for `Bernoulli()`.
+        generator: z (B, d) → numbers that the likelihood takes: an image for `Gaussian(scale=…)`, logits for
+            `Bernoulli()`.
         likelihood: of an image given the generator's; its scale is yours to choose, on validation data.
         prior: law of z, event shape (d,).
         shape: of an image, (C, H, W).

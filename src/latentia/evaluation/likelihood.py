@@ -50,9 +50,10 @@ def evaluate_likelihood(
     Args:
         model: a `VAE`, a run, a `LatentModel`, or anything with `decode` and `prior`.
         images: (N, *event_shape), as the likelihood scores them.
-        method: `exact` for z of at most 3 dimensions: adds posterior entropy and rate, mutual information, active units, and
-            where there is a Gaussian encoder the split of the bound's slack. `importance` adds the weights' effective sample
-            size and Pareto k̂. `annealed` adds the gap between both bounds on simulated images.
+        method: `exact` for z of at most 3 dimensions: adds posterior entropy and rate, mutual information, active
+            units, and where there is a Gaussian encoder the split of the bound's slack. `importance` adds the
+            weights' effective sample size and Pareto k̂. `annealed` adds the gap between both bounds on simulated
+            images.
         tolerance: of `exact`, in nats for each image.
         gaps: of `exact`: on how many of the first images to split the slack; 0 for none.
         simulated: of `annealed`: how many images to simulate for the upper bound; 0 for none.
@@ -65,7 +66,9 @@ def evaluate_likelihood(
         DataError: images that the likelihood cannot score.
     """
     if method not in get_args(Method):
-        raise ConfigurationError([("likelihood", f"there is no method {method!r}. {nearest(method, get_args(Method))}")])
+        raise ConfigurationError(
+            [("likelihood", f"there is no method {method!r}. {nearest(method, get_args(Method))}")]
+        )
     if method == "importance":
         result = importance_log_likelihood(model, images, seed=seed, **options)
         return LikelihoodEvaluation(result.estimates(), result.arrays())
@@ -78,9 +81,7 @@ def evaluate_likelihood(
     return _exact(model, images, tolerance, gaps, options)
 
 
-def _exact(
-    model: Any, images: Tensor, tolerance: float, gaps: int, options: Mapping[str, Any]
-) -> LikelihoodEvaluation:
+def _exact(model: Any, images: Tensor, tolerance: float, gaps: int, options: Mapping[str, Any]) -> LikelihoodEvaluation:
     posterior = exact_posterior(model, images, tolerance, **options)
     estimates = posterior.estimates() + mutual_information(posterior)
     arrays = posterior.arrays()

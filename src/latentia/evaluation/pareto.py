@@ -50,8 +50,8 @@ def pareto_k(log_weights: Tensor, tail: int | None = None) -> Tensor:
         tail: how many of the largest to fit; min(K/5, 3√K) if not given.
 
     Returns:
-        k̂, (…), float64, drawn a little towards ½ as Vehtari et al. do (ten pseudo-observations). A tail whose weights are all
-        equal has k̂ = −∞; with fewer than 25 draws there is no tail to fit and k̂ is +∞.
+        k̂, (…), float64, drawn a little towards ½ as Vehtari et al. do (ten pseudo-observations). A tail whose
+        weights are all equal has k̂ = −∞; with fewer than 25 draws there is no tail to fit and k̂ is +∞.
     """
     count = log_weights.shape[-1]
     tail = min(count // 5, math.ceil(3 * math.sqrt(count))) if tail is None else tail
@@ -61,6 +61,8 @@ def pareto_k(log_weights: Tensor, tail: int | None = None) -> Tensor:
     scaled = (top - top[..., -1:]).exp()
     excess = scaled[..., 1:] - scaled[..., :1]
     flat = excess[..., -1] <= 1e-12
-    k, _ = fit_generalised_pareto(torch.where(flat[..., None], torch.ones_like(excess).cumsum(-1), excess.clamp_min(1e-300)))
+    k, _ = fit_generalised_pareto(
+        torch.where(flat[..., None], torch.ones_like(excess).cumsum(-1), excess.clamp_min(1e-300))
+    )
     k = (tail * k + 10 * 0.5) / (tail + 10)
     return torch.where(flat, torch.full_like(k, -torch.inf), k)

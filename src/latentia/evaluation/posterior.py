@@ -22,7 +22,8 @@ from latentia.errors import CannotServe
 from latentia.estimate import Estimate
 from latentia.evaluation.exact import LikelihoodResult, Precision, Solved, solve
 from latentia.evaluation.latent_model import LatentModel, full_precision
-from latentia.evaluation.refinement import NODES, Lattice, Tables
+from latentia.evaluation.lattice import NODES, Lattice
+from latentia.evaluation.refinement import Tables
 
 ROWS_AT_ONCE = 50_000  # tiles in work at a time
 

@@ -7,22 +7,23 @@ are handed out once, for the f that have mass there.
 **Value.** The trapezoid rule on a lattice, hᵈ Σ exp f, converges faster than any power of h on smooth decaying
 integrands (Trefethen and Weideman 2014).
 
-**Certificate.** Level ℓ is the union of 2ᵈ shifted lattices of spacing 2h. Each is a rule of its own, and the largest distance
-between one of them and their union, the *spread*, bounds the union's error: on a Gaussian that is about the fourth power
-of theirs. Where f has kinks (a ReLU decoder) rules converge like h² with signs that come and go, the union's error is about
-a quarter of the spread, and shifted rules may agree by accident; so a quarter of the last level's spread counts as well.
+**Certificate.** Level ℓ is the union of 2ᵈ shifted lattices of spacing 2h. Each is a rule of its own, and the largest
+distance between one of them and their union, the *spread*, bounds the union's error: on a Gaussian that is about the
+fourth power of theirs. Where f has kinks (a ReLU decoder) rules converge like h² with signs that come and go, the
+union's error is about a quarter of the spread, and shifted rules may agree by accident; so a quarter of the last
+level's spread counts as well.
 
 **Nothing hides between nodes.** A posterior far narrower than h has a density that changes by many nats from node to
 node, but its *logarithm* is as smooth as the decoder. So f within half a spacing of a node is bounded from what it
 rises by to its neighbours, u = f + ¾ Σ_axes max |Δf|: half the rise would do for a convex or a concave f, and the
-rest is for what is neither. Tiles are dropped by u, never by f; what was dropped, hᵈ Σ exp u, is part of the certificate; and
-an f counts as resolved only where hᵈ Σ exp u exceeds the integral by little, so that two coarse rules that miss a narrow
-ridge by the same distance are not taken for agreement.
+rest is for what is neither. Tiles are dropped by u, never by f; what was dropped, hᵈ Σ exp u, is part of the
+certificate; and an f counts as resolved only where hᵈ Σ exp u exceeds the integral by little, so that two coarse
+rules that miss a narrow ridge by the same distance are not taken for agreement.
 """
 
 from __future__ import annotations
 
-__all__ = ["Integrand", "Lattice", "Refined", "Tables", "refine"]
+__all__ = ["Integrand", "Refined", "Tables", "refine"]
 
 import contextlib
 import itertools
@@ -36,11 +37,9 @@ import torch
 from torch import Tensor
 
 from latentia.errors import CannotServe
+from latentia.evaluation.lattice import NODES, Lattice, Pairs, Summary, segment, summarise
 
-SAFETY = 0.75  # of the rise to a neighbour; ½ is exact for convex and for concave functions along an axis
 RESOLVED = 0.95  # nats for each dimension that ∫ u may exceed ∫ f by; a Gaussian of scale h gives 1.06
-NODES_PER_SIDE = {1: 64, 2: 8, 3: 4}
-NODES = 64
 TABLE_AT_ONCE = 4_000_000  # numbers of the table f(image, node) in work at a time
 LEVELS = 16
 
@@ -63,51 +62,6 @@ class Integrand(ABC):
     @abstractmethod
     def table(self, prepared: object, rows: Tensor | slice, columns: slice) -> Tensor:
         """f for the functions `rows` at the nodes `columns`, (n, m); −inf is allowed, NaN is not."""
-
-
-@dataclass(frozen=True)
-class Lattice:
-    """Nested lattices z = origin + spacing · 2⁻ˡ k, k ∈ Zᵈ.
-
-    Attributes:
-        origin: (d,), float64.
-        spacing: of level 0 along each axis, (d,), float64.
-    """
-
-    origin: Tensor
-    spacing: Tensor
-
-    @property
-    def dimension(self) -> int:
-        """d."""
-        return len(self.origin)
-
-    @property
-    def side(self) -> int:
-        """Nodes along the side of a tile."""
-        return NODES_PER_SIDE[self.dimension]
-
-    def log_cell(self, level: int) -> float:
-        """log hᵈ, the logarithm of the volume that belongs to one node."""
-        return (self.spacing.log().sum() - level * self.dimension * math.log(2)).item()
-
-    def nodes(self, tiles: Tensor, level: int) -> Tensor:
-        """Every node of some tiles, (T, d) whole numbers → (T · 64, d), float64; the last axis runs fastest."""
-        return (self.origin + self.spacing * 2.0**-level * self.indices(tiles)).reshape(-1, self.dimension)
-
-    def indices(self, tiles: Tensor) -> Tensor:
-        """Lattice coordinates k of every node of some tiles, (T, 64, d)."""
-        return tiles[:, None] * self.side + self.offsets(tiles.device)
-
-    def offsets(self, device: torch.device) -> Tensor:
-        """Lattice coordinates of a tile's nodes from its first, (64, d)."""
-        axis = torch.arange(self.side, device=device)
-        return torch.cartesian_prod(*[axis] * self.dimension).reshape(NODES, self.dimension)
-
-    def tile_of(self, points: Tensor, level: int) -> Tensor:
-        """The tile that each point (N, d) belongs to, (N, d)."""
-        index = torch.round((points.double() - self.origin) / self.spacing * 2.0**level).long()
-        return torch.div(index, self.side, rounding_mode="floor")
 
 
 @dataclass
@@ -159,58 +113,6 @@ class Refined:
     surprises: float = 0.0
 
 
-@dataclass
-class _Pairs:
-    """Which functions visit which tiles: sorted by tile; `start[t]:start[t+1]` are those of tile t."""
-
-    tiles: Tensor
-    start: Tensor
-    function: Tensor
-    bound: Tensor  # the largest u that the parent tile promised
-
-    def __len__(self) -> int:
-        return len(self.function)
-
-    @property
-    def tile_of_pair(self) -> Tensor:
-        return torch.repeat_interleave(torch.arange(len(self.tiles)), self.start.diff())
-
-    @classmethod
-    def all(cls, tiles: Tensor, functions: Tensor) -> _Pairs:
-        count, n = len(tiles), len(functions)
-        start = torch.arange(count + 1) * n
-        return cls(tiles, start, functions.repeat(count), torch.full((count * n,), torch.inf))
-
-    @classmethod
-    def of(cls, tiles: Tensor, function: Tensor, bound: Tensor) -> _Pairs:
-        """From one tile for each pair, (P, d), in any order."""
-        if len(function) == 0:
-            return cls(tiles, torch.zeros(1, dtype=torch.long), function, bound)
-        # One whole number for each pair, so that a single sort brings equal tiles together, functions in rising order.
-        low = tiles.amin(0)
-        extent = tiles.amax(0) - low + 1
-        key = torch.zeros(len(tiles), dtype=torch.long)
-        for axis in range(tiles.shape[1]):
-            key = key * extent[axis] + (tiles[:, axis] - low[axis])
-        order = torch.argsort(key * (function.max() + 1) + function)
-        key = key[order]
-        first = torch.cat([torch.ones(1, dtype=torch.bool), key[1:] != key[:-1]]).nonzero().squeeze(1)
-        start = torch.cat([first, torch.tensor([len(key)])])
-        return cls(tiles[order[first]], start, function[order], bound[order])
-
-
-@dataclass
-class _Summary:
-    """What is kept of each pair: log-sums of f over the 2ᵈ shifted lattices, of u over the 2ᵈ parts that a tile splits
-    into, the largest u of each part, the largest f and where."""
-
-    cosets: Tensor  # (P, 2ᵈ)
-    bound: Tensor  # (P, 2ᵈ)
-    most_bound: Tensor  # (P, 2ᵈ)
-    most: Tensor  # (P,)
-    where: Tensor  # (P,)
-
-
 class _OutOfTime(Exception):
     """The time allowed has passed in the middle of a level, which is then forgotten."""
 
@@ -241,8 +143,8 @@ def refine(
     Args:
         integrand: the functions.
         lattice: of the nodes; level 0 should be fine enough for log-densities, not for densities.
-        core: a multiple of 4; the first box has `core` tiles of level 0 along each axis, around the origin. Rings of double width around
-            it are searched on coarser and coarser lattices until nothing there can matter.
+        core: a multiple of 4; the first box has `core` tiles of level 0 along each axis, around the origin. Rings of
+            double width around it are searched on coarser and coarser lattices until nothing there can matter.
         tolerance: for each f.
         supremum: (N,) upper bounds of f less log_prior, where known: rings are left out by it with certainty.
         log_prior: a single function, for the rings.
@@ -276,7 +178,8 @@ class _Run:
         n, d = integrand.count, lattice.dimension
         self.integrand, self.lattice, self.tolerance = integrand, lattice, tolerance
         self.hints, self.keep, self.budget = hints, keep, budget
-        # Parts of tiles whose bound lies this far below the integral are dropped: a hundred cost a tenth of the tolerance.
+        # Parts of tiles whose bound lies this far below the integral are dropped: a hundred cost a tenth of the
+        # tolerance.
         self.depth = max(11.0, 7.0 - math.log(tolerance))
         self.value = torch.full((n,), -torch.inf, dtype=torch.float64)
         self.spread = torch.full((n,), torch.inf, dtype=torch.float64)
@@ -296,17 +199,17 @@ class _Run:
         rule = torch.maximum(self.spread, 0.25 * self.spread_before)
         return rule + torch.expm1((self.dropped - self.value).clamp(max=50).exp().log1p())
 
-    def core(self, core: int) -> _Pairs:
+    def core(self, core: int) -> Pairs:
         """Level 0 over the first box, for every function; returns what survives, split to level 1."""
         d = self.lattice.dimension
         axis = torch.arange(-(core // 2), core // 2)
         tiles = torch.cartesian_prod(*[axis] * d).reshape(-1, d)
-        pairs = _Pairs.all(tiles, torch.arange(self.integrand.count))
+        pairs = Pairs.all(tiles, torch.arange(self.integrand.count))
         summary, _ = self._evaluate(pairs, 0, keep=False)
         self._total(pairs, summary, 0)
         return self._children(pairs, summary, 0)
 
-    def rings(self, core: int, pairs: _Pairs, supremum: Tensor | None, log_prior: Integrand | None) -> _Pairs:
+    def rings(self, core: int, pairs: Pairs, supremum: Tensor | None, log_prior: Integrand | None) -> Pairs:
         """Search around the first box, ring by ring outwards; what may matter joins the pairs of level 1."""
         found = [pairs]
         d = self.lattice.dimension
@@ -325,7 +228,7 @@ class _Run:
                 who = who[matters]
             if len(who) == 0:
                 break
-            search = _Pairs.all(tiles, who)
+            search = Pairs.all(tiles, who)
             summary, _ = self._evaluate(search, level, keep=False)
             most = torch.full_like(self.value, -torch.inf)
             for below in range(level, 1):
@@ -336,8 +239,8 @@ class _Run:
                 summary, _ = self._evaluate(search, below + 1, keep=False)
             if len(search):
                 found.append(search)
-            # With no supremum known, the search ends at the first ring whose highest f, as if it stood all over the ring,
-            # does not matter: what lies beyond is taken to weigh less still.
+            # With no supremum known, the search ends at the first ring whose highest f, as if it stood all over the
+            # ring, does not matter: what lies beyond is taken to weigh less still.
             mass = most + math.log(len(tiles) * NODES) + self.lattice.log_cell(level)
             if supremum is None and bool((mass < self.value - self.depth).all()):
                 self.dropped = torch.logaddexp(self.dropped, mass)
@@ -345,25 +248,25 @@ class _Run:
         else:
             raise CannotServe(
                 "quadrature: the tails of exp f do not end within "
-                f"{2**11 * core * self.lattice.side / 2 * self.lattice.spacing.max().item():.3g} of the centre; the law "
-                "of z is improper or has tails too heavy for a grid. Use method='importance' or 'annealed'"
+                f"{2**11 * core * self.lattice.side / 2 * self.lattice.spacing.max().item():.3g} of the centre; the "
+                "law of z is improper or has tails too heavy for a grid. Use method='importance' or 'annealed'"
             )
         tiles = torch.cat([p.tiles[p.tile_of_pair] for p in found])
-        return _Pairs.of(tiles, torch.cat([p.function for p in found]), torch.cat([p.bound for p in found]))
+        return Pairs.of(tiles, torch.cat([p.function for p in found]), torch.cat([p.bound for p in found]))
 
-    def too_large(self, pairs: _Pairs) -> bool:
+    def too_large(self, pairs: Pairs) -> bool:
         """Whether the next level would not fit in the memory allowed."""
         item = torch.finfo(torch.float64).bits // 8
         per_pair = item * (3 * 2**self.lattice.dimension + 6 + (NODES if self.keep else 0))
         return len(pairs) * per_pair > self.budget.memory
 
-    def step(self, pairs: _Pairs, level: int) -> _Pairs:
+    def step(self, pairs: Pairs, level: int) -> Pairs:
         """Evaluate one level, finish the functions that reached their tolerance, split the tiles of the rest."""
         summary, values = self._evaluate(pairs, level, keep=self.keep)
         self._total(pairs, summary, level)
         active = torch.zeros(self.integrand.count, dtype=torch.bool)
         active[pairs.function] = True
-        bound = _segment(summary.bound.logsumexp(-1), pairs.function, self.integrand.count)
+        bound = segment(summary.bound.logsumexp(-1), pairs.function, self.integrand.count)
         bound = bound + self.lattice.log_cell(level)
         resolved = bound - self.value <= RESOLVED * self.lattice.dimension
         if self.hints is not None:
@@ -391,7 +294,7 @@ class _Run:
             self.surprised / max(1, self.judged),
         )
 
-    def _evaluate(self, pairs: _Pairs, level: int, *, keep: bool) -> tuple[_Summary, Tensor | None]:
+    def _evaluate(self, pairs: Pairs, level: int, *, keep: bool) -> tuple[Summary, Tensor | None]:
         parts, kept = [], []
         for first, last in self._batches(pairs):
             prepared = self.integrand.prepare(self.lattice.nodes(pairs.tiles[first:last], level))
@@ -406,13 +309,13 @@ class _Run:
             table = torch.cat(tables)
             self.products += table.numel()
             for some in table.split(max(1, TABLE_AT_ONCE // (8 * NODES))):
-                parts.append(_summarise(some, self.lattice))
+                parts.append(summarise(some, self.lattice))
             if keep:
                 kept.append(table.cpu())
             if self.budget.spent():
                 raise _OutOfTime
-        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in _Summary.__dataclass_fields__}
-        summary = _Summary(**joined)
+        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in Summary.__dataclass_fields__}
+        summary = Summary(**joined)
         if bool(torch.isnan(summary.most).any()):
             raise CannotServe("quadrature: the model gives log-densities that are not a number (NaN)")
         judged = torch.isfinite(pairs.bound)
@@ -420,7 +323,7 @@ class _Run:
         self.surprised += int((summary.most[judged] > pairs.bound[judged]).sum())
         return summary, torch.cat(kept) if kept else None
 
-    def _batches(self, pairs: _Pairs) -> Iterator[tuple[int, int]]:
+    def _batches(self, pairs: Pairs) -> Iterator[tuple[int, int]]:
         """Runs of tiles whose nodes and whose tables fit into what is handled at once."""
         counts = pairs.start.diff().tolist()
         most_tiles = max(1, self.integrand.nodes_at_once // NODES)
@@ -433,10 +336,10 @@ class _Run:
         if first < len(counts):
             yield first, len(counts)
 
-    def _total(self, pairs: _Pairs, summary: _Summary, level: int) -> None:
+    def _total(self, pairs: Pairs, summary: Summary, level: int) -> None:
         """New values of the functions that have pairs at this level."""
         n, d = self.integrand.count, self.lattice.dimension
-        cosets = torch.stack([_segment(part, pairs.function, n) for part in summary.cosets.T], -1)
+        cosets = torch.stack([segment(part, pairs.function, n) for part in summary.cosets.T], -1)
         cosets = cosets + (self.lattice.log_cell(level) + d * math.log(2))
         value = cosets.logsumexp(-1) - d * math.log(2)
         here = torch.zeros(n, dtype=torch.bool)
@@ -449,7 +352,7 @@ class _Run:
         self.deviations = torch.where(here[:, None], deviations, self.deviations)
         self._remember_best(pairs, summary, level)
 
-    def _remember_best(self, pairs: _Pairs, summary: _Summary, level: int) -> None:
+    def _remember_best(self, pairs: Pairs, summary: Summary, level: int) -> None:
         most = torch.full_like(self.best_value, -torch.inf)
         most = most.scatter_reduce(0, pairs.function, summary.most, "amax")
         tops = (summary.most == most[pairs.function]) & (summary.most > self.best_value[pairs.function])
@@ -459,7 +362,7 @@ class _Run:
         self.best[pairs.function[index]] = self.lattice.origin + self.lattice.spacing * 2.0**-level * place
         self.best_value = torch.maximum(self.best_value, most)
 
-    def _children(self, pairs: _Pairs, summary: _Summary, level: int) -> _Pairs:
+    def _children(self, pairs: Pairs, summary: Summary, level: int) -> Pairs:
         """Split the tiles that may hold mass; count the rest as dropped."""
         d = self.lattice.dimension
         log_mass = summary.bound + self.lattice.log_cell(level)  # (P, 2ᵈ)
@@ -474,63 +377,15 @@ class _Run:
         stays = log_mass > self.value[pairs.function, None] - self.depth
         lost = waiting & ~stays
         group = pairs.function[:, None].expand_as(lost)
-        mass = _segment(log_mass[lost], group[lost], self.integrand.count)
+        mass = segment(log_mass[lost], group[lost], self.integrand.count)
         self.dropped = torch.logaddexp(self.dropped, mass)
         stays &= waiting
-        return _Pairs.of(split[stays], group[stays], summary.most_bound[stays])
+        return Pairs.of(split[stays], group[stays], summary.most_bound[stays])
 
     def _prior_bound(self, tiles: Tensor, level: int, log_prior: Integrand) -> float:
         """log of an upper bound of the prior's mass in a ring and, its tails falling off, beyond."""
         points = self.lattice.nodes(tiles, level)
         table = log_prior.table(log_prior.prepare(points), slice(None), slice(0, len(points)))
         table = table.reshape(len(tiles), NODES)
-        bound = _summarise(table, self.lattice).bound.flatten().logsumexp(0).item()
+        bound = summarise(table, self.lattice).bound.flatten().logsumexp(0).item()
         return bound + self.lattice.log_cell(level) + math.log(2)
-
-
-def _summarise(table: Tensor, lattice: Lattice) -> _Summary:
-    """Reduce tables (P, 64) to what is kept of each pair."""
-    d, side = lattice.dimension, lattice.side
-    most, where = table.max(-1)
-    floor = torch.where(torch.isfinite(most), most, torch.zeros_like(most))
-    empty = bool((table == -torch.inf).any())
-    cube = table.reshape(-1, *[side] * d)
-    upper = cube.clone()
-    for axis in range(1, d + 1):
-        rise = cube.diff(dim=axis).abs_()
-        if empty:  # beside the edge of a support there is no slope to speak of
-            rise = rise.nan_to_num(0.0, 0.0, 0.0)
-        inner = torch.maximum(rise.narrow(axis, 0, side - 2), rise.narrow(axis, 1, side - 2)).mul_(SAFETY)
-        upper.narrow(axis, 1, side - 2).add_(inner)
-        upper.narrow(axis, 0, 1).add_(rise.narrow(axis, 0, 1), alpha=SAFETY)
-        upper.narrow(axis, side - 1, 1).add_(rise.narrow(axis, side - 2, 1), alpha=SAFETY)
-    parts = _parts(upper, d, side)
-    most_bound = parts.amax(-1)
-    top = torch.where(torch.isfinite(most_bound), most_bound, torch.zeros_like(most_bound))
-    bound = (parts - top[..., None]).exp_().sum(-1).double().log_().add_(top)
-    sums = (table - floor[:, None]).exp_() @ _parities(lattice, table)
-    cosets = sums.double().log_().add_(floor[:, None])
-    return _Summary(cosets.cpu(), bound.cpu(), most_bound.cpu(), most.double().cpu(), where.cpu())
-
-
-def _parts(cube: Tensor, d: int, side: int) -> Tensor:
-    """The 2ᵈ halves-along-each-axis of cubes (P, side, …), in the order of `itertools.product`: (P, 2ᵈ, nodes)."""
-    split = cube.reshape(-1, *[2, side // 2] * d)
-    corners, inner = range(1, 2 * d, 2), range(2, 2 * d + 1, 2)
-    return split.permute(0, *corners, *inner).reshape(len(split), 2**d, -1)
-
-
-def _parities(lattice: Lattice, like: Tensor) -> Tensor:
-    """Which of the 2ᵈ shifted lattices each node of a tile lies on, (64, 2ᵈ), as zeros and ones."""
-    d = lattice.dimension
-    powers = 2 ** torch.arange(d, device=like.device)
-    kind = (lattice.offsets(like.device) % 2 * powers).sum(-1)
-    return torch.nn.functional.one_hot(kind, 2**d).to(like.dtype)
-
-
-def _segment(values: Tensor, group: Tensor, count: int) -> Tensor:
-    """log Σ exp over the values of each group, (count,), float64; −inf for an empty one."""
-    top = torch.full((count,), -torch.inf, dtype=torch.float64).scatter_reduce(0, group, values.double(), "amax")
-    safe = torch.where(torch.isfinite(top), top, torch.zeros_like(top))
-    total = torch.zeros(count, dtype=torch.float64).index_add(0, group, (values.double() - safe[group]).exp())
-    return safe + total.log()

@@ -4,9 +4,9 @@ On a lattice of spacing h whose place is drawn anew for every batch, uniformly o
 
     p̂(x) = hᵈ Σₘ p(x|zₘ) p(zₘ)         is unbiased for p(x), whatever h is,
 
-so E log p̂(x) ≤ log p(x): a lower bound that tightens as h falls, and from h about the posterior's width on is the thing itself.
-The optimal posterior on the lattice is qₘ ∝ p(x|zₘ) p(zₘ) (item 1i), and by Fisher's identity the gradient needs
-no more than it:
+so E log p̂(x) ≤ log p(x): a lower bound that tightens as h falls, and from h about the posterior's width on is the
+thing itself. The optimal posterior on the lattice is qₘ ∝ p(x|zₘ) p(zₘ) (item 1i), and by Fisher's identity the
+gradient needs no more than it:
 
     ∇ log p̂(x) = Σₘ qₘ ∇ log p(x, zₘ).
 

@@ -18,6 +18,7 @@ __all__ = ["Block", "Scorer", "score_pairs", "scorer_for"]
 import math
 from abc import ABC, abstractmethod
 from functools import singledispatch
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -92,7 +93,7 @@ class _BernoulliScorer(_Linear):
         self.features = images.flatten(1)
 
     def parts(self, law: Distribution) -> tuple[Tensor, Tensor]:
-        logits = _base(law).logits.flatten(1)
+        logits = cast(Bernoulli, _base(law)).logits.flatten(1)
         return logits, -softplus(logits).sum(-1)
 
     def supremum(self) -> Tensor:
@@ -105,7 +106,7 @@ class _ContinuousBernoulliScorer(_Linear):
         self.features = images.flatten(1)
 
     def parts(self, law: Distribution) -> tuple[Tensor, Tensor]:
-        base = _base(law)
+        base = cast(ContinuousBernoulliLaw, _base(law))
         logits = base.logits.flatten(1)
         return logits, (base.log_normaliser().flatten(1) - softplus(logits)).sum(-1)
 
@@ -123,7 +124,7 @@ class _GaussianScorer(_Linear):
         self.log_normaliser = -(self.scale.double().log() + 0.5 * math.log(2 * math.pi)).sum()
 
     def parts(self, law: Distribution) -> tuple[Tensor, Tensor] | None:
-        base = _base(law)
+        base = cast(Normal, _base(law))
         if not torch.equal(base.scale, self.scale.view(base.scale.shape[1:]).expand_as(base.scale)):
             return None
         mean = base.loc.flatten(1) - self.centre
@@ -165,17 +166,17 @@ def scorer_for(law: Distribution, images: Tensor) -> Scorer:
 
 
 @singledispatch
-def _scorer(base: Distribution, images: Tensor) -> Scorer:
+def _scorer(base: Distribution, images: Tensor) -> Scorer:  # noqa: ARG001
     return _Generic(images)
 
 
 @_scorer.register
-def _(base: Bernoulli, images: Tensor) -> Scorer:
+def _(base: Bernoulli, images: Tensor) -> Scorer:  # noqa: ARG001
     return _BernoulliScorer(images)
 
 
 @_scorer.register
-def _(base: ContinuousBernoulliLaw, images: Tensor) -> Scorer:
+def _(base: ContinuousBernoulliLaw, images: Tensor) -> Scorer:  # noqa: ARG001
     return _ContinuousBernoulliScorer(images)
 
 
