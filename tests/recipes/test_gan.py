@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from latentia.configuration import apply_overrides, parse_overrides
 from latentia.data import Digits, Grid, Ring, ToyLaw
@@ -18,12 +18,14 @@ from latentia.errors import ConfigurationError, DataError
 from latentia.models import GAN, Flow
 from latentia.networks import DCGAN, MLP, R3GAN, Custom
 from latentia.objectives import (
+    FGAN,
     R1,
     R1R2,
     AdversarialLoss,
     Clip,
     Clock,
     DiffAugment,
+    LeastSquares,
     Minimax,
     NonSaturating,
     OneCentred,
@@ -278,3 +280,29 @@ def test_lazy_penalties_reach_the_game():
     judge = game.players[0]
     penalties = [judge.cost(game.draw(step), Clock(step, 0.0, 16))["penalty"].sum().item() for step in range(4)]
     assert [penalty > 0 for penalty in penalties] == [True, False, True, False]
+
+
+KINDS_OF_LOGIT = [Relativistic(), Wasserstein(), LeastSquares(), FGAN(f="kl"), NonSaturating()]
+
+
+@pytest.mark.parametrize("loss", KINDS_OF_LOGIT, ids=lambda loss: loss.type_name)
+def test_accuracies_are_counted_from_the_loss_s_own_neutral_logit(loss: AdversarialLoss):
+    class Telltale(nn.Module):
+        """Sure of itself, with its neutral point where the loss has it, or anywhere where a constant is free."""
+
+        def __init__(self):
+            super().__init__()
+            self.neutral = nn.Parameter(torch.tensor(7.0 if loss.shift_invariant else 0.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            at = self.neutral if loss.shift_invariant else loss.optimal_logit(self.neutral, self.neutral)
+            return at + 0.4 * (x.norm(dim=1, keepdim=True) > 1).float() - 0.2 + 1e-3 * x[:, :1]
+
+    far = Custom(encoder=Telltale(), decoder=nn.Linear(2, 2))
+    nn.init.zeros_(far.decoder_module.weight)  # pyright: ignore
+    nn.init.zeros_(far.decoder_module.bias)  # pyright: ignore
+    recipe = GANRecipe(**SMALL | {"network": far, "loss": loss, "penalty": R1(), "data": Ring(radius=3.0)})
+    gan, game = game_of(recipe)
+    figures = {e.name: e.value for e in game.probes[0].measure(Clock(), Path())}
+    assert gan.packing == 1
+    assert figures["game/accuracy_real"] == figures["game/accuracy_fake"] == figures["game/accuracy_held_out"] == 1

@@ -66,12 +66,14 @@ class Diagnostics:
             fake = gan.sample(len(held_out.x), held_out.labels)
             on_fake = gan.discriminate(fake, held_out.labels)
             on_train = gan.discriminate(train.x, train.labels)
+            neutral = self._neutral(on_train, on_fake)
+            on_train, on_fake = on_train - neutral, on_fake - neutral
             estimates += [
                 accuracy(on_train, real=True, name="game/accuracy_real"),
                 accuracy(on_fake, real=False, name="game/accuracy_fake"),
             ]
             if held_out is not train:
-                on_held_out = gan.discriminate(held_out.x, held_out.labels)
+                on_held_out = gan.discriminate(held_out.x, held_out.labels) - neutral
                 estimates += [
                     accuracy(on_held_out, real=True, name="game/accuracy_held_out"),
                     players_value(on_held_out, on_fake),
@@ -79,6 +81,13 @@ class Diagnostics:
                 ]
             estimates += collapse_alarm(fake, held_out.x)
         return estimates + (self._toy(self.toy) if self.toy is not None else [])
+
+    def _neutral(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """The logit that says neither real nor fake: the best one where p = q, or midway if a constant is free."""
+        if self.duel.loss.shift_invariant:
+            return (real_logits.mean() + fake_logits.mean()) / 2
+        even = torch.zeros((), device=real_logits.device)
+        return self.duel.loss.optimal_logit(even, even)
 
     def _costs(self, train: Batch, clock: Clock) -> list[Estimate]:
         """Both costs and the norms of their gradients on one batch."""
