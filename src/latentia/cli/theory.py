@@ -247,6 +247,13 @@ def _law(text: str, name: str) -> Distribution:
         raise ConfigurationError(f"{name}: {error}") from None
 
 
+def _all_numbers(line: str) -> bool:
+    try:
+        return bool([float(cell) for cell in line.split(",")])
+    except ValueError:
+        return False
+
+
 def _read_sample(path: Path) -> np.ndarray:
     """The points in a file, one a row.
 
@@ -263,8 +270,8 @@ def _read_sample(path: Path) -> np.ndarray:
         if path.suffix == ".csv":
             with path.open(encoding="utf-8") as lines:
                 first = lines.readline()
-            headed = any(character.isalpha() and character not in "eEnaif" for character in first)
-            return np.atleast_1d(np.loadtxt(path, delimiter=",", skiprows=int(headed), dtype=float, ndmin=1))
+            rows = np.loadtxt(path, delimiter=",", skiprows=int(not _all_numbers(first)), dtype=float, ndmin=2)
+            return rows[:, 0] if rows.shape[1] == 1 else rows
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded.astype(float)

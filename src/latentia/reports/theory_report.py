@@ -44,7 +44,7 @@ def formula(latex: str) -> str:
     """A formula as a MathML block."""
     from latex2mathml.converter import convert
 
-    return convert(latex, display="block")
+    return convert(latex.replace(r"\log ", r"\log\, "), display="block")  # which sets no space after an operator
 
 
 def write_theory_report(folder: Path, verdicts: Sequence[Verdict], seed: int) -> Path:

@@ -174,12 +174,15 @@ def slack_trained(seed: int) -> Relations:
     model = reached_by_bound(seed).model
     x = binary_digits(8)
     integrals = (model.log_evidence, model.bound, model.divergence_from_posterior)
-    spacings = ((0.16, 0.08), (0.5, 0.25), (0.15, 0.075))
+    spacings = ((0.12, 0.06), (0.5, 0.25), (0.1, 0.05))
     values = []
     for integral, (coarse, fine) in zip(integrals, spacings, strict=True):
         value = integral(x, fine)
         values.append((value, 1e-9 + (value - integral(x, coarse)).abs()))
     (evidence, error), (bound, bound_error), (divergence, divergence_error) = values
+    # An integral that does not settle would agree with anything.
+    worst = largest(error + bound_error + divergence_error, "largest error of the three integrals")
+    yield at_most(worst, 1e-5, note="halving the spacings")
     for i in range(len(x)):
         slack = Estimate(
             (evidence - bound)[i].item(),
@@ -250,12 +253,13 @@ def _same_optimum(seed: int) -> Relations:
     "1e",
     "Maximising the bound and maximising log p(x) differ: the second reaches more nats, for more evaluations.",
     latex=r"\max_\theta \log p_\theta(x) \;\geq\; \log p_{\theta'}(x), "
-    r"\quad \theta' = \arg\max_{\theta} \max_\phi \mathrm{ELBO}(\theta, \phi)",
+    r"\quad \theta' = \operatorname{argmax}_{\theta} \max_\phi \mathrm{ELBO}(\theta, \phi)",
     source="notes, 1e",
     erratum=Erratum(
         notes=r"\text{they will not be the same because log p(x) is more computationally expensive}",
-        right=r"\arg\max_\theta \left[\log p_\theta(x) - \min_\phi D_{KL}(q_\phi, p_\theta(z|x))\right]"
-        r" \neq \arg\max_\theta \log p_\theta(x) \text{ where } \min_\phi D_{KL} \text{ varies with } \theta",
+        right=r"\operatorname{argmax}_\theta \left[\log p_\theta(x) - \min_\phi D_{KL}(q_\phi, p_\theta(z|x))\right]"
+        r" \neq \operatorname{argmax}_\theta \log p_\theta(x) "
+        r"\text{ where } \min_\phi D_{KL} \text{ varies with } \theta",
         words="Cost is no reason for two maxima to differ. They differ because the slack depends on θ, so that the "
         "bound favours decoders whose posteriors the encoder can match. Where the encoder's family holds the "
         "posterior, as in a linear model, the two are the same, whatever they cost.",

@@ -40,12 +40,12 @@ class Verdict:
 
     @property
     def tightest(self) -> Relation | None:
-        """The relation to show: one that fails if any does, else the equality nearest to failing."""
+        """The relation to show: one that fails if any does, else the equality nearest to failing, else the first."""
         failing = [relation for relation in [*self.relations, *self.counter_examples] if not relation.holds]
         if failing or not self.relations:
             return failing[0] if failing else None
         equalities = [relation for relation in self.relations if relation.sign in ("==", "→")]
-        return max(equalities or self.relations, key=lambda relation: relation.difference / relation.slack)
+        return max(equalities or self.relations[:1], key=lambda relation: relation.difference / relation.slack)
 
     def estimates(self) -> list[Estimate]:
         """Each relation's left side, with the claim, the right side and the verdict among its settings."""

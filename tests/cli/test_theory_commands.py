@@ -1,0 +1,185 @@
+"""`latentia verify` and `latentia distance`, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latentia.cli import main
+from latentia.theory import Relations, equal, statement
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process, in an empty folder: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["latentia", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+        out, err = capsys.readouterr()
+        code = left.value.code
+        return (code if isinstance(code, int) else int(code is not None)), out, err
+
+    return command
+
+
+def broken(seed: int) -> Relations:
+    yield equal(1.0, 2.0, note="off by one")
+
+
+def test_verify_prints_each_statement_with_both_sides_and_the_errata(run: Run) -> None:
+    code, out, _ = run("verify", "3e")
+    assert code == 0
+    assert "holds" in out
+    assert "FAILS" not in out
+    assert "0.346574 nats" in out
+    assert "+∞" in out
+    assert "Errata" in out
+    assert "2 of 2 statements hold" in out
+
+
+def test_verify_leaves_with_1_where_a_statement_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    false = statement("9z", "One is two.", latex="1 = 2", source="nowhere")(broken)
+    monkeypatch.setattr("latentia.theory.statements", lambda: [false])
+    code, out, _ = run("verify")
+    assert code == 1
+    assert "FAILS" in out
+    assert "off by one" in out
+    assert "0 of 1 statements hold" in out
+    code, out, err = run("verify", "--json")
+    assert code == 1
+    assert json.loads(out)[0]["settings"]["holds"] is False
+    assert "9z does not hold" in err
+
+
+def test_verify_json_is_a_list_of_estimates_and_nothing_else(run: Run) -> None:
+    code, out, err = run("verify", "3e", "1g", "--json", "--seed", "3")
+    assert code == 0
+    assert err == ""
+    records = json.loads(out)
+    assert len(records) > 30
+    assert all(set(r) == {"name", "value", "stderr", "n", "unit", "kind", "method", "settings"} for r in records)
+    assert {r["name"].split(":")[0] for r in records} == {"3e", "3e.sliding", "1g"}
+    assert any(r["value"] == "inf" for r in records)
+
+
+def test_verify_report_is_one_page_that_fetches_nothing(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("verify", "3e", "1g", "--report", "page")
+    assert code == 0
+    page = (tmp_path / "page" / "theory.html").read_text(encoding="utf-8")
+    assert "theory.html" in out
+    assert page.count("<article") == 3
+    assert page.count("<math") == 3 + 2 * 2
+    assert "data:image/png;base64," in page
+    assert page.count('class="erratum"') == 2
+    assert "http" not in page.replace("http://www.w3.org/1998/Math/MathML", "")
+    assert "<script" not in page
+
+
+def test_verify_report_without_its_extra_is_refused_before_any_work(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentia.reports.theory_report.find_spec", lambda _: None)
+    code, out, err = run("verify", "--report", "page")
+    assert code == 2
+    assert "latentia[theory]" in err
+    assert out == ""
+
+
+def test_distance_between_laws(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("distance", "Uniform(0,1)", "Uniform(0.5,1.5)", "--out", "picture.png")
+    assert code == 0
+    assert "+∞" in out
+    assert "absolute continuity" in out
+    assert "0.3465735903 nats" in out
+    with Image.open(tmp_path / "picture.png") as image:
+        assert min(image.size) > 300
+
+
+def test_distance_json_agrees_with_closed_forms(run: Run) -> None:
+    code, out, err = run("distance", "Normal(0,1)", "Normal(1,2)", "--json", "--n", "1000")
+    assert code == 0
+    assert err == ""
+    records = json.loads(out)
+    exact = {r["name"]: r["value"] for r in records if r["kind"] == "exact"}
+    assert exact["kl(P, Q)"] == pytest.approx(math.log(2) + (1 + 1) / 8 - 0.5, rel=1e-12)
+    assert exact["wasserstein-2"] == pytest.approx(math.sqrt(2), rel=1e-12)
+    drawn = [r for r in records if r["stderr"] and r["name"] == "jensen-shannon"]
+    certified = [r for r in records if not r["stderr"] and r["name"] == "jensen-shannon"]
+    assert abs(drawn[0]["value"] - certified[0]["value"]) < 5 * drawn[0]["stderr"]
+
+
+@pytest.mark.parametrize(
+    ("p", "q"),
+    [
+        ("Normal([0,0],1)", "MultivariateNormal([1,1],[[2,1],[1,2]])"),
+        ("Normal(0,1)", "Mixture(0.3*Normal(-2,1) + 0.7*Normal(2,.5))"),
+        ("Poisson(3)", "Categorical([0.2,0.8])"),
+    ],
+)
+def test_distance_draws_laws_of_every_kind(run: Run, tmp_path: Path, p: str, q: str) -> None:
+    code, _, err = run("distance", p, q, "--out", "picture.png", "--n", "2000")
+    assert code == 0, err
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 5])
+def test_distance_between_files_of_samples(run: Run, tmp_path: Path, dimension: int) -> None:
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(200, dimension)), generator.normal(size=(150, dimension)) + 1
+    np.save(tmp_path / "x.npy", x)
+    np.savetxt(tmp_path / "y.csv", y, delimiter=",", header=",".join("abcde"[:dimension]), comments="")
+    np.savez(tmp_path / "z.npz", samples=y)
+    code, out, _ = run("distance", "x.npy", "y.csv", "--json", "--out", "picture.png")
+    assert code == 0
+    records = json.loads(out)
+    assert {r["name"] for r in records} >= {"wasserstein-1", "wasserstein-2"}
+    assert (tmp_path / "picture.png").is_file()
+    code, again, _ = run("distance", "x.npy", "z.npz", "--json")
+    assert [r["value"] for r in json.loads(again)] == pytest.approx([r["value"] for r in records])
+
+
+BAD = {
+    "a law with a typing error": (["distance", "Normal(0,1", "Normal(0,1)"], "^"),
+    "an unknown law": (["distance", "Normal(0,1)", "Norml(0,1)"], "Did you mean Normal?"),
+    "a scale out of range": (["distance", "Normal(0,-1)", "Normal(0,1)"], "scale must be > 0"),
+    "different spaces": (["distance", "Normal(0,1)", "Normal([0,0],1)"], "different spaces"),
+    "no such file": (["distance", "a.npy", "b.npy"], "there is no file a.npy"),
+    "a law and a file": (["distance", "ones.npy", "Normal(0,1)"], "two laws, or two files"),
+    "an empty sample": (["distance", "empty.npy", "ones.npy"], "n >= 1 points"),
+    "a sample that is not finite": (["distance", "nan.csv", "ones.npy"], "not finite"),
+    "samples of different dimension": (["distance", "ones.npy", "plane.npy"], "different dimensions"),
+    "no numbers": (["distance", "words.csv", "ones.npy"], "cannot read samples from words.csv"),
+    "not an array": (["distance", "text.npy", "ones.npy"], "cannot read samples from text.npy"),
+    "two arrays in a file": (["distance", "two.npz", "ones.npy"], "holds the arrays a, b"),
+    "a picture of another kind": (["distance", "Normal(0,1)", "Normal(1,1)", "--out", "f.pdf"], ".png"),
+    "an unknown item": (["verify", "1c.finit"], "Did you mean 1c.finite?"),
+    "an unknown chapter": (["verify", "9"], "Known: 1a, 1b"),
+}
+
+
+@pytest.mark.parametrize("case", BAD.values(), ids=BAD.keys())
+def test_bad_input_gets_one_clear_message(case: tuple[list[str], str], run: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "ones.npy", np.ones(5))
+    np.save(tmp_path / "empty.npy", np.ones(0))
+    np.save(tmp_path / "plane.npy", np.ones((5, 2)))
+    np.savez(tmp_path / "two.npz", a=np.ones(2), b=np.ones(2))
+    (tmp_path / "nan.csv").write_text("1\nnan\n")
+    (tmp_path / "words.csv").write_text("some\nwords\n")
+    (tmp_path / "text.npy").write_text("no array")
+    arguments, cure = case
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert cure in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert len(err.strip().splitlines()) <= 3, "one line, or a law with a caret below it"
