@@ -62,7 +62,8 @@ def launch(function: Callable[..., Any], processes: int, **arguments: Any) -> An
         finally:
             for worker in workers:
                 worker.kill()
-                worker.wait()
+                with worker:  # waits for its end, and closes the pipe to it
+                    pass
         errors = [pickle.loads(path.read_bytes()) for path in sorted(folder.glob("error-*"))]
         for error in sorted(errors, key=lambda error: not isinstance(error, LatentiaError)):
             raise error
