@@ -142,9 +142,13 @@ def demo(
 ) -> None:
     """Train on real handwritten digits, with all pictures, in under three minutes on two cores."""
     from latentia.recipes import demonstrate
+    from latentia.reports import draw_side_by_side, write_report
 
+    runs = []
     for run in demonstrate(out):
         _finish(run)
+        runs.append(run)
+    typer.echo(f"  {draw_side_by_side(runs, out / 'side_by_side.png')}\n  {write_report(runs, out / 'report.html')}")
 
 
 def _finish(run: Run) -> None:

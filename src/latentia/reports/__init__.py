@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from latentia.reports.changes import changed_settings
     from latentia.reports.curve_figures import curves
     from latentia.reports.encoded_figures import encoded_test_set
-    from latentia.reports.gallery import draw_all
+    from latentia.reports.gallery import draw_all, draw_side_by_side
     from latentia.reports.image_figures import film_strip, reconstructions, samples, side_by_side
     from latentia.reports.latent_figures import decoded_plane, interpolations, latent_slices
     from latentia.reports.report import write_report
@@ -25,6 +25,7 @@ __all__ = [
     "curves",
     "decoded_plane",
     "draw_all",
+    "draw_side_by_side",
     "encoded_test_set",
     "estimates_table",
     "film_strip",
@@ -44,6 +45,7 @@ _HOME = {
     "curves": "curve_figures",
     "decoded_plane": "latent_figures",
     "draw_all": "gallery",
+    "draw_side_by_side": "gallery",
     "encoded_test_set": "encoded_figures",
     "estimates_table": "terminal",
     "film_strip": "image_figures",

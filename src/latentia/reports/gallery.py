@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-__all__ = ["GALLERIES", "draw_all", "gallery_of"]
+__all__ = ["GALLERIES", "draw_all", "draw_side_by_side", "gallery_of"]
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -15,14 +15,14 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from latentia.data import Split
+from latentia.data import Split, image_grid
 from latentia.errors import CannotServe
 from latentia.models import GAN, VAE
 from latentia.recipes import Run
 from latentia.reports.curve_figures import curves
 from latentia.reports.encoded_figures import encoded_test_set
 from latentia.reports.gan_gallery import gan_gallery
-from latentia.reports.image_figures import reconstructions, samples
+from latentia.reports.image_figures import reconstructions, samples, side_by_side
 from latentia.reports.latent_figures import decoded_plane, interpolations, latent_slices
 from latentia.reports.style import save_figure
 from latentia.training import seed_of, seeded
@@ -50,6 +50,18 @@ def draw_all(run: Run) -> list[Path]:
         with seeded(seed_of("figure", name, run.recipe.seed)):
             paths.append(save_figure(draw(), run.directory.figures / f"{name}.png"))
     return paths
+
+
+def draw_side_by_side(runs: Sequence[Run], path: Path, count: int = 64) -> Path:
+    """Draw samples of several runs of images beside each other: means of p(x|z) of a VAE, G(z) of a GAN."""
+    pictures, titles = [], []
+    for run in runs:
+        model = run.model
+        with seeded(seed_of("figure", "side by side", run.recipe.seed)):
+            images = model.sample(count, mean=True) if isinstance(model, VAE) else cast(GAN, model).sample(count)
+        pictures.append(image_grid(images))
+        titles.append(r"VAE: E[$x\,|\,z$]" if isinstance(model, VAE) else "GAN: $G(z)$")
+    return save_figure(side_by_side(pictures, titles, f"{count} samples of each model"), path)
 
 
 def gallery_of(model: nn.Module) -> Gallery:
