@@ -10,6 +10,7 @@ __all__ = ["cache_folder", "cached_features", "content_hash"]
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -74,4 +75,5 @@ def _write(path: Path, key: str, values: Tensor) -> None:
         save_file({KEY: plain}, beside, metadata={"key": key, "sha256": content_hash(plain)})
         beside.replace(path)
     except (OSError, SafetensorError):
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)

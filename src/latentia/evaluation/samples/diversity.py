@@ -48,6 +48,6 @@ def _mean_distance(x: Tensor, block: int) -> tuple[float, float]:
     for rows, squares in squared_blocks(x, x, block):
         index = torch.arange(len(squares), device=x.device)
         squares[index, index + rows.start] = 0.0
-        means.append(squares.sqrt().sum(1) / (n - 1))
+        means.append(squares.clamp_(min=0).sqrt().sum(1) / (n - 1))
     each = torch.cat(means)
     return each.mean().item(), 2 * each.std().item() / math.sqrt(n)

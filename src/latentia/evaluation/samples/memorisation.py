@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from latentia.estimate import Estimate
-from latentia.evaluation.samples.blocks import BLOCK, centred, nearest, squared_blocks
+from latentia.evaluation.samples.blocks import BLOCK, centred, exact_squares, nearest, squared_blocks
 from latentia.evaluation.samples.checks import feature_pair, features_of
 
 
@@ -73,8 +73,8 @@ def memorisation(
 
 def _reach(x: Tensor, rows: Tensor, block: int) -> Tensor:
     """Squared distance of some rows of x to their nearest other point."""
-    reach = []
+    others = []
     for part, squares in squared_blocks(x[rows], x, block):
         squares[torch.arange(len(squares), device=x.device), rows[part]] = torch.inf
-        reach.append(squares.min(1).values)
-    return torch.cat(reach)
+        others.append(squares.argmin(1))
+    return exact_squares(x, x, rows, torch.cat(others))

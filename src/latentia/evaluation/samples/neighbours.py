@@ -21,6 +21,9 @@ brings. Balls of a half end at *its* k-th neighbour, so the randomness of the ba
 a share leaves out. (A jackknife that leaves out few samples at a time came out half as large again as the true error,
 as it does for functions of neighbours.) The interval is about the expectation at this n and k. Only pairs near the
 edge of a ball can change sides, so all the halves together cost little beside the distances.
+
+Distances are first found in float32; wherever rounding could decide on which side of an edge a sample lies, they are
+computed anew in float64 from differences.
 """
 
 from __future__ import annotations
@@ -35,12 +38,13 @@ from torch import Tensor
 
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
-from latentia.evaluation.samples.blocks import BLOCK, centred, squared_blocks
+from latentia.evaluation.samples.blocks import BLOCK, centred, exact_squares, squared_blocks
 from latentia.evaluation.samples.checks import feature_pair
 
 NAMES = ("precision", "recall", "density", "coverage")
 GROUPS = 16
 PAIRS_AT_ONCE = 100_000
+SPARE = 4  # neighbours looked up beyond those needed, as float32 may mistake their order
 
 
 class NeighbourScores(NamedTuple):
@@ -72,16 +76,17 @@ def neighbour_scores(
     if k < 1:
         raise ConfigurationError([("k", f"a ball ends at the k-th neighbour, and k is {k}; give at least 1")])
     x, y = centred(*feature_pair(real, fake, k + 1, f"ball of {k} neighbours (precision, recall, density, coverage)"))
+    longest = torch.cat([x, y]).square().sum(1).max().sqrt()
+    x, y = x / longest, y / longest
     n, m = len(x), len(y)
     halves = _halves(x.device) if interval and min(n, m) > _known(k) else torch.ones(GROUPS, 1, device=x.device)
     real_radii, fake_radii = _squared_radii(x, k, halves, block), _squared_radii(y, k, halves, block)
-    in_real, in_fake = _Balls(n, m, halves), _Balls(m, n, halves)
-    widest_real, widest_fake = real_radii.max(1).values, fake_radii.max(1).values
-    for rows, squares in squared_blocks(x, y, block):
-        i, j = (squares < widest_real[rows, None]).nonzero(as_tuple=True)
-        in_real.add(i + rows.start, j, squares[i, j], real_radii)
-        i, j = (squares < widest_fake).nonzero(as_tuple=True)
-        in_fake.add(j, i + rows.start, squares[i, j], fake_radii)
+    in_real, in_fake = _Balls(x, y, real_radii, halves), _Balls(y, x, fake_radii, halves)
+    for rows, squares in squared_blocks(x.float(), y.float(), block):
+        i, j = (squares < in_real.reach[rows, None]).nonzero(as_tuple=True)
+        in_real.add(i + rows.start, j, squares[i, j])
+        i, j = (squares < in_fake.reach).nonzero(as_tuple=True)
+        in_fake.add(j, i + rows.start, squares[i, j])
     by_real, by_fake = in_real.when_owners_halve(k), in_real.when_points_halve(k)
     recall_by_fake, recall_by_real = in_fake.when_owners_halve(k)[0], in_fake.when_points_halve(k)[0]
     # rows: precision, recall, density, coverage; columns: all samples, one half for each way, the other half
@@ -114,19 +119,27 @@ def _known(k: int) -> int:
     return 4 * k + 4
 
 
+def _rounding(x: Tensor) -> float:
+    """A bound on the rounding of a float32 squared distance between two of these, whose norms are at most 1."""
+    return 4 * (x.shape[1] + 2) * torch.finfo(torch.float32).eps
+
+
 def _squared_radii(x: Tensor, k: int, halves: Tensor, block: int) -> Tensor:
     """Squared distance to the k-th nearest other sample among those that are in, (n, C); 0 for samples not in."""
     n, columns = len(x), halves.shape[1]
     known = k if columns == 1 else _known(k)
     inside = halves.bool()
     table = torch.empty(n, columns, dtype=x.dtype, device=x.device)
-    for rows, squares in squared_blocks(x, x, block):
-        index = torch.arange(len(squares), device=x.device)
-        squares[index, index + rows.start] = torch.inf
-        distances, others = squares.topk(known, dim=1, largest=False)
+    for rows, squares in squared_blocks(x.float(), x.float(), block):
+        index = torch.arange(rows.start, rows.stop, device=x.device)
+        squares[index - rows.start, index] = torch.inf
+        others = squares.topk(min(n - 1, known + SPARE), dim=1, largest=False).indices
+        exact = exact_squares(x, x, index.repeat_interleave(others.shape[1]), others.flatten()).view(others.shape)
+        distances, order = exact.sort(dim=1)
+        distances, others = distances[:, :known], others.gather(1, order)[:, :known]
         count = inside[others % GROUPS].cumsum(1, dtype=torch.int16)  # of the nearest, how many are in: (b, known, C)
         place = (count < k).sum(1).clamp(max=known - 1)
-        table[rows] = distances.gather(1, place) * inside[(index + rows.start) % GROUPS]
+        table[rows] = distances.gather(1, place) * inside[index % GROUPS]
     return table
 
 
@@ -134,22 +147,32 @@ class _Balls:
     """Who lies in whose ball, for all samples and for each half.
 
     Attributes:
+        reach: squared distance beyond which no point can be in a ball, float32 (owners,).
         around: for each point, how many balls it is in, (points, C).
         holds: for each ball, how many points it holds, (owners, C).
         of_group: for each ball with all in, how many points of each group it holds, (owners, 16).
     """
 
-    def __init__(self, owners: int, points: int, halves: Tensor):
-        self.halves, columns = halves, halves.shape[1]
-        self.around = torch.zeros(points, columns, dtype=torch.int32, device=halves.device)
-        self.holds = torch.zeros(owners, columns, dtype=torch.int32, device=halves.device)
-        self.of_group = torch.zeros(owners * GROUPS, dtype=torch.int32, device=halves.device)
+    def __init__(self, owners: Tensor, points: Tensor, radii: Tensor, halves: Tensor):
+        self.owners, self.points, self.radii, self.halves = owners, points, radii, halves
+        self.rounding = _rounding(owners)
+        self.reach = (radii.max(1).values + self.rounding).float()
+        counts = {"dtype": torch.int32, "device": halves.device}
+        self.around = torch.zeros(len(points), halves.shape[1], **counts)
+        self.holds = torch.zeros(len(owners), halves.shape[1], **counts)
+        self.of_group = torch.zeros(len(owners) * GROUPS, **counts)
 
-    def add(self, owners: Tensor, points: Tensor, squares: Tensor, radii: Tensor) -> None:
-        """Count pairs (P,) of an owner and a point at this squared distance."""
-        pieces = (each.split(PAIRS_AT_ONCE) for each in (owners, points, squares))
+    def add(self, owners: Tensor, points: Tensor, squares: Tensor) -> None:
+        """Count pairs (P,) of an owner and a point at about this squared distance, in float32.
+
+        Where that is too near a radius to tell the sides apart, it is computed anew.
+        """
+        pieces = (each.split(PAIRS_AT_ONCE) for each in (owners, points, squares.double()))
         for owner, point, square in zip(*pieces, strict=True):
-            inside = (square[:, None] < radii[owner]).int()
+            radii = self.radii[owner]
+            unsure = ((square[:, None] - radii).abs() < self.rounding).any(1).nonzero().squeeze(1)
+            square[unsure] = exact_squares(self.owners, self.points, owner[unsure], point[unsure])
+            inside = (square[:, None] < radii).int()
             self.around.index_add_(0, point, inside)
             self.holds.index_add_(0, owner, inside)
             self.of_group.index_add_(0, owner * GROUPS + point % GROUPS, inside[:, 0].contiguous())
