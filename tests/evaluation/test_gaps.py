@@ -45,6 +45,14 @@ def test_a_slice_of_the_posterior_integrates_to_one_and_lies_where_it_should():
         assert ((weight[:, None] * one.z).sum(0) - posterior.mean[image]).abs().max() < 1e-2
 
 
+def test_levels_on_which_no_image_ends_are_no_obstacle():
+    model = narrow_model(0.01)
+    torch.manual_seed(0)
+    posterior = exact_posterior(model, model.decoder(torch.randn(3, 2)).sample())
+    assert posterior.likelihood.details["level"].min() > 2
+    assert (posterior.covariance - 1e-4 * torch.eye(2)).abs().max() < 1e-6
+
+
 def test_an_exact_encoder_leaves_no_gap():
     linear = LinearGaussian(2)
     gaps = evaluate_gaps(linear.vae, linear.images.view(-1, 1, 1, 12), tolerance=1e-6)

@@ -66,6 +66,7 @@ class GridPosterior:
             Tables(table.level, table.function + start, table.tiles, table.values)
             for start, part in solved.parts
             for table in part.tables
+            if len(table.function)  # on some levels no image ends
         ]
         self._integrate()
 
