@@ -90,6 +90,7 @@ class Refined:
         error: bound on its error, (N,): of the rule, and of what was dropped.
         deviations: of each shifted lattice from their union, (N, 2ᵈ): their means over the functions are the shifted
             lattices' opinions of the mean of log_integral, whose spread is its certificate.
+        left_out: the part of the error that is mass left out, (N,).
         level: where each f ended, (N,).
         done: whether it reached the tolerance, (N,).
         best: the highest node met, (N, d).
@@ -103,6 +104,7 @@ class Refined:
     log_integral: Tensor
     error: Tensor
     deviations: Tensor
+    left_out: Tensor
     level: Tensor
     done: Tensor
     best: Tensor
@@ -196,8 +198,12 @@ class _Run:
     @property
     def error(self) -> Tensor:
         """Of the rule, and of what was dropped."""
-        rule = torch.maximum(self.spread, 0.25 * self.spread_before)
-        return rule + torch.expm1((self.dropped - self.value).clamp(max=50).exp().log1p())
+        return torch.maximum(self.spread, 0.25 * self.spread_before) + self.left_out
+
+    @property
+    def left_out(self) -> Tensor:
+        """Mass that was left out, as a part of the integral: what log_integral would rise by, at most."""
+        return (self.dropped - self.value).clamp(max=50).exp()
 
     def core(self, core: int) -> Pairs:
         """Level 0 over the first box, for every function; returns what survives, split to level 1."""
@@ -284,6 +290,7 @@ class _Run:
             self.value,
             self.error.nan_to_num(torch.inf),
             self.deviations,
+            self.left_out.nan_to_num(torch.inf),
             self.level,
             self.is_done,
             self.best,
