@@ -116,7 +116,12 @@ def _generators(seed: int) -> Iterator[tuple[str, Logit, Logit, list[float]]]:
     yield "exponential", lambda z: (b * z).exp(), exponential, [0.0, 1.0, math.inf]
     yield "cubic", cubic, density_of_cubic, line
     # Two z for every x: the density sums over both.
-    yield "square, two to one", lambda z: z**2, lambda x: Chi2(1.0).log_prob(x).exp(), [0.0, 1.0, math.inf]
+    yield (
+        "square, two to one",
+        lambda z: z**2,
+        lambda x: Chi2(torch.ones((), dtype=x.dtype)).log_prob(x).exp(),
+        [0.0, 1.0, math.inf],
+    )
 
 
 @statement(
@@ -222,9 +227,9 @@ def trained_discriminators(seed: int) -> Relations:
     for width in (1, 4, 16):
         found = trained_discriminator(width, seed)
         gap = exact(found.largest_gap, "sup |D − D*|", unit="1", method="grid")
-        yield at_least(cost_of(found.logit, p, q), least, note=f"{width} units")
+        yield at_least(cost_of(found.logit, p, q), least, note=f"width {width}")
         if before:
-            yield at_most(gap, before, note=f"{width} units against fewer")
+            yield at_most(gap, before, note=f"width {width} against less")
         before = gap
     if before:
-        yield at_most(before, 0.01, note="16 units")
+        yield at_most(before, 0.01, note="width 16")
