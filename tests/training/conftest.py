@@ -5,7 +5,8 @@ import pytest
 
 from latentia.training import checkpoint, run_directory
 
-sys.path.insert(0, str(Path(__file__).parent))  # for the helpers that stand beside the tests
+for folder in ("training", "recipes"):  # for the helpers that stand beside the tests
+    sys.path.insert(0, str(Path(__file__).parents[1] / folder))
 
 
 @pytest.fixture(autouse=True)

@@ -8,13 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from .toys import play_duel, same_run
 
 from latentia.errors import ConfigurationError, RunError
 from latentia.estimate import Estimate
 from latentia.training import SGD, Adam, AdamW, RunDirectory
 from latentia.training import checkpoint as checkpoints
 from latentia.training.checkpoint import Checkpoint, find_checkpoints, newest_sound, prune, write_checkpoint
+
+from .toys import play_duel, same_run
 
 STATE = {"model.w": torch.arange(6.0).reshape(2, 3), "model.n": torch.tensor(7), "ema.w": torch.ones(2)}
 

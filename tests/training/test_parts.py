@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from torch import nn
-from .toys import play_duel
 
 from latentia.errors import ConfigurationError, RunError
 from latentia.estimate import Estimate
@@ -19,6 +18,8 @@ from latentia.training.ema import AveragedWeights
 from latentia.training.progress import Progress
 from latentia.training.records import FOLD_ROWS, Tally
 from latentia.training.run_directory import differences
+
+from .toys import play_duel
 
 # Schedules
 

@@ -4,10 +4,11 @@ import signal
 
 import pytest
 import torch
-from .toys import duel, play_duel, same_run
 
 from latentia.training import Interrupted, RunDirectory, Training, make_fabric, seed_of
 from latentia.training.table import Table
+
+from .toys import duel, play_duel, same_run
 
 SETTINGS = [
     {},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from latentia.training import (
     Player,
     RunDirectory,
     Training,
+    checkpoint,
     make_fabric,
     play,
     seeded,
@@ -123,3 +126,27 @@ def same_run(a: Path, b: Path) -> None:
     first, second = ([{**r, "seconds": 0} for r in run.records()] for run in (one, two))
     assert first == second
     assert len({(r["step"], r["name"]) for r in first}) == len(first)
+
+
+def play_duel_on_a_full_disk(path: Path) -> Outcome:
+    """The first process alone cannot write its checkpoint of step 9."""
+    save = checkpoint.save_file
+
+    def full(tensors, file):
+        if "step-00000009" in str(file):
+            raise OSError(28, "No space left on device")
+        save(tensors, file)
+
+    checkpoint.save_file = full
+    return play_duel(path)
+
+
+def interrupt_one(path: Path) -> Outcome:
+    """The second process alone gets a SIGTERM, in step 7."""
+    rank = int(os.environ["RANK"])
+    return play_duel(path, noise=False, seen=lambda n: rank == 1 and n == 13 and signal.raise_signal(signal.SIGTERM))
+
+
+def play_still_duel(path: Path, resume: bool = False) -> Outcome:
+    """The duel that draws nothing."""
+    return play_duel(path, noise=False, resume=resume)
