@@ -3,8 +3,8 @@
     python benchmarks/neighbours.py --prdc /tmp/peers/bin/python
 
 `--prdc` is the interpreter of an environment with the package (`pip install prdc`); it is no dependency of latentia.
-The two take turns, each time in a fresh process with two threads, on the same features; printed are medians, the peak
-of resident memory beyond that after the imports and the features, and the machine's load.
+The two take turns, each time in a fresh process with two threads, on the same features; printed are medians of wall
+and CPU time, the peak of resident memory beyond that after the imports and the features, and the machine's load.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ arrays = np.load(sys.argv[1])
 real, fake = arrays["real"], arrays["fake"]
 {warm}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-began = time.perf_counter()
+began, cpu = time.perf_counter(), time.process_time()
 {work}
-seconds = time.perf_counter() - began
+seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({{"seconds": seconds, "before": before, "peak": peak, "scores": scores}}))
+print(json.dumps({{"seconds": seconds, "cpu": cpu, "before": before, "peak": peak, "scores": scores}}))
 """
 OURS = COMMON.format(
     imports="import torch\nfrom latentia.evaluation.samples import neighbour_scores",
@@ -83,11 +83,13 @@ def main() -> None:
     print(f"{options.n} x {options.n} x {options.d}, {options.threads} threads, {options.repeats} turns", end="; ")
     print(f"load {', '.join(f'{x:.1f}' for x in os.getloadavg())} on {os.cpu_count()} cores")
     seconds = {name: statistics.median(r["seconds"] for r in rs) for name, rs in results.items()}
+    cpu = {name: statistics.median(r["cpu"] for r in rs) for name, rs in results.items()}
     memory = {name: statistics.median(r["peak"] - r["before"] for r in rs) / 1024 for name, rs in results.items()}
     for name, rs in results.items():
         all_seconds = ", ".join(f"{r['seconds']:.2f}" for r in rs)
-        ratio = f"{seconds['prdc'] / seconds[name]:.1f} x faster, {memory[name] / memory['prdc']:.3f} of the memory"
-        print(f"{name:32} {seconds[name]:7.2f} s  {memory[name]:8.0f} MiB  {ratio}  ({all_seconds})")
+        wall, total, share = (each["prdc"] / each[name] for each in (seconds, cpu, memory))
+        print(f"{name:32} {seconds[name]:6.2f} s, {cpu[name]:6.2f} s of CPU, {memory[name]:6.0f} MiB", end="; ")
+        print(f"{wall:.1f} x faster, {total:.1f} x less CPU, 1/{share:.0f} of the memory ({all_seconds})")
         print(f"{'':32} {json.dumps(rs[-1]['scores'])}")
 
 

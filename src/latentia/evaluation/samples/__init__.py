@@ -13,12 +13,14 @@ from latentia.evaluation.samples.diversity import diversity
 from latentia.evaluation.samples.features import (
     Classifier,
     Features,
+    Inception,
     Module,
     Pixels,
     RandomConvolutional,
     check_images,
 )
 from latentia.evaluation.samples.frechet import frechet_distance, frechet_extrapolated, frechet_of_moments
+from latentia.evaluation.samples.inception import InceptionV3, load_inception
 from latentia.evaluation.samples.kernel import kernel_distance
 from latentia.evaluation.samples.memorisation import memorisation
 from latentia.evaluation.samples.metrics import (
@@ -49,7 +51,9 @@ __all__ = [
     "Evidence",
     "Features",
     "Frechet",
+    "Inception",
     "InceptionScore",
+    "InceptionV3",
     "Kernel",
     "Memorisation",
     "Metric",
@@ -79,6 +83,7 @@ __all__ = [
     "inception_score",
     "kernel_distance",
     "load_classifier",
+    "load_inception",
     "memorisation",
     "neighbour_scores",
     "quantise",

@@ -20,14 +20,14 @@ from torch import Tensor
 
 from latentia.errors import DataError
 from latentia.evaluation.samples.features import Features
+from latentia.evaluation.samples.place import cache_root
 
 KEY = "features"
 
 
 def cache_folder() -> Path:
     """Where features of real images are kept."""
-    place = os.environ.get("LATENTIA_CACHE")
-    return (Path(place).expanduser() if place else Path.home() / ".cache" / "latentia") / "features"
+    return cache_root() / "features"
 
 
 def content_hash(values: Tensor) -> str:

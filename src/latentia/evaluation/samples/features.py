@@ -7,10 +7,11 @@ features, and the hash of their weights, it was made with.
 
 from __future__ import annotations
 
-__all__ = ["Classifier", "Features", "Module", "Pixels", "RandomConvolutional", "check_images"]
+__all__ = ["Classifier", "Features", "Inception", "Module", "Pixels", "RandomConvolutional", "check_images"]
 
 import hashlib
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -28,6 +29,8 @@ from latentia.evaluation.samples.classifier import (
     classify,
     load_classifier,
 )
+from latentia.evaluation.samples.inception import ORIGINAL_SHA256, load_inception
+from latentia.evaluation.samples.place import cache_root
 
 
 class Features(Component, family=True):
@@ -136,6 +139,57 @@ class Classifier(Features):
     def probabilities(self, images: Tensor, batch_size: int = 500) -> Tensor:
         check_images(images)
         return torch.cat([classify(as_unit(part), batch_size) for part in images.split(batch_size)])
+
+
+class Inception(Features):
+    """Inception-v3 with the weights of the original FID; D = 2048. The file is yours to bring, see `inception.py`.
+
+    On the original weights, and on these alone, the distances are named "fid" and "kid" and the score
+    "inception_score".
+
+    Attributes:
+        file: the weights; by default pt_inception-2015-12-05-6726825d.pth in the cache's folder.
+        sha256: of that file.
+    """
+
+    file: Path | None = None
+    sha256: str = ORIGINAL_SHA256
+
+    @property
+    def place(self) -> Path:
+        """Where the weights are looked for."""
+        return self.file.expanduser() if self.file else cache_root() / "pt_inception-2015-12-05-6726825d.pth"
+
+    def module(self, channels: int) -> nn.Module:
+        return load_inception(self.place, self.sha256)
+
+    def fingerprint(self) -> str:
+        return self.sha256
+
+    def resized_to(self, height: int, width: int) -> str:
+        return f"bilinear as in TensorFlow 1, {height}×{width} to 299×299"
+
+    @torch.no_grad()
+    def probabilities(self, images: Tensor, batch_size: int = 500) -> Tensor:
+        check_images(images)
+        model = load_inception(self.place, self.sha256).to(images.device)
+        return torch.cat([model.probabilities(model(as_unit(part))) for part in images.split(batch_size)])
+
+    @property
+    def _is_original(self) -> bool:
+        return self.sha256 == ORIGINAL_SHA256
+
+    @property
+    def frechet_name(self) -> str:
+        return "fid" if self._is_original else super().frechet_name
+
+    @property
+    def kernel_name(self) -> str:
+        return "kid" if self._is_original else super().kernel_name
+
+    @property
+    def score_name(self) -> str:
+        return "inception_score" if self._is_original else super().score_name
 
 
 class Module(Features):
