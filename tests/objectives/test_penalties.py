@@ -56,7 +56,7 @@ def points(seed: int, n: int = 5) -> Tensor:
         (NoPenalty(), lambda _r, _f: torch.zeros(5)),
         (Clip(), lambda _r, _f: torch.zeros(5)),
     ],
-    ids=repr,
+    ids=lambda part: "truth" if callable(part) and not isinstance(part, Penalty) else repr(part),
 )
 def test_closed_forms(penalty: Penalty, truth: Callable[[Tensor, Tensor], Tensor]):
     real, fake = points(0), points(1)
