@@ -1,11 +1,6 @@
-import sys
-from pathlib import Path
-
 import pytest
 
 from latentia.training import checkpoint, run_directory
-
-sys.path.insert(0, str(Path(__file__).parent))  # for the helpers that stand beside the tests
 
 
 @pytest.fixture(autouse=True, scope="session")

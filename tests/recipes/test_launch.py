@@ -16,6 +16,8 @@ from latentia.recipes import Run, VAERecipe, train
 from latentia.training import SGD, Interrupted
 from latentia.training.checkpoint import find_checkpoints
 
+from .pairs import pair, two
+
 FIELDS = (
     "epochs=3, batch_size=64, record_every=7, checkpoint_every=0.1, posterior=Fixed(scale=1e-6), "
     "network=MLP(hidden=(32,)), data={'type': 'digits', 'binarise': 'threshold'}, optimiser=SGD(rate=0.01)"
@@ -85,7 +87,8 @@ def test_sigterm_to_the_parent_of_two_saves_and_resumes(alone, tmp_path, capfd):
     watcher.join()
     with pytest.raises(RunError, match="holds a run already"):
         train(chosen, tmp_path / "run", quiet=True)
-    run = train(chosen, tmp_path / "run", resume=True, quiet=True)
+    assert pair(two, chosen, tmp_path / "run", True) == [str(tmp_path / "run")] * 2  # forked, which is quicker
+    run = Run(tmp_path / "run")
     assert run.environment["devices"] == 2
     close(alone, run)
     assert capfd.readouterr() == ("", "")

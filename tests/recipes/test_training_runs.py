@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from .pairs import pair, start, train_here, two, unnamed
 
 from latentia.distributions import Fixed
 from latentia.errors import ConfigurationError, DataError, RunError
@@ -20,6 +19,8 @@ from latentia.networks import MLP
 from latentia.recipes import Run, VAERecipe, load, train
 from latentia.training import SGD, Adam, Cosine
 from latentia.training import checkpoint as checkpoints
+
+from .pairs import pair, start, train_here, two, unnamed
 
 SMALL = {"network": MLP(hidden=(32,)), "batch_size": 64, "epochs": 2, "record_every": 7, "checkpoint_every": 0.3}
 

@@ -1,12 +1,6 @@
-import sys
-from pathlib import Path
-
 import pytest
 
 from latentia.training import checkpoint, run_directory
-
-for folder in ("training", "recipes"):  # for the helpers that stand beside the tests
-    sys.path.insert(0, str(Path(__file__).parents[1] / folder))
 
 
 @pytest.fixture(autouse=True)

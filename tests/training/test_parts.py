@@ -344,11 +344,11 @@ def test_each_move_of_a_player_has_a_batch_of_its_own(tmp_path):
 
 
 def test_what_is_compiled():
-    from toys import duel
-
     from latentia.recipes import VAERecipe
     from latentia.training import make_fabric
     from latentia.training.compilation import networks_of
+
+    from .toys import duel
 
     game = duel(make_fabric(Training()))
     assert networks_of(game) == [game.model.critic, game.model.generator]

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from pairs import pair
-from toys import interrupt_one, play_duel_on_a_full_disk, play_still_duel
 
 from latentia.errors import RunError
 from latentia.training import Interrupted, RunDirectory
+from tests.recipes.pairs import pair
+
+from .toys import interrupt_one, play_duel_on_a_full_disk, play_still_duel
 
 
 def still_duel(path: Path) -> RunDirectory:
