@@ -192,3 +192,9 @@ def test_flows_bend():
         third = torch.diff(module(q).log_prob(line), n=3).abs().max().item()
         assert third > 1e-3, kind
         assert math.isfinite(third)
+
+
+def test_a_flow_leaves_the_validation_of_torch_s_laws_switched_on():
+    FlowPrior(transforms=1, hidden=(4,)).build(2, (1, 8, 8))
+    with pytest.raises(ValueError, match="scale"):
+        torch.distributions.Normal(0.0, -1.0)

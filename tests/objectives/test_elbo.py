@@ -1,6 +1,5 @@
 import pytest
 import torch
-from .linear_gaussian import LinearGaussian, gradients, z_scores
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from latentia.distributions import Diagonal, Fixed, Full, MixturePrior
@@ -8,6 +7,8 @@ from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.objectives import ELBO, Clock
 from latentia.objectives.elbo import dimension_rates
+
+from .linear_gaussian import LinearGaussian, gradients, z_scores
 
 LATE = Clock(step=10_000, epoch=100.0, data_size=50)
 posteriors = pytest.mark.parametrize("posterior", [Fixed(scale=0.4), Diagonal(), Full()], ids=lambda p: p.type_name)

@@ -2,11 +2,12 @@ import itertools
 
 import pytest
 import torch
-from .linear_gaussian import LinearGaussian, gradients, z_scores
 
 from latentia.distributions import Diagonal, FlowPrior, Full, MixturePrior, VampPrior
 from latentia.estimate import Estimate, exact
 from latentia.objectives import ELBO, IWAE, Clock
+
+from .linear_gaussian import LinearGaussian, gradients, z_scores
 
 LATE = Clock(step=10_000, epoch=100.0, data_size=50)
 ENCODER = "posterior.network"

@@ -2,13 +2,14 @@ import math
 
 import pytest
 import torch
-from .linear_gaussian import LinearGaussian
 
 from latentia.distributions import Diagonal
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.objectives import ELBO, Clock, Info
 from latentia.objectives.info import maximum_mean_discrepancy
+
+from .linear_gaussian import LinearGaussian
 
 LATE = Clock(step=10_000, epoch=100.0, data_size=50)
 

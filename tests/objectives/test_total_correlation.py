@@ -2,12 +2,13 @@ import itertools
 
 import pytest
 import torch
-from .linear_gaussian import LinearGaussian
 
 from latentia.distributions import Diagonal
 from latentia.estimate import Estimate
 from latentia.objectives import ELBO, BetaTC, Clock
 from latentia.objectives.total_correlation import stratified_log_weights
+
+from .linear_gaussian import LinearGaussian
 
 UNIT = BetaTC(alpha=1, beta=1, gamma=1)
 

@@ -62,9 +62,9 @@ class FlowPrior(Prior, name="flow"):
     hidden: tuple[int, ...] = (64, 64)
 
     def build(self, latent: int, image_shape: tuple[int, ...]) -> nn.Module:
-        import zuko
+        from latentia.distributions.flows import flows
 
-        flow = {"maf": zuko.flows.MAF, "nsf": zuko.flows.NSF}[self.kind]
+        flow = {"maf": flows.MAF, "nsf": flows.NSF}[self.kind]
         return _Flow(flow(features=latent, transforms=self.transforms, hidden_features=self.hidden))
 
 

@@ -81,6 +81,7 @@ class VAERecipe(Recipe, name="vae"):
             steps_per_epoch=batches.steps_per_epoch,
             data_size=len(train),
             validate=validate if len(validation) > 1 else None,
+            close=batches.close,
         )
 
     def conclude(self, model: nn.Module, splits: Splits) -> list[Estimate]:
