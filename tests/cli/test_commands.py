@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +17,28 @@ from PIL import Image
 SMALL = ["epochs=2", "network.hidden=[32]"]
 
 
-def latentia(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own, as a shell does."""
-    return subprocess.run(
-        [sys.executable, "-c", "from latentia.cli import main; main()", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@dataclass
+class Result:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def latentia(*arguments: str, cwd: Path) -> Result:
+    """Run the command in this process, which spares each call the seconds of importing torch."""
+    from latentia.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["latentia", *arguments])
+        patch.delenv("LATENTIA_DATA", raising=False)
+        try:
+            main()
+            code: object = 0
+        except SystemExit as left:
+            code = left.code
+    return Result(code if isinstance(code, int) else int(code is not None), out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -102,43 +117,54 @@ def test_bad_input_gets_one_clear_message(
     case: tuple[list[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments, cure = case
-    code, error = in_this_process(arguments, tmp_path, capsys)
-    assert code != 0
-    assert cure in " ".join(error.split())
-    assert "Traceback" not in error
+    result = latentia(*arguments, cwd=tmp_path)
+    assert result.returncode != 0
+    assert cure in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
     assert not (tmp_path / "runs").exists(), "a refused run leaves nothing behind"
 
 
-def test_all_faults_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, error = in_this_process(["train", "vae", "epochs=x", "latent=0", "sede=1"], tmp_path, capsys)
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    error = latentia("train", "vae", "epochs=x", "latent=0", "sede=1", cwd=tmp_path).stderr
     assert all(word in error for word in ("epochs", "latent", "seed"))
 
 
-def in_this_process(arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Run the command here, which spares each case the five seconds of importing torch."""
-    from latentia.cli import main
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["latentia", *arguments])
-        patch.delenv("LATENTIA_DATA", raising=False)
-        with pytest.raises(SystemExit) as left:
-            main()
-    code = left.value.code
-    return (code if isinstance(code, int) else 1), capsys.readouterr().err
-
-
-def test_an_existing_run_is_not_overwritten(run_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_existing_run_is_not_overwritten(run_directory: Path) -> None:
     before = (run_directory / "weights.safetensors").read_bytes()
-    code, error = in_this_process(["train", "vae", *SMALL, "--out", "run"], run_directory.parent, capsys)
-    assert code == 2
-    assert "--resume" in error
-    code, error = in_this_process(
-        ["train", "vae", "epochs=3", "--out", "run", "--resume"], run_directory.parent, capsys
-    )
-    assert code == 2
-    assert "epochs: 2 there, 3 here" in error
+    result = latentia("train", "vae", *SMALL, "--out", "run", cwd=run_directory.parent)
+    assert result.returncode == 2
+    assert "--resume" in result.stderr
+    result = latentia("train", "vae", "epochs=3", "--out", "run", "--resume", cwd=run_directory.parent)
+    assert result.returncode == 2
+    assert "epochs: 2 there, 3 here" in result.stderr
     assert (run_directory / "weights.safetensors").read_bytes() == before
+
+
+def test_the_command_itself_starts_and_leaves_with_a_code(tmp_path: Path) -> None:
+    """Once as a shell does it, in a process of its own."""
+    command = [sys.executable, "-c", "from latentia.cli import main; main()", "show", "nowhere"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stdout == ""
+
+
+def test_evaluate_and_report(run_directory: Path) -> None:
+    folder = run_directory.parent
+    result = latentia("evaluate", "run", "--limit", "20", "--gaps", "0", "--json", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    estimates = {record["name"]: record for record in json.loads(result.stdout)}
+    exact = estimates["test/log_likelihood"]
+    assert exact["kind"] == "exact"
+    assert exact["settings"]["worst_error"] <= 0.01
+    bound = latentia("evaluate", "run", "--likelihood", "importance", "--limit", "20", "--json", cwd=folder)
+    importance = json.loads(bound.stdout)[0]
+    assert importance["value"] < exact["value"] + 5 * importance["stderr"]
+    assert latentia("evaluate", "run", "--likelihood", "exakt", cwd=folder).returncode == 2
+    assert latentia("report", "run", cwd=folder).returncode == 0
+    page = (run_directory / "report.html").read_text()
+    assert "data:image/png;base64" in page
+    assert 'src="http' not in page
 
 
 def test_help_does_not_import_torch() -> None:
