@@ -48,28 +48,40 @@ def gaussian(mean_p: Tensor, covariance_p: Tensor, mean_q: Tensor, covariance_q:
         (...) in nats.
     """
     factor_p, factor_q = torch.linalg.cholesky(covariance_p), torch.linalg.cholesky(covariance_q)
+    return _between_factors(mean_p - mean_q, factor_p, factor_q)
+
+
+def _between_factors(shift: Tensor, factor_p: Tensor, factor_q: Tensor) -> Tensor:
+    """The same from the difference of means (..., d) and the Cholesky factors (..., d, d), Σ = L Lᵀ."""
     ratio = torch.linalg.solve_triangular(factor_q, factor_p, upper=False)
-    shift = torch.linalg.solve_triangular(factor_q, (mean_p - mean_q)[..., None], upper=False)
+    shift = torch.linalg.solve_triangular(factor_q, shift[..., None], upper=False)
+    return _from_ratio(ratio, shift.squeeze(-1))
+
+
+def _from_ratio(ratio: Tensor, shift: Tensor) -> Tensor:
+    """The same from Lq⁻¹Lp, lower triangular, and Lq⁻¹δ."""
     # tr − d − log det, entry by entry on the diagonal, so that equal laws give 0 and near ones lose no digits
     diagonal = ratio.diagonal(dim1=-2, dim2=-1)
     own = (diagonal.square() - 1 - 2 * diagonal.log()).sum(-1)
-    return 0.5 * (own + ratio.tril(-1).square().sum((-2, -1)) + shift.square().sum((-2, -1)))
+    return 0.5 * (own + ratio.tril(-1).square().sum((-2, -1)) + shift.square().sum(-1))
 
 
-def _diagonal_normal(law: td.Independent) -> tuple[Tensor, Tensor]:
+def _diagonal_normal(law: td.Independent) -> td.Normal:
     if not isinstance(law.base_dist, td.Normal) or len(law.event_shape) != 1:
         raise NotImplementedError("KL with a MultivariateNormal is known for Independent(Normal, 1) alone")
-    return law.base_dist.loc, torch.diag_embed(law.base_dist.variance)
+    return law.base_dist
 
 
 @register_kl(td.Independent, td.MultivariateNormal)
 def _kl_diagonal_full(p: td.Independent, q: td.MultivariateNormal) -> Tensor:
-    return gaussian(*_diagonal_normal(p), q.loc, q.covariance_matrix)
+    base = _diagonal_normal(p)
+    return _between_factors(base.loc - q.loc, torch.diag_embed(base.scale), q.scale_tril)
 
 
 @register_kl(td.MultivariateNormal, td.Independent)
 def _kl_full_diagonal(p: td.MultivariateNormal, q: td.Independent) -> Tensor:
-    return gaussian(p.loc, p.covariance_matrix, *_diagonal_normal(q))
+    base = _diagonal_normal(q)
+    return _from_ratio(p.scale_tril / base.scale[..., None], (p.loc - base.loc) / base.scale)
 
 
 def _known(p: Distribution, q: Distribution) -> Estimate | None:
