@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/latentia demo
 
 test: .venv/installed check
-	$(BIN)/pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from latentia.estimate import Estimate as Estimate
+    from latentia.models import GAN as GAN
     from latentia.models import VAE as VAE
+    from latentia.recipes import GANRecipe as GANRecipe
     from latentia.recipes import Run as Run
     from latentia.recipes import VAERecipe as VAERecipe
     from latentia.recipes import load as load
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Estimate": "latentia.estimate",
+    "GAN": "latentia.models",
+    "GANRecipe": "latentia.recipes",
     "Run": "latentia.recipes",
     "VAE": "latentia.models",
     "VAERecipe": "latentia.recipes",
@@ -28,7 +32,7 @@ _HOMES = {
     "train": "latentia.recipes",
 }
 
-__all__ = ["VAE", "Estimate", "Run", "VAERecipe", "load", "train"]
+__all__ = ["GAN", "VAE", "Estimate", "GANRecipe", "Run", "VAERecipe", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -79,3 +79,9 @@ def test_the_optimal_map_of_gaussians_is_linear():
     assert (x.diff() > 0).all()
     with pytest.raises(CannotServe, match="on the line"):
         optimal_map(parse_law("Normal([0,0],1)"), parse_law("Normal([1,0],1)"))
+
+
+def test_sinkhorn_is_left_out_of_the_table_where_it_would_take_minutes():
+    points = torch.randn(2100, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    refused = {(name, method): reason for name, method, reason in sample_table(points, points + 1).refused}
+    assert "transport.sinkhorn" in refused["wasserstein-1", "sinkhorn"]

@@ -196,9 +196,9 @@ def _source(text: str, binarise: str) -> Any:
     from latentia.data import Source
 
     if text.endswith(".npz"):
-        return Source.parse({"type": "npz", "path": text, "binarise": binarise})
+        return Source.parse({"type": "npz", "file": text, "binarise": binarise})
     if Path(text).is_dir():
-        return Source.parse({"type": "folder", "path": text, "binarise": binarise})
+        return Source.parse({"type": "folder", "folder": text, "binarise": binarise})
     return Source.parse({"type": text, "binarise": binarise})
 
 

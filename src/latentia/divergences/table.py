@@ -33,6 +33,7 @@ from latentia.estimate import Estimate
 from latentia.estimate import exact as exactly
 
 _MOST_ATOMS = 4096
+_LARGEST_SINKHORN = 2**22  # pairs of points
 
 
 @dataclass
@@ -132,7 +133,7 @@ def sample_table(x: Tensor | np.ndarray, y: Tensor | np.ndarray, *, seed: int = 
             table.add(name, "exact", lambda order=order: _on_the_line(first, second, order))
             continue
         table.add(name, "exact", lambda order=order: transport.assignment(first, second, order))
-        table.add(name, "sinkhorn", lambda order=order: transport.sinkhorn(first, second, order))
+        table.add(name, "sinkhorn", lambda order=order: _sinkhorn(first, second, order))
         sliced = f"sliced wasserstein-{order}"
         table.add(sliced, "projections", lambda order=order: transport.sliced(first, second, order, seed=seed))
         largest = f"max-sliced wasserstein-{order}"
@@ -181,3 +182,13 @@ def optimal_map(p: Distribution, q: Distribution, points: int = 101) -> tuple[Te
     first, second = cumulative(p), cumulative(q)
     u = (torch.arange(points, dtype=torch.float64) + 0.5) / points
     return first.quantile(u), second.quantile(u)
+
+
+def _sinkhorn(first: Tensor, second: Tensor, order: int) -> Estimate:
+    """Sinkhorn's bounds where they take seconds; a table should not keep its reader waiting for minutes."""
+    if len(first) * len(second) > _LARGEST_SINKHORN:
+        raise CannotServe(
+            f"bounds by sinkhorn for {len(first)} × {len(second)} points take minutes; call transport.sinkhorn, or "
+            "give at most 2 000 points a side"
+        )
+    return transport.sinkhorn(first, second, order)
