@@ -172,7 +172,8 @@ def solve(
         parts, start = [], 0
         rounding = 0.0
         for chunk in images.split(_chunk(used.latent, memory)):
-            left = begin + seconds - time.monotonic()
+            # A share for each chunk, so that a few stubborn images do not leave the others without time.
+            left = (begin + seconds - time.monotonic()) * len(chunk) / (len(images) - start)
             refined = _refine_chunk(used, chunk, lattice, tolerance, keep, left, memory)
             rounding = max(rounding, _rounding(used, double, chunk, refined))
             parts.append((start, refined))

@@ -183,13 +183,15 @@ def exact_posterior(
     precision: Precision = "auto",
     seconds: float = math.inf,
     memory: float = 4e9,
+    require: bool = True,
 ) -> GridPosterior:
     """p(z|x) of every image from the same pass that gives log p(x); see `exact_log_likelihood` for the arguments.
 
     Raises:
         CannotServe: as there; and for a finite latent space, whose posterior is a softmax and needs no grid.
     """
-    solved = solve(model, images, tolerance, precision=precision, seconds=seconds, memory=memory, keep=True)
+    limits = {"seconds": seconds, "memory": memory, "require": require}
+    solved = solve(model, images, tolerance, precision=precision, keep=True, **limits)
     if not solved.parts:
         raise CannotServe("exact_posterior is for continuous z; on a finite set the posterior is softmax(log p(x, z))")
     return GridPosterior(solved)
