@@ -159,7 +159,7 @@ def _finish(run: Run) -> None:
 
     console = Console()
     if run.estimates:
-        console.print(estimates_table(run.estimates, f"{run.path}: test images"))
+        console.print(estimates_table(run.estimates, f"{run.path}: at the end of training"))
     for figure in draw_all(run):
         console.print(f"  {figure}", highlight=False)
 

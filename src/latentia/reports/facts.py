@@ -62,6 +62,12 @@ def last_records(records: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str,
 
 def settings_text(settings: Mapping[str, Any]) -> str:
     """Settings of an estimate on one line: `samples 10, stderr_over images`."""
-    return ", ".join(
-        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in settings.items()
-    )
+    return ", ".join(f"{key} {_short(value)}" for key, value in settings.items())
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_short(part) for part in value) + "]"
+    return str(value)

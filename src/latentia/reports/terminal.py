@@ -43,7 +43,7 @@ def estimates_table(estimates: Iterable[Estimate], title: str = "") -> Table:
 
 
 _COLUMNS: Mapping[str, dict[str, Any]] = {
-    "name": {"style": "cyan", "overflow": "fold"},
+    "name": {"style": "cyan", "no_wrap": True},
     "value": {"justify": "right", "no_wrap": True},
     "n": {"justify": "right"},
     "settings": {"style": "dim", "overflow": "fold"},
