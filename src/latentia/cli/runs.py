@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["add_to"]
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,7 +52,8 @@ def train(
     if resume and out is None:
         raise RunError("--resume goes on with a run: name it with --out")
     run = train_recipe(chosen, out, resume=resume, quiet=quiet)
-    _finish(run)
+    if os.environ.get("RANK", "0") == "0":  # under torchrun, one process tells and draws
+        _finish(run)
 
 
 def sample(
