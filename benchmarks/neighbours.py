@@ -1,6 +1,6 @@
 """Precision, recall, density and coverage beside the prdc package, in one run: time and peak memory.
 
-    python benchmarks/neighbours.py --prdc /tmp/peers/bin/python
+    python benchmarks/neighbours.py --prdc PATH/TO/ANOTHER/VENV/bin/python
 
 `--prdc` is the interpreter of an environment with the package (`pip install prdc`); it is no dependency of latentia.
 The two take turns, each time in a fresh process with two threads, on the same features; printed are medians of wall
