@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from latentia.distributions import Gaussian
+from latentia.distributions import DiscretisedLogisticMixture, Gaussian
 from latentia.estimate import exact
 from latentia.evaluation import evaluate_bound
 from latentia.models import VAE
@@ -53,3 +55,17 @@ def test_what_they_say_of_themselves(batch_size):
         assert estimate.settings == {"samples": 3, "stderr_over": "images"}
         assert estimate.stderr > 0
     assert elbo.value == pytest.approx(-(rate.value + distortion.value), abs=1e-12)
+
+
+def test_eight_bit_pixels_are_told_in_bits_per_dimension():
+    torch.manual_seed(0)
+    shape, likelihood = (1, 8, 8), DiscretisedLogisticMixture(components=2)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    decoder = nn.Sequential(nn.Linear(2, likelihood.parameter_shape(shape)[0] * 64), nn.Unflatten(1, (-1, 8, 8)))
+    vae = VAE(encoder, decoder, latent=2, image_shape=shape, likelihood=likelihood)
+    images = torch.randint(0, 256, (6, *shape)) / 255
+    found = {estimate.name: estimate for estimate in evaluate_bound(vae, images)}
+    bits = found["bits_per_dimension"]
+    assert bits.kind == "upper bound"
+    assert bits.unit == "bits/dimension"
+    assert bits.value == pytest.approx(-found["elbo"].value / (64 * math.log(2)))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 __all__ = ["evaluate_bound"]
 
+import math
+
 import torch
 from torch import Tensor
 
+from latentia.distributions import DiscretisedLogisticMixture
 from latentia.estimate import Estimate
 from latentia.models import VAE
 
@@ -25,7 +28,8 @@ def evaluate_bound(vae: VAE, images: Tensor, *, samples: int = 1, batch_size: in
         batch_size: images at a time.
 
     Returns:
-        `elbo` (a lower bound of the mean log p(x), in expectation), `rate` and `distortion`, in nats.
+        `elbo` (a lower bound of the mean log p(x), in expectation), `rate` and `distortion`, in nats; and for a likelihood
+        of 8-bit pixels `bits_per_dimension`, an upper bound of −log₂ p(x) for each pixel and channel.
     """
     rates, distortions = [], []
     for x in images.split(batch_size):
@@ -35,8 +39,15 @@ def evaluate_bound(vae: VAE, images: Tensor, *, samples: int = 1, batch_size: in
         distortions.append(-vae.decode(z).log_prob(x).mean(0))
     rate, distortion = torch.cat(rates).double(), torch.cat(distortions).double()
     settings = {"samples": samples, "stderr_over": "images"}
-    return [
+    estimates = [
         Estimate.mean(-(rate + distortion), name="elbo", kind="lower bound", settings=settings),
         Estimate.mean(rate, name="rate", settings=settings),
         Estimate.mean(distortion, name="distortion", settings=settings),
     ]
+    if isinstance(vae.likelihood.family, DiscretisedLogisticMixture):
+        bits = (rate + distortion) / (math.prod(vae.image_shape) * math.log(2))
+        unit = "bits/dimension"
+        estimates.append(
+            Estimate.mean(bits, name="bits_per_dimension", kind="upper bound", unit=unit, settings=settings)
+        )
+    return estimates
