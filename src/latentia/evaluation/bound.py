@@ -28,8 +28,8 @@ def evaluate_bound(vae: VAE, images: Tensor, *, samples: int = 1, batch_size: in
         batch_size: images at a time.
 
     Returns:
-        `elbo` (a lower bound of the mean log p(x), in expectation), `rate` and `distortion`, in nats; for a likelihood of
-        8-bit pixels also `bits_per_dimension`, an upper bound of −log₂ p(x) for each pixel and channel.
+        `elbo` (a lower bound of the mean log p(x), in expectation), `rate` and `distortion`, in nats.
+        For a likelihood of 8-bit pixels also `bits_per_dimension`, an upper bound of −log₂ p(x) per pixel and channel.
     """
     rates, distortions = [], []
     for x in images.split(batch_size):
