@@ -26,6 +26,7 @@ def commands() -> list[str]:
 def test_python_block_runs(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code = blocks("python")[number]
+    assert code.strip(), "an empty block shows nothing"
     exec(compile(code, f"README block {number + 1}", "exec"), {"__name__": "__main__"})
 
 
