@@ -13,10 +13,10 @@ from torch import Tensor
 from latentia.errors import ConfigurationError, nearest
 from latentia.estimate import Estimate
 from latentia.evaluation.annealed import annealed_log_likelihood, bidirectional_monte_carlo
-from latentia.evaluation.gaps import evaluate_gaps, mutual_information
+from latentia.evaluation.gaps import Gaps, evaluate_gaps, mutual_information
 from latentia.evaluation.importance import importance_log_likelihood
 from latentia.evaluation.latent_model import LatentModel
-from latentia.evaluation.posterior import exact_posterior
+from latentia.evaluation.posterior import GridPosterior, exact_posterior
 
 Method = Literal["exact", "importance", "annealed"]
 
@@ -28,10 +28,14 @@ class LikelihoodEvaluation:
     Attributes:
         estimates: means over the images.
         arrays: one row for each image, for an .npz file.
+        posterior: of the exact method, what the pictures are drawn from.
+        gaps: of the exact method, where they were asked for.
     """
 
     estimates: list[Estimate]
     arrays: Mapping[str, Any]
+    posterior: GridPosterior | None = None
+    gaps: Gaps | None = None
 
 
 def evaluate_likelihood(
@@ -85,8 +89,9 @@ def _exact(model: Any, images: Tensor, tolerance: float, gaps: int, options: Map
     posterior = exact_posterior(model, images, tolerance, **options)
     estimates = posterior.estimates() + mutual_information(posterior)
     arrays = posterior.arrays()
+    split = None
     if gaps and len(images) > 1 and LatentModel.of(model).encoder is not None:
         split = evaluate_gaps(model, images[:gaps], tolerance, **options)
         estimates += split.estimates()
         arrays |= split.arrays()
-    return LikelihoodEvaluation(estimates, arrays)
+    return LikelihoodEvaluation(estimates, arrays, posterior, split)
