@@ -15,22 +15,29 @@ if TYPE_CHECKING:
     from latentia.reports.gallery import draw_all, draw_side_by_side
     from latentia.reports.image_figures import film_strip, reconstructions, samples, side_by_side
     from latentia.reports.latent_figures import decoded_plane, interpolations, latent_slices
+    from latentia.reports.likelihood_figures import bound_against_draws, draw_likelihood, plane_mass
+    from latentia.reports.posterior_figures import extreme_gaps, posterior_contours
     from latentia.reports.report import write_report
     from latentia.reports.style import save_figure
     from latentia.reports.terminal import estimates_table, show_run
     from latentia.reports.toy_figures import toy_scatter
 
 __all__ = [
+    "bound_against_draws",
     "changed_settings",
     "curves",
     "decoded_plane",
     "draw_all",
+    "draw_likelihood",
     "draw_side_by_side",
     "encoded_test_set",
     "estimates_table",
+    "extreme_gaps",
     "film_strip",
     "interpolations",
     "latent_slices",
+    "plane_mass",
+    "posterior_contours",
     "reconstructions",
     "samples",
     "save_figure",
@@ -41,16 +48,21 @@ __all__ = [
 ]
 
 _HOME = {
+    "bound_against_draws": "likelihood_figures",
     "changed_settings": "changes",
     "curves": "curve_figures",
     "decoded_plane": "latent_figures",
     "draw_all": "gallery",
+    "draw_likelihood": "likelihood_figures",
     "draw_side_by_side": "gallery",
     "encoded_test_set": "encoded_figures",
     "estimates_table": "terminal",
+    "extreme_gaps": "posterior_figures",
     "film_strip": "image_figures",
     "interpolations": "latent_figures",
     "latent_slices": "latent_figures",
+    "plane_mass": "likelihood_figures",
+    "posterior_contours": "posterior_figures",
     "reconstructions": "image_figures",
     "samples": "image_figures",
     "save_figure": "style",

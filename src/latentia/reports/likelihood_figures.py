@@ -1,0 +1,291 @@
+"""Pictures of what exact likelihoods say of a whole model: its importance-weighted bound against the number of draws,
+and where in the plane it spends its mass. `draw_likelihood` draws all that an evaluation has the material for.
+"""
+
+from __future__ import annotations
+
+__all__ = ["bound_against_draws", "draw_likelihood", "plane_mass"]
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.distributions import Distribution
+
+from latentia.errors import CannotServe
+from latentia.evaluation import GridPosterior, LatentModel, LikelihoodEvaluation, pareto_k
+from latentia.evaluation.latent_model import full_precision
+from latentia.evaluation.pareto import K_HAT_LIMIT
+from latentia.reports.encoded_figures import MASSES, mass_levels
+from latentia.reports.posterior_figures import (
+    extreme_gaps,
+    finished,
+    number,
+    plane_grid,
+    posterior_contours,
+    require_plane,
+)
+from latentia.reports.style import (
+    FAINT,
+    INK,
+    NORMAL,
+    PALETTE,
+    SMALL,
+    WIDTH,
+    class_colour,
+    class_marker,
+    label_axes,
+    new_figure,
+    save_figure,
+)
+from latentia.training import seed_of, seeded
+
+COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+DECODED_AT_ONCE = 20_000
+DRAWS = 20_000  # of the prior, for how far it reaches
+SHOWN, CURVE = 8, 100  # images
+RATIO = 3.0  # nats at either end of the colours of a log density ratio
+LEAST = 1e-4  # nats: errors below it are drawn there
+BOUND = PALETTE[1]
+
+
+def draw_likelihood(
+    found: LikelihoodEvaluation,
+    images: Tensor,
+    folder: Path,
+    *,
+    labels: Tensor | None = None,
+    classes: Sequence[str] = (),
+    seed: int = 0,
+) -> list[Path]:
+    """Draw the pictures that an exact evaluation has the material for, and return their paths.
+
+    They are `posterior_contours`, `extreme_gaps`, `bound_against_draws` and `plane_mass`; for z of another dimension
+    than two, the bound alone, and none where there was no exact evaluation, or none that ended.
+
+    Args:
+        found: by `evaluate_likelihood`.
+        images: that were evaluated, (N, *event_shape).
+        folder: to write to.
+        labels: (N,), integers, or None.
+        classes: their names.
+        seed: of the draws; each picture has its own.
+
+    Raises:
+        RunError: for a folder that cannot be written.
+    """
+    posterior, gaps = found.posterior, found.gaps
+    if posterior is None or not len(finished(posterior)):
+        return []
+    drawings: dict[str, Callable[[], Figure]] = {}
+    if posterior.lattice.dimension == 2:
+        rows = _first_of_each(posterior, labels)
+        drawings["posterior_contours"] = lambda: posterior_contours(posterior, images, rows, gaps)
+        drawings["plane_mass"] = lambda: plane_mass(posterior, labels, classes)
+        if gaps is not None:
+            drawings["extreme_gaps"] = lambda: extreme_gaps(gaps, images[: len(gaps.slack)])
+    if posterior.model.encoder is not None:
+        done = finished(posterior)[:CURVE]
+        truth = posterior.likelihood.values[done]
+        if len(done) > 1:
+            drawings["bound_against_draws"] = lambda: bound_against_draws(posterior.model, images[done], truth)
+    paths = []
+    for name, draw in drawings.items():
+        with seeded(seed_of("figure", name, seed)), full_precision():
+            paths.append(save_figure(draw(), folder / f"{name}.png"))
+    return paths
+
+
+@torch.no_grad()
+def bound_against_draws(model: Any, images: Tensor, truth: Tensor, draws: int = COUNTS[-1]) -> Figure:
+    """The importance-weighted bound against its number of draws K, beside exact log p(x), and k̂ of each image.
+
+    For every K the draws are cut into as many groups of K as there are, and E log (1/K) Σ w is their mean. The band is
+    the standard error, over the images, of the bound's distance to the exact line; the words at the end compare that
+    distance with the standard error that the weights claim for themselves (delta method).
+
+    Args:
+        model: with an encoder.
+        images: (N, *event_shape), at least two.
+        truth: exact log p(x) of each, in nats, (N,).
+        draws: the largest K.
+
+    Raises:
+        CannotServe: a model without an encoder.
+    """
+    subject = LatentModel.of(model)
+    if subject.encoder is None:
+        raise CannotServe("a bound by an encoder's draws needs an encoder, and this model has none")
+    truth = truth.double().cpu()
+    with full_precision():
+        log_weights = _log_weights(subject, images, draws)
+    counts = [k for k in COUNTS if k <= draws]
+    bounds = torch.stack([_group_bound(log_weights, k) for k in counts])  # (counts, N)
+    middle = bounds.mean(1).numpy()
+    band = ((truth - bounds).std(1) / len(images) ** 0.5).numpy()
+    relative = (log_weights - log_weights.logsumexp(1, keepdim=True)).exp() * draws
+    claimed = relative.std(1) / draws**0.5
+    error = (truth - bounds[-1]).abs().clamp_min(LEAST)
+    shape = pareto_k(log_weights)
+
+    figure = new_figure(WIDTH, 3.1)
+    left, right = figure.subplots(1, 2, width_ratios=[1.1, 1])
+    level = truth.mean().item()
+    left.axhline(level, color=INK, linewidth=1)
+    left.text(1, level, f"exact: {number(level, 2)} ", fontsize=SMALL, color=INK, va="bottom", ha="left")
+    left.fill_between(counts, middle - band, middle + band, color=BOUND, alpha=0.18, linewidth=0)
+    left.plot(counts, middle, color=BOUND, linewidth=1.2, marker="o", markersize=3)
+    own = claimed.square().sum().sqrt().item() / len(images)
+    words = f"K = {counts[-1]}: {number(level - middle[-1], 2)} nats off,\nand claims a standard error of {own:.2g}"
+    words += "\n(band: that of the distance, over images)"
+    left.text(0.98, 0.04, words, fontsize=SMALL, color=BOUND, ha="right", va="bottom", transform=left.transAxes)
+    left.set_xscale("log")
+    label_axes(left, f"Bound, mean of {len(images)} images", "draws K of q(z|x)", "nats")
+
+    finite = torch.isfinite(shape)
+    heavy = {"s": 9, "linewidths": 0}
+    right.axvspan(K_HAT_LIMIT, max(1.0, shape[finite].max().item() if finite.any() else 1.0) + 0.3, color="#f3e3dd")
+    right.axvline(K_HAT_LIMIT, color=BOUND, linewidth=0.7)
+    right.scatter(shape, claimed.clamp_min(LEAST), s=10, facecolors="none", edgecolors=FAINT, linewidths=0.6,
+                  label="standard error claimed")  # fmt: skip
+    right.scatter(shape, error, color=PALETTE[0], label="true error", **heavy)
+    both = torch.cat([claimed.clamp_min(LEAST), error])
+    right.set(yscale="log", ylim=(both.min().item() / 3, 60 * both.max().item()))  # room for words at the top
+    right.margins(x=0.02)
+    label_axes(right, f"Each image at K = {counts[-1]}", "Pareto shape k̂ of its weights", "nats")
+    right.text(K_HAT_LIMIT + 0.05, right.get_ylim()[0] * 1.4, "k̂ > 0.7: alarm", fontsize=SMALL, color=BOUND)
+    quiet = int(((shape <= K_HAT_LIMIT) & (truth - bounds[-1] > 1)).sum())
+    words = f"{quiet} of {len(images)} images are off by more\nthan 1 nat with k̂ at most {K_HAT_LIMIT}"
+    right.text(0.03, 0.98, words, fontsize=SMALL, color=INK, ha="left", va="top", transform=right.transAxes)
+    right.legend(fontsize=SMALL, frameon=False, loc="lower right", bbox_to_anchor=(1, 0.06), handletextpad=0.1)
+    return figure
+
+
+@torch.no_grad()
+def plane_mass(posterior: GridPosterior, labels: Tensor | None = None, classes: Sequence[str] = ()) -> Figure:
+    """Where in the plane the model spends its mass: aggregate posterior against prior, and who lives where.
+
+    Left, log p̄(z)/p(z) with p̄ the mean of the exact posteriors, in cells that hold about eight images each at the
+    prior's middle; a model whose prior fits is pale everywhere. Right, the means of the exact posteriors.
+
+    Args:
+        posterior: of the images, z ∈ R².
+        labels: (N,), integers, or None.
+        classes: their names.
+
+    Raises:
+        CannotServe: for z of another dimension.
+    """
+    require_plane(posterior)
+    done = finished(posterior)
+    middles, prior = posterior.mean[done], posterior.model.prior
+    bound = max(1.05 * middles.abs().max().item(), 1.05 * _reach(prior))
+    side = float(np.clip(np.sqrt(16 * np.pi / len(done)), 0.1, 0.5))
+    cells = int(np.ceil(2 * bound / side))
+    edges = (np.arange(cells + 1) - cells / 2) * side
+    mass = np.zeros((cells, cells))
+    for _, _, nodes, weight in posterior.blocks():
+        place = nodes.reshape(-1, 2).numpy()
+        mass += np.histogram2d(place[:, 1], place[:, 0], bins=[edges, edges], weights=weight.flatten().numpy())[0]
+    mass /= len(done)
+    share = _prior_mass(posterior.model, edges)
+    with np.errstate(divide="ignore"):
+        ratio = np.log(mass) - np.log(share)
+    full = mass > 0
+    divergence = float((mass[full] * ratio[full]).sum())
+
+    figure = new_figure(WIDTH, 3.1)
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    # A cell where neither law holds half an image says nothing.
+    seen = np.where(np.maximum(mass, share) * len(done) > 0.5, np.maximum(ratio, -2 * RATIO), np.nan)
+    left.set_facecolor("#e6e6e6")
+    shade = left.pcolormesh(edges, edges, seen, cmap="RdBu_r", vmin=-RATIO, vmax=RATIO, rasterized=True)
+    bar = figure.colorbar(shade, ax=left, extend="both", shrink=0.75, pad=0.02)
+    bar.set_label(r"log $\bar p(z)/p(z)$, nats\n(grey: less than half an image)", fontsize=SMALL)
+    bar.ax.tick_params(labelsize=SMALL)
+    axis = np.linspace(edges[0], edges[-1], 161)
+    density = _prior_density(posterior.model, axis)
+    levels = np.unique(mass_levels(density, MASSES))
+    for axes in (left, right):
+        axes.contour(axis, axis, density, levels=levels, colors=INK, linewidths=0.6, linestyles="dashed", alpha=0.7)
+        axes.set_aspect("equal")
+    label_axes(left, f"KL(p̄, p) = {divergence:.2f} nats in cells of {side:.2f}", "$z_1$", "$z_2$")
+    _scatter(right, middles.numpy(), None if labels is None else labels[done], classes)
+    label_axes(right, r"Means of $p(z\,|\,x)$", "$z_1$")
+    figure.suptitle(
+        f"Aggregate exact posterior of {len(done)} images against the prior (dashed: 1σ, 2σ, 3σ)", fontsize=NORMAL + 1
+    )
+    return figure
+
+
+def _first_of_each(posterior: GridPosterior, labels: Tensor | None) -> list[int]:
+    """The first image of each class, or the first images."""
+    done = finished(posterior).tolist()
+    if labels is None:
+        return done[:SHOWN]
+    first: dict[int, int] = {}
+    for row in done:
+        first.setdefault(int(labels[row]), row)
+    return [first[kind] for kind in sorted(first)][:SHOWN]
+
+
+def _log_weights(model: LatentModel, images: Tensor, draws: int) -> Tensor:
+    """log p(x, z) − log q(z|x) of `draws` draws for each image, (N, draws), float64."""
+    assert model.encoder is not None
+    x = images.to(model.device, model.dtype)
+    q = model.encoder(x)
+    step = max(1, DECODED_AT_ONCE // len(x))
+    parts = []
+    for first in range(0, draws, step):
+        z = q.sample(torch.Size([min(step, draws - first)]))  # (count, N, d)
+        scores = model.decoder(z.flatten(0, 1)).log_prob(x.repeat(len(z), *[1] * (x.dim() - 1))).view(z.shape[:2])
+        parts.append((scores.double() + model.log_prior(z) - q.log_prob(z).double()).cpu())
+    return torch.cat(parts).T
+
+
+def _group_bound(log_weights: Tensor, k: int) -> Tensor:
+    """log of the mean of k weights, averaged over all whole groups of k, (N,)."""
+    groups = log_weights.shape[1] // k
+    cut = log_weights[:, : groups * k].reshape(len(log_weights), groups, k)
+    return (cut.logsumexp(-1) - np.log(k)).mean(-1)
+
+
+def _reach(prior: Distribution) -> float:
+    """How far from the origin all but a thousandth of the prior lies."""
+    return prior.sample(torch.Size([DRAWS])).abs().amax(1).double().quantile(0.999).item()
+
+
+def _prior_density(model: LatentModel, axis: NDArray[Any]) -> NDArray[Any]:
+    z = plane_grid((axis, axis))
+    return model.log_prior(z.to(model.device)).exp().cpu().numpy().reshape(len(axis), len(axis))
+
+
+def _prior_mass(model: LatentModel, edges: NDArray[Any]) -> NDArray[Any]:
+    """The prior's mass in square cells, by the midpoint rule on 3 × 3 parts of each."""
+    side, cells = edges[1] - edges[0], len(edges) - 1
+    inner = edges[0] + (np.arange(3 * cells) + 0.5) * side / 3
+    return _prior_density(model, inner).reshape(cells, 3, cells, 3).mean((1, 3)) * side**2
+
+
+def _scatter(axes: Axes, points: NDArray[Any], labels: Tensor | None, classes: Sequence[str]) -> None:
+    kinds = np.zeros(len(points), dtype=int) if labels is None else labels.cpu().numpy()
+    order = np.random.default_rng(0).permutation(len(points))  # the last class would hide the others
+    size = float(np.clip(12000 / len(points), 1.5, 10))
+    for kind in np.unique(kinds):
+        axes.scatter([], [], s=14, color=class_colour(kind), marker=class_marker(kind),
+                     label=classes[kind] if kind < len(classes) else str(kind))  # fmt: skip
+    for part in np.array_split(order, 8):
+        for kind in np.unique(kinds[part]):
+            chosen = points[part[kinds[part] == kind]]
+            axes.scatter(
+                *chosen.T, s=size, color=class_colour(kind), marker=class_marker(kind), linewidths=0, alpha=0.8
+            )
+    if labels is not None:
+        axes.legend(fontsize=SMALL, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5),
+                    handletextpad=0, ncols=1 + (len(np.unique(kinds)) - 1) // 12)  # fmt: skip
