@@ -1,6 +1,8 @@
 """`latentia score` and `latentia compare`, as a user types them."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,14 +10,17 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from latentia.cli import scoring
+from latentia.cli import evaluation, scoring
 from latentia.data import Digits
 from latentia.errors import ConfigurationError, DataError, LatentiaError, RunError
+from latentia.estimate import Estimate, read_estimates, write_estimates
 from latentia.networks import MLP
-from latentia.recipes import VAERecipe, train
+from latentia.recipes import GANRecipe, Run, VAERecipe, train
+from latentia.reports.comparison import compare_runs
 
 APP = typer.Typer()
 scoring.add_to(APP)
+evaluation.add_to(APP)
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +69,7 @@ def test_a_data_set_is_its_test_images_with_its_training_images_beside(images):
     text = latentia("score", "digits", images / "bytes.npz")
     assert "frechet_distance/classifier" in text
     assert "memorisation/authenticity" in text
-    assert "train vs test" in text
+    assert "training images" in text
     assert "(test)" in text
     again = json.loads(latentia("score", "digits", images / "bytes.npz", "--metrics", "kernel", "-n", "60", "--json"))
     assert {r["settings"]["card"]["n_real"] for r in again} == {60}
@@ -98,7 +103,16 @@ def runs(tmp_path_factory):
     recipe = VAERecipe(data=Digits(binarise="dynamic"), network=MLP(hidden=(64,)), epochs=12, batch_size=64)
     for name, changes in {"good": {}, "good-1": {"seed": 1}, "bad": {"epochs": 1}}.items():
         train(recipe.model_copy(update=changes), folder / name, quiet=True)
+    train(GANRecipe(network=MLP(hidden=(32,)), epochs=2, batch_size=64, fresh_steps=0), folder / "gan", quiet=True)
     return folder
+
+
+@pytest.fixture
+def own(runs, tmp_path):
+    """Copies of the runs that a test may write to."""
+    for name in ("good", "gan"):
+        shutil.copytree(runs / name, tmp_path / name)
+    return tmp_path
 
 
 def test_runs_stand_side_by_side_with_likelihood_quality_time_and_size(runs):
@@ -125,3 +139,122 @@ def test_one_run_twice_and_no_run_are_refused(runs, tmp_path):
         latentia("compare", runs / "good", runs / "good")
     with pytest.raises(RunError, match="no run directory"):
         latentia("compare", runs / "good", tmp_path)
+
+
+@pytest.mark.parametrize(("name", "what"), [("good", "means of p(x|z)"), ("gan", "G(z)")])
+def test_samples_of_either_kind_of_model_are_evaluated_with_card_floor_and_interval(own, name, what):
+    text = latentia("evaluate", own / name, "--samples", "precision", "class-coverage", "-n", "100")
+    for word in ("precision", "coverage", "classes/found", "real images", "training images", f"({what})", "grey real"):
+        assert word in text, word
+    found = {e.name: e for e in read_estimates(own / name / "evaluation" / "samples.json")}
+    assert found["precision"].stderr > 0
+    card = found["precision"].settings["card"]
+    assert (card["samples"], card["reals"], card["split"], card["n_fake"]) == (what, "grey", "test", 100)
+    assert {"recall", "recall/floor", "recall/train_vs_test", "classes/kl"} <= set(found)
+    assert not {name for name in found if "likelihood" in name}
+
+
+def test_the_default_is_every_metric_that_serves(own):
+    names = {record["name"] for record in json.loads(latentia("evaluate", own / "gan", "--samples", "--json"))}
+    parts = ("frechet_distance/classifier", "kernel_distance/classifier", "density", "diversity", "classes/kl")
+    assert {*parts, "memorisation/authenticity", "two_sample/p_value", "sliced_wasserstein"} <= names
+
+
+def test_scores_gather_in_their_file_while_they_are_made_in_one_way(own):
+    file = own / "gan" / "evaluation" / "samples.json"
+    for metric in ("kernel", "neighbours"):
+        latentia("evaluate", own / "gan", "--samples", metric, "-n", "100")
+    assert {"kernel_distance/classifier", "precision"} <= {e.name for e in read_estimates(file)}
+    latentia("evaluate", own / "gan", "--samples", "diversity", "-n", "90")
+    assert {e.name.partition("/")[0] for e in read_estimates(file)} == {"diversity"}
+
+
+def test_a_model_is_chosen_by_validation_images_and_that_stands_in_another_file(own):
+    latentia("evaluate", own / "gan", "--samples", "kernel", "--split", "validation", "-n", "50")
+    (first, *_) = read_estimates(own / "gan" / "evaluation" / "samples-validation.json")
+    assert first.settings["card"]["split"] == "validation"
+    assert not (own / "gan" / "evaluation" / "samples.json").exists()
+    with pytest.raises(ConfigurationError, match="has not seen"):
+        latentia("evaluate", own / "gan", "--samples", "--split", "train")
+
+
+def test_samples_and_likelihood_in_one_command(own):
+    options = ("--samples", "kernel", "-n", "50", "--likelihood", "importance", "--draws", "20", "--limit", "10")
+    names = {record["name"] for record in json.loads(latentia("evaluate", own / "good", *options, "--json"))}
+    assert {"kernel_distance/classifier", "test/log_likelihood"} <= names
+    assert (own / "good" / "evaluation" / "likelihood-importance.json").exists()
+
+
+def test_draws_are_scored_against_binary_images_and_do_not_stand_beside_means(own):
+    shutil.copytree(own / "good", own / "drawn")
+    latentia("evaluate", own / "good", "--samples", "kernel", "-n", "100")
+    latentia("evaluate", own / "drawn", "--samples", "kernel", "-n", "100", "--of", "draws")
+    (first, *_) = read_estimates(own / "drawn" / "evaluation" / "samples.json")
+    assert first.settings["card"]["reals"] == "binary"
+    assert first.settings["card"]["samples"] == "draws of p(x|z)"
+    recipe = own / "drawn" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("seed: 0", "seed: 7", 1))
+    with pytest.raises(DataError, match=r"samples is .means of p.x.z.. in one and .draws"):
+        latentia("compare", own / "good", own / "drawn", "--saved")
+    with pytest.raises(ConfigurationError, match="leave --draws out"):
+        latentia("compare", own / "good", own / "gan", "--draws")
+
+
+def test_models_of_both_kinds_stand_in_one_table_by_saved_scores(own):
+    for name in ("good", "gan"):
+        latentia("evaluate", own / name, "--samples", "kernel", "-n", "100")
+    text = latentia("compare", own / "good", own / "gan", "--saved")
+    assert "kernel_distance/classifier" in text
+    assert "—" in next(line for line in text.splitlines() if "test/elbo" in line)
+    (own / "gan" / "evaluation" / "samples.json").unlink()
+    with pytest.raises(RunError, match=r"gan has no saved scores; run `latentia evaluate .*gan --samples`"):
+        latentia("compare", own / "good", own / "gan", "--saved")
+
+
+def test_samples_do_not_depend_on_what_was_asked_before(own):
+    """Building the model draws its first weights; that must not move the samples."""
+    alone = json.loads(latentia("evaluate", own / "good", "--samples", "kernel", "-n", "60", "--json"))
+    options = ("--samples", "kernel", "-n", "60", "--likelihood", "importance", "--draws", "9", "--limit", "4")
+    beside = json.loads(latentia("evaluate", own / "good", *options, "--json"))
+    assert beside[0] == alone[0]
+
+
+WRONG = {
+    "no such metric": (["--samples", "precison"], "Did you mean precision.*Known: frechet, kernel"),
+    "far from any": (["--samples", "fid"], "no metric named 'fid'. Known: frechet, kernel"),
+    "not asked for": (["kernel"], "add --samples"),
+    "too few": (["--samples", "frechet", "-n", "50"], "at least 65 real samples"),
+    "more than there are": (["--samples", "-n", "400"], "give at most 179"),
+    "no likelihood": (["--likelihood", "exact"], "score its samples with --samples"),
+    "nor by default": ([], "score its samples with --samples"),
+    "neither of the two": (["--samples", "--of", "both"], "give means or draws"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_evaluated_is_said(runs, case):
+    arguments, message = WRONG[case]
+    with pytest.raises((DataError, ConfigurationError, RunError), match=message):
+        latentia("evaluate", runs / "gan", *arguments)
+
+
+def test_likelihoods_found_in_different_ways_are_not_ranked(own):
+    exact = Estimate(-20.0, "test/log_likelihood", 0.1, 10, kind="exact", method="quadrature")
+    bound = Estimate(-25.0, "test/log_likelihood", 0.1, 10, kind="lower bound", method="importance sampling")
+    shutil.copytree(own / "good", own / "other")
+    recipe = own / "other" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("latent: 2", "latent: 3", 1))
+
+    def best(first: Estimate, second: Estimate) -> tuple[int | None, str]:
+        for name, estimate in (("good", first), ("other", second)):
+            write_estimates(own / name / "evaluation" / "likelihood.json", [estimate])
+        runs = [Run(own / name) for name in ("good", "other")]
+        (row,) = [r for r in compare_runs(runs, [[], []]).rows if r.figure == "test/log_likelihood"]
+        return row.best, row.note
+
+    assert best(exact, replace(exact, value=-25.0)) == (0, "")
+    assert best(replace(bound, value=-18.0), exact) == (0, "")  # below its truth, and above the other all the same
+    place, note = best(exact, bound)  # the bound's truth may be anywhere above it
+    assert place is None
+    assert "different ways" in note
+    assert best(exact, replace(exact, value=-20.05)) == (None, "")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "features_of", "metrics_of", "print_comparison", "print_scores", "score_run"]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from latentia.estimate import Estimate
-    from latentia.evaluation.samples import Entry, Features, Metric
+    from latentia.evaluation.samples import Features, Metric, Output, Tell
     from latentia.recipes import Run
+    from latentia.reports.comparison import Comparison
 
-DIGITS = ("mnist", "digits")  # data that the shipped classifier knows
+MOST = 5000  # images of either kind, unless more are asked for
 
 Metrics = Annotated[
     str | None, typer.Option(help="Metrics with commas between, such as frechet,neighbours; by default all that serve.")
@@ -31,6 +33,8 @@ FeaturesName = Annotated[
 ]
 Count = Annotated[int | None, typer.Option("-n", min=2, help="How many real and how many fake images.")]
 Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
+Draws = Annotated[bool, typer.Option("--draws/--means", help="Of p(x|z), score draws, or its means (the default).")]
+SplitName = Annotated[str, typer.Option("--split", help="test to report; validation to choose by.")]
 Floor = Annotated[bool, typer.Option(help="Also score real images against real ones; takes half of the real ones.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print a JSON list of estimates and nothing else.")]
 
@@ -63,71 +67,152 @@ def score(
 
     reference, samples = _pictures(real), _pictures(fake)
     known = _pictures(train).images if train is not None else reference.train
-    found = score_images(
-        reference.images,
-        samples.images,
-        metrics=_metrics(metrics),
-        features=_features(features, reference.name),
-        train=known,
-        n=n,
-        floor=floor,
-        split=reference.split,
-        seed=seed,
-    )
+    with progress("scores") as tell:
+        found = score_images(
+            reference.images,
+            samples.images,
+            metrics=metrics_of(metrics),
+            features=features_of(features, reference.name),
+            train=known,
+            n=n,
+            floor=floor,
+            split=reference.split,
+            seed=seed,
+            tell=tell,
+        )
     if as_json:
         typer.echo(estimates_to_json(found))
         return
-    _print_scores(found, f"{fake} against {real}")
+    print_scores(found, f"{fake} against {real}")
 
 
 def compare(
-    paths: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, of VAEs and GANs alike.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run directories, of VAEs and GANs alike.", show_default=False),
+    ],
     metrics: Metrics = None,
     features: FeaturesName = None,
     n: Count = None,
+    draws: Draws = False,
+    split: SplitName = "test",
     seed: Seed = 0,
     floor: Floor = True,
+    saved: Annotated[
+        bool, typer.Option("--saved", help="Take the scores that `evaluate --samples` wrote; refused if cards differ.")
+    ] = False,
     as_json: AsJSON = False,
 ) -> None:
     """Put runs side by side: likelihood where there is one, sample quality, time to train, parameters.
 
-    All samples are scored by one card, against the grey test images of the runs' data; of a VAE the means of p(x|z) are
-    scored. Runs of one recipe with several seeds are one column: the mean over seeds with its standard error. The best
-    figure of a row is bold where every other is worse beyond the 95 % interval of the difference.
+    All samples are scored by one card, against images of the runs' data: of a VAE the means of p(x|z), or with --draws
+    draws of it. Runs of one recipe with several seeds are one column: the mean over seeds with its standard error. The
+    best figure of a row is bold where every other is worse beyond the 95 % interval of the difference.
     """
-    from latentia.errors import RunError
+    from latentia.errors import ConfigurationError, RunError
     from latentia.estimate import estimates_to_json
-    from latentia.evaluation.samples import Entry
     from latentia.recipes import Run
+    from latentia.reports.comparison import columns_of, compare_runs, saved_scores
 
     runs = [Run(path) for path in paths]
-    if len({run.path.resolve() for run in runs}) < len(runs):
-        raise RunError("a run is given twice; name each once")
-    reference = _shared_data(runs)
-    size = n or min(len(reference.images) // (2 if floor else 1), 5000)
-    chosen, seen = _metrics(metrics), _features(features, reference.name)
-    columns: dict[str, dict[int, Run]] = {}
-    for run, name in zip(runs, _column_names(runs), strict=True):
-        if run.recipe.seed in columns.setdefault(name, {}):
-            raise RunError(f"two runs of one recipe have the seed {run.recipe.seed}; {run.path} is one of them")
-        columns[name][run.recipe.seed] = run
-    table: dict[str, dict[str, dict[int, Estimate]]] = {}
-    floors: dict[str, Estimate] = {}
-    for name, of_seed in columns.items():
-        for own_seed, run in of_seed.items():
-            for estimate in [*_of_training(run), *_of_samples(run, reference, size, chosen, seen, seed, floor)]:
-                base, _, reality = estimate.name.rpartition("/")
-                if reality in ("floor", "train_vs_test"):
-                    floors.setdefault(f"{base}|{reality}", estimate)
-                else:
-                    table.setdefault(estimate.name, {}).setdefault(name, {})[own_seed] = estimate
-    rows = {
-        figure: [Entry(name, by_seed[name]) for name in columns if name in by_seed] for figure, by_seed in table.items()
-    }
+    columns_of(runs)  # what cannot be a table is refused before it is worked out
+    _require_images(runs)
+    if saved:
+        scores = [saved_scores(run) for run in runs]
+        for run, found in zip(runs, scores, strict=True):
+            if not found:
+                raise RunError(f"{run.path} has no saved scores; run `latentia evaluate {run.path} --samples`")
+    else:
+        chosen, output = metrics_of(metrics), "draws" if draws else "means"
+        kinds = {run.recipe.data.binarise if draws else "" for run in runs}
+        if len(kinds) > 1:
+            raise ConfigurationError(
+                "with --draws, samples are scored against images binarised as each run's own were, and these runs "
+                f"differ in that ({', '.join(sorted(kinds))}); leave --draws out, or compare runs of one kind"
+            )
+        scores = [
+            score_run(run, metrics=chosen, features=features, n=n, output=output, split=split, seed=seed, floor=floor)
+            for run in runs
+        ]
+    table = compare_runs(runs, scores)
     if as_json:
-        typer.echo(estimates_to_json([*_as_estimates(rows), *floors.values()]))
+        typer.echo(estimates_to_json(table.estimates()))
         return
-    _print_comparison(rows, list(columns), floors)
+    print_comparison(table)
+
+
+def score_run(
+    run: Run,
+    *,
+    metrics: Sequence[Metric] | None = None,
+    features: str | None = None,
+    n: int | None = None,
+    output: Output = "means",
+    split: str = "test",
+    seed: int = 0,
+    floor: bool = True,
+) -> list[Estimate]:
+    """Score a run's samples against images of its data, with a progress bar.
+
+    Raises:
+        RunError: for a model of points, or data that are no longer those of the run; and as `score`.
+    """
+    from latentia.errors import RunError
+    from latentia.evaluation.samples import draw_samples, reference_images
+    from latentia.evaluation.samples import score as score_images
+    from latentia.training import seeded
+
+    _require_images([run])
+    reference = reference_images(run.recipe.data, split, output)
+    if reference.data_hash != run.environment["data_hash"]:
+        raise RunError(
+            f"the data that {run.recipe.data.type_name} loads now are not those of the run {run.path}; bring the files "
+            "back that it was trained on"
+        )
+    model = run.model  # built here, so that what building draws is not between the seed and the samples
+    size = n or min(len(reference.images) // (2 if floor else 1), MOST)
+    with progress(f"{run.path}") as tell:
+        with seeded(seed):
+            images, what = draw_samples(model, size, output=output, tell=tell)
+        return score_images(
+            reference.images,
+            images,
+            metrics=metrics,
+            features=features_of(features, run.recipe.data.type_name),
+            train=reference.train,
+            n=size,
+            floor=floor,
+            split=reference.split,
+            samples=what,
+            seed=seed,
+            tell=tell,
+        )
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Tell]:
+    """A bar on standard error, where that is a terminal: what is being worked on, and how much of it is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    words = TextColumn("{task.description}")
+    bar = Progress(
+        words,
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(title)
+
+        def tell(done: int, total: int, what: str) -> None:
+            bar.update(task, completed=done, total=total, description=f"{title}: {what}")
+
+        yield tell
 
 
 @dataclass(frozen=True)
@@ -194,30 +279,34 @@ def _archive(path: Path) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def _metrics(text: str | None) -> list[Metric] | None:
+def metrics_of(text: str | None) -> list[Metric] | None:
+    """Metrics named with commas or spaces between; None for all that serve."""
     from latentia.errors import ConfigurationError
-    from latentia.evaluation.samples import Metric
+    from latentia.evaluation.samples import parse_metrics
 
     if text is None:
         return None
     try:
-        return [Metric.parse(name.strip()) for name in text.split(",") if name.strip()]
+        return parse_metrics(text.replace(",", " ").split())
     except ConfigurationError as error:
-        raise ConfigurationError([("--metrics", str(error))]) from None
+        raise ConfigurationError([("metrics", str(error))]) from None
 
 
-def _features(text: str | None, data: str) -> Features:
+def features_of(text: str | None, data: str) -> Features:
+    """Features by name, or those that suit the data."""
     from latentia.errors import ConfigurationError
-    from latentia.evaluation.samples import Features
+    from latentia.evaluation.samples import Features, default_features
 
+    if text is None:
+        return default_features(data)
     try:
-        return Features.parse(text or ("classifier" if data in DIGITS else "random-convolutional"))
+        return Features.parse(text)
     except ConfigurationError as error:
         raise ConfigurationError([("--features", str(error))]) from None
 
 
-def _shared_data(runs: Sequence[Run]) -> _Pictures:
-    """The grey test and training images of all runs.
+def _require_images(runs: Sequence[Run]) -> None:
+    """See that these runs make images, and of one data set.
 
     Raises:
         RunError: if they were trained on different data, or on points.
@@ -226,149 +315,67 @@ def _shared_data(runs: Sequence[Run]) -> _Pictures:
 
     first = runs[0]
     for run in runs:
+        if len(run.environment["shape"]) != 3:
+            raise RunError(f"{run.path} makes points, not images; see its evaluation of modes instead")
         if run.environment["data_hash"] != first.environment["data_hash"]:
             raise RunError(
                 f"{run.path} and {first.path} were trained on different data ({run.recipe.data.type_name} and "
                 f"{first.recipe.data.type_name}); compare runs on one data set"
             )
-        if len(run.environment["shape"]) != 3:
-            raise RunError(f"{run.path} makes points, not images; see its evaluation of modes instead")
-    grey = first.recipe.data.model_copy(update={"binarise": "none"})
-    splits = grey.load()
-    return _Pictures(splits.test.images, grey.type_name, "test", splits.train.in_memory().images)
 
 
-def _column_names(runs: Sequence[Run]) -> list[str]:
-    """The run's folder; of runs that differ by their seed alone, the folder of the first."""
-    names: dict[str, str] = {}
-    columns = []
-    for run in runs:
-        key = repr(sorted((k, v) for k, v in run.recipe.to_mapping().items() if k != "seed"))
-        columns.append(names.setdefault(key, run.path.resolve().name))
-    twice = len(set(names.values())) < len(names)
-    if twice:
-        full = {short: [key for key, value in names.items() if value == short] for short in names.values()}
-        names = {
-            key: short if len(full[short]) == 1 else f"{short} {full[short].index(key) + 1}"
-            for key, short in names.items()
-        }
-        columns = [
-            names[repr(sorted((k, v) for k, v in run.recipe.to_mapping().items() if k != "seed"))] for run in runs
-        ]
-    return columns
-
-
-def _of_training(run: Run) -> list[Estimate]:
-    """Bounds and likelihoods in evaluation/*.json, the time to train, and the number of parameters."""
-    from latentia.estimate import Estimate, exact, read_estimates
-
-    found: dict[str, Estimate] = {}
-    for path in sorted(run.directory.evaluation.glob("*.json")):
-        for estimate in read_estimates(path):
-            last = estimate.name.rpartition("/")[2]
-            if last in ("elbo", "log_likelihood"):
-                found[estimate.name] = estimate
-    extra = [exact(float(run.environment["parameters"]), "parameters", unit="1", method="count")]
-    times = [float(record["seconds"]) for record in run.records if "seconds" in record]
-    if len(times) > 1:
-        extra.append(Estimate(max(times) - min(times), "time_to_train", unit="s", method="first to last record"))
-    return [*found.values(), *extra]
-
-
-def _of_samples(
-    run: Run,
-    reference: _Pictures,
-    n: int,
-    metrics: Sequence[Metric] | None,
-    features: Features,
-    seed: int,
-    floor: bool,
-) -> list[Estimate]:
-    import torch
-
-    from latentia.evaluation.samples import score as score_images
-    from latentia.training import seeded
-
-    options: Mapping[str, Any] = {"mean": True} if hasattr(run.model, "encode") else {}
-    with seeded(seed), torch.no_grad():
-        parts = [run.model.sample(min(500, n - start), **options) for start in range(0, n, 500)]  # pyright: ignore[reportCallIssue]
-    return score_images(
-        reference.images,
-        torch.cat(parts).cpu(),
-        metrics=metrics,
-        features=features,
-        train=reference.train,
-        n=n,
-        floor=floor,
-        split=reference.split,
-        seed=seed,
-    )
-
-
-def _print_scores(found: Sequence[Estimate], title: str) -> None:
+def print_scores(found: Sequence[Estimate], title: str) -> None:
+    """A table of scores: each figure beside those of real and of training images."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, caption=_caption(found))
-    reality = [suffix for suffix in ("floor", "train_vs_test") if any(e.name.endswith(f"/{suffix}") for e in found)]
-    for heading in ("figure", "samples", *reality):
-        table.add_column(heading.replace("_", " "), justify="left" if heading == "figure" else "right")
+    from latentia.reports.comparison import REALITY
+
+    table = Table(title=title, title_justify="left", caption=_caption(found), caption_justify="left")
+    reality = [suffix for suffix in REALITY if any(e.name.endswith(f"/{suffix}") for e in found)]
+    for heading in ("figure", "samples", *(REALITY[suffix] for suffix in reality)):
+        if heading == "figure":
+            table.add_column(heading, overflow="fold")
+        else:
+            table.add_column(heading, justify="right", no_wrap=heading == "samples")
     by_name = {estimate.name: estimate for estimate in found}
     for name, estimate in by_name.items():
-        if name.rpartition("/")[2] not in ("floor", "train_vs_test"):
+        if name.rpartition("/")[2] not in REALITY:
             others = [by_name.get(f"{name}/{suffix}") for suffix in reality]
             table.add_row(name, str(estimate), *("" if other is None else str(other) for other in others))
     Console().print(table)
 
 
 def _caption(found: Sequence[Estimate]) -> str:
+    from latentia.evaluation.samples import card_text
+
     card = next((e.settings["card"] for e in found if "card" in e.settings), None)
-    if card is None:
-        return ""
-    return (
-        f"{card['n_real']} real ({card['split']}) and {card['n_fake']} fake images, {card['size']}, "
-        f"{card['quantisation']}; features {card['features']['type']} {card['features_hash'][:8]}, resize "
-        f"{card['resize']}; seed {card['seed']}; ± is one standard error"
-    )
+    return "" if card is None else f"{card_text(card)}; ± is one standard error"
 
 
-def _print_comparison(
-    rows: Mapping[str, Sequence[Entry]], names: Sequence[str], floors: Mapping[str, Estimate]
-) -> None:
+def print_comparison(found: Comparison) -> None:
+    """The table of some runs; the best of a row in bold."""
     from rich.console import Console
     from rich.table import Table
 
-    from latentia.evaluation.samples import best_of, figure_of
+    from latentia.reports.comparison import REALITY
 
-    found = [figure_of(entry) for entries in rows.values() for entry in entries]
-    table = Table(title=f"{len(names)} models", caption=_caption(found))
-    table.add_column("figure")
-    for name in names:
-        table.add_column(name, justify="right")
-    reality = [s for s in ("floor", "train_vs_test") if any(key.endswith(f"|{s}") for key in floors)]
-    for suffix in reality:
-        table.add_column(
-            {"floor": "real images", "train_vs_test": "training images"}[suffix], justify="right", style="dim"
-        )
-    for figure, entries in rows.items():
-        best = best_of(entries, _way(figure))
-        cells = {entry.name: str(figure_of(entry)) for entry in entries}
-        if best is not None:
-            cells[entries[best].name] = f"[bold]{cells[entries[best].name]}[/bold]"
-        others = [floors.get(f"{figure}|{suffix}") for suffix in reality]
-        table.add_row(figure, *(cells.get(name, "—") for name in names), *("" if e is None else str(e) for e in others))
-    Console().print(table)
-
-
-def _way(figure: str) -> int:
-    """Which way is better, for all that a comparison shows."""
-    from latentia.evaluation.samples import better
-
-    return 1 if figure.rpartition("/")[2] in ("elbo", "log_likelihood") else better(figure)
-
-
-def _as_estimates(rows: Mapping[str, Sequence[Entry]]) -> list[Estimate]:
-    """All figures as one list, each named `model: figure`."""
-    from latentia.evaluation.samples import figure_of
-
-    return [figure_of(entry).named(f"{entry.name}: {figure}") for figure, entries in rows.items() for entry in entries]
+    caption = f"{found.card}; ± is one standard error, over seeds where there are several"
+    title = f"{len(found.names)} models"
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    table.add_column("figure", overflow="fold")
+    for name, seeds in zip(found.names, found.seeds, strict=True):
+        table.add_column(name if len(seeds) == 1 else f"{name}\n{len(seeds)} seeds", justify="right")
+    for key in found.reality:
+        table.add_column(REALITY[key], justify="right", style="dim")
+    for row in found.rows:
+        cells = ["—" if cell is None else str(cell) for cell in row.cells]
+        if row.best is not None:
+            cells[row.best] = f"[bold]{cells[row.best]}[/bold]"
+        others = [row.beside.get(key) for key in found.reality]
+        table.add_row(row.figure, *cells, *("" if e is None else str(e) for e in others))
+    console = Console()
+    console.print(table)
+    for row in found.rows:
+        if row.note:
+            console.print(f"  {row.figure}: none is marked, as they are {row.note}", style="dim", highlight=False)

@@ -5,7 +5,15 @@ score(test_images, samples, features="classifier", train=train_images)
 """
 
 from latentia.evaluation.samples.cache import cache_folder, cached_features, content_hash
-from latentia.evaluation.samples.card import Card, card_differences, require_comparable
+from latentia.evaluation.samples.card import (
+    AS_GIVEN,
+    NOISELESS,
+    Card,
+    card_differences,
+    card_text,
+    require_comparable,
+    same_way,
+)
 from latentia.evaluation.samples.classes import class_coverage, inception_score
 from latentia.evaluation.samples.classifier import classifier_facts, classify, load_classifier
 from latentia.evaluation.samples.comparison import Entry, best_of, figure_of
@@ -36,13 +44,17 @@ from latentia.evaluation.samples.metrics import (
     SlicedWasserstein,
     TwoSample,
     better,
+    parse_metrics,
 )
+from latentia.evaluation.samples.models import Output, Reference, default_features, draw_samples, reference_images
 from latentia.evaluation.samples.neighbours import NeighbourScores, neighbour_scores
-from latentia.evaluation.samples.scoring import default_metrics, quantise, score
+from latentia.evaluation.samples.scoring import Tell, default_metrics, quantise, score
 from latentia.evaluation.samples.sliced import sliced_wasserstein
 from latentia.evaluation.samples.two_sample import two_sample_test
 
 __all__ = [
+    "AS_GIVEN",
+    "NOISELESS",
     "Card",
     "Classes",
     "Classifier",
@@ -60,22 +72,28 @@ __all__ = [
     "Module",
     "NeighbourScores",
     "Neighbours",
+    "Output",
     "Pixels",
     "RandomConvolutional",
+    "Reference",
     "SlicedWasserstein",
+    "Tell",
     "TwoSample",
     "best_of",
     "better",
     "cache_folder",
     "cached_features",
     "card_differences",
+    "card_text",
     "check_images",
     "class_coverage",
     "classifier_facts",
     "classify",
     "content_hash",
+    "default_features",
     "default_metrics",
     "diversity",
+    "draw_samples",
     "figure_of",
     "frechet_distance",
     "frechet_extrapolated",
@@ -86,8 +104,11 @@ __all__ = [
     "load_inception",
     "memorisation",
     "neighbour_scores",
+    "parse_metrics",
     "quantise",
+    "reference_images",
     "require_comparable",
+    "same_way",
     "score",
     "sliced_wasserstein",
     "two_sample_test",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Card", "card_differences", "require_comparable"]
+__all__ = ["AS_GIVEN", "NOISELESS", "Card", "card_differences", "card_text", "require_comparable", "same_way"]
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,6 +10,9 @@ from typing import Any
 
 from latentia.errors import DataError
 from latentia.estimate import Estimate
+
+AS_GIVEN = "as given"
+NOISELESS = "G(z)"  # of a generator without noise of its own: mean and draw of p(x|z) are one
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,9 @@ class Card:
         size: of an image, such as 1×28×28.
         resize: what the features did to that.
         quantisation: of both sets of images.
+        reals: `grey`, `colour`, or `binary` (0 and 255 alone), as the real images are.
+        samples: what of the model was scored: `means of p(x|z)`, `draws of p(x|z)`, `G(z)`, or `as given`. The means of
+            a Bernoulli decoder are grey and smooth, its draws binary and speckled, so their figures are not one figure.
         features: the setting.
         features_hash: sha256 of the features' weights.
         seed: of the draw of images, and of a metric that draws.
@@ -40,6 +46,8 @@ class Card:
     features: Mapping[str, Any]
     features_hash: str
     seed: int
+    reals: str = "grey"
+    samples: str = AS_GIVEN
     metric: Mapping[str, Any] = field(default_factory=dict)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -48,7 +56,10 @@ class Card:
 
 
 def card_differences(first: Estimate, second: Estimate) -> list[str]:
-    """What differs between the cards of two scores, in words; nothing where they can be compared."""
+    """What differs between the cards of two scores, in words; nothing where they can be compared.
+
+    A generator without noise gives the mean and the draw of p(x|z) at once, so `G(z)` may stand beside either.
+    """
     if first.name != second.name:
         return [f"the figure is {first.name} in one and {second.name} in the other"]
     cards = [estimate.settings.get("card") for estimate in (first, second)]
@@ -59,8 +70,16 @@ def card_differences(first: Estimate, second: Estimate) -> list[str]:
     return [
         f"{key} is {one.get(key)!r} in one and {other.get(key)!r} in the other"
         for key in keys
-        if one.get(key) != other.get(key)
+        if one.get(key) != other.get(key) and not (key == "samples" and NOISELESS in (one.get(key), other.get(key)))
     ]
+
+
+def same_way(first: Estimate, second: Estimate) -> bool:
+    """Whether two scores, maybe by different metrics, were made of the same images and features."""
+    cards = [dict(estimate.settings.get("card", {})) for estimate in (first, second)]
+    for card in cards:
+        card.pop("metric", None)
+    return bool(cards[0]) and cards[0] == cards[1]
 
 
 def require_comparable(estimates: Iterable[Estimate]) -> None:
@@ -76,3 +95,12 @@ def require_comparable(estimates: Iterable[Estimate]) -> None:
             raise DataError(
                 f"these two {first.name} cannot be compared: {'; '.join(differences)}. Score both again in one way"
             )
+
+
+def card_text(card: Mapping[str, Any]) -> str:
+    """A card on one line, for captions."""
+    return (
+        f"{card['n_real']} {card.get('reals', 'grey')} real images ({card['split']}) and {card['n_fake']} fake ones "
+        f"({card.get('samples', AS_GIVEN)}), {card['size']}, {card['quantisation']}; features "
+        f"{card['features']['type']} {card['features_hash'][:8]}, resize {card['resize']}; seed {card['seed']}"
+    )

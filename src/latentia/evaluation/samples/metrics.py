@@ -18,10 +18,11 @@ __all__ = [
     "SlicedWasserstein",
     "TwoSample",
     "better",
+    "parse_metrics",
 ]
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,7 +30,7 @@ from pydantic import Field
 from torch import Tensor
 
 from latentia.configuration import Component
-from latentia.errors import CannotServe, DataError
+from latentia.errors import CannotServe, ConfigurationError, DataError, nearest
 from latentia.estimate import Estimate
 from latentia.evaluation.samples.classes import class_coverage, inception_score
 from latentia.evaluation.samples.diversity import diversity
@@ -70,11 +71,13 @@ class Metric(Component, family=True):
         better: for each figure, +1 where larger is better and −1 where smaller is; 0 where neither is.
         needs_train: whether it needs the images that the model was trained on.
         needs_classes: whether it needs features that know classes.
+        also: other words for it, such as the figures that it gives.
     """
 
     better: ClassVar[dict[str, int]] = {}
     needs_train: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = False
+    also: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def __call__(self, evidence: Evidence) -> list[Estimate]:
@@ -123,6 +126,7 @@ class Neighbours(Metric):
 
     k: int = Field(default=5, ge=1)
     better: ClassVar[dict[str, int]] = {"precision": 1, "recall": 1, "density": 1, "coverage": 1}
+    also: ClassVar[tuple[str, ...]] = ("precision", "recall", "density", "coverage")
 
     def __call__(self, evidence: Evidence) -> list[Estimate]:
         return list(neighbour_scores(evidence.real, evidence.fake, k=self.k))
@@ -175,6 +179,7 @@ class Classes(Metric):
     """How many classes there are among samples, and how far their shares are from those of the real images."""
 
     better: ClassVar[dict[str, int]] = {"classes/found": 1, "classes/kl": -1, "classes/kl_perfect": 0}
+    also: ClassVar[tuple[str, ...]] = ("class-coverage",)
     needs_classes: ClassVar[bool] = True
 
     def __call__(self, evidence: Evidence) -> list[Estimate]:
@@ -190,6 +195,27 @@ class Diversity(Metric):
 
     def __call__(self, evidence: Evidence) -> list[Estimate]:
         return [diversity(evidence.real, evidence.fake)]
+
+
+def parse_metrics(words: Iterable[str]) -> list[Metric]:
+    """Metrics by their names, or by those of their figures: `precision` and `recall` are both `neighbours`.
+
+    Each is there once, in the order of the words.
+
+    Raises:
+        ConfigurationError: for a word that names none, with the list of all.
+    """
+    members = Metric.members()
+    known = {**{word: name for name, member in members.items() for word in member.also}, **{n: n for n in members}}
+    plain = [word.strip().lower().replace("_", "-") for word in words]
+    for word in plain:
+        if word not in known:
+            close = nearest(word, known)
+            others = ", ".join(sorted(set(known) - set(members)))
+            every = f"Known: {', '.join(members)}; of these, parts or other words: {others}"
+            meant = f"{close} " if close.startswith("Did") else ""
+            raise ConfigurationError(f"there is no metric named {word!r}. {meant}{every}")
+    return [members[name]() for name in dict.fromkeys(known[word] for word in plain)]
 
 
 def better(name: str) -> int:

@@ -8,10 +8,11 @@ learnt them by heart would get. A model that scores better than either has not b
 
 from __future__ import annotations
 
-__all__ = ["DEFAULT_FEATURES", "default_metrics", "quantise", "score"]
+__all__ = ["DEFAULT_FEATURES", "Tell", "default_metrics", "quantise", "score"]
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -20,12 +21,14 @@ from torch import Tensor
 from latentia.errors import ConfigurationError, DataError
 from latentia.estimate import Estimate
 from latentia.evaluation.samples.cache import cached_features, content_hash
-from latentia.evaluation.samples.card import Card
+from latentia.evaluation.samples.card import AS_GIVEN, Card
 from latentia.evaluation.samples.features import Features, RandomConvolutional, check_images
 from latentia.evaluation.samples.metrics import Evidence, Metric
 
 DEFAULT_FEATURES = RandomConvolutional()
 QUANTISATION = "8 bits"
+
+Tell = Callable[[int, int, str], None]
 
 
 def default_metrics(features: Features, train: bool) -> list[Metric]:
@@ -65,7 +68,9 @@ def score(
     n: int | None = None,
     floor: bool = True,
     split: str = "not stated",
+    samples: str = AS_GIVEN,
     seed: int = 0,
+    tell: Tell | None = None,
 ) -> list[Estimate]:
     """Score samples against real images.
 
@@ -79,7 +84,9 @@ def score(
             the real ones.
         floor: also score real images against real ones.
         split: which part of the data `real` is, for the card.
+        samples: what of a model `fake` is, for the card; see there.
         seed: of the draw of images, and of metrics that draw.
+        tell: is called before each piece of work with the number of pieces done, that of all, and what comes.
 
     Returns:
         Each figure; then, named `…/floor` and `…/train_vs_test`, what real and training images get in its place. Each
@@ -103,6 +110,15 @@ def score(
     size = _how_many(n, len(real), len(fake), floor)
     order = {name: _order(len(images), seed, name) for name, images in pixels.items()}
     rows = {"real": order["real"][:size], "fake": order["fake"][:size], "floor": order["real"][size : 2 * size]}
+    with_train = train is not None and len(train) >= size
+    pieces = count(0)
+    total = 1 + len(chosen) * (1 + floor + with_train)
+
+    def begin(what: str) -> None:
+        if tell is not None:
+            tell(next(pieces), total, what)
+
+    begin("features")
     real_features, fake_features = cached_features(seen, pixels["real"]), seen(pixels["fake"][rows["fake"]])
     train_features = cached_features(seen, pixels["train"]) if train is not None else None
     _refuse_constant(fake_features)
@@ -117,6 +133,8 @@ def score(
         features=seen.to_mapping(),
         features_hash=seen.fingerprint(),
         seed=seed,
+        reals=_levels(pixels["real"]),
+        samples=samples,
     )
 
     def figures(other: Tensor, other_images: Callable[[], Tensor], suffix: str) -> list[Estimate]:
@@ -124,19 +142,24 @@ def score(
             return seen.probabilities(pixels["real"][rows["real"]]), seen.probabilities(other_images())
 
         evidence = Evidence(seen, real_features[rows["real"]], other, train_features, probabilities, seed)
-        return list(_with_cards(chosen, evidence, card, suffix))
+        return list(_with_cards(chosen, evidence, card, suffix, begin))
 
     found = figures(fake_features, lambda: pixels["fake"][rows["fake"]], "")
     if floor:
         found += figures(real_features[rows["floor"]], lambda: pixels["real"][rows["floor"]], "/floor")
-    if train_features is not None and len(train_features) >= size:
+    if train_features is not None and with_train:
         known = order["train"][:size]
         found += figures(train_features[known], lambda: pixels["train"][known], "/train_vs_test")
+    if tell is not None:
+        tell(total, total, "")
     return found
 
 
-def _with_cards(metrics: Sequence[Metric], evidence: Evidence, card: Card, suffix: str) -> Iterable[Estimate]:
+def _with_cards(
+    metrics: Sequence[Metric], evidence: Evidence, card: Card, suffix: str, begin: Callable[[str], None]
+) -> Iterable[Estimate]:
     for metric in metrics:
+        begin(f"{metric.type_name}{suffix}")
         settings = replace(card, metric=metric.to_mapping()).to_mapping()
         for estimate in metric(evidence):
             yield replace(estimate, name=f"{estimate.name}{suffix}", settings={**estimate.settings, "card": settings})
@@ -167,10 +190,17 @@ def _how_many(n: int | None, real: int, fake: int, floor: bool) -> int:
     return size
 
 
-def _order(count: int, seed: int, name: str) -> Tensor:
+def _order(length: int, seed: int, name: str) -> Tensor:
     """A fixed shuffling; that of the fake ones differs from that of the real ones."""
     generator = torch.Generator().manual_seed(2 * seed + (name == "fake"))
-    return torch.randperm(count, generator=generator)
+    return torch.randperm(length, generator=generator)
+
+
+def _levels(pixels: Tensor) -> str:
+    """What the real images are made of, for the card."""
+    if bool(((pixels == 0) | (pixels == 255)).all()):
+        return "binary"
+    return "grey" if pixels.shape[1] == 1 else "colour"
 
 
 def _refuse_constant(features: Tensor) -> None:
