@@ -35,22 +35,35 @@ def train(
     config: Annotated[Path | None, typer.Option(help="A recipe.yaml to start from.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run directory; by default a new one under runs/.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    seeds: Annotated[
+        str | None, typer.Option(help="Train several seeds at once: 0,1,2, or how many (5 is 0,1,2,3,4).")
+    ] = None,
     keys: Annotated[bool, typer.Option("--keys", help="Print every setting as YAML and leave.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")] = False,
 ) -> None:
     """Train a model by a recipe and draw its pictures.
 
     Settings are dotted: `latentia train vae data=mnist data.binarise=dynamic objective=iwae objective.k=50`.
+
+    With `--seeds 0,1,2 --out runs/ring` the runs are runs/ring/seed-0 and so on, and the means over seeds are told.
     """
     from latentia.errors import RunError
     from latentia.recipes import train as train_recipe
+    from latentia.recipes.seeds import seeds_in
 
-    chosen = _recipe(recipe, settings or [], config, out if resume else None)
+    several = _seeds(seeds, settings or []) if seeds is not None else seeds_in(out) if resume and out else []
+    resumed = out if resume else None
+    if resumed is not None and several:
+        resumed = resumed / f"seed-{several[0]}"
+    chosen = _recipe(recipe, settings or [], config, resumed)
     if keys:
         typer.echo(chosen.to_yaml(), nl=False)
         return
     if resume and out is None:
         raise RunError("--resume goes on with a run: name it with --out")
+    if several:
+        _train_several(chosen, several, out, resume, quiet)
+        return
     run = train_recipe(chosen, out, resume=resume, quiet=quiet)
     if os.environ.get("RANK", "0") == "0":  # under torchrun, one process tells and draws
         _finish(run)
@@ -142,14 +155,22 @@ def show(path: RunPath) -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/demo"),
 ) -> None:
-    """Train on real handwritten digits, with all pictures, in under three minutes on two cores."""
+    """Train on real handwritten digits, with all pictures, in under three minutes on two cores.
+
+    Ends with the table of the two models side by side, which report.html holds as well.
+    """
+    from latentia.cli.scoring import print_comparison, score_run
+    from latentia.estimate import write_estimates
     from latentia.recipes import demonstrate
     from latentia.reports import draw_side_by_side, write_report
+    from latentia.reports.comparison import compare_runs, saved_scores
 
     runs = []
     for run in demonstrate(out):
         _finish(run)
+        write_estimates(run.directory.evaluation / "samples.json", score_run(run))
         runs.append(run)
+    print_comparison(compare_runs(runs, [saved_scores(run) for run in runs]))
     typer.echo(f"  {draw_side_by_side(runs, out / 'side_by_side.png')}\n  {write_report(runs, out / 'report.html')}")
 
 
@@ -164,6 +185,33 @@ def _finish(run: Run) -> None:
         console.print(estimates_table(run.estimates, f"{run.path}: at the end of training"))
     for figure in draw_all(run):
         console.print(f"  {figure}", highlight=False)
+
+
+def _seeds(text: str, settings: list[str]) -> list[int]:
+    """Seeds from `0,1,2`, or from how many there are to be."""
+    from latentia.errors import ConfigurationError
+
+    if any(setting.startswith("seed=") for setting in settings):
+        raise ConfigurationError([("seed", "--seeds gives every seed; leave seed=… out")])
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigurationError([("--seeds", f"give seeds as 0,1,2, or how many (given: {text})")]) from None
+    return numbers if "," in text else list(range(numbers[0]))
+
+
+def _train_several(recipe: Any, seeds: list[int], out: Path | None, resume: bool, quiet: bool) -> None:
+    from rich.console import Console
+
+    from latentia.recipes import mean_over_seeds, train_seeds
+    from latentia.reports import estimates_table
+
+    runs = train_seeds(recipe, seeds, out, resume=resume, quiet=quiet)
+    for run in runs:
+        _finish(run)
+    if len(runs) > 1 and (means := mean_over_seeds(runs)):
+        title = f"{runs[0].path.parent}: mean of {len(runs)} seeds ± its standard error"
+        Console().print(estimates_table(means, title))
 
 
 def _recipe(name: str, settings: list[str], config: Path | None, resumed: Path | None) -> Any:
@@ -206,10 +254,13 @@ def _source(text: str, binarise: str) -> Any:
 
 def _vae(run: Run) -> Any:
     from latentia.errors import RunError
-    from latentia.models import VAE
+    from latentia.models import VAE, EncodedGAN
 
-    if not isinstance(run.model, VAE):
-        raise RunError(f"{run.path} holds a {type(run.model).__name__}, which has no encoder; give the run of a VAE")
+    if not isinstance(run.model, VAE | EncodedGAN):
+        raise RunError(
+            f"{run.path} holds a {type(run.model).__name__}, which has no encoder; give the run of one that has: "
+            "of a VAE, an adversarial autoencoder, a BiGAN or a VAE/GAN"
+        )
     return run.model
 
 

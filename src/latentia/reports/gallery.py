@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from latentia.data import Split, image_grid
 from latentia.errors import CannotServe
-from latentia.models import GAN, VAE
+from latentia.models import GAN, VAE, EncodedGAN
 from latentia.recipes import Run
 from latentia.reports.curve_figures import curves
 from latentia.reports.encoded_figures import encoded_test_set
@@ -32,7 +32,7 @@ Gallery = Callable[[Run], Iterator[tuple[str, Drawing]]]
 
 ENCODED_AT_ONCE = 1000
 SHOWN = 20
-ROWS = 6
+ROWS, STEPS = 6, 9
 SAMPLES = 100
 
 
@@ -101,12 +101,32 @@ def _vae(run: Run) -> Iterator[tuple[str, Drawing]]:
         yield "interpolations", lambda: interpolations(vae, ends[:half], ends[half : 2 * half])
 
 
-GALLERIES: Mapping[type[nn.Module], Gallery] = {VAE: _vae, GAN: gan_gallery}
+def _encoded_gan(run: Run) -> Iterator[tuple[str, Drawing]]:
+    gan = cast(EncodedGAN, run.model)
+    test = run.splits.test
+    x = run.recipe.data.prepare_fixed(test, "test")
+    means = _encoded(gan, x)
+    chosen = _spread(test, SHOWN)
+    yield "curves", lambda: curves(run.records, units={"reconstruction_error": "squared, per pixel"})
+    yield "reconstructions", lambda: reconstructions(x[chosen], gan.reconstruct(x[chosen]))
+    yield "samples", lambda: samples(gan.sample(SAMPLES), f"{SAMPLES} samples $x = G(z)$, $z$ drawn from $p(z)$")
+    yield "encoded_test_set", lambda: encoded_test_set(means, gan.prior, test.labels, run.splits.classes)
+    if len(chosen) > 1:
+        half = min(ROWS, len(chosen) // 2)
+        start, end = (means[rows][:, None] for rows in (chosen[:half], chosen[half : 2 * half]))
+        between = start + torch.linspace(0, 1, STEPS)[:, None] * (end - start)
+        title = "$G$ along straight lines between the encoded means of two test images"
+        with torch.no_grad():
+            images = gan.generate(between.flatten(0, 1))
+        yield "interpolations", lambda: samples(images, title, STEPS)
+
+
+GALLERIES: Mapping[type[nn.Module], Gallery] = {VAE: _vae, GAN: gan_gallery, EncodedGAN: _encoded_gan}
 
 
 @torch.no_grad()
-def _encoded(vae: VAE, x: Tensor) -> Tensor:
-    return torch.cat([vae.encode(part).mean for part in x.split(ENCODED_AT_ONCE)])
+def _encoded(model: VAE | EncodedGAN, x: Tensor) -> Tensor:
+    return torch.cat([model.encode(part).mean for part in x.split(ENCODED_AT_ONCE)])
 
 
 def _spread(split: Split, count: int) -> Tensor:

@@ -1,0 +1,94 @@
+"""GANs with an encoder: images x = G(z) of latents z ~ N(0, I), a law q(z|x) of an image's latents, and a judge.
+
+Unlike a VAE they have no p(x|z): x follows from z, so an image has no likelihood under them. What the judge looks at
+makes the model: pairs of an image and a latent (BiGAN), or images alone, by features that also measure how alike two
+images are (VAE/GAN).
+"""
+
+from __future__ import annotations
+
+__all__ = ["VAEGAN", "BiGAN", "EncodedGAN"]
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+
+from latentia.distributions import Conditional, Posterior
+
+
+class EncodedGAN(nn.Module):
+    """Generator, encoder and judge.
+
+    Args:
+        generator: z (B, d) → (B, *shape), unconstrained; the image is its sigmoid.
+        encoder: images (B, *shape) in [0, 1] → the numbers of the posterior.
+        judge: gives logits; see the subclasses.
+        latent: d, the dimension of z.
+        image_shape: (C, H, W).
+        posterior: family of q(z|x).
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        encoder: nn.Module,
+        judge: nn.Module,
+        *,
+        latent: int,
+        image_shape: tuple[int, ...],
+        posterior: Posterior,
+    ):
+        super().__init__()
+        self.latent, self.image_shape = latent, tuple(image_shape)
+        self.generator, self.judge = generator, judge
+        self.encoder = Conditional(encoder, posterior, event_shape=(latent,), condition_shape=self.image_shape)
+
+    @property
+    def prior(self) -> Distribution:
+        """p(z) = N(0, I), with event shape (d,)."""
+        zeros = torch.zeros(self.latent, device=next(self.generator.parameters()).device)
+        return Independent(Normal(zeros, torch.ones_like(zeros), validate_args=False), 1, validate_args=False)
+
+    def generate(self, z: Tensor) -> Tensor:
+        """G(z), differentiable: (B, d) → images (B, *shape) in [0, 1]."""
+        return torch.sigmoid(self.generator(z).float())
+
+    def encode(self, x: Tensor) -> Distribution:
+        """q(z|x) for images (B, *shape): a law with batch shape (B,) and event shape (d,)."""
+        return self.encoder(x)
+
+    @torch.no_grad()
+    def sample(self, n: int, *, mean: bool = False) -> Tensor:
+        """Draw n images, (n, *shape); x follows from z, so that the mean of x given z is x itself."""
+        return self.generate(self.prior.sample(torch.Size([n])))
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """G at the mean of q(z|x), (B, *shape)."""
+        return self.generate(self.encode(x).mean)
+
+
+class BiGAN(EncodedGAN):
+    """Its judge takes pairs of an image and a latent as one vector, (B, C·H·W + d) → (B, 1)."""
+
+    def pair(self, x: Tensor, z: Tensor) -> Tensor:
+        """Images (B, *shape), flattened, and latents (B, d) side by side: (B, C·H·W + d)."""
+        return torch.cat([x.flatten(1), z], dim=1)
+
+    def score(self, pairs: Tensor) -> Tensor:
+        """Logits of pairs as `pair` makes them, (B,)."""
+        return self.judge(pairs).squeeze(-1)
+
+
+class VAEGAN(EncodedGAN):
+    """Its judge is a sequence: the first part gives features, (B, *shape) → (B, k), and the whole logits, (B, 1)."""
+
+    judge: nn.Sequential
+
+    def features(self, x: Tensor) -> Tensor:
+        """φ(x), (B, k): what the judge sees in images, before its last layer."""
+        return self.judge[0](x).float()
+
+    def score(self, x: Tensor) -> Tensor:
+        """Logits of images, (B,)."""
+        return self.judge(x).squeeze(-1)
