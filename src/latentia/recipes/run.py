@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Run", "load", "train"]
 
+from contextlib import ExitStack
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -17,7 +18,8 @@ from latentia.estimate import Estimate, read_estimates, write_estimates
 from latentia.recipes.recipe import Recipe
 from latentia.training import RunDirectory, make_fabric, play, seed_of, seeded
 from latentia.training.launch import launch, refuse_while_importing
-from latentia.training.processes import by_first, check_devices, under_torchrun
+from latentia.training.lock import locked
+from latentia.training.processes import by_first, check_devices, join_processes, under_torchrun
 
 
 class Run:
@@ -109,7 +111,8 @@ def train(recipe: Recipe, out: Path | str | None = None, *, resume: bool = False
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, with the run saved (a `RunError`).
-        RunError: if the directory is in use, a cost is not finite, the disk is full, or a device is not there.
+        RunError: if the directory is in use, another process trains there, a cost is not finite, the disk is full, or a
+            device is not there.
         ConfigurationError: for settings that do not go together.
         DataError: for data that are missing, damaged, or that the model cannot score.
     """
@@ -129,7 +132,7 @@ def train(recipe: Recipe, out: Path | str | None = None, *, resume: bool = False
 def _train_here(recipe: Recipe, out: Path | None, resume: bool, quiet: bool) -> Path:
     """The part that every process runs; returns the run directory."""
     fabric = make_fabric(recipe)
-    fabric.launch()
+    join_processes(fabric)
     if out is not None:  # before data are loaded for nothing
         by_first(fabric, partial(RunDirectory(out).check, recipe.to_mapping(), resume))
     splits = recipe.data.load()
@@ -148,15 +151,23 @@ def _train_here(recipe: Recipe, out: Path | None, resume: bool, quiet: bool) -> 
         "data_hash": splits.content_hash,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
-    directory = by_first(fabric, partial(_open, recipe, out, resume, facts))
-    play(game, recipe, directory, fabric, resume=resume, quiet=quiet)
-    by_first(fabric, lambda: write_estimates(directory.evaluation / "training.json", recipe.conclude(model, splits)))
+    with ExitStack() as held:
+        directory = by_first(fabric, partial(_open, recipe, out, resume, facts, held))
+        outcome = play(game, recipe, directory, fabric, resume=resume, quiet=quiet)
+        results = directory.evaluation / "training.json"
+        by_first(fabric, lambda: write_estimates(results, recipe.conclude(model, splits)))
+        by_first(fabric, partial(directory.add_to_environment, training_seconds=round(outcome.total_seconds, 3)))
     return directory.path
 
 
-def _open(recipe: Recipe, out: Path | None, resume: bool, facts: dict[str, Any]) -> RunDirectory:
-    """Make or reopen the run directory, and see that a run goes on with the data and processes that it began with."""
+def _open(recipe: Recipe, out: Path | None, resume: bool, facts: dict[str, Any], held: ExitStack) -> RunDirectory:
+    """Make or reopen the run directory and lock it, and see that a run goes on with the data and processes of before.
+
+    The lock is held until `held` closes, and by this process alone.
+    """
     directory = RunDirectory(out if out is not None else _new_folder(recipe))
+    directory.make(recipe.to_mapping(), resume)
+    held.enter_context(locked(directory.path))
     directory.create(recipe.to_mapping(), resume)
     if directory.has_environment:
         before = directory.environment()

@@ -45,12 +45,14 @@ class Outcome:
     Attributes:
         step: steps played in all.
         seconds: wall time of this call.
+        total_seconds: wall time of the run, summed over the calls that resumed it.
         stopped_early: whether patience ran out.
         latest: the last value of every recorded name.
     """
 
     step: int
     seconds: float
+    total_seconds: float
     stopped_early: bool
     latest: dict[str, Estimate] = field(default_factory=dict)
 
@@ -100,7 +102,7 @@ def play(
         _loop(table, progress, _recorder(table, event_files))
         _finish(table, progress)
     stopped_early = table.step < table.total
-    return Outcome(table.step, time.perf_counter() - started, stopped_early, table.latest)
+    return Outcome(table.step, time.perf_counter() - started, table.seconds, stopped_early, table.latest)
 
 
 Record = Callable[[Sequence[Estimate]], None]

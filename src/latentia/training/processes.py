@@ -11,6 +11,7 @@ from __future__ import annotations
 __all__ = [
     "by_first",
     "check_devices",
+    "join_processes",
     "make_fabric",
     "same_start",
     "sum_over_processes",
@@ -18,8 +19,10 @@ __all__ = [
     "under_torchrun",
 ]
 
+import atexit
 import logging
 import os
+import signal
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -90,6 +93,29 @@ def make_fabric(training: Training) -> Fabric:
         )
     # Said outright, so that the variables of a batch scheduler around a single process do not confuse it.
     return Fabric(accelerator=accelerator, devices=1, precision=training.precision, plugins=[LightningEnvironment()])
+
+
+def join_processes(fabric: Fabric) -> None:
+    """Bring the processes together, and see that a group made here ends before the interpreter does.
+
+    Fabric ends the groups of NCCL alone. One of gloo would live on until the process tears its statics down, in no
+    order that its threads could rely on; one of them still running then aborts the process, its work done
+    ("terminate called without an active exception").
+
+    The group ends at exit, by Ctrl-C and errors too, and not with training: a second call of `train` in the same
+    process goes on with it. (To end it and make it anew would let a quick process read the addresses that a slow one
+    had left behind.)
+    """
+    found = torch.distributed.is_available() and torch.distributed.is_initialized()
+    fabric.launch()
+    if fabric.world_size > 1 and not found:
+        atexit.register(_end_group)
+
+
+def _end_group() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process is ending; one more Ctrl-C shall not cut that short
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def by_first(fabric: Fabric, action: Callable[[], _T]) -> _T:

@@ -77,8 +77,8 @@ class RunDirectory:
         if foreign and not self.recipe_file.exists():
             raise RunError(f"{self.path} is not empty and holds no run; give another --out")
 
-    def create(self, recipe: Mapping[str, Any], resume: bool) -> None:
-        """Make the folder for this recipe, once it is seen that it may be run here.
+    def make(self, recipe: Mapping[str, Any], resume: bool) -> None:
+        """Make the folder, once it is seen that this recipe may be run here.
 
         Raises:
             RunError: as `check`, or if the folder cannot be written.
@@ -88,6 +88,14 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot make the run directory {self.path}: {error}; give another --out") from error
+
+    def create(self, recipe: Mapping[str, Any], resume: bool) -> None:
+        """Make the folder for this recipe and write recipe.yaml into it, once it is seen that it may be run here.
+
+        Raises:
+            RunError: as `check`, or if the folder cannot be written.
+        """
+        self.make(recipe, resume)
         if not self.recipe_file.exists():
             self._write(self.recipe_file, yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True))
 
@@ -127,6 +135,10 @@ class RunDirectory:
             **facts,
         }
         self._write(self.path / "environment.json", json.dumps(about, indent=2) + "\n")
+
+    def add_to_environment(self, **facts: Any) -> None:
+        """Put more facts into environment.json."""
+        self._write(self.path / "environment.json", json.dumps({**self.environment(), **facts}, indent=2) + "\n")
 
     def environment(self) -> dict[str, Any]:
         """What environment.json says.

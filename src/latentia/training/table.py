@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Table"]
 
 import math
+import time
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -58,11 +59,17 @@ class Table:
         self.best, self.best_step, self.since_best = math.inf, 0, 0
         self.ended = False
         self.latest: dict[str, Estimate] = {}
+        self._before, self._started = 0.0, time.perf_counter()
 
     @property
     def total(self) -> int:
         """Steps of the whole run."""
         return self.training.epochs * self.game.steps_per_epoch
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run: of this call, and of those before it up to the checkpoints they left."""
+        return self._before + time.perf_counter() - self._started
 
     @property
     def clock(self) -> Clock:
@@ -128,6 +135,7 @@ class Table:
             "best_step": self.best_step,
             "since_best": self.since_best,
             "ended": self.ended,
+            "seconds": self.seconds,
             "tally": rows,
         }
         folder = self.directory.checkpoints
@@ -166,6 +174,7 @@ class Table:
         about: dict[str, Any] = saved.progress
         self.tally.restore(about["tally"], saved.tensors["tally.table"])
         self.step, self.ended = saved.step, about["ended"]
+        self._before = about.get("seconds", 0.0)  # not in checkpoints of before
         self.best = math.inf if about["best"] is None else about["best"]
         self.best_step, self.since_best = about["best_step"], about["since_best"]
         if self.training.keep == "best" and self.best_step not in (0, self.step):
