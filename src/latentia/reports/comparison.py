@@ -196,8 +196,11 @@ def _likelihoods(run: Run) -> list[Estimate]:
 def _costs(run: Run) -> list[Estimate]:
     """The number of parameters and the time to train."""
     found = [exact(float(run.environment["parameters"]), "parameters", unit="1", method="count")]
+    seconds, method = run.environment.get("training_seconds"), "wall clock, summed over resumes"
     times = [float(record["seconds"]) for record in run.records if "seconds" in record]
-    if len(times) > 1:
-        found.append(Estimate(max(times) - min(times), "time_to_train", unit="s", method="first to last record"))
+    if seconds is None and len(times) > 1:  # a run of an older version: pauses before a resume count as well
+        seconds, method = max(times) - min(times), "first to last record"
+    if seconds is not None:
+        found.append(Estimate(seconds, "time_to_train", unit="s", method=method))
     budget = run.directory.evaluation / "budget.json"
     return [*found, *(read_estimates(budget) if budget.exists() else [])]
