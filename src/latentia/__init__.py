@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from latentia.recipes import VAERecipe as VAERecipe
     from latentia.recipes import load as load
     from latentia.recipes import train as train
+    from latentia.recipes import train_seeds as train_seeds
 
 _HOMES = {
     "Estimate": "latentia.estimate",
@@ -30,9 +31,10 @@ _HOMES = {
     "VAERecipe": "latentia.recipes",
     "load": "latentia.recipes",
     "train": "latentia.recipes",
+    "train_seeds": "latentia.recipes",
 }
 
-__all__ = ["GAN", "VAE", "Estimate", "GANRecipe", "Run", "VAERecipe", "load", "train"]
+__all__ = ["GAN", "VAE", "Estimate", "GANRecipe", "Run", "VAERecipe", "load", "train", "train_seeds"]
 
 
 def __getattr__(name: str) -> Any:

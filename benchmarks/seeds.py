@@ -1,0 +1,124 @@
+"""One seed against five at once: time of a training step, the two sides in turns, medians.
+
+    .venv/bin/python benchmarks/seeds.py                     (--seeds 5 --steps 200 --only ring --json out.json)
+    .venv/bin/python benchmarks/seeds.py --clock cpu         (CPU time on one thread, for a machine that is not quiet)
+
+The real engine makes the steps: draws, costs, backward passes, optimisers, averages, records of the costs. What is
+measured at the ends of epochs is left out, for it costs each seed what it costs alone. The ratio is the time of a step
+with all seeds over that of a step with one; of seeds trained in turn it is their number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from latentia.data import MNIST, Grid, Ring
+from latentia.networks import MLP
+from latentia.recipes import GANRecipe, Recipe, VAERecipe, mode_covering_gan
+from latentia.recipes.seeds import game_of_seeds
+from latentia.training import Game, RunDirectory, engine, make_fabric, seed_of, seeded
+from latentia.training.table import Table
+
+WARM_UP = 20
+NARROW = MLP(hidden=(64, 64), activation="leaky-relu")
+
+
+def cases() -> dict[str, Recipe]:
+    ring = mode_covering_gan(Ring())
+    return {
+        "ring, Fourier 128-128-128, RpGAN + R1 + R2": ring,
+        "grid, Fourier 128-128-128, RpGAN + R1 + R2": mode_covering_gan(Grid()),
+        "ring, MLP 128-128-128, RpGAN + R1 + R2": changed(ring, MLP(hidden=(128, 128, 128), activation="leaky-relu")),
+        "ring, MLP 64-64, RpGAN + R1 + R2": changed(ring, NARROW),
+        "MNIST VAE 784-400-20-400-784": VAERecipe(
+            data=MNIST(binarise="dynamic", validation=0), latent=20, network=MLP(hidden=(400,))
+        ),
+    }
+
+
+def changed(recipe: GANRecipe, network: MLP) -> GANRecipe:
+    return recipe.model_copy(update={"network": network})
+
+
+def stepper(recipe: Recipe, seeds: list[int] | None, folder: Path) -> Callable[[], object]:
+    """What makes one step of the engine: of one run, or of several seeds at once."""
+    recipe = recipe.model_copy(update={"accelerator": "cpu"})
+    fabric = make_fabric(recipe)
+    splits = recipe.data.load()
+    game: Game
+    if seeds is None:
+        with seeded(seed_of("weights", 0)):
+            model = recipe.model(splits.shape, len(splits.classes))
+            game = recipe.game(model, splits, fabric)
+    else:
+        own = {seed: recipe.model_copy(update={"seed": seed}) for seed in seeds}
+        game, _ = game_of_seeds(own, splits, fabric)
+    game.model.train()
+    table = Table(game, recipe, RunDirectory(folder), fabric)
+
+    def step() -> None:
+        engine._step(table, leaving=False)
+        if table.step % recipe.record_every == 0:
+            table.check()
+            table.tally.close()
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--only", nargs="*", help="parts of the cases' names")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--threads", type=int, help="of torch; by default 1 for --clock cpu, else torch's own")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    clock = time.perf_counter if options.clock == "wall" else time.process_time
+    if options.threads or options.clock == "cpu":
+        torch.set_num_threads(options.threads or 1)
+    found = {}
+    where = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.processor() or platform.machine()}"
+    print(f"{where}, torch {torch.__version__}, {options.clock} time\n")
+    print(f"| | one seed, ms a step | {options.seeds} at once, ms a step | ratio | in turn |\n|---|---|---|---|---|")
+    for name, recipe in cases().items():
+        if options.only and not any(part in name for part in options.only):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            sides = {
+                "one": stepper(recipe, None, Path(folder)),
+                "together": stepper(recipe, list(range(options.seeds)), Path(folder)),
+            }
+            laps: dict[str, list[float]] = {side: [] for side in sides}
+            for number in range(WARM_UP + options.steps):
+                for side, step in sides.items():
+                    began = clock()
+                    step()
+                    if number >= WARM_UP:
+                        laps[side].append(1e3 * (clock() - began))
+        one, together = (statistics.median(laps[side]) for side in ("one", "together"))
+        ratios = [b / a for a, b in zip(laps["one"], laps["together"], strict=True)]
+        low, _, high = statistics.quantiles(ratios, n=4)
+        print(
+            f"| {name} | {one:.2f} | {together:.2f} | {together / one:.2f} ({low:.2f} to {high:.2f}) | "
+            f"{options.seeds} |",
+            flush=True,
+        )
+        found[name] = {"one_ms": one, "together_ms": together, "ratio": together / one, "laps_ms": laps}
+    if options.json:
+        options.json.write_text(json.dumps({"machine": where, "clock": options.clock, "cases": found}, indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""Several seeds of one recipe, trained at once as one game.
+
+Runs that differ in their seed alone share no parameter, so the sum of their costs has for gradient the gradients of all
+of them side by side, and one Adam over parameters stacked along a new dimension is as many Adams. The stacked game has
+the networks of all seeds in one (`networks/stacked.py`) and batches in which example i belongs to seed i mod S; the
+costs, laws and penalties around them are those of a single run, called once, and the engine plays it like any other
+game, with its checkpoints and averages.
+
+How a run made so differs from the same seed trained alone: its weights start from the same bits, it goes through a data
+set in the same order, and it is measured by the same draws; but the noise of its steps (fresh points of a toy law,
+binarisation, z) comes from one stream that all seeds share, and products are summed in another order. So the laws of
+the two runs are the same and their bits are not, and a seed's run depends on which others are trained beside it.
+
+A cost that mixes examples (free bits, a penalty on the gradient of the batch's mean) would mix seeds. That is looked
+for before training: the cost of the first seed and its gradient may not change when the other seeds' weights do.
+"""
+
+from __future__ import annotations
+
+__all__ = ["SeedsDirectory", "stacked_game"]
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentia.errors import ConfigurationError, LatentiaError
+from latentia.estimate import Estimate
+from latentia.networks.stacked import ALONE, stack_networks
+from latentia.objectives import Clock, Terms
+from latentia.training.checkpoint import Checkpoint, newest_sound, write_checkpoint
+from latentia.training.compilation import networks_of
+from latentia.training.game import Batch, Game, Player, Probe
+from latentia.training.run_directory import RunDirectory
+from latentia.training.seeds import seed_of, seeded
+
+DISTURBANCES = (10.0, math.nan)  # in units of a weight's mean size: above thresholds, and what arithmetic hands on
+MARK = "@"  # `cost@3` is the cost of seed 3
+
+
+class SeedsDirectory(RunDirectory):
+    """The folder of several seeds: their shared checkpoints, and one ordinary run directory for each.
+
+        seeds.yaml         the recipe, with a list of seeds
+        environment.json
+        checkpoints/       of all seeds at once, to resume from
+        seed-0/ …          recipe.yaml, metrics.jsonl, weights.safetensors and all else that a run directory holds
+
+    Args:
+        path: the folder.
+        seeds: the seeds.
+    """
+
+    def __init__(self, path: Path | str, seeds: Sequence[int]):
+        super().__init__(path)
+        self.runs = {seed: RunDirectory(self.path / f"seed-{seed}") for seed in seeds}
+        self.models: dict[int, nn.Module] = {}
+
+    @property
+    def recipe_file(self) -> Path:
+        """The recipe, with a list of seeds; not `recipe.yaml`, for the folder is no run by itself."""
+        return self.path / "seeds.yaml"
+
+    def append_records(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Append each record to the run of the seed that its name ends in; sums over seeds are left out."""
+        own: dict[int, list[dict[str, Any]]] = {seed: [] for seed in self.runs}
+        for record in records:
+            name, mark, seed = record["name"].rpartition(MARK)
+            if mark:
+                own[int(seed)].append({**record, "name": name})
+        for seed, directory in self.runs.items():
+            directory.append_records(own[seed])
+
+    def forget_records_after(self, step: int) -> None:
+        """Drop records of steps that a resumed run will play again, of every seed."""
+        for directory in self.runs.values():
+            directory.forget_records_after(step)
+
+    def write_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Write the weights of every seed, from `models`, which are views of the stacked ones."""
+        for seed, directory in self.runs.items():
+            directory.write_weights(self.models[seed].state_dict())
+
+    def divide_checkpoint(self) -> None:
+        """Give each seed's run its part of the newest checkpoint, so that it too can be resumed, where it ended."""
+        saved, _ = newest_sound(self.checkpoints)
+        if saved is None:
+            return
+        for part, (seed, directory) in enumerate(self.runs.items()):
+            own = self.models[seed].state_dict()
+
+            def of_seed(name: str, value: Tensor, part: int = part, own: Mapping[str, Tensor] = own) -> Tensor:
+                owner, _, key = name.partition(".")
+                shared = value.dim() == (own[key].dim() if key in own else 0)  # an optimiser's count of steps is
+                return value if shared or owner == "tally" else value[part].clone()
+
+            tensors = {name: of_seed(name, value) for name, value in saved.tensors.items()}
+            write_checkpoint(directory.checkpoints, Checkpoint(saved.step, tensors, saved.progress))
+
+
+def stacked_game(whole: Game, games: Mapping[int, Game], device: torch.device) -> Game:
+    """One game that plays all of these.
+
+    Args:
+        whole: the same game once more, for a model of its own, which becomes the stacked one.
+        games: the game of each seed. Their models become views of the stacked one, and stay in evaluation mode.
+        device: where the models are.
+
+    Returns:
+        A game whose terms are `cost`, summed over the seeds, and each seed's own, `cost@0` and so on.
+
+    Raises:
+        ConfigurationError: for models with learned numbers outside their networks, networks that are the same object
+            for all seeds, and costs that mix examples.
+    """
+    models = [game.model for game in games.values()]
+    _check_outside(whole, models)
+    for network, *copies in zip(networks_of(whole), *(networks_of(game) for game in games.values()), strict=True):
+        stack_networks(network, copies)
+    for model in models:
+        model.eval()
+    first = next(iter(games.values()))
+
+    def draw(number: int) -> Batch:
+        batches = [game.draw(number) for game in games.values()]
+        x = torch.stack([batch.x for batch in batches], dim=1).flatten(0, 1)
+        labels = [batch.labels for batch in batches if batch.labels is not None]
+        return Batch(x, torch.stack(labels, dim=1).flatten(0, 1) if labels else None)
+
+    def validate(clock: Clock) -> list[Estimate]:
+        return _of_each(games, device, lambda game: game.validate and game.validate(clock), "validation")
+
+    def probe(number: int) -> Probe:
+        def measure(clock: Clock, path: Path) -> list[Estimate]:
+            places = {id(game): path / f"seed-{seed}" for seed, game in games.items()}
+            return _of_each(games, device, lambda g: g.probes[number].measure(clock, places[id(g)]), "probe", number)
+
+        like = first.probes[number]
+        return Probe(measure, every=like.every, epochs=like.epochs)
+
+    def close() -> None:
+        for game in (whole, *games.values()):
+            if game.close is not None:
+                game.close()
+
+    players = [
+        Player(
+            player.name,
+            player.modules,
+            _apart(player.cost, list(games)),
+            player.optimiser,
+            times=player.times,
+            after=player.after,
+        )
+        for player in whole.players
+    ]
+    game = Game(
+        model=whole.model,
+        players=players,
+        draw=draw,
+        steps_per_epoch=first.steps_per_epoch,
+        data_size=first.data_size,
+        validate=validate if first.validate is not None else None,
+        probes=[probe(number) for number in range(len(first.probes))],
+        close=close,
+    )
+    _check_apart(game, list(games), device)
+    return game
+
+
+def _apart(cost: Callable[[Batch, Clock], Terms], seeds: Sequence[int]) -> Callable[[Batch, Clock], Terms]:
+    """Terms (N·S,) as terms (N,): the sum of the costs, whose mean is the sum of the seeds' means, and each seed's."""
+
+    def apart(batch: Batch, clock: Clock) -> Terms:
+        terms = {name: term.unflatten(0, (-1, len(seeds))) for name, term in cost(batch, clock).items()}
+        own = {
+            f"{name}{MARK}{seed}": part
+            for name, term in terms.items()
+            for seed, part in zip(seeds, term.unbind(1), strict=True)
+        }
+        return {"cost": terms["cost"].sum(1), **own}
+
+    return apart
+
+
+def _of_each(
+    games: Mapping[int, Game],
+    device: torch.device,
+    measure: Callable[[Game], Sequence[Estimate] | None],
+    *words: str | int,
+) -> list[Estimate]:
+    """What is measured of each seed, by the draws with which a single run would be measured."""
+    estimates = []
+    for seed, game in games.items():
+        what, *number = words
+        with seeded(seed_of(what, seed, *number), device):
+            estimates += [estimate.named(f"{estimate.name}{MARK}{seed}") for estimate in measure(game) or ()]
+    return estimates
+
+
+def _check_outside(whole: Game, models: Sequence[nn.Module]) -> None:
+    """Refuse models whose seeds differ in more than their networks."""
+    networks = networks_of(whole)
+    inside = {id(tensor) for network in networks for tensor in network.state_dict(keep_vars=True).values()}
+    for name, tensor in whole.model.state_dict(keep_vars=True).items():
+        if id(tensor) in inside:
+            continue
+        if tensor.requires_grad or any(not torch.equal(tensor, model.state_dict()[name]) for model in models):
+            raise ConfigurationError(
+                f"{name} is learned outside the model's networks, and several seeds at once can only have networks of "
+                f"their own. {ALONE}"
+            )
+
+
+def _check_apart(game: Game, seeds: Sequence[int], device: torch.device) -> None:
+    """Refuse costs by which one seed would see another.
+
+    Raises:
+        ConfigurationError: for such a cost, and for networks that fail when they are run stacked.
+    """
+    mixed: list[str] = []
+    failures = (RuntimeError, NotImplementedError, ValueError)
+    for player in game.players:
+        try:
+            with _put_back(game.model):
+                alone = _first_seed(game, player, seeds, device)
+        except LatentiaError:
+            raise
+        except failures as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ConfigurationError(
+                f"the {player.name} of this recipe cannot be run for several seeds at once: {reason}. {ALONE}"
+            ) from error
+        for strength in DISTURBANCES:
+            with _put_back(game.model), suppress(*failures):  # a law may refuse to be drawn from where it is not a law
+                _disturb_others(game, strength)
+                beside = _first_seed(game, player, seeds, device)
+                if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(alone, beside, strict=True)):
+                    mixed.append(player.name)
+    if mixed:
+        raise ConfigurationError(
+            f"the cost of the {' and of the '.join(dict.fromkeys(mixed))} mixes the examples of a batch, and with them "
+            f"the seeds that are trained at once. {ALONE}"
+        )
+
+
+def _first_seed(game: Game, player: Player, seeds: Sequence[int], device: torch.device) -> list[Tensor]:
+    """The first seed's terms, and the gradient of its cost by its own parameters, with fixed noise."""
+    parameters = player.parameters
+    with seeded(0, device):
+        terms = player.cost(game.draw(0), Clock(0, math.inf, game.data_size))  # with all warm-ups over
+    gradients = torch.autograd.grad(terms["cost"].mean(), parameters, allow_unused=True)
+    own = [term.detach() for name, term in terms.items() if name.endswith(f"{MARK}{seeds[0]}")]
+    return own + [gradient[0] for gradient in gradients if gradient is not None]
+
+
+def _disturb_others(game: Game, strength: float) -> None:
+    """Give all seeds but the first other weights."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in dict.fromkeys(parameter for player in game.players for parameter in player.parameters):
+            others = parameter[1:]
+            noise = torch.randn(others.shape, generator=generator).to(others)
+            others += strength * noise * parameter.abs().mean()
+
+
+@contextmanager
+def _put_back(model: nn.Module) -> Iterator[None]:
+    """Leave the model's state as it was before the block."""
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    try:
+        yield
+    finally:
+        model.load_state_dict(before)
