@@ -1,4 +1,4 @@
-"""The README's code: its Python blocks run, its commands exist and their settings are valid."""
+"""The README's and the documentation's code: Python blocks run, commands exist and their settings are valid."""
 
 from __future__ import annotations
 
@@ -10,24 +10,28 @@ import pytest
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(language: str) -> list[tuple[str, str]]:
+    """(where, code) of each block of a language, page by page."""
+    found = []
+    for page in PAGES:
+        codes = re.findall(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+        found += [(f"{page.name} block {number}", code) for number, code in enumerate(codes, 1)]
+    return found
 
 
 def commands() -> list[str]:
-    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    lines = "\n".join(code for _, code in blocks("bash")).replace("\\\n", " ").splitlines()
     return [line.split("#")[0].strip() for line in lines if line.startswith(("latentia ", ".venv/bin/latentia "))]
 
 
-@pytest.mark.parametrize("number", range(len(blocks("python"))))
-def test_python_block_runs(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("where", "code"), [pytest.param(*block, id=block[0]) for block in blocks("python")])
+def test_python_block_runs(where: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    code = blocks("python")[number]
     assert code.strip(), "an empty block shows nothing"
-    exec(compile(code, f"README block {number + 1}", "exec"), {"__name__": "__main__"})
+    exec(compile(code, where, "exec"), {"__name__": "__main__"})
 
 
 @pytest.mark.parametrize("command", commands())
