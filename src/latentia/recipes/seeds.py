@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = ["game_of_seeds", "mean_over_seeds", "seeds_in", "train_seeds"]
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from latentia.recipes.recipe import Recipe
 from latentia.recipes.run import Run
 from latentia.training import Game, make_fabric, play, seed_of, seeded
 from latentia.training.ensemble import SeedsDirectory, stacked_game
+from latentia.training.lock import locked
 from latentia.training.processes import check_devices, under_torchrun
 
 
@@ -58,14 +60,22 @@ def train_seeds(
     game, games = game_of_seeds(recipes, splits, fabric)
     directory = SeedsDirectory(out if out is not None else _new_folder(recipe), list(recipes))
     directory.models = {seed: own.model for seed, own in games.items()}
-    directory.create(mapping, resume)
-    _describe(directory, recipes, splits, fabric.device)
     together = recipe.model_copy(update={"seed": seed_of("seeds", *recipes)})  # of the noise of all steps
-    play(game, together, directory, fabric, resume=resume, quiet=quiet)
-    directory.divide_checkpoint()
-    for seed, own in recipes.items():
-        estimates = own.conclude(games[seed].model, splits)
-        write_estimates(directory.runs[seed].evaluation / "training.json", estimates)
+    with ExitStack() as held:
+        directory.make(mapping, resume)
+        held.enter_context(locked(directory.path))
+        directory.create(mapping, resume)
+        for seed, own in recipes.items():
+            directory.runs[seed].create(own.to_mapping(), resume=True)
+            held.enter_context(locked(directory.runs[seed].path))
+        _describe(directory, recipes, splits, fabric.device)
+        outcome = play(game, together, directory, fabric, resume=resume, quiet=quiet)
+        directory.divide_checkpoint()
+        share = round(outcome.total_seconds / len(recipes), 3)
+        for seed, own in recipes.items():
+            run = directory.runs[seed]
+            write_estimates(run.evaluation / "training.json", own.conclude(games[seed].model, splits))
+            run.add_to_environment(training_seconds=share)
     return [Run(run.path) for run in directory.runs.values()]
 
 
@@ -136,15 +146,13 @@ def _of_each_seed(recipe: Recipe, seeds: Sequence[int]) -> dict[int, Recipe]:
 
 
 def _describe(directory: SeedsDirectory, recipes: dict[int, Recipe], splits: Splits, device: torch.device) -> None:
-    """Make the directory of each run, and see that they go on with the data that they began with."""
+    """Write what each run is made with, and see that all go on with the data that they began with."""
     if directory.has_environment and directory.environment().get("data_hash") != splits.content_hash:
         raise RunError(
             f"the data that are loaded now are not those that {directory.path} began with; bring the files back, or "
             "give another --out"
         )
     for seed, recipe in recipes.items():
-        run = directory.runs[seed]
-        run.create(recipe.to_mapping(), resume=True)
         facts = {
             "device": str(device),
             "devices": 1,
@@ -157,7 +165,7 @@ def _describe(directory: SeedsDirectory, recipes: dict[int, Recipe], splits: Spl
             "data_hash": splits.content_hash,
             "parameters": sum(parameter.numel() for parameter in directory.models[seed].parameters()),
         }
-        run.write_environment(**facts)
+        directory.runs[seed].write_environment(**facts)
     directory.write_environment(data_hash=splits.content_hash, seeds=list(recipes))
 
 
