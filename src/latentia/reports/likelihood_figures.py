@@ -67,7 +67,7 @@ def draw_likelihood(
     """Draw the pictures that an exact evaluation has the material for, and return their paths.
 
     They are `posterior_contours`, `extreme_gaps`, `bound_against_draws` and `plane_mass`; for z of another dimension
-    than two, the bound alone, and none where there was no exact evaluation, or none that ended.
+    than two the bound alone, for data that are no images the last two. There are none where no exact evaluation ended.
 
     Args:
         found: by `evaluate_likelihood`.
@@ -86,9 +86,11 @@ def draw_likelihood(
     drawings: dict[str, Callable[[], Figure]] = {}
     if posterior.lattice.dimension == 2:
         rows = _first_of_each(posterior, labels)
-        drawings["posterior_contours"] = lambda: posterior_contours(posterior, images, rows, gaps)
+        can_be_shown = images.dim() == 4 and images.shape[1] in (1, 3)
         drawings["plane_mass"] = lambda: plane_mass(posterior, labels, classes)
-        if gaps is not None:
+        if can_be_shown:
+            drawings["posterior_contours"] = lambda: posterior_contours(posterior, images, rows, gaps)
+        if can_be_shown and gaps is not None:
             drawings["extreme_gaps"] = lambda: extreme_gaps(gaps, images[: len(gaps.slack)])
     if posterior.model.encoder is not None:
         done = finished(posterior)[:CURVE]
@@ -207,7 +209,7 @@ def plane_mass(posterior: GridPosterior, labels: Tensor | None = None, classes: 
     left.set_facecolor("#e6e6e6")
     shade = left.pcolormesh(edges, edges, seen, cmap="RdBu_r", vmin=-RATIO, vmax=RATIO, rasterized=True)
     bar = figure.colorbar(shade, ax=left, extend="both", shrink=0.75, pad=0.02)
-    bar.set_label(r"log $\bar p(z)/p(z)$, nats\n(grey: less than half an image)", fontsize=SMALL)
+    bar.set_label(r"log $\bar p(z)/p(z)$, nats" "\n(grey: less than half an image)", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
     axis = np.linspace(edges[0], edges[-1], 161)
     density = _prior_density(posterior.model, axis)
