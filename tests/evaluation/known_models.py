@@ -111,5 +111,49 @@ def narrow_model(scale: float, pixels: int = 60) -> LatentModel:
     return LatentModel(decoder, standard_normal(2))
 
 
+class FoldedModel:
+    """A decoder with a kink, in a rotated frame: x = (|u₀|, u₁) + noise of scales (narrow, wide), u = Rᵀz.
+
+    Posteriors are ridges across the lattice, with two modes or, at the kink, half of one; the prior does not notice the
+    rotation, so p(x) is a product of two integrals over a line.
+    """
+
+    def __init__(self, narrow: float, wide: float, angle: float = 0.5):
+        self.scales = torch.tensor([narrow, wide], dtype=torch.float64)
+        c, s = np.cos(angle), np.sin(angle)
+        self.rotation = torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
+
+    @property
+    def model(self) -> LatentModel:
+        def decoder(z: Tensor) -> Distribution:
+            u = z.double() @ self.rotation
+            mean = torch.stack([u[:, 0].relu() + (-u[:, 0]).relu(), u[:, 1]], -1)
+            return Independent(Normal(mean, self.scales.expand_as(mean)), 1)
+
+        return LatentModel(decoder, standard_normal(2))
+
+    def truth(self, x: Tensor) -> Tensor:
+        """log p(x): for u₀ both halves are Gaussian integrals cut off at the kink."""
+        cut, whole = (1 + self.scales.square()).sqrt()
+        place, spread = x[:, 0] / cut.square(), self.scales[0] / cut
+        half = torch.distributions.Normal(0.0, 1.0).cdf(place / spread)
+        first = Normal(torch.zeros((), dtype=torch.float64), cut).log_prob(x[:, 0]) + (2 * half).log()
+        return first + Normal(torch.zeros((), dtype=torch.float64), whole).log_prob(x[:, 1])
+
+
+def kinked_vae(pixels: int = 64, sharpness: float = 1.0, seed: int = 0) -> VAE:
+    """A random ReLU Bernoulli VAE of two hidden layers: its log-densities have kinks everywhere."""
+    torch.manual_seed(seed)
+    shape = (1, 8, pixels // 8)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(pixels, 4))
+    decoder = nn.Sequential(nn.Linear(2, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, pixels))
+    with torch.no_grad():
+        decoder[0].weight.mul_(4)
+        decoder[2].weight.mul_(4)
+        decoder[4].weight.mul_(4 * sharpness)
+    decoder.append(nn.Unflatten(1, shape))
+    return VAE(encoder, decoder, latent=2, image_shape=shape, posterior=Diagonal()).eval()
+
+
 def conditional(network: nn.Module, latent: int, shape: tuple[int, ...]) -> Conditional:
     return Conditional(network, Bernoulli(), event_shape=shape, condition_shape=(latent,))

@@ -14,7 +14,7 @@ from latentia.evaluation.lattice import Lattice
 from latentia.evaluation.refinement import Integrand, refine
 from latentia.models import VAE
 
-from .known_models import LinearGaussian, narrow_model, standard_normal, toy_images, toy_vae
+from .known_models import FoldedModel, LinearGaussian, kinked_vae, narrow_model, standard_normal, toy_images, toy_vae
 
 
 @pytest.mark.parametrize("latent", [1, 2, 3])
@@ -42,6 +42,24 @@ def test_no_error_exceeds_its_certificate(tolerance):
         truth = truth - 0.5 * outside / sigma**2 - 58 * math.log(sigma * math.sqrt(2 * math.pi))
         result = exact_log_likelihood(model, x, tolerance=tolerance, precision="float64")
         assert ((result.values - truth).abs() <= result.errors + 1e-9).all()
+
+
+@pytest.mark.parametrize(("narrow", "wide"), [(0.002, 0.002), (0.002, 0.1), (0.05, 0.05)])
+def test_narrow_ridges_with_two_modes_kinks_and_far_mass(narrow, wide):
+    folded = FoldedModel(narrow, wide)
+    x = torch.tensor([[0.5, 0.2], [0.0, 1.0], [narrow, -1.0], [0.9113, 0.0], [6.5, -0.3]], dtype=torch.float64)
+    result = exact_log_likelihood(folded.model, x, tolerance=1e-3)
+    assert (result.errors < 1e-3).all()
+    assert ((result.values - folded.truth(x)).abs() <= result.errors).all()
+
+
+@pytest.mark.parametrize("sharpness", [0.3, 2.0])
+def test_kinked_decoders_keep_within_their_certificates(sharpness):
+    vae = kinked_vae(sharpness=sharpness)
+    x = toy_images(vae, 12)
+    result = exact_log_likelihood(vae, x, tolerance=1e-2)
+    finer = exact_log_likelihood(vae, x, tolerance=1e-3)
+    assert ((result.values - finer.values).abs() <= result.errors + finer.errors).all()
 
 
 def joint_in_numpy(vae, image):
@@ -226,6 +244,30 @@ def test_refinement_integrates_gaussians_of_every_width_anywhere(d):
     found = refine(_Gaussians(means, scales), lattice, 12, tolerance=1e-4)
     assert found.done.all()
     assert (found.log_integral.abs() <= found.error + 1e-10).all()
+
+
+class _Cliff(Integrand):
+    """Along the first axis a peak at −0.8, where a tile of every level begins; to its left a cliff of 20 nats within
+    one coarse spacing, then a gentle slope. From inside the left tile there is nothing to be seen of the peak."""
+
+    count = 1
+
+    def prepare(self, points):
+        left = (-0.8 - points[:, 0]).clamp_min(0)
+        right = (points[:, 0] + 0.8).clamp_min(0)
+        f = -20 * right - 200 * left.clamp_max(0.1) - 10 * (left - 0.1).clamp_min(0)
+        return (f + Normal(0.0, 0.3).log_prob(points[:, 1]))[None]
+
+    def table(self, prepared, rows, columns):
+        return prepared[rows][:, columns]
+
+
+def test_mass_is_not_cut_off_at_the_side_of_a_tile():
+    lattice = Lattice(torch.zeros(2, dtype=torch.float64), torch.full((2,), 0.1, dtype=torch.float64))
+    found = refine(_Cliff(), lattice, 12, tolerance=1e-2)
+    truth = math.log(1 / 20 + (1 - math.exp(-20)) / 200 + math.exp(-20) / 10)
+    assert found.done.all()
+    assert abs(found.log_integral.item() - truth) <= found.error.item() < 1e-2
 
 
 def test_a_spike_that_no_node_can_see_is_not_certified_away_where_there_is_a_hint():

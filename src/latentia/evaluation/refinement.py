@@ -19,6 +19,12 @@ rises by to its neighbours, u = f + ¾ Σ_axes max |Δf|: half the rise would do
 rest is for what is neither. Tiles are dropped by u, never by f; what was dropped, hᵈ Σ exp u, is part of the
 certificate; and an f counts as resolved only where hᵈ Σ exp u exceeds the integral by little, so that two coarse
 rules that miss a narrow ridge by the same distance are not taken for agreement.
+
+**Nothing is cut off at the side of a tile.** A tile's u knows how f rises towards its own nodes, and its neighbour's f
+may rise beyond them: where a ridge runs along the common face, the neighbour looks empty from the inside. So what f
+promises just *outside* each face is followed too. A tile over a face through which mass may run is taken in, whether
+or not its own u would have kept it, and an f is not finished while it has such a face with no tile beyond. Regions thus
+grow as well as shrink on the way down, and a drop that was wrong is made good.
 """
 
 from __future__ import annotations
@@ -29,90 +35,19 @@ import contextlib
 import itertools
 import math
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from latentia.errors import CannotServe
-from latentia.evaluation.lattice import NODES, Lattice, Pairs, Summary, segment, summarise
+from latentia.evaluation.integrand import Integrand, Refined, Tables
+from latentia.evaluation.lattice import NODES, Lattice, Pairs, Summary, promise, segment, summarise
 
 RESOLVED = 0.95  # nats for each dimension that ∫ u may exceed ∫ f by; a Gaussian of scale h gives 1.06
 TABLE_AT_ONCE = 4_000_000  # numbers of the table f(image, node) in work at a time
 LEVELS = 16
-
-
-class Integrand(ABC):
-    """Functions f₁ … f_N of z ∈ Rᵈ, evaluated in blocks of nodes.
-
-    Attributes:
-        count: N.
-        nodes_at_once: how many nodes to hand out together.
-    """
-
-    count: int
-    nodes_at_once: int = 64 * NODES
-
-    @abstractmethod
-    def prepare(self, points: Tensor) -> object:
-        """Whatever is needed to evaluate at the nodes `points`, (M, d), float64."""
-
-    @abstractmethod
-    def table(self, prepared: object, rows: Tensor | slice, columns: slice) -> Tensor:
-        """f for the functions `rows` at the nodes `columns`, (n, m); −inf is allowed, NaN is not."""
-
-
-@dataclass
-class Tables:
-    """Values f at the nodes of the tiles that some functions ended on, all at one level.
-
-    Attributes:
-        level: the level.
-        function: which f, (P,).
-        tiles: its tile, (P, d).
-        values: f at the tile's nodes, (P, 64).
-    """
-
-    level: int
-    function: Tensor
-    tiles: Tensor
-    values: Tensor
-
-
-@dataclass
-class Refined:
-    """The integrals, and what is known of them.
-
-    Attributes:
-        log_integral: log ∫ exp f, (N,), float64.
-        error: bound on its error, (N,): of the rule, and of what was dropped.
-        deviations: of each shifted lattice from their union, (N, 2ᵈ): their means over the functions are the shifted
-            lattices' opinions of the mean of log_integral, whose spread is its certificate.
-        left_out: the part of the error that is mass left out, (N,).
-        level: where each f ended, (N,).
-        done: whether it reached the tolerance, (N,).
-        best: the highest node met, (N, d).
-        best_value: f there, (N,).
-        tables: the values at the final nodes, if asked for.
-        nodes: how many nodes were handed out.
-        products: how many values f(node) were taken.
-        surprises: of the tiles that were refined, the part in which f rose above its bound u: 0 where the bound holds.
-    """
-
-    log_integral: Tensor
-    error: Tensor
-    deviations: Tensor
-    left_out: Tensor
-    level: Tensor
-    done: Tensor
-    best: Tensor
-    best_value: Tensor
-    tables: list[Tables] = field(default_factory=list)
-    nodes: int = 0
-    products: int = 0
-    surprises: float = 0.0
+NOT_A_NUMBER = "quadrature: the model gives log-densities that are not a number (NaN)"
 
 
 class _OutOfTime(Exception):
@@ -180,14 +115,14 @@ class _Run:
         n, d = integrand.count, lattice.dimension
         self.integrand, self.lattice, self.tolerance = integrand, lattice, tolerance
         self.hints, self.keep, self.budget = hints, keep, budget
-        # Parts of tiles whose bound lies this far below the integral are dropped: a hundred cost a tenth of the
-        # tolerance.
+        # What lies this far below the integral is dropped: a hundred such parts cost a tenth of the tolerance.
         self.depth = max(11.0, 7.0 - math.log(tolerance))
         self.value = torch.full((n,), -torch.inf, dtype=torch.float64)
         self.spread = torch.full((n,), torch.inf, dtype=torch.float64)
         self.spread_before = self.spread.clone()
         self.deviations = torch.full((n, 2**d), torch.inf, dtype=torch.float64)
         self.dropped = torch.full((n,), -torch.inf, dtype=torch.float64)
+        self.escaping = torch.full((n,), -torch.inf, dtype=torch.float64)
         self.level = torch.zeros(n, dtype=torch.long)
         self.is_done = torch.zeros(n, dtype=torch.bool)
         self.best = torch.zeros(n, d, dtype=torch.float64)
@@ -203,15 +138,15 @@ class _Run:
     @property
     def left_out(self) -> Tensor:
         """Mass that was left out, as a part of the integral: what log_integral would rise by, at most."""
-        return (self.dropped - self.value).clamp(max=50).exp()
+        return (torch.logaddexp(self.dropped, self.escaping) - self.value).clamp(max=50).exp()
 
     def core(self, core: int) -> Pairs:
         """Level 0 over the first box, for every function; returns what survives, split to level 1."""
         d = self.lattice.dimension
         axis = torch.arange(-(core // 2), core // 2)
         tiles = torch.cartesian_prod(*[axis] * d).reshape(-1, d)
-        pairs = Pairs.all(tiles, torch.arange(self.integrand.count))
-        summary, _ = self._evaluate(pairs, 0, keep=False)
+        tiles = tiles[(tiles + 0.5).norm(dim=-1).argsort()]  # the middle first: then the rest knows what it must beat
+        pairs, summary, _ = self._search(tiles, 0, torch.arange(self.integrand.count))
         self._total(pairs, summary, 0)
         return self._children(pairs, summary, 0)
 
@@ -224,25 +159,27 @@ class _Run:
             axis = torch.arange(-(core // 2), core // 2)
             tiles = torch.cartesian_prod(*[axis] * d).reshape(-1, d)
             inner = ((tiles >= -(core // 4)) & (tiles < core // 4)).all(-1)
-            tiles = tiles[~inner]
-            level = -ring
+            tiles, level = tiles[~inner], -ring
+            above = None
             if supremum is not None and log_prior is not None:
-                beyond = supremum[who] + self._prior_bound(tiles, level, log_prior)
+                prior = self._prior_bound(tiles, level, log_prior)
+                beyond = supremum[who] + prior.logsumexp(0) + math.log(2)  # and further out, as the tails fall off
                 matters = beyond > self.value[who] - self.depth
                 left = who[~matters]
                 self.dropped[left] = torch.logaddexp(self.dropped[left], beyond[~matters])
                 who = who[matters]
+                order = prior.argsort(descending=True)
+                tiles, above = tiles[order], (prior[order], supremum)
             if len(who) == 0:
                 break
-            search = Pairs.all(tiles, who)
-            summary, _ = self._evaluate(search, level, keep=False)
-            most = torch.full_like(self.value, -torch.inf)
+            search, summary, most = self._search(tiles, level, who, above)
+            self._remember_best(search, summary, level)
             for below in range(level, 1):
-                most = most.scatter_reduce(0, search.function, summary.most, "amax")
                 search = self._children(search, summary, below)
                 if len(search) == 0 or below == 0:
                     break
                 summary, _ = self._evaluate(search, below + 1, keep=False)
+                most = most.scatter_reduce(0, search.function, summary.most, "amax")
             if len(search):
                 found.append(search)
             # With no supremum known, the search ends at the first ring whose highest f, as if it stood all over the
@@ -277,6 +214,7 @@ class _Run:
         resolved = bound - self.value <= RESOLVED * self.lattice.dimension
         if self.hints is not None:
             resolved &= self.best_value >= self.hints[1] - 1
+        resolved &= self._enclosed(pairs, summary, level)
         self.is_done |= active & resolved & (self.error <= self.tolerance)
         self.level[active] = level
         if values is not None:
@@ -301,7 +239,59 @@ class _Run:
             self.surprised / max(1, self.judged),
         )
 
+    def _search(
+        self, tiles: Tensor, level: int, who: Tensor, above: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Pairs, Summary, Tensor]:
+        """Evaluate many functions on the same tiles, and keep of all the pairs those that may matter.
+
+        Args:
+            tiles: (T, d).
+            level: of the tiles.
+            who: which functions.
+            above: bounds of the prior's mass in each tile, falling, and suprema of the rest: they say who may be left
+                out.
+
+        Returns:
+            The pairs, their summaries, and the highest f of each function (N,), −inf for one that is not among `who`.
+        """
+        cell = self.lattice.log_cell(level)
+        most = torch.full_like(self.value, -torch.inf)
+        functions, places = [who[:0]], [who[:0]]
+        parts = [summarise(torch.empty(0, NODES), self.lattice)]
+        for some in torch.arange(len(tiles)).split(max(1, min(self.integrand.nodes_at_once, 2048) // NODES)):
+            members = who
+            if above is not None:
+                prior, supremum = above[0][some], above[1]
+                matters = supremum[who] + prior.logsumexp(0) > self.value[who] - self.depth
+                self._drop(who[~matters], supremum[who[~matters]] + prior.logsumexp(0))
+                members = who[matters]
+            if len(members) == 0:
+                continue
+            prepared = self.integrand.prepare(self.lattice.nodes(tiles[some], level))
+            self.nodes += NODES * len(some)
+            for rows in members.split(max(1, TABLE_AT_ONCE // (NODES * len(some)))):
+                # Indexing copies: a slice where it can be one
+                run = slice(int(rows[0]), int(rows[-1]) + 1)
+                chosen = run if run.stop - run.start == len(rows) else rows
+                table = self.integrand.table(prepared, chosen, slice(0, NODES * len(some))).unflatten(-1, [-1, NODES])
+                self.products += table.numel()
+                most[rows] = torch.maximum(most[rows], table.amax((-1, -2)).double().cpu())
+                mass = promise(table, self.lattice).double().cpu() + cell
+                least = torch.maximum(self.value[rows], most[rows] + cell) - self.depth
+                stays = mass > least[:, None]
+                self._drop(rows, torch.where(stays, -torch.inf, mass).logsumexp(-1))
+                one, other = stays.nonzero(as_tuple=True)
+                functions.append(rows[one])
+                places.append(some[other])
+                parts.append(summarise(table[one.to(table.device), other.to(table.device)], self.lattice))
+            if self.budget.spent():
+                raise _OutOfTime
+        if bool(torch.isnan(most).any()):
+            raise CannotServe(NOT_A_NUMBER)
+        return Pairs.loose(tiles[torch.cat(places)], torch.cat(functions)), Summary.join(parts), most
+
     def _evaluate(self, pairs: Pairs, level: int, *, keep: bool) -> tuple[Summary, Tensor | None]:
+        """Evaluate each function on its own tiles."""
         parts, kept = [], []
         for first, last in self._batches(pairs):
             prepared = self.integrand.prepare(self.lattice.nodes(pairs.tiles[first:last], level))
@@ -310,9 +300,7 @@ class _Run:
             for t in range(first, last):
                 rows = pairs.function[int(pairs.start[t]) : int(pairs.start[t + 1])]
                 column = (t - first) * NODES
-                everyone = len(rows) == self.integrand.count  # rows are in rising order, so these are all of them
-                chosen = slice(None) if everyone else rows
-                tables.append(self.integrand.table(prepared, chosen, slice(column, column + NODES)))
+                tables.append(self.integrand.table(prepared, rows, slice(column, column + NODES)))
             table = torch.cat(tables)
             self.products += table.numel()
             for some in table.split(max(1, TABLE_AT_ONCE // (8 * NODES))):
@@ -321,14 +309,17 @@ class _Run:
                 kept.append(table.cpu())
             if self.budget.spent():
                 raise _OutOfTime
-        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in Summary.__dataclass_fields__}
-        summary = Summary(**joined)
+        summary = Summary.join(parts)
         if bool(torch.isnan(summary.most).any()):
-            raise CannotServe("quadrature: the model gives log-densities that are not a number (NaN)")
+            raise CannotServe(NOT_A_NUMBER)
         judged = torch.isfinite(pairs.bound)
         self.judged += int(judged.sum())
         self.surprised += int((summary.most[judged] > pairs.bound[judged]).sum())
         return summary, torch.cat(kept) if kept else None
+
+    def _drop(self, functions: Tensor, mass: Tensor) -> None:
+        """Count a mass, at most so large, as left out of each of these functions, (n,) and (n,), none twice."""
+        self.dropped[functions] = torch.logaddexp(self.dropped[functions], mass)
 
     def _batches(self, pairs: Pairs) -> Iterator[tuple[int, int]]:
         """Runs of tiles whose nodes and whose tables fit into what is handled at once."""
@@ -369,30 +360,66 @@ class _Run:
         self.best[pairs.function[index]] = self.lattice.origin + self.lattice.spacing * 2.0**-level * place
         self.best_value = torch.maximum(self.best_value, most)
 
-    def _children(self, pairs: Pairs, summary: Summary, level: int) -> Pairs:
-        """Split the tiles that may hold mass; count the rest as dropped."""
+    def _least(self, pairs: Pairs) -> Tensor:
+        """The log-mass below which parts of tiles are dropped, (N,): all those of a function together matter little."""
+        parts = torch.bincount(pairs.function, minlength=self.integrand.count) * 2**self.lattice.dimension
+        return self.value - (parts / (0.05 * self.tolerance)).log().clamp_min(self.depth)
+
+    def _across(self, tiles: Tensor) -> tuple[Tensor, Tensor]:
+        """The parts that tiles (P, d) split into, (P, 2ᵈ, d), and beyond each face of a part, the part there:
+        (P, 2ᵈ, d, d)."""
         d = self.lattice.dimension
-        log_mass = summary.bound + self.lattice.log_cell(level)  # (P, 2ᵈ)
         corners = torch.tensor(list(itertools.product((0, 1), repeat=d)))
-        split = 2 * pairs.tiles[pairs.tile_of_pair][:, None] + corners  # (P, 2ᵈ, d)
+        split = 2 * tiles[:, None] + corners
+        return split, split[:, :, None] + torch.diag_embed(2 * corners - 1)
+
+    def _enclosed(self, pairs: Pairs, summary: Summary, level: int) -> Tensor:
+        """Whether no mass runs out of the tiles of a function to where it has none, (N,); notes what may."""
+        n = self.integrand.count
+        _, beyond = self._across(pairs.tiles[pairs.tile_of_pair])
+        least = self._least(pairs)
+        mass = summary.faces + self.lattice.log_cell(level)
+        function = pairs.function[:, None, None].expand_as(mass)
+        there = pairs.holds(beyond.flatten(0, 2).div(2, rounding_mode="floor"), function.flatten()).view(mass.shape)
+        function, mass = function[~there], mass[~there]
+        matters = mass > least[function]
+        escaping = segment(mass[~matters], function[~matters], n)
+        here = torch.zeros(n, dtype=torch.bool)
+        here[pairs.function] = True
+        self.escaping = torch.where(here, escaping, self.escaping)
+        enclosed = torch.ones(n, dtype=torch.bool)
+        enclosed[function[matters]] = False
+        return enclosed
+
+    def _children(self, pairs: Pairs, summary: Summary, level: int) -> Pairs:
+        """Split the tiles that may hold mass, add what mass runs out to; count the rest as dropped."""
+        cell = self.lattice.log_cell(level)
+        log_mass = summary.bound + cell  # (P, 2ᵈ)
+        split, beyond = self._across(pairs.tiles[pairs.tile_of_pair])
         if self.hints is not None:
             where = self.lattice.tile_of(self.hints[0], level + 1)[pairs.function]
             holds = (where[:, None] == split).all(-1)
             hint = self.hints[1][pairs.function, None]
             log_mass = torch.where(holds, torch.maximum(log_mass, hint), log_mass)
         waiting = ~self.is_done[pairs.function, None]
-        stays = log_mass > self.value[pairs.function, None] - self.depth
+        least = self._least(pairs)[pairs.function]
+        stays = log_mass > least[:, None]
         lost = waiting & ~stays
         group = pairs.function[:, None].expand_as(lost)
         mass = segment(log_mass[lost], group[lost], self.integrand.count)
         self.dropped = torch.logaddexp(self.dropped, mass)
         stays &= waiting
-        return Pairs.of(split[stays], group[stays], summary.most_bound[stays])
+        # A tile knows how f rises towards its own nodes, and its neighbour how f rises towards it.
+        out = waiting[..., None] & (summary.faces + cell > least[:, None, None])
+        return Pairs.of(
+            torch.cat([split[stays], beyond[out]]),
+            torch.cat([group[stays], pairs.function[:, None, None].expand_as(out)[out]]),
+            torch.cat([summary.most_bound[stays], summary.faces[out].new_full((int(out.sum()),), torch.inf)]),
+        )
 
-    def _prior_bound(self, tiles: Tensor, level: int, log_prior: Integrand) -> float:
-        """log of an upper bound of the prior's mass in a ring and, its tails falling off, beyond."""
+    def _prior_bound(self, tiles: Tensor, level: int, log_prior: Integrand) -> Tensor:
+        """log of an upper bound of the prior's mass in each tile, (T,)."""
         points = self.lattice.nodes(tiles, level)
         table = log_prior.table(log_prior.prepare(points), slice(None), slice(0, len(points)))
         table = table.reshape(len(tiles), NODES)
-        bound = summarise(table, self.lattice).bound.flatten().logsumexp(0).item()
-        return bound + self.lattice.log_cell(level) + math.log(2)
+        return summarise(table, self.lattice).bound.logsumexp(-1) + self.lattice.log_cell(level)
