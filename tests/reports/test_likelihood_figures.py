@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.distributions import Bernoulli, Independent, MultivariateNormal, Normal
+from typer.testing import CliRunner
 
 from latentia.errors import CannotServe
 from latentia.evaluation import (
@@ -225,3 +226,18 @@ def test_a_prior_of_another_place_is_followed():
     figure = plane_mass(posterior)
     assert figure.axes[0].get_xlim()[1] > 7
     assert "= 0.00 nats" in figure.axes[0].get_title()
+
+
+def test_the_command_draws_them_into_the_run(plane_run, copy_of):
+    from latentia.cli import app
+
+    run = copy_of(plane_run)
+    drawn = [run.directory.figures / f"{name}.png" for name in ("posterior_contours", "extreme_gaps", "plane_mass")]
+    command = ["evaluate", str(run.path), "--limit", "6", "--gaps", "4"]
+    result = CliRunner().invoke(app, [*command, "--no-pictures"])
+    assert result.exit_code == 0, result.output
+    assert not any(path.exists() for path in drawn)
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert all(path.exists() for path in drawn)
+    assert "extreme_gaps.png" in result.output.replace("\n", "")
