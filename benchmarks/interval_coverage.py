@@ -1,6 +1,6 @@
 """How often the 95 % interval of each metric holds what it is about, over many repetitions.
 
-    OMP_NUM_THREADS=1 python benchmarks/interval_coverage.py            two to three CPU minutes
+    OMP_NUM_THREADS=1 python benchmarks/interval_coverage.py            half a CPU minute
 
 Features are Gaussian: real x ~ N(0, I), fake y ~ N(μ, s² I), once with the same law and once with another. What an
 interval should hold is known in closed form where "exact" is printed; elsewhere it is the mean over the repetitions,
@@ -69,7 +69,7 @@ def known(dimension: int, shift: float, scale: float) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-n", type=int, default=400)
+    parser.add_argument("-n", type=int, default=300)
     parser.add_argument("-d", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--out", type=Path, help="write the table as JSON as well")

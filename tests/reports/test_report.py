@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
 
 from latentia.errors import RunError
 from latentia.estimate import Estimate, exact, write_estimates
+from latentia.evaluation.samples import score
 from latentia.reports import write_report
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -121,8 +124,8 @@ def test_recipe_and_environment_are_shown_what_was_set_first(plane_run, page_of)
 
 def test_several_runs_are_compared(plane_run, deep_run, page_of):
     rows = page_of(plane_run, deep_run).rows
-    head = next(row for row in rows if row[1:3] == ["plane", "deep"])
-    assert head[0] == "name"
+    heads = [row[0] for row in rows if row[1:3] == ["plane", "deep"]]
+    assert heads == ["figure", "name"]  # the table of models, and what else there is of both
     values = [next(e for e in run.estimates if e.name == "test/rate") for run in (plane_run, deep_run)]
     assert ["test/rate", *map(str, values), values[0].method] in rows
 
@@ -159,3 +162,74 @@ def test_a_report_needs_a_run_and_a_place(plane_run, plane_pictures, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RunError, match="could not write the report"):
         write_report([plane_run], tmp_path / "file" / "report.html")
+
+
+def scored(run, n: int = 60, fake: str = "validation"):
+    """Scores for a run's page: some digits stand in for its samples."""
+    splits = run.splits
+    grey = run.recipe.data.model_copy(update={"binarise": "none"}).load()
+    found = score(
+        grey.test.images,
+        getattr(grey, fake).images,
+        metrics=["kernel", "neighbours"],
+        features="pixels",
+        train=splits.train.images,
+        n=n,
+        split="test",
+        samples="means of p(x|z)",
+    )
+    write_estimates(run.directory.evaluation / "samples.json", found)
+    return {estimate.name: estimate for estimate in found}
+
+
+def test_scores_stand_beside_those_of_real_and_training_images_under_their_card(plane_run, copy_of, page_of):
+    run = copy_of(plane_run)
+    found = scored(run)
+    page = page_of(run)
+    (row,) = [row for row in page.rows if len(row) == 6 and row[0] == "precision"]
+    assert row[1:5] == [
+        *(str(found[name]) for name in ("precision", "precision/floor", "precision/train_vs_test")),
+        "balanced halves",
+    ]
+    assert "60 grey real images (test) and 60 fake ones (means of p(x|z))" in "".join(page.words)
+    assert not any(row and row[0] == "precision/floor" for row in page.rows)
+
+
+def test_the_models_stand_side_by_side_and_what_differs_is_named(plane_run, deep_run, copy_of, page_of):
+    runs = [copy_of(plane_run), copy_of(deep_run)]
+    found = [scored(run) for run in runs]
+    page = page_of(*runs)
+    head = next(row for row in page.rows if row and row[0] == "figure")
+    assert head == ["figure", "plane", "deep", "real images", "training images"]
+    row = next(row for row in page.rows if row and row[0] == "coverage")
+    assert row[1:4] == [str(found[0]["coverage"]), str(found[1]["coverage"]), str(found[0]["coverage/floor"])]
+    assert any(row and row[0] == "parameters" for row in page.rows)
+    scored(runs[1], n=50)
+    words = "".join(page_of(*runs).words)
+    assert "not ranked: these two coverage cannot be compared: n_real is 60 in one and 50 in the other" in words
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_a_browser_shows_the_page_without_a_complaint_or_a_request(plane_run, deep_run, copy_of, page_of, tmp_path):
+    runs = [copy_of(plane_run), copy_of(deep_run)]
+    for run in runs:
+        scored(run)
+    page_of(*runs)
+    log = tmp_path / "net.json"
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--log-net-log={log}", *quiet]
+    page = (tmp_path / "out" / "report.html").as_uri()
+    done = subprocess.run(
+        ["chromium", *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    assert "The models side by side" in done.stdout
+    assert "CONSOLE" not in done.stderr
+    asked = {
+        event["params"]["url"] for event in json.loads(log.read_text())["events"] if "url" in event.get("params", {})
+    }
+    assert not [url for url in asked if url.startswith(("http", "ws")) and "google" not in url]

@@ -119,13 +119,13 @@ def compare_runs(runs: Sequence[Run], scores: Sequence[Sequence[Estimate]], *, s
     own = {id(run): list(found) for run, found in zip(runs, scores, strict=True)}
     table: dict[str, dict[str, dict[int, Estimate]]] = {}
     beside: dict[str, dict[str, Estimate]] = {}
-    card = ""
+    cards: list[Mapping[str, Any]] = []
     for kind in (_likelihoods, lambda run: own[id(run)], _costs):
         for name, of_seed in columns.items():
             for seed, run in of_seed.items():
                 for estimate in kind(run):
                     base, _, reality = estimate.name.rpartition("/")
-                    card = card or (card_text(estimate.settings["card"]) if "card" in estimate.settings else "")
+                    cards += [estimate.settings["card"]] if "card" in estimate.settings else []
                     if reality in REALITY:
                         beside.setdefault(base, {}).setdefault(reality, estimate)
                     else:
@@ -138,6 +138,8 @@ def compare_runs(runs: Sequence[Run], scores: Sequence[Sequence[Estimate]], *, s
         place = None if best is None else list(columns).index(best)
         rows.append(Row(figure, cells, place, beside.get(figure, {}), note))
     seeds = tuple(tuple(sorted(of_seed)) for of_seed in columns.values())
+    words = ", ".join(dict.fromkeys(str(card.get("samples", "")) for card in cards))
+    card = card_text({**cards[0], "samples": words}) if cards else ""
     return Comparison(tuple(columns), seeds, tuple(rows), card)
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["estimates_by_file", "figures_of", "last_records", "settings_text"]
+__all__ = ["Scores", "estimates_by_file", "figures_of", "last_records", "scores_of", "settings_text"]
 
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from latentia.errors import RunError
 from latentia.estimate import Estimate, read_estimates
+from latentia.evaluation.samples import card_text
 from latentia.recipes import Run
 
+REALITY = ("floor", "train_vs_test")
 FIRST_FIGURES = (
     "curves",
     "samples",
@@ -24,6 +27,32 @@ FIRST_FIGURES = (
     "encoded_test_set",
     "interpolations",
 )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of samples.
+
+    Attributes:
+        rows: each figure, with what real images and training images get in the place of samples.
+        cards: on one line; several where they were made in several ways.
+    """
+
+    rows: list[tuple[Estimate, Estimate | None, Estimate | None]]
+    cards: list[str]
+
+
+def scores_of(estimates: Sequence[Estimate]) -> Scores | None:
+    """The scores among estimates, with those of real images beside them; None if any has no card."""
+    if not estimates or not all("card" in estimate.settings for estimate in estimates):
+        return None
+    by_name = {estimate.name: estimate for estimate in estimates}
+    rows = [
+        (estimate, by_name.get(f"{name}/floor"), by_name.get(f"{name}/train_vs_test"))
+        for name, estimate in by_name.items()
+        if name.rpartition("/")[2] not in REALITY
+    ]
+    return Scores(rows, list(dict.fromkeys(card_text(estimate.settings["card"]) for estimate in estimates)))
 
 
 def estimates_by_file(run: Run) -> dict[str, list[Estimate]]:

@@ -19,7 +19,8 @@ from latentia.errors import RunError
 from latentia.estimate import Estimate
 from latentia.recipes import Run
 from latentia.reports.changes import changed_settings
-from latentia.reports.facts import estimates_by_file, figures_of, last_records, settings_text
+from latentia.reports.comparison import REALITY, Comparison, compare_runs, saved_scores
+from latentia.reports.facts import Scores, estimates_by_file, figures_of, last_records, scores_of, settings_text
 from latentia.reports.gallery import draw_all
 
 WIDE = 1.5  # width over height from which a picture takes the whole width of the page
@@ -55,6 +56,7 @@ class _Section:
     environment: dict[str, Any]
     latest: list[tuple[str, str, str]]
     estimates: dict[str, list[Estimate]]
+    scores: dict[str, Scores]
     figures: list[_Figure]
 
 
@@ -62,8 +64,9 @@ def write_report(runs: Sequence[Run], path: Path) -> Path:
     """Write a page about some runs, atomically, and return its path.
 
     For each run: recipe, environment, pictures, the last records of training and every estimate in `evaluation`, with
-    its standard error, kind, method, number of draws and settings; before them, where there are several runs, a table
-    of what was measured on more than one. The pictures are those in the run's `figures`; a run without any gets them
+    its standard error, kind, method, number of draws and settings; scores of samples beside those of real images, under
+    their card. Before them, where there are several runs, the table of all models by what was saved of them, and one of
+    what else was measured on more than one. The pictures are those in the run's `figures`; a run without any gets them
     drawn.
 
     Raises:
@@ -80,7 +83,14 @@ def write_report(runs: Sequence[Run], path: Path) -> Path:
         lstrip_blocks=True,
     )
     environment.filters["settings"] = settings_text
-    page = environment.get_template("report.html").render(sections=sections, comparison=_comparison(sections))
+    models, why_not = _models(runs)
+    page = environment.get_template("report.html").render(
+        sections=sections,
+        models=models,
+        why_not=why_not,
+        reality=REALITY,
+        comparison=_comparison(sections, {row.figure for row in models.rows} if models else set()),
+    )
     path = Path(path)
     beside = path.with_name(f".{path.name}-{os.getpid()}")
     try:
@@ -94,6 +104,16 @@ def write_report(runs: Sequence[Run], path: Path) -> Path:
     return path
 
 
+def _models(runs: Sequence[Run]) -> tuple[Comparison | None, str]:
+    """The table of models by what was saved of them, or why there is none."""
+    if len(runs) < 2:
+        return None, ""
+    try:
+        return compare_runs(runs, [saved_scores(run) for run in runs], strict=False), ""
+    except RunError as error:
+        return None, str(error)
+
+
 def _section(number: int, run: Run) -> _Section:
     if not figures_of(run):
         draw_all(run)
@@ -104,6 +124,8 @@ def _section(number: int, run: Run) -> _Section:
     environment = {
         key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in run.environment.items()
     }
+    files = estimates_by_file(run)
+    scores = {name: found for name, found in ((name, scores_of(each)) for name, each in files.items()) if found}
     return _Section(
         anchor=f"run-{number}",
         name=run.path.resolve().name,
@@ -113,7 +135,8 @@ def _section(number: int, run: Run) -> _Section:
         recipe=run.recipe.to_yaml(),
         environment=environment,
         latest=latest,
-        estimates=estimates_by_file(run),
+        estimates={name: found for name, found in files.items() if name not in scores},
+        scores=scores,
         figures=[_figure(picture) for picture in figures_of(run)],
     )
 
@@ -129,8 +152,8 @@ def _figure(path: Path) -> _Figure:
     return _Figure(words, CAPTIONS.get(path.stem, words[:1].upper() + words[1:] + "."), data, wide)
 
 
-def _comparison(sections: Sequence[_Section]) -> list[tuple[str, str, list[Estimate | None]]]:
-    """(name, method, one cell for each run) of each figure that several runs have."""
+def _comparison(sections: Sequence[_Section], known: set[str]) -> list[tuple[str, str, list[Estimate | None]]]:
+    """(name, method, one cell for each run) of each figure that several runs have, but for those known already."""
     cells: dict[tuple[str, str], dict[str, Estimate]] = {}
     for section in sections:
         for estimates in section.estimates.values():
@@ -139,5 +162,5 @@ def _comparison(sections: Sequence[_Section]) -> list[tuple[str, str, list[Estim
     return [
         (name, method, [found.get(section.anchor) for section in sections])
         for (name, method), found in cells.items()
-        if len(found) > 1
+        if len(found) > 1 and name not in known
     ]
