@@ -51,7 +51,7 @@ def train(
     from latentia.recipes import train as train_recipe
     from latentia.recipes.seeds import seeds_in
 
-    several = _seeds(seeds, settings or []) if seeds is not None else seeds_in(out) if resume and out else []
+    several = _seeds(seeds, settings or []) if seeds is not None else seeds_in(out) if resume and out else None
     resumed = out if resume else None
     if resumed is not None and several:
         resumed = resumed / f"seed-{several[0]}"
@@ -61,7 +61,7 @@ def train(
         return
     if resume and out is None:
         raise RunError("--resume goes on with a run: name it with --out")
-    if several:
+    if several is not None:
         _train_several(chosen, several, out, resume, quiet)
         return
     run = train_recipe(chosen, out, resume=resume, quiet=quiet)
@@ -194,10 +194,10 @@ def _seeds(text: str, settings: list[str]) -> list[int]:
     if any(setting.startswith("seed=") for setting in settings):
         raise ConfigurationError([("seed", "--seeds gives every seed; leave seed=… out")])
     try:
-        numbers = [int(part) for part in text.split(",")]
+        numbers = [int(part) for part in text.split(",") if part]
     except ValueError:
         raise ConfigurationError([("--seeds", f"give seeds as 0,1,2, or how many (given: {text})")]) from None
-    return numbers if "," in text else list(range(numbers[0]))
+    return numbers if "," in text or not numbers else list(range(numbers[0]))
 
 
 def _train_several(recipe: Any, seeds: list[int], out: Path | None, resume: bool, quiet: bool) -> None:

@@ -118,10 +118,10 @@ def mean_over_seeds(runs: Sequence[Run]) -> list[Estimate]:
     return found
 
 
-def seeds_in(out: Path) -> list[int]:
-    """The seeds whose runs a folder holds, as `train_seeds` made it; none where it did not."""
+def seeds_in(out: Path) -> list[int] | None:
+    """The seeds whose runs a folder holds, where `train_seeds` made it; else None."""
     directory = SeedsDirectory(out, [])
-    return list(directory.recipe().get("seeds", [])) if directory.recipe_file.exists() else []
+    return list(directory.recipe().get("seeds", [])) if directory.recipe_file.exists() else None
 
 
 def _of_each_seed(recipe: Recipe, seeds: Sequence[int]) -> dict[int, Recipe]:
