@@ -14,6 +14,7 @@ from latentia.data import MNIST, Digits, to_unit
 from latentia.errors import CannotServe, ConfigurationError, DataError
 from latentia.estimate import Estimate, estimates_to_json
 from latentia.evaluation.samples import (
+    NOISELESS,
     Classifier,
     Entry,
     Features,
@@ -28,7 +29,10 @@ from latentia.evaluation.samples import (
     classifier_facts,
     classify,
     default_metrics,
+    draw_samples,
     figure_of,
+    parse_metrics,
+    reference_images,
     require_comparable,
     score,
 )
@@ -286,3 +290,62 @@ def test_without_torchmetrics_the_error_says_what_to_install(monkeypatch):
     monkeypatch.delitem(sys.modules, "latentia.evaluation.samples.torchmetrics", raising=False)
     with pytest.raises(ConfigurationError, match="pip install torchmetrics"):
         import latentia.evaluation.samples.torchmetrics  # noqa: F401
+
+
+def test_metrics_go_by_the_names_of_their_figures_too_and_each_is_there_once():
+    names = [metric.type_name for metric in parse_metrics(["recall", "Frechet", "precision", "class_coverage"])]
+    assert names == ["neighbours", "frechet", "classes"]
+    with pytest.raises(
+        ConfigurationError, match=r"'fid'\. Known: frechet, kernel, .* other words: class-coverage, cov"
+    ):
+        parse_metrics(["fid"])
+
+
+def test_what_has_no_noise_of_its_own_stands_beside_means_and_draws_and_these_not_beside_each_other():
+    def one(samples: str) -> Estimate:
+        return score(REAL, FAKE, metrics=["kernel"], n=60, floor=False, samples=samples)[0]
+
+    means, draws, noiseless = (one(words) for words in ("means of p(x|z)", "draws of p(x|z)", NOISELESS))
+    require_comparable([means, noiseless])
+    require_comparable([noiseless, draws])
+    with pytest.raises(DataError, match="samples is 'means of"):
+        require_comparable([means, draws])
+
+
+def test_the_card_says_whether_real_images_are_binary():
+    binary = (REAL > 128).byte() * 255
+    cards = [score(real, FAKE, metrics=["kernel"], n=60)[0].settings["card"] for real in (REAL, binary)]
+    assert [card["reals"] for card in cards] == ["grey", "binary"]
+
+
+def test_progress_is_told_piece_by_piece_to_the_end():
+    heard = []
+    score(REAL, FAKE, metrics=["kernel", "diversity"], n=60, train=TRAIN, tell=lambda *piece: heard.append(piece))
+    assert [done for done, _, _ in heard] == list(range(8))
+    assert {total for _, total, _ in heard} == {7}
+    assert [what for _, _, what in heard][:4] == ["features", "kernel", "diversity", "kernel/floor"]
+
+
+def test_models_with_noise_give_means_or_draws_and_means_are_scored_against_grey_images():
+    class Noisy(nn.Module):
+        def sample(self, n: int, *, mean: bool = False) -> torch.Tensor:
+            return torch.full((n, 1, 8, 8), 0.25) if mean else torch.ones(n, 1, 8, 8)
+
+    class Silent(nn.Module):
+        def sample(self, n: int) -> torch.Tensor:
+            return torch.zeros(n, 1, 8, 8)
+
+    for output, value in (("means", 0.25), ("draws", 1.0)):
+        images, what = draw_samples(Noisy(), 501, output=output)
+        assert images.shape == (501, 1, 8, 8)
+        assert bool((images == value).all())
+        assert what == f"{output} of p(x|z)"
+        assert draw_samples(Silent(), 3, output=output)[1] == NOISELESS
+    source = Digits(binarise="dynamic")
+    assert torch.equal(reference_images(source).images, REAL)
+    drawn = reference_images(source, output="draws")
+    assert torch.equal(drawn.images, source.load().test.images)
+    assert set(drawn.train.unique().tolist()) == {0, 255}
+    assert len(reference_images(source, "validation").images) == len(DIGITS.validation)
+    with pytest.raises(ConfigurationError, match="validation to choose by, test to report"):
+        reference_images(source, "train")

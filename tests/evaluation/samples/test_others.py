@@ -73,6 +73,27 @@ def test_kl_of_shares_states_its_error(law):
     assert abs(values.mean() - truth - 4 / 800) < 5 * values.std() / math.sqrt(300)
 
 
+@pytest.mark.parametrize("law", [[1, 1, 1, 1, 1], [1, 2, 3, 4, 5]])
+def test_kl_from_counted_shares_counts_their_noise(law):
+    generator = torch.Generator().manual_seed(2)
+    probabilities = torch.tensor(law, dtype=torch.float64) / sum(law)
+
+    def draw(n):
+        return torch.multinomial(probabilities, n * 300, replacement=True, generator=generator).view(300, n)
+
+    equal = torch.multinomial(torch.ones(5), 200 * 300, replacement=True, generator=generator).view(300, 200)
+    found = [
+        by_name(class_coverage(labels, 5, known.bincount(minlength=5) + 0.5, reference=200))
+        for labels, known in zip(draw(400), equal, strict=True)
+    ]
+    values, errors = (np.array([getattr(f["classes/kl"], key) for f in found]) for key in ("value", "stderr"))
+    assert errors.mean() == pytest.approx(values.std(), rel=0.25)
+    perfect = found[0]["classes/kl_perfect"].value
+    assert perfect == pytest.approx(2 * (1 / 400 + 1 / 200))
+    if len(set(law)) == 1:
+        assert abs(values.mean() - perfect) < 5 * values.std() / math.sqrt(300) + 0.05 * perfect  # of third order
+
+
 def test_labels_out_of_range_are_refused():
     with pytest.raises(DataError, match="from 0 to 3"):
         class_coverage(torch.tensor([0, 4]), 4)

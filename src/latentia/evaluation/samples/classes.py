@@ -10,7 +10,8 @@ off. The Inception network's own classes are needed for the score of that name; 
 `inception_score/classifier`.
 
 *Class coverage* counts the classes among samples and measures KL(shares found, shares wanted) in nats. A perfect model
-with n samples of K equally likely classes scores about (K − 1)/2n and no less, so that figure comes along.
+with n samples of K classes scores about (K − 1)/2n and no less, and twice that where the shares wanted are counted on n
+real images as well, so that figure comes along.
 """
 
 from __future__ import annotations
@@ -48,7 +49,12 @@ def inception_score(probabilities: Tensor, *, name: str = "inception_score") -> 
 
 
 def class_coverage(
-    labels: Tensor, classes: int, shares: Tensor | None = None, *, prefix: str = "classes/"
+    labels: Tensor,
+    classes: int,
+    shares: Tensor | None = None,
+    *,
+    reference: int | None = None,
+    prefix: str = "classes/",
 ) -> list[Estimate]:
     """Classes found among samples, and the divergence of their shares from those wanted.
 
@@ -56,11 +62,13 @@ def class_coverage(
         labels: the class of each sample, int64 (N,).
         classes: K.
         shares: wanted, (K,), positive; equal if not given.
+        reference: of how many images the shares were counted, M, where they are not known for certain; their noise is
+            then in the interval and in `classes/kl_perfect`.
         prefix: of the names.
 
     Returns:
         `classes/found` (which only grows with N), `classes/kl` in nats with its standard error by the delta method, and
-        `classes/kl_perfect`, the figure (K − 1)/2N that a perfect model scores in the mean.
+        `classes/kl_perfect`, the figure (K − 1)(1/N + 1/M)/2 that a perfect model scores in the mean.
 
     Raises:
         DataError: for labels outside 0 … K − 1, or shares that are no law.
@@ -78,15 +86,20 @@ def class_coverage(
     found = counts / n
     ratio = torch.where(found > 0, (found / wanted).clamp(min=1e-300).log(), 0.0)
     kl = max(0.0, -entr(found).sum().item() - xlogy(found, wanted).sum().item())
-    first = (found * ratio.square()).sum().item() - kl * kl
     occupied = int((counts > 0).sum())
-    # where the shares are right, the first-order term is noise of the size (K − 1)/n, and the second order is all
-    variance = max(0.0, first - (occupied - 1) / n) / n + (occupied - 1) / (2 * n * n)
-    settings = {"classes": classes, "interval": "delta method", "bias": (occupied - 1) / (2 * n)}
+    rate, own = 1 / n, 0.0 if reference is None else 1 / reference
+    # where the shares are right, the first-order terms are noise of the size (K − 1)(1/n + 1/m), and the second order
+    # is all; the derivative by the shares wanted is −found/wanted
+    noise = (occupied - 1) * (rate + own)
+    first = max(0.0, (found * ratio.square()).sum().item() - kl * kl - noise) * rate
+    first += max(0.0, (found.square() / wanted).sum().item() - 1 - noise) * own
+    variance = first + (occupied - 1) * (rate + own) ** 2 / 2
+    settings = {"classes": classes, "interval": "delta method", "bias": noise / 2}
+    perfect = (classes - 1) * (rate + own) / 2
     return [
         Estimate(float(occupied), f"{prefix}found", None, n, "1", method="classifier", settings={"classes": classes}),
         Estimate(kl, f"{prefix}kl", math.sqrt(variance), n, "nats", method="classifier", settings=settings),
-        Estimate((classes - 1) / (2 * n), f"{prefix}kl_perfect", None, n, "nats", method="(K − 1)/2N"),
+        Estimate(perfect, f"{prefix}kl_perfect", None, n, "nats", method="(K − 1)(1/N + 1/M)/2"),
     ]
 
 

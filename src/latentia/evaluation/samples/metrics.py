@@ -185,7 +185,7 @@ class Classes(Metric):
     def __call__(self, evidence: Evidence) -> list[Estimate]:
         real, fake = evidence.probabilities()
         counts = real.argmax(1).bincount(minlength=real.shape[1]).double()
-        return class_coverage(fake.argmax(1), real.shape[1], counts + 0.5)
+        return class_coverage(fake.argmax(1), real.shape[1], counts + 0.5, reference=len(real))
 
 
 class Diversity(Metric):
