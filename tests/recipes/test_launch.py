@@ -94,7 +94,6 @@ def test_sigterm_to_the_parent_of_two_saves_and_resumes(alone, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.slow  # gloo has aborted once at the very end of a process: to be found out
 def test_torchrun(alone, tmp_path):
     """The same script serves one process and several; an error reaches the one who started it."""
     text = f"{HEAD}\ntrain(VAERecipe({FIELDS}), 'run', quiet=True)\n"
