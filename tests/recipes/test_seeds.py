@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -214,3 +215,12 @@ def test_the_caller_gets_its_random_state_back_and_a_new_folder(tmp_path: Path, 
 def test_half_precision_serves_too(tmp_path: Path):
     runs = train_seeds(VAE.model_copy(update={"precision": "bf16-mixed"}), [0, 1], tmp_path / "half", quiet=True)
     assert all(run.estimates for run in runs)
+
+
+def test_the_code_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    page = (Path(__file__).parents[2] / "docs" / "several-seeds.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "several-seeds.md", "exec"), {})
+    assert "test/elbo" in capsys.readouterr().out
+    assert (tmp_path / "runs/three/seed-2/weights.safetensors").exists()
