@@ -8,18 +8,43 @@ of the label beside it.
 
 from __future__ import annotations
 
-__all__ = ["LabelledDecoder", "ProjectionEncoder", "decoder_with_labels", "encoder_with_head"]
+__all__ = ["LabelledDecoder", "MapsHead", "ProjectionEncoder", "decoder_with_labels", "encoder_with_head"]
 
 import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from torch.nn.utils.parametrizations import spectral_norm
 
 from latentia.errors import ConfigurationError
 
 WIDEST_EMBEDDING = 64
+
+
+class MapsHead(nn.Linear):
+    """A linear layer on all numbers of feature maps, (B, C, h, w), in that order.
+
+    Maps whose channels lie last in memory are read as they lie, against weights that are put in the same order: to copy
+    the maps would cost more, and the gradients that came back would lie otherwise than the maps, which slows every
+    layer down to the next convolution.
+
+    Args:
+        features: (C, h, w).
+        outputs: how many numbers it gives.
+    """
+
+    def __init__(self, features: tuple[int, ...], outputs: int):
+        super().__init__(math.prod(features), outputs)
+        self.features = features
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (B, C, h, w) to (B, outputs)."""
+        if input.is_contiguous():
+            return super().forward(input.flatten(1))
+        weight = self.weight.unflatten(1, self.features).permute(0, 2, 3, 1).flatten(1)
+        return linear(input.permute(0, 2, 3, 1).flatten(1), weight, self.bias)
 
 
 class ProjectionEncoder(nn.Module):
@@ -37,7 +62,7 @@ class ProjectionEncoder(nn.Module):
         features = self.body(x)
         pooled = features.flatten(2).mean(2) if features.dim() > 2 else features
         rows = self.embedding(labels).unflatten(1, (-1, pooled.shape[1]))
-        return self.head(features.flatten(1)) + (rows @ pooled.unsqueeze(2)).squeeze(2)
+        return self.head(features) + (rows @ pooled.unsqueeze(2)).squeeze(2)
 
 
 class LabelledDecoder(nn.Module):
@@ -66,12 +91,13 @@ def encoder_with_head(
         spectral: whether the head and the embedding are spectrally normalised.
     """
     _check(outputs=outputs, classes=classes)
-    head = nn.Linear(math.prod(features), outputs)
+    maps = len(features) > 1
+    head = MapsHead(features, outputs) if maps else nn.Linear(features[0], outputs)
     if spectral:
         spectral_norm(head)
     if classes:
         return ProjectionEncoder(body, head, features[0], classes, spectral)
-    return nn.Sequential(*body, *([nn.Flatten()] if len(features) > 1 else []), head)
+    return nn.Sequential(*body, *([nn.Identity()] if maps else []), head)  # so that weights keep their old names
 
 
 def decoder_with_labels(build: Callable[[int], nn.Module], inputs: int, classes: int) -> nn.Module:

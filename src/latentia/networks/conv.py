@@ -27,7 +27,7 @@ from latentia.networks.layers import (
     scaled,
 )
 from latentia.networks.network import Network
-from latentia.networks.strided import doubling_widths, sizes_of_steps, strided, transposed
+from latentia.networks.strided import FeatureMaps, doubling_widths, sizes_of_steps, strided, transposed
 
 
 class Conv(Network):
@@ -70,7 +70,7 @@ class Conv(Network):
                 activation(self.activation),
                 scaled(nn.Linear(self.hidden, math.prod(start)), self._gain),
                 activation(self.activation),
-                nn.Unflatten(1, start),
+                FeatureMaps(start),
             ]
             for shapes, sides in zip(list(pairwise(widths))[:-1], list(pairwise(sizes))[:-1], strict=True):
                 layers += [scaled(transposed(shapes, *sides), self._gain), *self._after(shapes[1])]

@@ -23,7 +23,7 @@ from latentia.errors import ConfigurationError
 from latentia.networks.conditioning import decoder_with_labels, encoder_with_head
 from latentia.networks.layers import Centre, image_shape
 from latentia.networks.network import Network
-from latentia.networks.strided import doubling_widths, sizes_of_steps, strided, transposed
+from latentia.networks.strided import FeatureMaps, doubling_widths, sizes_of_steps, strided, transposed
 
 _Layer = TypeVar("_Layer", bound=nn.Module)
 
@@ -65,7 +65,7 @@ class DCGAN(Network):
             conv = _initial(strided(shapes, *sides, bias=not normalised))
             layers.append(spectral_norm(conv) if self.norm == "spectral" else conv)
             layers += [_initial(BatchNorm(shapes[1]))] if normalised else []
-            layers.append(nn.LeakyReLU(0.2))
+            layers.append(nn.LeakyReLU(0.2, inplace=step > 0))  # in place where that saves memory and a copy
         features = (widths[-1], *sizes[-1])
         spectral = self.norm == "spectral"
         module = encoder_with_head(nn.Sequential(*layers), features, outputs, classes, spectral=spectral)
@@ -83,10 +83,10 @@ class DCGAN(Network):
             start = (widths[0], *sizes[0])
             layers: list[nn.Module] = [
                 _initial(nn.Linear(inputs, math.prod(start), bias=False)),
-                nn.Unflatten(1, start),
+                FeatureMaps(start),
             ]
             for shapes, sides in zip(pairwise(widths), pairwise(sizes), strict=True):
-                layers += [_initial(BatchNorm(shapes[0])), nn.ReLU()]
+                layers += [_initial(BatchNorm(shapes[0])), nn.ReLU(inplace=True)]
                 last = sides[1] == (height, width)
                 layers.append(_initial(transposed(shapes, *sides, bias=last)))
             return nn.Sequential(*layers)
