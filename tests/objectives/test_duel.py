@@ -154,3 +154,75 @@ def test_both_real_and_fake_are_augmented():
     duel.discriminator_cost(torch.ones(4, 1, 8, 8), None, Clock())
     assert ((seen[0] == 0).flatten(1).sum(1) > 0).all()
     assert len(seen[0]) == 8
+
+
+def runs_of(module: nn.Module) -> list[torch.Tensor]:
+    outputs: list[torch.Tensor] = []
+    module.register_forward_hook(lambda _, __, output: outputs.append(output.detach()))
+    return outputs
+
+
+@pytest.mark.parametrize("penalty", [R1R2(gamma=0.7), R1(gamma=0.7)])
+def test_the_generator_answers_on_the_fakes_just_shown_when_they_are_reused(penalty: Penalty):
+    gan, x = small_gan().train(), torch.randn(8, 2)
+    duel = Duel(gan, NonSaturating(), penalty, reuse_fakes=True)
+    made, seen = runs_of(gan.generator), []
+    gan.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    shown = duel.discriminator_cost(x, None, Clock())
+    assert all(g is None for g in gradients(shown["cost"], gan.generator))
+    cost = duel.generator_cost(x, None, Clock())["cost"]
+    assert len(made) == 1
+    assert torch.equal(seen[0][8:], seen[-1])  # the second half of what the discriminator was shown
+    torch.testing.assert_close(cost, NonSaturating().generator(None, shown["fake_logit"]))
+    fresh = duel.generator_cost(x, None, Clock())["cost"]  # those are used up
+    assert len(made) == 2
+    assert not torch.allclose(fresh, cost)
+
+
+def test_reused_fakes_give_the_gradient_of_the_same_latents():
+    gan, x = small_gan().train(), torch.randn(8, 2)
+    z = torch.randn(8, 3)
+    gan.__dict__["draw_latent"] = lambda n: z[:n]
+    found = []
+    for reuse in (True, False):
+        duel = Duel(gan, Relativistic(), reuse_fakes=reuse)
+        duel.discriminator_cost(x, None, Clock())
+        with torch.no_grad():  # the discriminator has moved on by the time the generator answers
+            for parameter in gan.discriminator.parameters():
+                parameter.mul_(1.1)
+        found.append(gradients(duel.generator_cost(x, None, Clock())["cost"], gan.generator))
+        with torch.no_grad():
+            for parameter in gan.discriminator.parameters():
+                parameter.div_(1.1)
+    for reused, fresh in zip(*found, strict=True):
+        torch.testing.assert_close(reused, fresh)
+
+
+def test_reused_fakes_keep_their_labels():
+    gan, x = small_gan(classes=3).train(), torch.randn(6, 2)
+    seen: list[torch.Tensor] = []
+    gan.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+    duel = Duel(gan, NonSaturating(), reuse_fakes=True)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    duel.discriminator_cost(x, labels, Clock())
+    duel.generator_cost(x, (labels + 1) % 3, Clock())
+    assert torch.equal(seen[-1], labels)
+
+
+def test_what_is_only_measured_draws_fresh_fakes():
+    gan, x = small_gan().eval(), torch.randn(8, 2)
+    made = runs_of(gan.generator)
+    duel = Duel(gan, NonSaturating(), reuse_fakes=True)
+    duel.discriminator_cost(x, None, Clock())
+    duel.generator_cost(x, None, Clock())
+    assert len(made) == 2
+    assert not torch.equal(*made)
+
+
+def test_a_coupling_penalty_draws_fresh_fakes():
+    gan, x = small_gan().train(), torch.randn(8, 2)
+    made = runs_of(gan.generator)
+    duel = Duel(gan, Minimax(), Consensus(gamma=0.5), reuse_fakes=True)
+    duel.discriminator_cost(x, None, Clock())
+    duel.generator_cost(x, None, Clock())
+    assert len(made) == 2

@@ -162,8 +162,16 @@ def test_a_run_on_digits(tmp_path: Path, changes: dict[str, Any]):
     [
         {"loss": Relativistic(), "penalty": R1R2(every=3)},
         {"data": RAW_DIGITS, "batch_size": 400, "augmentation": DiffAugment()},
+        {
+            "data": RAW_DIGITS,
+            "batch_size": 400,
+            "network": DCGAN(width=4),
+            "conditional": True,
+            "reuse_fakes": True,
+            "discriminator_steps": 2,
+        },
     ],
-    ids=["ring", "digits"],
+    ids=["ring", "digits", "reused fakes"],
 )
 def test_a_killed_game_of_two_resumes_to_the_same_bits(tmp_path: Path, changes: dict[str, Any]):
     settings = SMALL | {"epochs": 3, "checkpoint_every": 0.5, "checkpoints": 99, "snapshots": (3,)} | changes

@@ -1,7 +1,10 @@
 """The two costs of a GAN's players, put together from a loss, a penalty and an augmentation.
 
 Speed: the discriminator's turn runs the generator once and without a graph; real and fake examples go through the
-discriminator together, unless it normalises over the batch, whose statistics would then mix the two.
+discriminator together, unless it normalises over the batch, whose statistics would then mix the two. With
+`reuse_fakes` the generator is judged on the very examples that the discriminator has just been shown, by the
+discriminator as it has become: the generator runs once a step in place of twice. The costs are the same; the two moves
+share a draw.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ class Duel:
         penalty: what is added.
         augmentation: what is done to everything that the discriminator sees.
         epochs: length of the run, for penalties that fall over it.
+        reuse_fakes: whether the generator's move takes the fake examples of the discriminator's move before it, in
+            place of fresh ones. Under a penalty that couples the players it takes fresh ones all the same.
     """
 
     gan: GAN
@@ -38,6 +43,8 @@ class Duel:
     penalty: Penalty = field(default_factory=NoPenalty)
     augmentation: Augmentation = field(default_factory=NoAugmentation)
     epochs: float = 1.0
+    reuse_fakes: bool = False
+    _kept: tuple[Tensor, Tensor | None] | None = field(default=None, init=False, repr=False)
 
     def discriminator_cost(self, x: Tensor, labels: Tensor | None, clock: Clock) -> Terms:
         """Terms of real examples x, (B, …), and as many fake ones, each (B/m,) with m the packing.
@@ -47,8 +54,11 @@ class Duel:
         """
         weight = self.penalty.weight(clock.step, min(1.0, clock.epoch / self.epochs))
         coupled = bool(weight) and self.penalty.couples_players
-        with torch.set_grad_enabled(coupled):
+        keeps = self.reuse_fakes and not coupled and self.gan.training and torch.is_grad_enabled()
+        with torch.set_grad_enabled(coupled or keeps):
             fake = self._fake(len(x), labels)
+        if keeps:
+            self._kept, fake = (fake, labels), fake.detach()
         seen = self._look(x, fake, labels, leaves=bool(weight) and self.penalty.differentiates_inputs)
         loss = self.loss.discriminator(seen.real_logits, seen.fake_logits)
         if coupled:
@@ -68,7 +78,7 @@ class Duel:
 
     def generator_cost(self, x: Tensor, labels: Tensor | None, clock: Clock) -> Terms:
         """Terms of as many fake examples as there are real ones, `cost`, each (B/m,)."""
-        fake = self._fake(len(x), labels)
+        (fake, fake_labels), self._kept = self._kept or (self._fake(len(x), labels), labels), None
         weight = self.penalty.weight(clock.step, min(1.0, clock.epoch / self.epochs))
         if weight and self.penalty.couples_players:
             seen = self._look(x, fake, labels, leaves=False)
@@ -79,7 +89,7 @@ class Duel:
         if self.loss.generator_needs_real:
             with torch.no_grad():
                 real_logits = self.gan.discriminate(self.augmentation(x), labels)
-        return {"cost": self.loss.generator(real_logits, self.gan.discriminate(self.augmentation(fake), labels))}
+        return {"cost": self.loss.generator(real_logits, self.gan.discriminate(self.augmentation(fake), fake_labels))}
 
     @cached_property
     def _together(self) -> bool:

@@ -59,6 +59,9 @@ class GANRecipe(Recipe, name="gan"):
     generator_optimiser: OneOf[Optimiser] = Adam(rate=2e-4, beta1=0.5)
     discriminator_optimiser: OneOf[Optimiser] = Adam(rate=2e-4, beta1=0.5)
     discriminator_steps: int = Field(default=1, ge=1, description="discriminator's moves for each of the generator's")
+    reuse_fakes: bool = Field(
+        default=False, description="judge the generator on the fakes just shown to the discriminator: faster"
+    )
     ema: float | None = Field(default=0.999, gt=0, lt=1, description="decay of averaged weights; null for none")
     steps_per_epoch: int = Field(default=1000, ge=1, description="steps of an epoch of a toy law")
     snapshots: tuple[int, ...] = Field(default=(), description="epochs after which samples from fixed noise are drawn")
@@ -118,7 +121,7 @@ class GANRecipe(Recipe, name="gan"):
         examples = reality.training(
             self.batch_size, self.seed, fabric.global_rank, fabric.world_size, self.steps_per_epoch
         )
-        duel = Duel(gan, self.loss, self.penalty, self.augmentation, epochs=self.epochs)
+        duel = Duel(gan, self.loss, self.penalty, self.augmentation, epochs=self.epochs, reuse_fakes=self.reuse_fakes)
 
         def discriminator_cost(batch: Batch, clock: Clock) -> Terms:
             return duel.discriminator_cost(batch.x, batch.labels, clock)
