@@ -59,10 +59,11 @@ def LatentModelWithoutCheck(model):
 
 def test_step_sizes_do_not_move_inside_the_estimating_chain():
     """The chain's law is fixed before it starts."""
-    from latentia.evaluation.annealed import _prepare, _Walk
+    from latentia.evaluation.annealed import _Plan, _Walk
 
     vae = toy_vae()
-    subject, schedule = _prepare(vae, 10, 4, "prior")
+    plan = _Plan(10, chains=4)
+    subject, schedule = plan.subject(vae), plan.schedule
     torch.manual_seed(0)
     with torch.no_grad():
         walk = _Walk(subject, torch.ones(3, 1, 4, 4), 4, "prior")

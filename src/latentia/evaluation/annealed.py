@@ -19,13 +19,13 @@ adapted inside the chain would make its transitions depend on the past and its w
 
 from __future__ import annotations
 
-__all__ = ["Bidirectional", "annealed_log_likelihood", "bidirectional_monte_carlo"]
+__all__ = ["Bidirectional", "Chains", "annealed_log_likelihood", "bidirectional_monte_carlo"]
 
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -42,6 +42,71 @@ LEAPFROG = 10
 TARGET = 0.65  # acceptance rate to tune to (Beskos et al. 2013)
 PILOT = 0.2  # of the temperatures, in the pilot run
 CHAINS_AT_ONCE = 4096
+
+
+class Chains(TypedDict, total=False):
+    """Which chains are to walk, and for how long.
+
+    Keys:
+        chains: independent chains for each image, 16 by default.
+        start: r₀, `prior` by default or `encoder`.
+        seed: of the draws, 0 by default; the caller's generator is left as it was.
+        seconds: time allowed, without end by default.
+    """
+
+    chains: int
+    start: Start
+    seed: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """`Chains` with their defaults, and the temperatures they walk through."""
+
+    temperatures: int
+    chains: int = 16
+    start: Start = "prior"
+    seed: int = 0
+    seconds: float = math.inf
+
+    def __post_init__(self) -> None:
+        if self.temperatures < 1 or self.chains < 1 or self.start not in ("prior", "encoder"):
+            raise ConfigurationError(
+                "annealed: temperatures and chains must be >= 1 and start prior or encoder; "
+                f"given {self.temperatures}, {self.chains}, {self.start!r}"
+            )
+
+    @property
+    def schedule(self) -> Tensor:
+        """0 = β₀ < … < β_T = 1: a sigmoid in t spends most near both ends (Grosse et al. 2015, section 6)."""
+        ramp = torch.sigmoid(torch.linspace(-4, 4, self.temperatures + 1, dtype=torch.float64))
+        return (ramp - ramp[0]) / (ramp[-1] - ramp[0])
+
+    @property
+    def images_at_once(self) -> int:
+        return max(1, CHAINS_AT_ONCE // self.chains)
+
+    def subject(self, model: Any) -> LatentModel:
+        """The model, with the encoder that the plan asks for."""
+        with torch.no_grad():
+            subject = LatentModel.of(model)
+        if self.start == "encoder" and subject.encoder is None:
+            raise CannotServe("annealing from the encoder needs one, and this model has none; use start='prior'")
+        return subject
+
+    def settings(self, begin: float, accepted: list[float]) -> dict[str, Any]:
+        """What estimates say about the chains."""
+        finite = [rate for rate in accepted if math.isfinite(rate)]
+        return {
+            "temperatures": self.temperatures,
+            "chains": self.chains,
+            "start": self.start,
+            "leapfrog": LEAPFROG,
+            "acceptance": round(sum(finite) / len(finite), 3) if finite else None,
+            "seed": self.seed,
+            "seconds": round(time.monotonic() - begin, 3),
+        }
 
 
 @dataclass(frozen=True)
@@ -74,14 +139,7 @@ class Bidirectional:
 
 
 def annealed_log_likelihood(
-    model: Any,
-    images: Tensor,
-    temperatures: int = 500,
-    *,
-    chains: int = 16,
-    start: Start = "prior",
-    seed: int = 0,
-    seconds: float = math.inf,
+    model: Any, images: Tensor, temperatures: int = 500, **chains: Unpack[Chains]
 ) -> LikelihoodResult:
     """A lower bound (in expectation) of log p(x) of each image by annealed importance sampling.
 
@@ -89,86 +147,63 @@ def annealed_log_likelihood(
         model: a `VAE`, a run, or a `LatentModel` (`observe` makes one of a generator).
         images: (N, *event_shape).
         temperatures: T, how many steps from r₀ to the joint; the bound tightens as it grows.
-        chains: independent chains for each image.
-        start: r₀, `prior` or `encoder`.
-        seed: of the draws; the caller's generator is left as it was.
-        seconds: time allowed.
+        **chains: see `Chains`.
 
     Raises:
         CannotServe: an encoder is asked for and there is none, or time is up.
         DataError: images that the likelihood cannot score.
     """
     begin = time.monotonic()
-    subject, schedule = _prepare(model, temperatures, chains, start)
+    plan = _Plan(temperatures, **chains)
+    subject, schedule = plan.subject(model), plan.schedule
     subject.require_scorable(images)
     values, errors, accepted = [], [], []
     with full_precision(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for x in images.split(max(1, CHAINS_AT_ONCE // chains)):
-            walk = _Walk(subject, x, chains, start)
-            walk.end = begin + seconds
+        torch.manual_seed(plan.seed)
+        for x in images.split(plan.images_at_once):
+            walk = _Walk(subject, x, plan.chains, plan.start)
+            walk.end = begin + plan.seconds
             steps = walk.tune(schedule)
             log_weight = walk.forward(schedule, steps)
-            values.append(log_weight.logsumexp(0) - math.log(chains))
+            values.append(log_weight.logsumexp(0) - math.log(plan.chains))
             errors.append(_delta(log_weight))
             accepted.append(walk.acceptance)
-    settings = _settings(temperatures, chains, start, seed, begin, accepted)
+    settings = plan.settings(begin, accepted)
     return LikelihoodResult(
         torch.cat(values), torch.cat(errors), "lower bound", "annealed importance sampling", settings, random=True
     )
 
 
 def bidirectional_monte_carlo(
-    model: Any,
-    count: int = 100,
-    temperatures: int = 500,
-    *,
-    chains: int = 16,
-    start: Start = "prior",
-    seed: int = 0,
-    seconds: float = math.inf,
+    model: Any, count: int = 100, temperatures: int = 500, **chains: Unpack[Chains]
 ) -> Bidirectional:
     """Bounds from both sides on `count` images drawn from the model; see `annealed_log_likelihood` for the rest.
 
     The reverse chains of an image all start from the one exact posterior draw that it came with.
     """
     begin = time.monotonic()
-    subject, schedule = _prepare(model, temperatures, chains, start)
+    plan = _Plan(temperatures, **chains)
+    subject, schedule = plan.subject(model), plan.schedule
     lower, upper, accepted, images = [], [], [], []
     with full_precision(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(plan.seed)
         left = count
         while left:
-            n = min(left, max(1, CHAINS_AT_ONCE // chains))
+            n = min(left, plan.images_at_once)
             z = subject.prior.sample(torch.Size([n])).to(subject.device, subject.dtype)
             x = subject.decoder(z).sample()
-            walk = _Walk(subject, x, chains, start)
-            walk.end = begin + seconds
+            walk = _Walk(subject, x, plan.chains, plan.start)
+            walk.end = begin + plan.seconds
             steps = walk.tune(schedule)
             forward = walk.forward(schedule, steps)
             backward = walk.backward(schedule, steps, z)
-            lower.append(forward.logsumexp(0) - math.log(chains))
-            upper.append(-((-backward).logsumexp(0) - math.log(chains)))
+            lower.append(forward.logsumexp(0) - math.log(plan.chains))
+            upper.append(-((-backward).logsumexp(0) - math.log(plan.chains)))
             accepted.append(walk.acceptance)
             images.append(x.cpu())
             left -= n
-    settings = _settings(temperatures, chains, start, seed, begin, accepted)
+    settings = plan.settings(begin, accepted)
     return Bidirectional(torch.cat(images), torch.cat(lower), torch.cat(upper), settings)
-
-
-def _prepare(model: Any, temperatures: int, chains: int, start: Start) -> tuple[LatentModel, Tensor]:
-    if temperatures < 1 or chains < 1 or start not in ("prior", "encoder"):
-        raise ConfigurationError(
-            "annealed: temperatures and chains must be >= 1 and start prior or encoder; "
-            f"given {temperatures}, {chains}, {start!r}"
-        )
-    with torch.no_grad():
-        subject = LatentModel.of(model)
-    if start == "encoder" and subject.encoder is None:
-        raise CannotServe("annealing from the encoder needs one, and this model has none; use start='prior'")
-    # A sigmoid in t spends most temperatures near both ends (Grosse et al. 2015, section 6).
-    ramp = torch.sigmoid(torch.linspace(-4, 4, temperatures + 1, dtype=torch.float64))
-    return subject, (ramp - ramp[0]) / (ramp[-1] - ramp[0])
 
 
 class _Walk:
@@ -288,18 +323,3 @@ def _delta(log_weight: Tensor) -> Tensor:
         return torch.full((log_weight.shape[1],), torch.inf, dtype=torch.float64)
     relative = (log_weight - log_weight.logsumexp(0) + math.log(chains)).exp()
     return relative.std(0) / math.sqrt(chains)
-
-
-def _settings(
-    temperatures: int, chains: int, start: Start, seed: int, begin: float, accepted: list[float]
-) -> dict[str, Any]:
-    finite = [rate for rate in accepted if math.isfinite(rate)]
-    return {
-        "temperatures": temperatures,
-        "chains": chains,
-        "start": start,
-        "leapfrog": LEAPFROG,
-        "acceptance": round(sum(finite) / len(finite), 3) if finite else None,
-        "seed": seed,
-        "seconds": round(time.monotonic() - begin, 3),
-    }

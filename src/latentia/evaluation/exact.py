@@ -19,13 +19,13 @@ to be.
 
 from __future__ import annotations
 
-__all__ = ["LikelihoodResult", "exact_log_likelihood"]
+__all__ = ["LikelihoodResult", "Limits", "exact_log_likelihood"]
 
 import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -45,6 +45,22 @@ FIRST_TILES = 12
 PRIOR_TOLERANCE = 0.002
 FLOAT32_DOWN_TO = 0.001  # nats; finer tolerances than this are computed in float64
 PRIOR_DRAWS = 4096
+
+
+class Limits(TypedDict, total=False):
+    """How the quadrature is to compute, and within what.
+
+    Keys:
+        precision: of decoder and table; `auto` is float32, and float64 where the tolerance is below 0.001.
+        seconds: time allowed, without end by default.
+        memory: bytes allowed for tables, 4e9 by default.
+        require: whether to raise where the tolerance is not met, as by default; else the certificates tell.
+    """
+
+    precision: Precision
+    seconds: float
+    memory: float
+    require: bool
 
 
 @dataclass(frozen=True)
@@ -91,14 +107,7 @@ class LikelihoodResult:
 
 
 def exact_log_likelihood(
-    model: Any,
-    images: Tensor,
-    tolerance: float = 0.01,
-    *,
-    precision: Precision = "auto",
-    seconds: float = math.inf,
-    memory: float = 4e9,
-    require: bool = True,
+    model: Any, images: Tensor, tolerance: float = 0.01, **limits: Unpack[Limits]
 ) -> LikelihoodResult:
     """log p(x) of every image, with a certificate, for z of at most three dimensions or on a finite set.
 
@@ -106,10 +115,7 @@ def exact_log_likelihood(
         model: a `VAE`, a run, a `LatentModel`, or anything with `decode` and `prior`.
         images: (N, *event_shape), as the likelihood scores them.
         tolerance: nats, for every image. The certificate of the mean, `settings["error"]`, comes out far smaller.
-        precision: of decoder and table; `auto` is float32, and float64 where the tolerance is below 0.001.
-        seconds: time allowed.
-        memory: bytes allowed for tables.
-        require: whether to raise where the tolerance is not met; else the certificates tell.
+        **limits: see `Limits`.
 
     Raises:
         CannotServe: z has more dimensions, or the tolerance was not met in the time and memory allowed: the message
@@ -117,8 +123,7 @@ def exact_log_likelihood(
         DataError: images that the likelihood cannot score.
         ConfigurationError: a prior that does not integrate to 1.
     """
-    solved = solve(model, images, tolerance, precision=precision, seconds=seconds, memory=memory, require=require)
-    return solved.result
+    return solve(model, images, tolerance, **limits).result
 
 
 @dataclass(frozen=True)

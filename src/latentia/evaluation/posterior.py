@@ -13,14 +13,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from latentia.errors import CannotServe
 from latentia.estimate import Estimate
-from latentia.evaluation.exact import LikelihoodResult, Precision, Solved, solve
+from latentia.evaluation.exact import LikelihoodResult, Limits, Solved, solve
 from latentia.evaluation.latent_model import LatentModel, full_precision
 from latentia.evaluation.lattice import NODES, Lattice
 from latentia.evaluation.refinement import Tables
@@ -175,23 +175,13 @@ class GridPosterior:
         return places
 
 
-def exact_posterior(
-    model: Any,
-    images: Tensor,
-    tolerance: float = 0.01,
-    *,
-    precision: Precision = "auto",
-    seconds: float = math.inf,
-    memory: float = 4e9,
-    require: bool = True,
-) -> GridPosterior:
+def exact_posterior(model: Any, images: Tensor, tolerance: float = 0.01, **limits: Unpack[Limits]) -> GridPosterior:
     """p(z|x) of every image from the same pass that gives log p(x); see `exact_log_likelihood` for the arguments.
 
     Raises:
         CannotServe: as there; and for a finite latent space, whose posterior is a softmax and needs no grid.
     """
-    limits = {"seconds": seconds, "memory": memory, "require": require}
-    solved = solve(model, images, tolerance, precision=precision, keep=True, **limits)
+    solved = solve(model, images, tolerance, keep=True, **limits)
     if not solved.parts:
         raise CannotServe("exact_posterior is for continuous z; on a finite set the posterior is softmax(log p(x, z))")
     return GridPosterior(solved)
