@@ -1,76 +1,167 @@
-"""log p(x) of a trained VAE on test images: exact quadrature beside importance sampling with K draws, in one run.
+"""log p(x) of a trained VAE on test images, by every method there is, in one run.
 
-    python benchmarks/likelihood.py RUN [--images 10000] [--importance-images 200] [--draws 5000] [--verify 20] [--json]
+    python benchmarks/likelihood.py RUN [--images 10000] [--few 100] [--draws 5000] [--verify 20] [--out FIGURES.json]
+    python benchmarks/likelihood.py RUN --images 0 --simulated 100 [--temperatures 500] [--chains 16]
 
-The importance estimate is judged by the exact values of the same images. `--verify` checks certificates of that many
-images against a grid four times finer. Run it on a machine that does nothing else, and say which.
+For z of at most three dimensions: exact quadrature on `--images` images, and on the first `--few` of them importance
+sampling with K draws, from the encoder alone and from its defensive mixture with the prior, and pythae's `get_nll` on
+the same weights (for a diagonal q). Each is judged by the exact values of the same images. `--verify` compares so many
+images with a grid four times finer, over their tiles and those around.
+
+`--simulated` images are drawn from the model, for bounds from both sides by annealing (bidirectional Monte Carlo), in
+any dimension; where there is an exact value it must lie between them.
+
+Run it on a machine that does nothing else; processor seconds are given beside those of the clock.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import platform
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from latentia.estimate import Estimate, estimates_to_json
-from latentia.evaluation import LikelihoodResult, exact_log_likelihood, exact_posterior, importance_log_likelihood
+from latentia.evaluation import (
+    LatentModel,
+    bidirectional_monte_carlo,
+    exact_log_likelihood,
+    exact_posterior,
+    importance_log_likelihood,
+)
 from latentia.evaluation.exact import _Joint
 from latentia.evaluation.latent_model import full_precision
 from latentia.evaluation.lattice import NODES
 from latentia.recipes import Run
 
+TOLERANCE_OF_SIMULATED = 0.01
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", help="directory of a finished run with z of at most 3 dimensions")
-    parser.add_argument("--images", type=int, default=10_000, help="test images to evaluate exactly")
-    parser.add_argument("--importance-images", type=int, default=200, help="of them, how many by importance sampling")
+    parser.add_argument("run", help="directory of a finished run")
+    parser.add_argument("--images", type=int, default=10_000, help="test images to evaluate exactly; 0 for none")
+    parser.add_argument("--few", type=int, default=100, help="of them, how many by the other methods")
     parser.add_argument("--draws", type=int, default=5000)
     parser.add_argument("--tolerance", type=float, default=0.01)
     parser.add_argument("--verify", type=int, default=20, help="images to check against a grid four times finer")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--simulated", type=int, default=0, help="images to draw for bounds from both sides")
+    parser.add_argument("--temperatures", type=int, default=500)
+    parser.add_argument("--chains", type=int, default=16)
+    parser.add_argument("--out", help="where to write the figures as JSON")
     chosen = parser.parse_args()
 
     run = Run(chosen.run)
-    images = run.recipe.data.prepare_fixed(run.splits.test, "test")[: chosen.images]
-    load = os.getloadavg()[0]
-    exact = exact_log_likelihood(run.model, images, chosen.tolerance)
-    few = images[: chosen.importance_images]
-    estimates = [e.named("exact") for e in exact.estimates()]
-    for name, defensive in (("importance", 0.0), ("importance_defensive", 0.1)):
-        result = importance_log_likelihood(run.model, few, chosen.draws, defensive=defensive)
-        estimates += against(name, result, exact.values[: len(few)])
-    estimates += verify(run.model, images[: chosen.verify], chosen.tolerance) if chosen.verify else []
-    if chosen.json:
-        print(estimates_to_json(estimates))
-        return
-    threads = torch.get_num_threads()
-    print(
-        f"{threads} threads; load average {load:.2f} at the start; {len(images)} images exactly, {len(few)} by draws\n"
-    )
+    about = {
+        "command": "python " + " ".join(sys.argv),
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "load_at_start": round(os.getloadavg()[0], 2),
+    }
+    estimates: list[Estimate] = []
+    if chosen.images:
+        images = run.recipe.data.prepare_fixed(run.splits.test, "test")[: chosen.images]
+        estimates += compare(run.model, images, chosen.few, chosen.draws, chosen.tolerance)
+        estimates += verify(run.model, images[: chosen.verify], chosen.tolerance) if chosen.verify else []
+    if chosen.simulated:
+        estimates += simulate(run.model, chosen.simulated, chosen.temperatures, chosen.chains)
+    if chosen.out:
+        with open(chosen.out, "w") as file:
+            json.dump(about | {"estimates": json.loads(estimates_to_json(estimates))}, file, indent=1)
+    print("  ".join(f"{key}: {value}" for key, value in about.items()), end="\n\n")
     for estimate in estimates:
-        about = ", ".join(f"{key} {estimate.settings[key]}" for key in SHOWN if key in estimate.settings)
-        print(f"{estimate.name:32} {estimate!s:>28}   {about}")
+        shown = ", ".join(f"{key} {estimate.settings[key]}" for key in SHOWN if key in estimate.settings)
+        print(f"{estimate.name:32} {estimate!s:>28}   n {estimate.n}, {shown}")
 
 
-SHOWN = ("seconds", "decoder_evaluations", "error", "worst_error", "share_above_k_limit", "draws_stderr", "worst_image")
+SHOWN = (
+    "worst_image",
+    "seconds_per_image",
+    "cpu_seconds_per_image",
+    "decoder_evaluations",
+    "error",
+    "worst_error",
+    "share_above_k_limit",
+    "draws_stderr",
+    "temperatures",
+    "chains",
+)
 
 
-def against(name: str, result: LikelihoodResult, truth: Tensor) -> list[Estimate]:
+@contextmanager
+def timed(images: int, into: dict[str, Any]) -> Iterator[None]:
+    """Seconds for each image, of the clock and of the processor."""
+    clock, processor = time.monotonic(), time.process_time()
+    yield
+    into["seconds_per_image"] = float(f"{(time.monotonic() - clock) / images:.3g}")
+    into["cpu_seconds_per_image"] = float(f"{(time.process_time() - processor) / images:.3g}")
+
+
+def compare(model: Any, images: Tensor, count: int, draws: int, tolerance: float) -> list[Estimate]:
+    """The exact values, and what the other methods make of the first few images."""
+    cost: dict[str, Any] = {}
+    with timed(len(images), cost):
+        exact = exact_log_likelihood(model, images, tolerance)
+    estimates = [with_settings(e.named("exact"), cost) for e in exact.estimates()]
+    few, truth = images[:count], exact.values[:count]
+    for name, defensive in (("importance", 0.0), ("importance_defensive", 0.1)):
+        with timed(len(few), cost):
+            result = importance_log_likelihood(model, few, draws, defensive=defensive)
+        estimates += against(name, result.values, truth, {**result.settings, **cost})
+    from peers import pythae_nll
+
+    subject = LatentModel.of(model)
+    with torch.no_grad():
+        served = pythae_nll.serves(subject, few)
+    if not served:
+        print("pythae's get_nll scores diagonal q and binary images alone: left out", file=sys.stderr)
+        return estimates
+    with timed(len(few), cost):
+        values = pythae_nll.log_likelihoods(subject, few, draws)
+    return estimates + against("pythae_get_nll", values, truth, {"draws": draws, **cost})
+
+
+def against(name: str, values: Tensor, truth: Tensor, settings: dict[str, Any]) -> list[Estimate]:
     """The estimate, and how far it is off, image by image."""
-    off = result.values - truth
-    settings = {**result.settings, "worst_image": round(off.abs().max().item(), 3)}
+    off = values - truth
+    settings = {**settings, "worst_image": round(off.abs().max().item(), 3)}
     return [
-        result.estimates()[0].named(name),
+        Estimate.mean(values, name=name, kind="lower bound", method="importance sampling", settings=settings),
         Estimate.mean(off, name=f"{name}_less_exact", method="difference", settings=settings),
     ]
 
 
+def with_settings(estimate: Estimate, more: dict[str, Any]) -> Estimate:
+    return replace(estimate, settings={**estimate.settings, **more})
+
+
+def simulate(model: Any, count: int, temperatures: int, chains: int) -> list[Estimate]:
+    """Bounds from both sides on images of the model's own, and where it can be had the exact value between them."""
+    cost: dict[str, Any] = {}
+    with timed(count, cost):
+        both = bidirectional_monte_carlo(model, count, temperatures, chains=chains)
+    estimates = [with_settings(e, cost) for e in both.estimates()]
+    if LatentModel.of(model).latent <= 3:
+        exact = exact_log_likelihood(model, both.images, TOLERANCE_OF_SIMULATED).values
+        estimates.append(Estimate.mean(exact, name="simulated_log_likelihood_exact", method="quadrature"))
+        for name, distance in (("exact_less_lower", exact - both.lower), ("upper_less_exact", both.upper - exact)):
+            estimates.append(Estimate.mean(distance, name=name, method="difference"))
+    return estimates
+
+
 def verify(model: object, images: Tensor, tolerance: float) -> list[Estimate]:
-    """How far a grid four times finer moves each image, as a part of its certificate."""
+    """How far a grid four times finer, one tile wider all around, moves each image, as a part of its certificate."""
     begin = time.monotonic()
     posterior = exact_posterior(model, images, tolerance)
     parts = []
@@ -79,10 +170,11 @@ def verify(model: object, images: Tensor, tolerance: float) -> list[Estimate]:
         for image in range(len(images)):
             table, rows = posterior._where[image]
             level, tiles = posterior._tables[table].level, posterior._tables[table].tiles[rows]
-            axis = torch.arange(4)
-            finer = (
-                4 * tiles[:, None] + torch.cartesian_prod(*[axis] * tiles.shape[1]).view(1, -1, tiles.shape[1])
-            ).flatten(0, 1)
+            d = tiles.shape[1]
+            around = torch.cartesian_prod(*[torch.arange(-1, 2)] * d).view(-1, d)
+            wider = torch.unique((tiles[:, None] + around).flatten(0, 1), dim=0)
+            within = torch.cartesian_prod(*[torch.arange(4)] * d).view(-1, d)
+            finer = (4 * wider[:, None] + within).flatten(0, 1)
             total = torch.tensor(-torch.inf, dtype=torch.float64)
             for some in finer.split(64):
                 prepared = joint.prepare(posterior.lattice.nodes(some, level + 2))
