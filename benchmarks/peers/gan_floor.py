@@ -37,23 +37,23 @@ def main() -> None:
         )
 
     def discriminator_forward() -> None:
-        patches @ edge, conv2d(larger, kernel, None, 2, 1), start @ head
+        _ = patches @ edge, conv2d(larger, kernel, None, 2, 1), start @ head
 
     def discriminator_back(weights: bool) -> None:
-        back(True, weights), logit @ head.T
-        (patches.T @ maps, start.T @ logit) if weights else maps @ edge.T
+        back(True, weights)
+        _ = logit @ head.T, (patches.T @ maps, start.T @ logit) if weights else maps @ edge.T
 
     turns = Turns()
     with torch.no_grad():
         while True:
             turns.wait()
-            code @ first, back(True, False), maps @ edge.T  # the generator: its convolution is this one's way back
+            _ = code @ first, back(True, False), maps @ edge.T  # the generator: its convolution is this one's way back
             for _ in range(2):
                 discriminator_forward()
                 discriminator_back(weights=True)
             discriminator_forward()
             discriminator_back(weights=False)
-            patches @ edge, maps.T @ patches, conv2d(larger, kernel, None, 2, 1), back(False, True), code.T @ start
+            _ = patches @ edge, maps.T @ patches, conv2d(larger, kernel, None, 2, 1), back(False, True), code.T @ start
 
 
 if __name__ == "__main__":

@@ -75,10 +75,15 @@ def test_feature_maps_lie_with_channels_last(network: DCGAN | Conv, channels: in
 
     shape = (channels, 16, 16)
     encoder, decoder = network.encoder(shape, 1), network.decoder(3, shape)
-    inner = [part for part in [*encoder, *decoder] if isinstance(part, nn.BatchNorm2d | nn.ConvTranspose2d | nn.ReLU)]
+    inner = [
+        part
+        for part in [*encoder.modules(), *decoder.modules()]
+        if isinstance(part, nn.BatchNorm2d | nn.ConvTranspose2d | nn.ReLU)
+    ]
     for part in inner:
         part.register_forward_pre_hook(note)
-    encoder(torch.rand(4, *shape)), decoder(torch.randn(4, 3))
+    encoder(torch.rand(4, *shape))
+    decoder(torch.randn(4, 3))
     assert len(layouts) >= 4
     assert all(layouts)
 

@@ -19,6 +19,7 @@ from torch.nn.functional import linear
 from torch.nn.utils.parametrizations import spectral_norm
 
 from latentia.errors import ConfigurationError
+from latentia.networks.layers import PreciseLinear
 
 WIDEST_EMBEDDING = 64
 
@@ -92,7 +93,7 @@ def encoder_with_head(
     """
     _check(outputs=outputs, classes=classes)
     maps = len(features) > 1
-    head = MapsHead(features, outputs) if maps else nn.Linear(features[0], outputs)
+    head = MapsHead(features, outputs) if maps else PreciseLinear(math.prod(features), outputs)
     if spectral:
         spectral_norm(head)
     if classes:

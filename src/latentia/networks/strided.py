@@ -97,7 +97,7 @@ class _Transposed(nn.ConvTranspose2d):
         if patches.dtype in (torch.float16, torch.bfloat16):
             patches = patches.float()  # each pixel is a sum, which is to be rounded once
         geometry = zip(input.shape[2:], self.stride, self.output_padding, strict=True)
-        sides = [stride * side + missing for side, stride, missing in geometry]
+        sides = tuple(stride * side + missing for side, stride, missing in geometry)
         images = fold(patches, sides, self.kernel_size, padding=PADDING, stride=self.stride)
         return images if self.bias is None else images + self.bias
 
