@@ -24,6 +24,7 @@ from torch.func import functional_call
 
 from latentia.errors import ConfigurationError
 from latentia.networks.fourier import FourierFeatures
+from latentia.networks.layers import PreciseLinear
 
 ALONE = "Train such seeds one by one, with seed=…"
 
@@ -62,61 +63,71 @@ def stack_networks(network: nn.Module, copies: Sequence[nn.Module]) -> None:
             owner._parameters[leaf] = nn.Parameter(stacked, requires_grad=trained)
         else:
             owner._buffers[leaf] = stacked
-    body, count = _batched(network) or _one_by_one(network, skeleton), len(copies)
+    body, count = _batched(network), len(copies)
+    run = _one_by_one(network, skeleton) if body is None else _features_first(body)
 
     def forward(*inputs: Tensor) -> Tensor:
-        apart = [x.unflatten(0, (-1, count)).transpose(0, 1) for x in inputs]  # (S, N, …)
-        return body(*apart).transpose(0, 1).flatten(0, 1)
+        return run(*(x.unflatten(0, (-1, count)) for x in inputs)).flatten(0, 1)
 
     setattr(network, "forward", forward)  # noqa: B010  (a method of the class, and from now on of this module alone)
 
 
+def _features_first(body: Forward) -> Forward:
+    """From a form on (S, …, N) to one on (N, S, …).
+
+    Examples come last within, so that weights stand first in a product, W x: their gradient then lies in memory as they
+    do, where that of x Wᵀ would be copied into their order at every step.
+    """
+    return lambda x: body(x.movedim(0, -1)).movedim(-1, 0)
+
+
 def _linear(layer: nn.Linear) -> Forward:
-    """(S, N, in) → (S, N, out), by one call for all seeds."""
+    """(S, in, N) → (S, out, N), by one call for all seeds."""
 
     def forward(x: Tensor) -> Tensor:
         if layer.bias is None:
-            return torch.bmm(x, layer.weight.mT)
-        return torch.baddbmm(layer.bias.unsqueeze(1), x, layer.weight.mT)
+            return torch.bmm(layer.weight, x)
+        return torch.baddbmm(layer.bias.unsqueeze(2), layer.weight, x)
 
     return forward
 
 
 def _fourier(layer: FourierFeatures) -> Forward:
-    """(S, N, D) → (S, N, D + 2 count)."""
+    """(S, D, N) → (S, D + 2 count, N)."""
 
     def forward(x: Tensor) -> Tensor:
-        phase = torch.bmm(x, layer.directions)
-        return torch.cat([x, phase.sin(), phase.cos()], dim=2)
+        phase = torch.bmm(layer.directions.mT, x)
+        return torch.cat([x, phase.sin(), phase.cos()], dim=1)
 
     return forward
 
 
 def _flatten(layer: nn.Flatten) -> Forward:
-    return lambda x: x.flatten(_later(layer.start_dim), _later(layer.end_dim))
+    return lambda x: x.flatten(_place(layer.start_dim), _place(layer.end_dim))
 
 
 def _unflatten(layer: nn.Unflatten) -> Forward:
-    return lambda x: x.unflatten(_later(cast(int, layer.dim)), cast(tuple[int, ...], layer.unflattened_size))
+    return lambda x: x.unflatten(_place(cast(int, layer.dim)), cast(tuple[int, ...], layer.unflattened_size))
 
 
-def _later(dimension: int) -> int:
-    """The same dimension with the seeds' before it."""
-    return dimension + 1 if dimension >= 0 else dimension
+def _place(dimension: int) -> int:
+    """Where a dimension of (N, …) stands in (S, …, N)."""
+    return dimension if dimension >= 0 else dimension - 1
 
 
 STACKED_FORMS: dict[type[nn.Module], Callable[..., Forward]] = {
     nn.Linear: _linear,
+    PreciseLinear: _linear,
     nn.Flatten: _flatten,
     nn.Unflatten: _unflatten,
     FourierFeatures: _fourier,
     **dict.fromkeys(POINTWISE, lambda layer: layer.forward),
 }
-"""How modules with a batched form of their own run on (S, N, …), from the module with stacked tensors."""
+"""How modules with a batched form of their own run on (S, …, N), from the module with stacked tensors."""
 
 
 def _batched(module: nn.Module) -> Forward | None:
-    """How the module, its tensors stacked, runs on (S, N, …) in one go; None if a part of it has no such form."""
+    """How the module, its tensors stacked, runs on (S, …, N) in one go; None if a part of it has no such form."""
     if type(module) is not nn.Sequential:
         form = STACKED_FORMS.get(type(module))
         return None if form is None else form(module)
@@ -134,16 +145,17 @@ def _batched(module: nn.Module) -> Forward | None:
 
 
 def _one_by_one(network: nn.Module, skeleton: nn.Module) -> Forward:
-    """How a network, its tensors stacked, runs on (S, N, …), seed by seed: `skeleton` with the seed's tensors."""
+    """How a network, its tensors stacked, runs on (N, S, …), seed by seed: `skeleton` with the seed's tensors."""
 
     def forward(*inputs: Tensor) -> Tensor:
         skeleton.train(network.training)
         parts = {name: tensor.unbind(0) for name, tensor in network.state_dict(keep_vars=True).items()}
         return torch.stack(
             [
-                functional_call(skeleton, {name: own[seed] for name, own in parts.items()}, tuple(x))
-                for seed, x in enumerate(zip(*inputs, strict=True))
-            ]
+                functional_call(skeleton, {name: own[seed] for name, own in parts.items()}, x)
+                for seed, x in enumerate(zip(*(part.unbind(1) for part in inputs), strict=True))
+            ],
+            dim=1,
         )
 
     return forward
