@@ -11,8 +11,8 @@ from scipy.integrate import quad
 from torch import nn
 
 from latentia.errors import ConfigurationError
-from latentia.networks import DCGAN, MLP, R3GAN, Conv, Network, Residual
-from latentia.networks.layers import ACTIVATIONS, Centre, ladder, scaled
+from latentia.networks import DCGAN, MLP, R3GAN, Conv, Network, Residual, ResidualMLP
+from latentia.networks.layers import ACTIVATIONS, Centre, PreciseLinear, ladder, scaled
 from latentia.networks.strided import strided, transposed
 
 
@@ -79,9 +79,9 @@ def test_mlp_is_nothing_but_its_layers():
     network = MLP(hidden=(400,))
     encoder, decoder = network.encoder((1, 28, 28), 40), network.decoder(20, (1, 28, 28))
     assert type(encoder) is type(decoder) is nn.Sequential
-    assert [type(layer) for layer in encoder.children()] == [nn.Flatten, nn.Linear, nn.ReLU, nn.Linear]
-    assert [type(layer) for layer in decoder.children()] == [nn.Linear, nn.ReLU, nn.Linear, nn.Unflatten]
-    assert [type(layer) for layer in network.encoder((2,), 1).children()] == [nn.Linear, nn.ReLU, nn.Linear]
+    assert [type(layer) for layer in encoder.children()] == [nn.Flatten, nn.Linear, nn.ReLU, PreciseLinear]
+    assert [type(layer) for layer in decoder.children()] == [PreciseLinear, nn.ReLU, nn.Linear, nn.Unflatten]
+    assert [type(layer) for layer in network.encoder((2,), 1).children()] == [nn.Linear, nn.ReLU, PreciseLinear]
 
 
 def test_mlp_takes_images_as_they_are_and_reverses_for_the_decoder():
@@ -174,3 +174,16 @@ def test_unknown_settings_name_the_nearest_known():
         Network.parse({"type": "mlp", "activation": "sine"})
     with pytest.raises(ConfigurationError, match="hidden"):
         Network.parse({"type": "mlp", "hidden": [400, 0]})
+
+
+@pytest.mark.parametrize("network", [MLP(hidden=(32,)), ResidualMLP(width=32)], ids=str)
+def test_half_precision_leaves_codes_their_digits(network: Network):
+    """Codes that bfloat16 cannot tell apart, 2.000 and 2.001, are decoded apart, and means are written in float32."""
+    encoder, decoder = network.encoder((1, 8, 8), 4), network.decoder(2, (1, 8, 8))
+    z = torch.tensor([[2.0, -2.0], [2.001, -2.0]])
+    assert torch.equal(*z.bfloat16())
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert next(iter(decoder.children()))(z).diff(dim=0).abs().max() > 0
+        assert encoder(torch.rand(2, 1, 8, 8)).dtype == torch.float32
+    with torch.no_grad():
+        assert next(iter(decoder.double().children()))(z.double()).dtype == torch.float64

@@ -12,13 +12,14 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from latentia.errors import ConfigurationError
-from latentia.networks import DCGAN, MLP, R3GAN, Conv, Network, Residual, count_parameters
+from latentia.networks import DCGAN, MLP, R3GAN, Conv, Network, Residual, ResidualMLP, count_parameters
 
 # Small instances of every kind and option; whatever joins this table inherits every law below.
 NETWORKS: dict[str, Network] = {
     "mlp": MLP(hidden=(16, 12)),
     "mlp-tanh-spectral": MLP(hidden=(16, 12), activation="tanh", spectral_norm=True),
     "mlp-affine": MLP(hidden=()),
+    "residual-mlp": ResidualMLP(width=12, blocks=2),
     "conv": Conv(width=4, hidden=16),
     "conv-group-gelu": Conv(width=4, hidden=16, norm="group", activation="gelu"),
     "residual": Residual(width=4),
@@ -29,7 +30,7 @@ NETWORKS: dict[str, Network] = {
     "r3gan": R3GAN(width=4),
     "r3gan-deep": R3GAN(width=4, blocks=3, expansion=2, group_width=4),
 }
-IMAGE_NETWORKS = {name: network for name, network in NETWORKS.items() if not isinstance(network, MLP)}
+IMAGE_NETWORKS = {name: network for name, network in NETWORKS.items() if not isinstance(network, MLP | ResidualMLP)}
 SHAPES = [(1, 8, 8), (3, 9, 13), (1, 28, 28), (5, 33, 40), (2, 8, 64)]
 CLASSES = 3
 
@@ -250,6 +251,8 @@ def smooth_images(batch: int, shape: tuple[int, int, int]) -> Tensor:
         Residual(width=8, blocks=8, norm="none"),
         R3GAN(width=8),
         R3GAN(width=8, blocks=8),
+        ResidualMLP(width=64),
+        ResidualMLP(width=64, blocks=16),
     ],
     ids=str,
 )

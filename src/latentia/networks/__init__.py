@@ -15,6 +15,7 @@ __all__ = [
     "Network",
     "ProjectionEncoder",
     "Residual",
+    "ResidualMLP",
     "activation",
     "count_parameters",
 ]
@@ -29,3 +30,4 @@ from latentia.networks.mlp import MLP
 from latentia.networks.network import Network, count_parameters
 from latentia.networks.r3gan import R3GAN
 from latentia.networks.residual import Residual
+from latentia.networks.residual_mlp import ResidualMLP

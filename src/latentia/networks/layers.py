@@ -15,6 +15,7 @@ __all__ = [
     "ACTIVATIONS",
     "Activation",
     "Centre",
+    "PreciseLinear",
     "activation",
     "gain_of",
     "group_norm",
@@ -77,6 +78,20 @@ def scaled(layer: _Layer, gain: float = 1.0) -> _Layer:
 def group_norm(channels: int) -> nn.GroupNorm:
     """Group normalisation in up to eight groups, as many as divide the channels (Wu & He 2018)."""
     return nn.GroupNorm(math.gcd(8, channels), channels)
+
+
+class PreciseLinear(nn.Linear):
+    """A linear layer that keeps float32 where autocast would halve it: for layers that read or write few numbers.
+
+    A product with a handful of columns costs little, and a code z or the mean of q(z|x) needs its digits.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (B, in) to (B, out)."""
+        if not torch.is_autocast_enabled(input.device.type):
+            return super().forward(input)
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float())
 
 
 class Centre(nn.Module):

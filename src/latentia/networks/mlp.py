@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from latentia.networks.conditioning import decoder_with_labels, encoder_with_head
-from latentia.networks.layers import Activation, activation
+from latentia.networks.layers import Activation, PreciseLinear, activation
 from latentia.networks.network import Network
 
 
@@ -49,13 +49,14 @@ class MLP(Network):
             sizes = (inputs, *reversed(self.hidden))
             last = nn.Linear(sizes[-1], math.prod(output_shape))
             unflatten = [nn.Unflatten(1, tuple(output_shape))] if len(output_shape) > 1 else []
-            return nn.Sequential(*self._stack(sizes, spectral=False), last, *unflatten)
+            hidden = self._stack(sizes, spectral=False, first=PreciseLinear)
+            return nn.Sequential(*hidden, last, *unflatten)
 
         return decoder_with_labels(build, inputs, classes)
 
-    def _stack(self, sizes: tuple[int, ...], spectral: bool) -> list[nn.Module]:
+    def _stack(self, sizes: tuple[int, ...], spectral: bool, first: type[nn.Linear] = nn.Linear) -> list[nn.Module]:
         layers: list[nn.Module] = []
-        for fan_in, fan_out in pairwise(sizes):
-            linear = nn.Linear(fan_in, fan_out)
+        for number, (fan_in, fan_out) in enumerate(pairwise(sizes)):
+            linear = (nn.Linear if number else first)(fan_in, fan_out)
             layers += [spectral_norm(linear) if spectral else linear, activation(self.activation)]
         return layers
