@@ -12,6 +12,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from latentia.errors import ConfigurationError
 from latentia.networks import DCGAN, MLP, R3GAN, Conv, Fourier, Network, Residual
+from latentia.networks.fourier import FourierFeatures
 from latentia.networks.stacked import STACKED_FORMS, stack_networks
 
 SEEDS = 3
@@ -100,10 +101,23 @@ def test_two_batches_joined_keep_every_example_with_its_copy():
         torch.testing.assert_close(joined[:, s], one(second[:, s]))
 
 
+def test_under_autocast_a_stacked_network_keeps_the_digits_that_its_copies_keep():
+    torch.manual_seed(0)
+    copies, network = [MLP(hidden=(8,)).encoder((3,), 2) for _ in range(SEEDS)], MLP(hidden=(8,)).encoder((3,), 2)
+    stack_networks(network, copies)
+    x = torch.randn(6, SEEDS, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = network(x.flatten(0, 1)).unflatten(0, (-1, SEEDS))
+        for s, one in enumerate(copies):
+            expected = one(x[:, s])
+            assert got.dtype == expected.dtype
+            torch.testing.assert_close(got[:, s], expected, rtol=2e-2, atol=2e-2)
+
+
 def test_every_form_that_is_named_is_used_in_a_network_above_or_pointwise():
     x = torch.randn(2, 4, 6)
     for kind in STACKED_FORMS:
-        if kind in (nn.Linear, nn.Flatten, nn.Unflatten) or kind.__name__ == "FourierFeatures":
+        if issubclass(kind, nn.Linear | nn.Flatten | nn.Unflatten | FourierFeatures):
             continue
         layer = kind()
         assert torch.equal(STACKED_FORMS[kind](layer)(x), layer(x)), kind
