@@ -9,12 +9,15 @@ see the same binary images. The loss is the mean −ELBO of the last training ep
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import math
 import os
 import platform
 import statistics
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 PEERS = {
@@ -24,6 +27,7 @@ PEERS = {
     "latentia": "ours.py",
     "latentia, matmul=medium": "ours_medium.py",
     "latentia, matmul=medium compile=true": "ours_compiled.py",
+    "latentia, precision=bf16-mixed": "ours_bf16.py",
     "pythae 0.1.2": "pythae_trainer.py",
     "pytorch/examples loop": "examples_loop.py",
 }
@@ -51,7 +55,7 @@ def main() -> None:
     options = parser.parse_args()
     peers = {n: s for n, s in PEERS.items() if not options.only or any(part in n for part in options.only)}
     seconds: dict[str, list[float]] = {name: [] for name in peers}
-    losses: dict[str, float] = {}
+    losses: dict[str, float | None] = {}
     errors: dict[str, str] = {}
     for repetition in range(options.repetitions):
         for name, script in peers.items():
@@ -61,20 +65,47 @@ def main() -> None:
                 errors[name] = told["error"]
                 continue
             seconds[name] += told["seconds"]
-            losses[name] = told["loss"]
+            losses[name] = told["loss"] if math.isfinite(told["loss"]) else None
     medians = {name: statistics.median(laps) for name, laps in seconds.items() if laps}
-    ours = medians.get("latentia")
-    print(f"\n{os.cpu_count()} cores, {platform.processor() or platform.machine()}, {platform.system()}\n")
-    print("| | seconds an epoch: median (least to most) | against latentia | −ELBO, nats |\n|---|---|---|---|")
-    for name, median in sorted(medians.items(), key=lambda item: item[1]):
-        laps = seconds[name]
-        ratio = f"{median / ours:.2f} ×" if ours else ""
-        loss = "" if losses[name] != losses[name] else f"{losses[name]:.1f}"
-        print(f"| {name} | {median:.2f} ({min(laps):.2f} to {max(laps):.2f}) | {ratio} | {loss} |")
+    facts = machine()
+    print("\n" + ", ".join(f"{key} {value}" for key, value in facts.items()) + "\n")
+    print(table(seconds, medians, losses))
     for name, error in errors.items():
         print(f"{name} did not run: {error}")
     if options.json:
-        options.json.write_text(json.dumps({"seconds": seconds, "loss": losses, "errors": errors}, indent=2))
+        told = {"machine": facts, "seconds": seconds, "medians": medians, "loss": losses, "errors": errors}
+        options.json.write_text(json.dumps(told, indent=2, allow_nan=False, default=str))
+
+
+def machine() -> dict[str, str]:
+    """What the figures depend on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    return {
+        "date": datetime.date.today().isoformat(),
+        "processor": model or platform.processor() or platform.machine(),
+        "cores": str(os.cpu_count()),
+        "threads": os.environ.get("OMP_NUM_THREADS", "all"),
+        "torch": version("torch"),
+        "system": platform.system(),
+        "load at the end": load,
+    }
+
+
+def table(seconds: dict[str, list[float]], medians: dict[str, float], losses: dict[str, float | None]) -> str:
+    """Medians, spread and ratios, the quickest first."""
+    ours, limit = medians.get("latentia"), medians.get("the matrix products alone")
+    lines = [
+        "| | seconds an epoch: median (least to most) | against latentia | against the products | −ELBO, nats |",
+        "|---|---|---|---|---|",
+    ]
+    for name, median in sorted(medians.items(), key=lambda item: item[1]):
+        laps, loss = seconds[name], losses[name]
+        ratios = [f"{median / other:.2f} ×" if other else "" for other in (ours, limit)]
+        spread = f"{median:.2f} ({min(laps):.2f} to {max(laps):.2f})"
+        lines.append(f"| {name} | {spread} | {' | '.join(ratios)} | {'' if loss is None else f'{loss:.1f}'} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

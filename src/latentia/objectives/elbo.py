@@ -19,7 +19,7 @@ from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 from latentia.errors import CannotServe
 from latentia.models import VAE
-from latentia.objectives.objective import Clock, Objective, Terms, rate_of, reparametrised
+from latentia.objectives.objective import Clock, Objective, Terms, mean_over_draws, rate_of, reparametrised
 
 
 class ELBO(Objective):
@@ -54,10 +54,10 @@ class ELBO(Objective):
         by_score = self.gradient == "score"
         z = q.sample(torch.Size([self.samples])) if by_score else reparametrised(q, self.samples, "ELBO")
         distortions = -vae.decode(z).log_prob(x)  # (samples, B)
-        distortion = distortions.mean(0)
+        distortion = mean_over_draws(distortions)
         floored = _with_free_bits(q, prior, self.free_bits) if self.free_bits else None
         rate = rate_of(q, prior, z, self.kl)
-        cost = distortion + beta * (rate if floored is None else floored)
+        cost = torch.add(distortion, rate if floored is None else floored, alpha=beta)
         if by_score:
             # ∇ E_q f = E_q[f ∇ log q] + E_q ∇f. The draws carry no gradient, so `cost` has the second half already;
             # a term of value 0 adds the first. f is all that is averaged over draws: a KL that is drawn belongs to it.
@@ -65,8 +65,8 @@ class ELBO(Objective):
             drawn_kl = log_q - prior.log_prob(z) if self.kl == "monte-carlo" and not self.free_bits else 0.0
             signal = _less_the_others((distortions + beta * drawn_kl).detach())
             cost = cost + (signal * (log_q - log_q.detach())).mean(0)
-        terms = {"bound": -(distortion + rate), "rate": rate, "distortion": distortion}
-        return {"cost": cost, **{name: term.detach() for name, term in terms.items()}}
+        distortion, rate = distortion.detach(), rate.detach()
+        return {"cost": cost, "bound": -(distortion + rate), "rate": rate, "distortion": distortion}
 
 
 def _less_the_others(signal: Tensor) -> Tensor:

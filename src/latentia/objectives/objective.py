@@ -6,7 +6,7 @@ means. The term `cost` is what is minimised; all terms are recorded.
 
 from __future__ import annotations
 
-__all__ = ["Clock", "Objective", "Terms", "log_mean_exp", "rate_of", "reparametrised"]
+__all__ = ["Clock", "Objective", "Terms", "log_mean_exp", "mean_over_draws", "rate_of", "reparametrised"]
 
 import math
 from abc import abstractmethod
@@ -107,6 +107,11 @@ def rate_of(q: Distribution, prior: Distribution, z: Tensor, kind: Literal["exac
         raise CannotServe(
             f"KL({_shown(q)}, {_shown(prior)}) has no closed form; set objective.kl=monte-carlo"
         ) from None
+
+
+def mean_over_draws(values: Tensor) -> Tensor:
+    """Mean over the first dimension; of a single draw, the draw itself."""
+    return values.squeeze(0) if len(values) == 1 else values.mean(0)
 
 
 def log_mean_exp(values: Tensor) -> Tensor:

@@ -164,9 +164,10 @@ def _move(table: Table, player: Player, leaving: bool) -> bool:
         with fabric.autocast():
             terms = player.cost(batch, clock)
         table.tally.add(table.step + 1, player.name, terms)
-        # The mean over the global batch: every process divides by its size, and the gradients are summed.
-        mean = terms["cost"].sum() / (len(terms["cost"]) * fabric.world_size)
-        fabric.backward(mean, inputs=parameters)
+        # The mean over the global batch: each of its examples weighs 1/size, and the processes' gradients are summed.
+        cost = terms["cost"]
+        weights = cost.new_full(cost.shape, 1 / (len(cost) * fabric.world_size))
+        fabric.backward(cost, gradient=weights, inputs=parameters)
         leaving = sum_over_processes(fabric, parameters, leaving)
         if table.training.clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters, table.training.clip)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Table"]
 
+import itertools
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -103,15 +104,19 @@ class Table:
 
     def _unsound(self) -> str | None:
         """The first parameter or tensor of an optimiser that is not finite, or buffer that is not a number."""
-        model = self.game.model
-        sound = {f"the parameter {name}": value.isfinite().all() for name, value in model.named_parameters()}
+        model, state = self.game.model, {}
         for player, optimiser in self.optimisers.items():
             for name, value in checkpoints.optimiser_tensors(optimiser).items():
-                sound[f"the {player}'s optimiser state {name}"] = value.isfinite().all()
-        for name, value in model.named_buffers():  # which may hold an infinity on purpose, in a mask
-            sound[f"the buffer {name}"] = ~value.isnan().any()
-        verdicts = torch.stack([verdict.to(self.fabric.device) for verdict in sound.values()]).tolist()
-        return next((name for name, good in zip(sound, verdicts, strict=True) if not good), None)
+                state[f"the {player}'s optimiser state {name}"] = value
+        finite = {f"the parameter {name}": value for name, value in model.named_parameters()} | state
+        numbers = {f"the buffer {name}": value for name, value in model.named_buffers()}
+        # A number that is not finite makes a sum so, and sums are quick. The reverse does not hold, so then look again.
+        sums = [value.detach().sum().to(self.fabric.device).float() for value in (finite | numbers).values()]
+        if bool(torch.stack(sums).isfinite().all()):
+            return None
+        bad = (name for name, value in finite.items() if not value.isfinite().all())
+        no_number = (name for name, value in numbers.items() if value.isnan().any())  # an infinity may be meant: a mask
+        return next(itertools.chain(bad, no_number), None)
 
     def save(self) -> None:
         """Write a checkpoint, once all that it would hold is seen to be sound.

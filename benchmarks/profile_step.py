@@ -1,0 +1,165 @@
+"""Where the time of one training step goes, part by part: CPU milliseconds a step, on one thread.
+
+    .venv/bin/python benchmarks/profile_step.py                 (--steps 600 --json out.json; settings as key=value)
+
+The real engine plays the MNIST VAE of `vae_training.py` (784-400-20-400-784, batch 128, Adam). Functions along its path
+are wrapped in clocks; each part is charged with its own time, less that of the parts within it. CPU time
+is counted, not wall time, so that neighbours on the machine change little. The matrix products alone, same shapes,
+are timed between the steps: the last lines compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+
+import torch
+from lightning_fabric import Fabric
+from torch.distributions import Independent
+
+from latentia.configuration import apply_overrides, parse_overrides
+from latentia.data import MNIST, ShuffledBatches, Source
+from latentia.distributions import Conditional
+from latentia.networks import MLP
+from latentia.objectives import elbo
+from latentia.recipes import VAERecipe
+from latentia.training import RunDirectory, engine, make_fabric
+from latentia.training.optimisers import Optimiser
+from latentia.training.progress import Progress
+from latentia.training.records import Tally
+from latentia.training.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent / "peers"))
+from floor import products_of_a_step
+
+WARM_UP = 50  # steps before the clocks count
+RECIPE = VAERecipe(data=MNIST(binarise="threshold", validation=0), latent=20, network=MLP(hidden=(400,)))
+
+
+class Parts:
+    """Clocks that may be nested: each part is charged with its own time alone."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._running = ["the loop"]
+        self._since = time.process_time()
+
+    def _charge(self) -> None:
+        now = time.process_time()
+        self.seconds[self._running[-1]] += now - self._since
+        self._since = now
+
+    def clocked(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def within(*args: Any, **kwargs: Any) -> Any:
+            self._charge()
+            self._running.append(name)
+            try:
+                return call(*args, **kwargs)
+            finally:
+                self._charge()
+                self._running.pop()
+
+        return within
+
+    def restart(self) -> None:
+        self._charge()
+        self.seconds.clear()
+
+    def read(self) -> dict[str, float]:
+        self._charge()
+        return dict(self.seconds)
+
+    def clock(self, stack: ExitStack, owner: Any, attribute: str, name: str) -> None:
+        """Put a clock around a method or function for as long as the stack lives."""
+        stack.enter_context(mock.patch.object(owner, attribute, self.clocked(name, getattr(owner, attribute))))
+
+
+def profile(steps: int, settings: dict[str, Any]) -> tuple[dict[str, float], float]:
+    """Milliseconds a step of each part, and of the matrix products alone."""
+    parts, alone = Parts(), products_of_a_step()
+    laps: list[float] = []
+    played = 0
+    step = engine._step
+
+    def watched_step(table: Table, leaving: bool) -> bool:
+        nonlocal played
+        played += 1
+        if played == WARM_UP:
+            parts.restart()
+        if played % 10 == 0:  # the same in between, charged to nobody
+            began = time.process_time()
+            alone()
+            laps.append(time.process_time() - began)
+        return step(table, leaving)
+
+    recipe = VAERecipe.parse(apply_overrides(RECIPE.to_mapping(), settings))
+    splits = recipe.data.load()
+    fabric = make_fabric(recipe)
+    model = recipe.model(splits.shape, 0)
+    game = recipe.game(model, splits, fabric)
+    recipe = recipe.model_copy(update={"epochs": -(-(steps + WARM_UP) // game.steps_per_epoch)})
+    with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
+        for owner, attribute, name in (
+            (engine, "seed_everything", "seed"),
+            (ShuffledBatches, "batch", "order and gather"),
+            (Source, "prepare_step", "bytes to floats"),
+            (Conditional, "emit", "networks, forward"),
+            (Independent, "rsample", "draw of z"),
+            (Independent, "log_prob", "likelihood"),
+            (elbo, "rate_of", "KL"),
+            (type(recipe.objective), "__call__", "objective, the rest"),
+            (Fabric, "backward", "backward"),
+            (Tally, "add", "tally"),
+            (Tally, "settle", "tally"),
+            (Optimiser, "set_rate", "optimiser"),
+            (torch.optim.Adam, "step", "optimiser"),
+            (Table, "check", "check that all is finite"),
+            (Table, "save", "checkpoints"),
+            (RunDirectory, "append_records", "records"),
+            (Progress, "advance", "progress"),
+        ):
+            parts.clock(stack, owner, attribute, name)
+        stack.enter_context(mock.patch.object(engine, "_step", watched_step))
+        directory = RunDirectory(Path(folder) / "run")
+        directory.create(recipe.to_mapping(), False)
+        engine.play(game, recipe, directory, fabric, quiet=True)
+    seconds = parts.read()
+    seconds["the loop"] -= sum(laps[WARM_UP // 10 - 1 :])
+    return {name: 1e3 * s / (played - WARM_UP) for name, s in seconds.items()}, 1e3 * statistics.median(laps)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("settings", nargs="*", help="of the recipe, such as matmul=medium or data.binarise=dynamic")
+    options = parser.parse_args()
+    milliseconds, products = profile(options.steps, parse_overrides(options.settings))
+    whole = sum(milliseconds.values())
+    print(f"{torch.get_num_threads()} thread, torch {torch.__version__}, {torch.get_float32_matmul_precision()}\n")
+    print("| part | CPU ms a step | share |\n|---|---|---|")
+    for name, value in sorted(milliseconds.items(), key=lambda item: -item[1]):
+        print(f"| {name} | {value:.3f} | {value / whole:.1%} |")
+    print(f"| **all** | **{whole:.3f}** | |")
+    print(f"| the matrix products alone | {products:.3f} | {products / whole:.1%} |")
+    print(f"\n{whole / products:.2f} × the matrix products alone")
+    if options.json:
+        options.json.write_text(json.dumps({"parts": milliseconds, "all": whole, "products": products}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
