@@ -39,6 +39,7 @@ from latentia.evaluation import (
     exact_posterior,
     importance_log_likelihood,
 )
+from latentia.evaluation.annealed import Start
 from latentia.evaluation.exact import _Joint
 from latentia.evaluation.latent_model import full_precision
 from latentia.evaluation.lattice import NODES
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--simulated", type=int, default=0, help="images to draw for bounds from both sides")
     parser.add_argument("--temperatures", type=int, default=500)
     parser.add_argument("--chains", type=int, default=16)
+    parser.add_argument("--start", default="prior", choices=("prior", "encoder"), help="of the chains")
     parser.add_argument("--out", help="where to write the figures as JSON")
     chosen = parser.parse_args()
 
@@ -75,7 +77,7 @@ def main() -> None:
         estimates += compare(run.model, images, chosen.few, chosen.draws, chosen.tolerance)
         estimates += verify(run.model, images[: chosen.verify], chosen.tolerance) if chosen.verify else []
     if chosen.simulated:
-        estimates += simulate(run.model, chosen.simulated, chosen.temperatures, chosen.chains)
+        estimates += simulate(run.model, chosen.simulated, chosen.temperatures, chosen.chains, chosen.start)
     if chosen.out:
         with open(chosen.out, "w") as file:
             json.dump(about | {"estimates": json.loads(estimates_to_json(estimates))}, file, indent=1)
@@ -96,6 +98,7 @@ SHOWN = (
     "draws_stderr",
     "temperatures",
     "chains",
+    "start",
 )
 
 
@@ -146,11 +149,11 @@ def with_settings(estimate: Estimate, more: dict[str, Any]) -> Estimate:
     return replace(estimate, settings={**estimate.settings, **more})
 
 
-def simulate(model: Any, count: int, temperatures: int, chains: int) -> list[Estimate]:
+def simulate(model: Any, count: int, temperatures: int, chains: int, start: Start) -> list[Estimate]:
     """Bounds from both sides on images of the model's own, and where it can be had the exact value between them."""
     cost: dict[str, Any] = {}
     with timed(count, cost):
-        both = bidirectional_monte_carlo(model, count, temperatures, chains=chains)
+        both = bidirectional_monte_carlo(model, count, temperatures, chains=chains, start=start)
     estimates = [with_settings(e, cost) for e in both.estimates()]
     if LatentModel.of(model).latent <= 3:
         exact = exact_log_likelihood(model, both.images, TOLERANCE_OF_SIMULATED).values
