@@ -284,6 +284,13 @@ def test_weights_that_break_behind_a_finite_cost_are_never_saved(tmp_path, at, f
     assert all_finite(tmp_path / "run" / "checkpoints")
 
 
+def test_finite_numbers_whose_sum_overflows_are_no_fault(tmp_path):
+    def with_large(game):
+        game.model.register_parameter("large", nn.Parameter(torch.full((2,), 3e38)))
+
+    assert play_duel(tmp_path / "run", change=with_large).step == 24
+
+
 def test_an_infinite_buffer_is_a_mask_and_no_fault(tmp_path):
     def change(game):
         game.model.register_buffer("mask", torch.tensor([0.0, float("-inf")]))
