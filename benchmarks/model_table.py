@@ -203,7 +203,7 @@ def train_step(path: Path, name: str, seed: int, plan: dict[str, Any], options: 
 
 
 def evaluate_step(path: Path, name: str, options: argparse.Namespace) -> Step:
-    words = ["--samples", *options.metrics]
+    words = ["--samples", *options.metrics, "--no-pictures"]
     likelihood = likelihood_of(name, options.limit)
     files = ["samples.json", *([f"likelihood-{likelihood[1]}.json"] if likelihood else [])]
     words += likelihood or []
