@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -61,6 +62,17 @@ def test_a_cost_that_mirrors_the_bound_is_left_out_and_another_is_not():
 
 def test_names_without_a_reporter_are_shown():
     assert list(lines_of(curves([record("speed", e, e) for e in (1, 2)]))) == ["speed"]
+
+
+def test_no_title_leaves_the_figure_or_runs_into_the_next():
+    terms = ("validation/reconstruction_error", "discriminator/certified_lower_bound_of_the_divergence", "judge/loss")
+    figure = curves([record(name, e, e) for name in terms for e in (1, 2)])
+    figure.draw_without_rendering()
+    boxes = [axes.title.get_window_extent() for axes in figure.axes]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    assert boxes[0].x0 >= 0
+    assert boxes[-1].x1 <= figure.bbox.x1
+    assert all(box.y1 <= figure.bbox.y1 for box in boxes)
 
 
 def test_bands_are_one_standard_error():

@@ -8,6 +8,7 @@ from __future__ import annotations
 __all__ = ["curves"]
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,9 +31,11 @@ TERMS: Mapping[str, tuple[str, str]] = {
     "dimension_wise": ("Dimension-wise KL", "nats"),
     "effective_sample_size": ("Effective sample size", "draws"),
     "mmd": ("Squared MMD", ""),
+    "reconstruction_error": ("Reconstruction error", "squared, per pixel"),
     "cost": ("Cost", ""),
 }
 MOST_POINTS = 400
+TITLE_WIDTH = 28  # characters that stand over a panel of three side by side
 SETTLING = 0.1  # of the run: what lies beyond the range of the rest in this time may leave the panel
 FLATTENED = 1.6  # times the range of the rest: what the whole run must span for that to happen
 
@@ -107,7 +110,7 @@ def _title(term: str, reporters: Sequence[str]) -> str:
     if term in TERMS:
         return TERMS[term][0]
     name = f"{reporters[0]}/{term}" if len(reporters) == 1 and reporters[0] else term
-    return name.replace("_", " ")
+    return textwrap.fill(name.replace("_", " "), TITLE_WIDTH)
 
 
 def _mirrors(series: Mapping[tuple[str, str], NDArray[np.float64]], who: str) -> bool:

@@ -107,7 +107,7 @@ def _encoded_gan(run: Run) -> Iterator[tuple[str, Drawing]]:
     x = run.recipe.data.prepare_fixed(test, "test")
     means = _encoded(gan, x)
     chosen = _spread(test, SHOWN)
-    yield "curves", lambda: curves(run.records, units={"reconstruction_error": "squared, per pixel"})
+    yield "curves", lambda: curves(run.records)
     yield "reconstructions", lambda: reconstructions(x[chosen], gan.reconstruct(x[chosen]))
     yield "samples", lambda: samples(gan.sample(SAMPLES), f"{SAMPLES} samples $x = G(z)$, $z$ drawn from $p(z)$")
     yield "encoded_test_set", lambda: encoded_test_set(means, gan.prior, test.labels, run.splits.classes)

@@ -141,6 +141,12 @@ def test_too_few_samples_are_refused_with_the_number_it_takes():
         score(REAL, FAKE[:30], metrics=["frechet"], features="pixels", floor=False)
     with pytest.raises(DataError, match=r"400 real images \(half of them for the floor\) and 200 fake"):
         score(REAL, FAKE, n=200)
+    for fakes, cure in (
+        (FAKE, rf"at most {len(REAL) // 2}, or at most {len(FAKE)} without the floor"),
+        (FAKE[:99], "99$"),
+    ):
+        with pytest.raises(DataError, match=cure):  # where samples are what is short, no floor is the cure
+            score(REAL, fakes, n=10_000)
     with pytest.raises(DataError, match="at least 6 real samples"):
         score(REAL[:5], FAKE, metrics=["neighbours"], floor=False)
 

@@ -180,12 +180,14 @@ def _require_same_size(pixels: dict[str, Tensor]) -> None:
 
 
 def _how_many(n: int | None, real: int, fake: int, floor: bool) -> int:
-    most = min(real // 2 if floor else real, fake)
+    most, without = min(real // 2 if floor else real, fake), min(real, fake)
     size = most if n is None else n
     if not 1 <= size <= most:
         halved = " (half of them for the floor)" if floor else ""
         needed = f"{size * 2 if floor else size} real images{halved} and {size} fake ones"
-        cure = f"give at most {most}" + (", or leave the floor out" if floor else "")
+        cure = f"give at most {most}"
+        if without > most:
+            cure += f", or at most {without} without the floor (--no-floor, in Python floor=False)"
         raise DataError(f"n = {size} takes {needed}, and there are {real} and {fake}; {cure}")
     return size
 
