@@ -153,14 +153,22 @@ def _measure_likelihood(
         about = {"labels": getattr(run.splits, split).labels, "classes": run.splits.classes, "seed": options["seed"]}
         drawn = draw_likelihood(found, images, run.directory.figures, **about)
     tolerance = options["tolerance"]
-    missed = int((found.arrays["error"] > tolerance).sum()) if "error" in found.arrays else 0
-    if missed:
-        typer.secho(
-            f"warning: {missed} of {len(images)} images are not certified to {tolerance} nats but to "
-            f"{found.arrays['error'].max():.3g}; allow more --seconds, or read worst_error with the figures",
-            fg="yellow",
-            err=True,
+    errors = found.arrays.get("error", np.zeros(0))
+    reached = errors[found.arrays.get("reached", np.full(len(errors), True))]
+    warnings = []
+    if len(reached) < len(errors):
+        warnings.append(
+            f"{len(errors) - len(reached)} of {len(images)} images were not reached in {options['seconds']:g} s and are "
+            "in no figure, so that the means are of those that took least; allow more --seconds, or a smaller --limit"
         )
+    missed = int((reached > tolerance).sum())
+    if missed:
+        warnings.append(
+            f"{missed} of {len(images)} images are not certified to {tolerance} nats but to "
+            f"{reached.max():.3g}; allow more --seconds, or read worst_error with the figures"
+        )
+    for warning in warnings:
+        typer.secho(f"warning: {warning}", fg="yellow", err=True)
     if not as_json:
         console = Console()
         console.print(estimates_table(estimates, f"{run.path}: {len(images)} {split} images, {likelihood}"))

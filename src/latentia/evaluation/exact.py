@@ -52,9 +52,10 @@ class Limits(TypedDict, total=False):
 
     Keys:
         precision: of decoder and table; `auto` is float32, and float64 where the tolerance is below 0.001.
-        seconds: time allowed, without end by default.
+        seconds: time allowed, without end by default; the step that it ends in is finished.
         memory: bytes allowed for tables, 4e9 by default.
-        require: whether to raise where the tolerance is not met, as by default; else the certificates tell.
+        require: whether to raise where the tolerance is not met, as by default; else the certificates tell, and images
+            that were not reached at all are left out of every mean.
     """
 
     precision: Precision
@@ -75,6 +76,8 @@ class LikelihoodResult:
         settings: of the method, and its cost: `decoder_evaluations`, `seconds`.
         random: whether `errors` are standard errors.
         details: more arrays, one number (or vector) for each image.
+        reached: (N,), which images the time was enough for: the others have no certificate, and no part in the mean.
+            None where that is all of them.
     """
 
     values: Tensor
@@ -84,25 +87,30 @@ class LikelihoodResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
     random: bool = False
     details: Mapping[str, Tensor] = field(default_factory=dict)
+    reached: Tensor | None = None
 
     def estimates(self) -> list[Estimate]:
-        """The mean of log p(x) over the images, in nats; its standard error is over the images."""
+        """The mean of log p(x) over the images, in nats; its standard error is over the images.
+
+        `settings["not_reached"]`, where it is there, counts those that are not in the mean.
+        """
+        values = self.values if self.reached is None else self.values[self.reached]
+        errors = self.errors if self.reached is None else self.errors[self.reached]
         settings = {"stderr_over": "images", **self.settings}
         if not self.random:
-            settings = {
-                "error": self.errors.mean().item(),
-                **settings,
-                "worst_error": self.errors.max().item(),
-            }
-        name, n = "log_likelihood", len(self.values)
+            settings = {"error": errors.mean().item(), **settings, "worst_error": errors.max().item()}
+        if len(values) < len(self.values):
+            settings["not_reached"] = len(self.values) - len(values)
+        name, n = "log_likelihood", len(values)
         if n < 2:
-            mean = self.values.item()
-            return [Estimate(mean, name, n=n, kind=self.kind, method=self.method, settings=settings)]
-        return [Estimate.mean(self.values, name=name, kind=self.kind, method=self.method, settings=settings)]
+            return [Estimate(values.item(), name, n=n, kind=self.kind, method=self.method, settings=settings)]
+        return [Estimate.mean(values, name=name, kind=self.kind, method=self.method, settings=settings)]
 
     def arrays(self) -> dict[str, Any]:
         """What to write to an .npz file: `log_likelihood`, its `error` or `stderr`, and the details."""
         named = {"log_likelihood": self.values, "stderr" if self.random else "error": self.errors, **self.details}
+        if self.reached is not None:
+            named["reached"] = self.reached
         return {name: tensor.cpu().numpy() for name, tensor in named.items()}
 
 
@@ -183,7 +191,13 @@ def solve(
             rounding = max(rounding, _rounding(used, double, chunk, refined))
             parts.append((start, refined))
             start += len(chunk)
-    result = _collect(parts, rounding, tolerance, used, time.monotonic() - begin)
+    reached = torch.cat([torch.isfinite(part.error) for _, part in parts])
+    if not bool(reached.any()):
+        raise CannotServe(
+            f"quadrature: none of {len(images)} images was reached in {time.monotonic() - begin:.1f} s; allow more "
+            "seconds or memory, take fewer images, or ask for method='importance'"
+        )
+    result = _collect(parts, reached, rounding, tolerance, used, time.monotonic() - begin)
     if require and not bool((result.errors <= tolerance).all()):
         worst, met = result.errors.max().item(), int((result.errors <= tolerance).sum())
         raise CannotServe(
@@ -285,10 +299,15 @@ def _rounding(used: LatentModel, double: LatentModel | None, images: Tensor, fou
     """The largest difference between log p(x, z) as computed and in float64, at each image's best node."""
     if double is None or used is double:
         # Nothing finer to compare with: a random walk of as many roundings as there are terms, four deviations wide.
-        scale = found.best_value.abs().max().item()
+        reached = torch.isfinite(found.error)
+        scale = max(found.best_value[reached].abs().tolist(), default=0.0)
         return 4 * torch.finfo(used.dtype).eps * scale * math.sqrt(images[0].numel())
     worst = 0.0
-    for x, z, value in zip(images.split(1000), found.best.split(1000), found.best_value.split(1000), strict=True):
+    reached = torch.isfinite(found.error)
+    if not bool(reached.any()):
+        return worst
+    best, values = found.best[reached], found.best_value[reached]
+    for x, z, value in zip(images[reached].split(1000), best.split(1000), values.split(1000), strict=True):
         z = z.to(used.dtype).double().to(used.device)  # the node as the network saw it
         exact = score_pairs(double.decoder(z), x.double().to(used.device)) + double.log_prior(z)
         worst = max(worst, (exact.cpu() - value).abs().max().item())
@@ -296,12 +315,17 @@ def _rounding(used: LatentModel, double: LatentModel | None, images: Tensor, fou
 
 
 def _collect(
-    parts: list[tuple[int, Refined]], rounding: float, tolerance: float, model: LatentModel, seconds: float
+    parts: list[tuple[int, Refined]],
+    reached: Tensor,
+    rounding: float,
+    tolerance: float,
+    model: LatentModel,
+    seconds: float,
 ) -> LikelihoodResult:
     found = [part for _, part in parts]
     # Errors of the rule come with either sign: the shifted grids' opinions of the mean say what is left of them there.
-    deviations = torch.cat([part.deviations for part in found]).mean(0).abs().max().item()
-    left_out = torch.cat([part.left_out for part in found]).mean().item()
+    deviations = torch.cat([part.deviations for part in found])[reached].mean(0).abs().max().item()
+    left_out = torch.cat([part.left_out for part in found])[reached].mean().item()
     settings = {
         "tolerance": tolerance,
         "error": deviations + left_out + rounding,
@@ -319,6 +343,7 @@ def _collect(
         "quadrature",
         settings,
         details={"level": torch.cat([part.level for part in found])},
+        reached=None if bool(reached.all()) else reached,
     )
 
 

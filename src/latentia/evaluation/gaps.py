@@ -47,7 +47,7 @@ class Gaps:
     """The slack of the bound, image by image, in nats.
 
     Attributes:
-        posterior: the exact posteriors.
+        posterior: the exact posteriors. What follows is for those that are `finished`; NaN in place of the others' gaps.
         slack: KL(q, p(z|x)) of the encoder's q, (N,).
         approximation: of it, what the best q of the family would leave, (N,).
         amortisation: the rest, (N,).
@@ -65,17 +65,22 @@ class Gaps:
     quadrature: Tensor
 
     def estimates(self) -> list[Estimate]:
-        """Means over the images, with standard errors over the images."""
-        settings = {"stderr_over": "images", "order": ORDER}
+        """Means over the images, with standard errors over the images; none where fewer than two were reached."""
+        settings: dict[str, Any] = {"stderr_over": "images", "order": ORDER}
         # Only the encoder's bound is compared at two orders; the best q is at least as smooth.
-        error = self.posterior.likelihood.errors.mean().item() + self.quadrature.mean().item()
+        rows = self.posterior.finished
+        if len(rows) < 2:
+            return []
+        if len(rows) < len(self.slack):
+            settings["not_reached"] = len(self.slack) - len(rows)
+        error = self.posterior.likelihood.errors[rows].mean().item() + self.quadrature[rows].mean().item()
         parts = {"slack": self.slack, "approximation_gap": self.approximation, "amortisation_gap": self.amortisation}
         means = [
-            Estimate.mean(values, name=name, method="quadrature", settings={**settings, "error": error})
+            Estimate.mean(values[rows], name=name, method="quadrature", settings={**settings, "error": error})
             for name, values in parts.items()
         ]
         elbo = self.posterior.likelihood.values - self.slack
-        bound = Estimate.mean(elbo, name="elbo", kind="lower bound", method="quadrature", settings=settings)
+        bound = Estimate.mean(elbo[rows], name="elbo", kind="lower bound", method="quadrature", settings=settings)
         return [bound, *means]
 
     def arrays(self) -> dict[str, Any]:
@@ -109,11 +114,16 @@ def evaluate_gaps(model: Any, images: Tensor, tolerance: float = 0.01, **options
         bound = gaussian_bound(used, images, mean, covariance)[0]
         lower = gaussian_bound(used, images, mean, covariance, order=ORDER - 2)[0]
         own = _best(used, images, mean, covariance, structure)
-        matched = _match(posterior, covariance, structure)
-        other = _best(used, images, posterior.mean, matched, structure)
+        other = own
+        rows = posterior.finished
+        if len(rows):
+            matched = _match(posterior.covariance[rows], covariance[rows], structure)
+            found = _best(used, images[rows], posterior.mean[rows], matched, structure)
+            other = tuple(start.index_copy(0, rows, part) for start, part in zip(own, found, strict=True))
     better = other[0] > own[0]
     best = torch.where(better, other[0], own[0])
-    values = posterior.likelihood.values
+    values = torch.full_like(best, torch.nan)
+    values[rows] = posterior.likelihood.values[rows]
     return Gaps(
         posterior,
         values - bound,
@@ -173,14 +183,19 @@ def mutual_information(posterior: GridPosterior, spacing: float = 0.05) -> list[
     cells.
 
     Args:
-        posterior: of the images.
+        posterior: of the images; those that ran out of time have no part in it.
         spacing: side of a cell.
     """
+    rows = posterior.finished
+    if not len(rows):
+        return []
     fine, coarse = _aggregate_kl(posterior, spacing), _aggregate_kl(posterior, 2 * spacing)
     error = abs(fine - coarse)
-    rate = posterior.rate.mean().item()
-    settings = {"error": error, "cell": spacing, "stderr_over": "images"}
-    about: dict[str, Any] = {"n": len(posterior), "method": "quadrature", "settings": settings}
+    rate = posterior.rate[rows].mean().item()
+    settings: dict[str, Any] = {"error": error, "cell": spacing, "stderr_over": "images"}
+    if len(rows) < len(posterior):
+        settings["not_reached"] = len(posterior) - len(rows)
+    about: dict[str, Any] = {"n": len(rows), "method": "quadrature", "settings": settings}
     return [
         Estimate(rate - fine, "mutual_information", kind="estimate", **about),
         Estimate(fine, "aggregate_posterior_kl", kind="estimate", **about),
@@ -233,13 +248,13 @@ def _moments(q: Distribution) -> tuple[Tensor, Tensor]:
     )
 
 
-def _match(posterior: GridPosterior, covariance: Tensor, structure: str) -> Tensor:
-    """A starting covariance of the right structure with the posterior's precisions."""
+def _match(exact: Tensor, covariance: Tensor, structure: str) -> Tensor:
+    """A starting covariance of the right structure with the exact posterior's precisions."""
     if structure == "fixed":
         return covariance
     if structure == "full":
-        return posterior.covariance
-    return torch.diag_embed(1 / torch.linalg.inv(posterior.covariance).diagonal(0, -2, -1))
+        return exact
+    return torch.diag_embed(1 / torch.linalg.inv(exact).diagonal(0, -2, -1))
 
 
 def _best(

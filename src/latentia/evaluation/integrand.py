@@ -58,7 +58,7 @@ class Refined:
 
     Attributes:
         log_integral: log ∫ exp f, (N,), float64.
-        error: bound on its error, (N,): of the rule, and of what was dropped.
+        error: bound on its error, (N,): of the rule, and of what was dropped; ∞ for one that was not resolved.
         deviations: of each shifted lattice from their union, (N, 2ᵈ): their means over the functions are the shifted
             lattices' opinions of the mean of log_integral, whose spread is its certificate.
         left_out: the part of the error that is mass left out, (N,).

@@ -56,6 +56,8 @@ class GridPosterior:
         covariance: Cov[z|x], (N, d, d).
         entropy: −E log p(z|x) in nats, (N,).
         rate: KL(p(z|x), p(z)) in nats, (N,): what the image tells about z.
+        finished: rows of the images whose posterior is there, (M,): all, but for those that ran out of time, which have
+            NaN in the arrays above and no part in any estimate.
     """
 
     def __init__(self, solved: Solved):
@@ -107,23 +109,30 @@ class GridPosterior:
         return torch.stack(places), torch.tensor(counts)
 
     def estimates(self) -> list[Estimate]:
-        """Means over the images: log-likelihood, posterior entropy, rate, and active units (Burda et al. 2016)."""
+        """Means over the images: log-likelihood, posterior entropy, rate, and active units (Burda et al. 2016).
+
+        All but the first are of the images whose posterior is finished, and are not there if none is.
+        """
+        rows = self.finished
+        if not len(rows):
+            return self.likelihood.estimates()
         settings = {"stderr_over": "images", "tolerance": self.likelihood.settings["tolerance"]}
-        about: dict[str, Any] = {"kind": "exact", "method": "quadrature", "settings": settings}
-        spread = self.mean.var(0) if len(self) > 1 else torch.zeros(self.lattice.dimension)
+        unfinished = {"not_reached": len(self) - len(rows)} if len(rows) < len(self) else {}
+        about: dict[str, Any] = {"kind": "exact", "method": "quadrature", "settings": settings | unfinished}
+        spread = self.mean[rows].var(0) if len(rows) > 1 else torch.zeros(self.lattice.dimension)
         active = Estimate(
             float((spread > 0.01).sum()),
             "active_units",
-            n=len(self),
+            n=len(rows),
             unit="1",
             kind="exact",
             method="quadrature",
-            settings={"threshold": 0.01, "variances": spread.tolist()},
+            settings={"threshold": 0.01, "variances": spread.tolist(), **unfinished},
         )
         means = [
-            Estimate.mean(values, name=name, **about)
+            Estimate.mean(values[rows], name=name, **about)
             for name, values in (("posterior_entropy", self.entropy), ("posterior_rate", self.rate))
-            if len(self) > 1
+            if len(rows) > 1
         ]
         return [*self.likelihood.estimates(), *means, active]
 
@@ -162,6 +171,7 @@ class GridPosterior:
         self.covariance = second / mass[:, None, None] - outer
         self.entropy = -log_p / mass
         self.rate = (log_p - log_prior) / mass
+        self.finished = (mass > 0).nonzero().squeeze(1)
 
     @cached_property
     def _where(self) -> dict[int, tuple[int, Tensor]]:

@@ -124,6 +124,7 @@ class _Run:
         self.dropped = torch.full((n,), -torch.inf, dtype=torch.float64)
         self.escaping = torch.full((n,), -torch.inf, dtype=torch.float64)
         self.level = torch.zeros(n, dtype=torch.long)
+        self.is_resolved = torch.zeros(n, dtype=torch.bool)
         self.is_done = torch.zeros(n, dtype=torch.bool)
         self.best = torch.zeros(n, d, dtype=torch.float64)
         self.best_value = torch.full((n,), -torch.inf, dtype=torch.float64)
@@ -215,6 +216,7 @@ class _Run:
         if self.hints is not None:
             resolved &= self.best_value >= self.hints[1] - 1
         resolved &= self._enclosed(pairs, summary, level)
+        self.is_resolved = torch.where(active, resolved, self.is_resolved)
         self.is_done |= active & resolved & (self.error <= self.tolerance)
         self.level[active] = level
         if values is not None:
@@ -226,7 +228,8 @@ class _Run:
         """What there is."""
         return Refined(
             self.value,
-            self.error.nan_to_num(torch.inf),
+            # Rules on a lattice that mass may hide in, or run out of, may agree by accident.
+            torch.where(self.is_resolved, self.error.nan_to_num(torch.inf), torch.inf),
             self.deviations,
             self.left_out.nan_to_num(torch.inf),
             self.level,

@@ -157,7 +157,7 @@ def require_plane(posterior: GridPosterior) -> None:
 
 def finished(posterior: GridPosterior) -> Tensor:
     """Rows of the images whose posterior is there: all, but for those that ran out of time."""
-    return torch.isfinite(posterior.mean).all(-1).nonzero().squeeze(1)
+    return posterior.finished
 
 
 def plane_grid(view: tuple[NDArray[Any], NDArray[Any]]) -> Tensor:
