@@ -191,6 +191,17 @@ def test_a_folder_in_use(trained: tuple[Recipe, Path], tmp_path: Path):
         Run(out)
 
 
+def test_seeds_from_before_a_key_was_there_go_on(trained: tuple[Recipe, Path], tmp_path: Path):
+    recipe, out = trained
+    old = shutil.copytree(out, tmp_path / "old")
+    for file in (old / "seeds.yaml", *(old / f"seed-{seed}" / "recipe.yaml" for seed in SEEDS)):
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(line for line in lines if not line.startswith(("matmul:", "clip:"))))
+    assert [run.path.name for run in train_seeds(recipe, SEEDS, old, resume=True, quiet=True)] == ["seed-4", "seed-1"]
+    with pytest.raises(RunError, match=r"recipe \(matmul: 'highest' there, 'high' here\)"):
+        train_seeds(recipe.model_copy(update={"matmul": "high"}), SEEDS, old, resume=True, quiet=True)
+
+
 def test_a_cost_that_is_not_finite_names_its_seed(tmp_path: Path):
     wild = VAE.model_copy(update={"optimiser": SGD(rate=1e6)})
     with pytest.raises(RunError, match=r"cost@\d|@\d+"):

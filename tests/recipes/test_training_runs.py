@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
+from torch import nn
 
 from latentia.distributions import Fixed
 from latentia.errors import ConfigurationError, DataError, RunError
 from latentia.estimate import Estimate
-from latentia.networks import MLP
+from latentia.networks import MLP, Custom
 from latentia.recipes import Run, VAERecipe, load, train
 from latentia.training import SGD, Adam, Cosine
 from latentia.training import checkpoint as checkpoints
@@ -158,6 +160,43 @@ def test_a_run_comes_back_from_its_directory(rich):
     assert about["data_hash"] == rich.splits.content_hash
     names = {e.name for e in rich.estimates}
     assert {"test/elbo", "test/rate", "test/distortion"} <= names
+
+
+def forget(path: Path, *keys: str) -> None:
+    """Take keys out of a recipe on disk, as if it had been written before there were such keys."""
+    written = yaml.safe_load(path.read_text())
+    for key in keys:
+        *parents, leaf = key.split(".")
+        place = written
+        for parent in parents:
+            place = place[parent]
+        del place[leaf]
+    path.write_text(yaml.safe_dump(written))
+
+
+def test_a_run_from_before_a_key_was_there_goes_on_and_only_true_differences_are_told(tmp_path):
+    once = train(recipe(epochs=1), tmp_path / "run", quiet=True)
+    weights = (once.path / "weights.safetensors").read_bytes()
+    forget(once.directory.recipe_file, "ema", "optimiser.beta1", "matmul")
+    train(recipe(epochs=1), once.path, resume=True, quiet=True)
+    assert (once.path / "weights.safetensors").read_bytes() == weights
+    assert load(once.path) is not None
+    # A key that is not there stands for its default, and only for that.
+    with pytest.raises(RunError, match=r"another recipe \(ema: None there, 0.5 here\)"):
+        train(recipe(epochs=1, ema=0.5), once.path, resume=True, quiet=True)
+    once.directory.recipe_file.write_text(once.directory.recipe_file.read_text() + "gone: 3\n")
+    with pytest.raises(RunError, match=r"another recipe \(.*gone: 3 there, None here"):
+        train(recipe(epochs=1), once.path, resume=True, quiet=True)
+
+
+def test_a_run_with_networks_of_ones_own_goes_on_though_they_cannot_be_read_back(tmp_path):
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    own = Custom(encoder=encoder, decoder=nn.Sequential(nn.Linear(2, 64), nn.Unflatten(1, (1, 8, 8))))
+    run = train(recipe(epochs=1, network=own), tmp_path / "own", quiet=True)
+    forget(run.directory.recipe_file, "ema")
+    train(recipe(epochs=1, network=own), run.path, resume=True, quiet=True)
+    with pytest.raises(RunError, match=r"another recipe \(.*network"):
+        train(recipe(epochs=1), run.path, resume=True, quiet=True)
 
 
 def test_directories_in_the_way(tmp_path):

@@ -5,12 +5,15 @@ from __future__ import annotations
 __all__ = ["Recipe"]
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 from lightning_fabric import Fabric
 from torch import nn
 
 from latentia.configuration import OneOf
 from latentia.data import Digits, Source, Splits
+from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.training import Game, Training
 
@@ -35,3 +38,17 @@ class Recipe(Training, family=True):
     def conclude(self, model: nn.Module, splits: Splits) -> list[Estimate]:
         """Figures of the trained model on the test split, written to evaluation/training.json."""
         return []
+
+    def complete(self, written: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A recipe on disk with the defaults of all keys that it lacks, to compare this one with.
+
+        Networks of the user's own, which cannot be made from what is written, are this recipe's, if they are written
+        alike. A recipe that cannot be read any more is left as it is: then all that differs from this one is told.
+        """
+        mapping = self.to_mapping()
+        own = {name: value for name, value in self if getattr(value, "type_name", "") == "custom"}
+        same = {name: value for name, value in own.items() if written.get(name) == mapping[name]}
+        try:
+            return Recipe.parse({**written, **same}).to_mapping()
+        except ConfigurationError:
+            return written

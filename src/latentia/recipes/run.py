@@ -121,7 +121,7 @@ def train(recipe: Recipe, out: Path | str | None = None, *, resume: bool = False
     place = None if out is None else Path(out)
     if recipe.devices > 1 and not under_torchrun():
         if place is not None:  # before processes are started for nothing
-            RunDirectory(place).check(recipe.to_mapping(), resume)
+            RunDirectory(place, recipe.complete).check(recipe.to_mapping(), resume)
         path = launch(_train_here, recipe.devices, recipe=recipe, out=place, resume=resume, quiet=quiet)
     else:
         path = _train_here(recipe, place, resume, quiet)
@@ -134,7 +134,7 @@ def _train_here(recipe: Recipe, out: Path | None, resume: bool, quiet: bool) -> 
     fabric = make_fabric(recipe)
     join_processes(fabric)
     if out is not None:  # before data are loaded for nothing
-        by_first(fabric, partial(RunDirectory(out).check, recipe.to_mapping(), resume))
+        by_first(fabric, partial(RunDirectory(out, recipe.complete).check, recipe.to_mapping(), resume))
     splits = recipe.data.load()
     shape = splits.shape
     with seeded(seed_of("weights", recipe.seed), fabric.device):
@@ -165,7 +165,7 @@ def _open(recipe: Recipe, out: Path | None, resume: bool, facts: dict[str, Any],
 
     The lock is held until `held` closes, and by this process alone.
     """
-    directory = RunDirectory(out if out is not None else _new_folder(recipe))
+    directory = RunDirectory(out if out is not None else _new_folder(recipe), recipe.complete)
     directory.make(recipe.to_mapping(), resume)
     held.enter_context(locked(directory.path))
     directory.create(recipe.to_mapping(), resume)
@@ -182,7 +182,7 @@ def _open(recipe: Recipe, out: Path | None, resume: bool, facts: dict[str, Any],
                 "to other results; start as many as before, or give another --out"
             )
     directory.write_environment(**facts)
-    return directory
+    return RunDirectory(directory.path)  # which other processes get too: without the recipe
 
 
 def _new_folder(recipe: Recipe) -> Path:

@@ -55,10 +55,11 @@ def train_seeds(
     fabric.launch()
     mapping = {"seeds": list(recipes), **{key: value for key, value in recipe.to_mapping().items() if key != "seed"}}
     if out is not None:  # before data are loaded for nothing
-        SeedsDirectory(out, list(recipes)).check(mapping, resume)
+        SeedsDirectory(out, list(recipes), recipe.complete).check(mapping, resume)
     splits = recipe.data.load()
     game, games = game_of_seeds(recipes, splits, fabric)
-    directory = SeedsDirectory(out if out is not None else _new_folder(recipe), list(recipes))
+    folder = out if out is not None else _new_folder(recipe)
+    directory = SeedsDirectory(folder, list(recipes), recipe.complete)
     directory.models = {seed: own.model for seed, own in games.items()}
     together = recipe.model_copy(update={"seed": seed_of("seeds", *recipes)})  # of the noise of all steps
     with ExitStack() as held:

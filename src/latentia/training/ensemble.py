@@ -35,7 +35,7 @@ from latentia.objectives import Clock, Terms
 from latentia.training.checkpoint import Checkpoint, newest_sound, write_checkpoint
 from latentia.training.compilation import networks_of
 from latentia.training.game import Batch, Game, Player, Probe
-from latentia.training.run_directory import RunDirectory
+from latentia.training.run_directory import Complete, RunDirectory
 from latentia.training.seeds import seed_of, seeded
 
 DISTURBANCES = (10.0, math.nan)  # in units of a weight's mean size: above thresholds, and what arithmetic hands on
@@ -53,11 +53,16 @@ class SeedsDirectory(RunDirectory):
     Args:
         path: the folder.
         seeds: the seeds.
+        complete: as in `RunDirectory`, for the recipe of one seed.
     """
 
-    def __init__(self, path: Path | str, seeds: Sequence[int]):
-        super().__init__(path)
-        self.runs = {seed: RunDirectory(self.path / f"seed-{seed}") for seed in seeds}
+    def __init__(self, path: Path | str, seeds: Sequence[int], complete: Complete = dict):
+        def complete_all(written: Mapping[str, Any]) -> dict[str, Any]:
+            one = complete({key: value for key, value in written.items() if key != "seeds"})
+            return {"seeds": written.get("seeds"), **{key: value for key, value in one.items() if key != "seed"}}
+
+        super().__init__(path, complete_all)
+        self.runs = {seed: RunDirectory(self.path / f"seed-{seed}", complete) for seed in seeds}
         self.models: dict[int, nn.Module] = {}
 
     @property

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["RunDirectory"]
+__all__ = ["Complete", "RunDirectory"]
 
 import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -24,11 +24,22 @@ from latentia.errors import RunError
 from latentia.training.checkpoint import sync
 
 
-class RunDirectory:
-    """A folder as described in docs/design.md, `runs/<name>/`."""
+Complete = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
-    def __init__(self, path: Path | str):
+
+class RunDirectory:
+    """A folder as described in docs/design.md, `runs/<name>/`.
+
+    Args:
+        path: the folder.
+        complete: writes out the defaults of keys that a recipe lacks, as one does that was written before there were
+            such keys: only then can it be compared with a recipe of today. Without it, recipes are compared as they
+            are written.
+    """
+
+    def __init__(self, path: Path | str, complete: Complete = dict):
         self.path = Path(path)
+        self.complete = complete
 
     @property
     def recipe_file(self) -> Path:
@@ -66,7 +77,7 @@ class RunDirectory:
         if self.recipe_file.exists():
             if not resume:
                 raise RunError(f"{self.path} holds a run already; go on with it by --resume, or give another --out")
-            other = differences(self.recipe(), recipe)
+            other = differences(self.complete(self.recipe()), recipe)
             if other:
                 listed = "; ".join(f"{key}: {old!r} there, {new!r} here" for key, old, new in other)
                 raise RunError(f"{self.path} holds a run of another recipe ({listed}); give another --out")
