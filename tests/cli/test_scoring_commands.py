@@ -16,7 +16,7 @@ from latentia.errors import ConfigurationError, DataError, LatentiaError, RunErr
 from latentia.estimate import Estimate, read_estimates, write_estimates
 from latentia.networks import MLP
 from latentia.recipes import GANRecipe, Run, VAERecipe, train
-from latentia.reports.comparison import compare_runs
+from latentia.reports.comparison import columns_of, compare_runs
 
 APP = typer.Typer()
 scoring.add_to(APP)
@@ -132,6 +132,14 @@ def test_seeds_of_one_recipe_are_one_column(runs):
     assert "seeds" not in figures["bad: kernel_distance/classifier"]["settings"]
     assert figures["good: kernel_distance/classifier"]["value"] < figures["bad: kernel_distance/classifier"]["value"]
     assert "kernel_distance/classifier/floor" not in [name.partition(": ")[2] for name in figures]
+
+
+def test_seeds_that_were_trained_at_once_are_a_column_with_the_name_of_their_folder(runs, tmp_path):
+    for seed, name in enumerate(("good", "good-1")):
+        shutil.copytree(runs / name, tmp_path / "three" / f"seed-{seed}")
+    both, one = [Run(tmp_path / "three" / f"seed-{seed}") for seed in (0, 1)], Run(runs / "bad")
+    assert list(columns_of([*both, one])) == ["three", "bad"]
+    assert list(columns_of([both[0], one])) == ["seed-0", "bad"]
 
 
 def test_one_run_twice_and_no_run_are_refused(runs, tmp_path):

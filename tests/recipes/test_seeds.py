@@ -12,11 +12,22 @@ import torch
 
 from latentia import models
 from latentia.data import Digits, Ring
+from latentia.distributions import MixturePrior
 from latentia.errors import ConfigurationError, RunError
 from latentia.estimate import Estimate
 from latentia.networks import DCGAN, MLP
-from latentia.objectives import R1R2, Relativistic
-from latentia.recipes import GANRecipe, Recipe, Run, VAERecipe, load, mean_over_seeds, train, train_seeds
+from latentia.objectives import ELBO, R1R2, Relativistic
+from latentia.recipes import (
+    AdversarialAutoencoderRecipe,
+    GANRecipe,
+    Recipe,
+    Run,
+    VAERecipe,
+    load,
+    mean_over_seeds,
+    train,
+    train_seeds,
+)
 from latentia.recipes.seeds import seeds_in
 from latentia.training import SGD, Adam, Cosine
 
@@ -221,6 +232,15 @@ def test_the_caller_gets_its_random_state_back_and_a_new_folder(tmp_path: Path, 
         Path("runs/vae-digits-seeds-2/seed-0"),
     ]
     assert isinstance(first.model, models.VAE)
+
+
+def test_the_codes_of_an_adversarial_autoencoder_are_judged_for_each_seed(tmp_path: Path):
+    recipe = AdversarialAutoencoderRecipe(network=MLP(hidden=(8,)), judge=MLP(hidden=(8,)), epochs=1, batch_size=512)
+    runs = train_seeds(recipe, [0, 1], tmp_path / "runs", quiet=True)
+    assert [estimate.name for estimate in mean_over_seeds(runs)] == ["test/elbo", "test/rate", "test/distortion"]
+    learned = {"prior": MixturePrior(), "objective": ELBO(kl="monte-carlo")}
+    with pytest.raises(ConfigurationError, match=r"prior_module\..*one by one"):
+        train_seeds(recipe.model_copy(update=learned), [0, 1], tmp_path / "learned", quiet=True)
 
 
 def test_half_precision_serves_too(tmp_path: Path):

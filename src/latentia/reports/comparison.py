@@ -12,6 +12,7 @@ __all__ = ["Comparison", "Row", "columns_of", "compare_runs", "saved_scores"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from latentia.errors import DataError, RunError
@@ -80,7 +81,7 @@ def saved_scores(run: Run) -> list[Estimate]:
 
 
 def columns_of(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
-    """Runs by column and seed: a column's name is the folder of its first run.
+    """Runs by column and seed: a column's name is the folder of its first run, or the one that holds all its seeds.
 
     Raises:
         RunError: for a run that is given twice, or two of one recipe and seed.
@@ -95,13 +96,19 @@ def columns_of(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
             raise RunError(f"two runs of one recipe have the seed {run.recipe.seed}; {run.path} is one of them")
         of_seed[run.recipe.seed] = run
     groups = list(by_recipe.values())
-    firsts = [next(iter(group.values())).path.resolve() for group in groups]
+    firsts = [_folder([run.path.resolve() for run in group.values()]) for group in groups]
     short = [path.name for path in firsts]
     names = [path.name if short.count(path.name) == 1 else f"{path.parent.name}/{path.name}" for path in firsts]
     return {
         name if names.count(name) == 1 else f"{name} {number}": group
         for number, (name, group) in enumerate(zip(names, groups, strict=True), 1)
     }
+
+
+def _folder(paths: Sequence[Path]) -> Path:
+    """What a column is named after: a run, or of seeds that were trained at once, …/seed-0 and so on, their folder."""
+    together = len(paths) > 1 and len({path.parent for path in paths}) == 1
+    return paths[0].parent if together and all(path.name.startswith("seed-") for path in paths) else paths[0]
 
 
 def compare_runs(runs: Sequence[Run], scores: Sequence[Sequence[Estimate]], *, strict: bool = True) -> Comparison:

@@ -115,7 +115,7 @@ def _encoded_gan(run: Run) -> Iterator[tuple[str, Drawing]]:
         half = min(ROWS, len(chosen) // 2)
         start, end = (means[rows][:, None] for rows in (chosen[:half], chosen[half : 2 * half]))
         between = start + torch.linspace(0, 1, STEPS)[:, None] * (end - start)
-        title = "$G$ along straight lines between the encoded means of two test images"
+        title = "$G$ along straight lines between\nthe encoded means of two test images"
         with torch.no_grad():
             images = gan.generate(between.flatten(0, 1))
         yield "interpolations", lambda: samples(images, title, STEPS)

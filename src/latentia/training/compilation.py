@@ -19,12 +19,17 @@ from latentia.training.game import Game
 
 
 def networks_of(game: Game) -> list[nn.Module]:
-    """The networks that compiling speeds up, each once."""
+    """The networks that compiling speeds up, each once. A prior is none: it gives a law, and no tensor."""
     found = [module.network for module in game.model.modules() if isinstance(module, Conditional)]
+    prior = getattr(game.model, "prior_module", None)
     for player in game.players:
         for module in player.modules:
             parts = list(module.modules())
-            if not any(isinstance(part, Conditional) for part in parts) and not any(n in parts for n in found):
+            if (
+                module is not prior
+                and not any(isinstance(part, Conditional) for part in parts)
+                and not any(n in parts for n in found)
+            ):
                 found.append(module)
     return list(dict.fromkeys(found))
 
