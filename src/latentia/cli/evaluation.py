@@ -158,8 +158,8 @@ def _measure_likelihood(
     warnings = []
     if len(reached) < len(errors):
         warnings.append(
-            f"{len(errors) - len(reached)} of {len(images)} images were not reached in {options['seconds']:g} s and are "
-            "in no figure, so that the means are of those that took least; allow more --seconds, or a smaller --limit"
+            f"{len(errors) - len(reached)} of {len(images)} images were not reached in {options['seconds']:g} s and "
+            "are in no figure, so that means are of those that took least; allow more --seconds, or a smaller --limit"
         )
     missed = int((reached > tolerance).sum())
     if missed:

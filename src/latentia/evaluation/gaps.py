@@ -47,7 +47,7 @@ class Gaps:
     """The slack of the bound, image by image, in nats.
 
     Attributes:
-        posterior: the exact posteriors. What follows is for those that are `finished`; NaN in place of the others' gaps.
+        posterior: the exact posteriors. Images whose posterior is not `finished` have NaN for gaps.
         slack: KL(q, p(z|x)) of the encoder's q, (N,).
         approximation: of it, what the best q of the family would leave, (N,).
         amortisation: the rest, (N,).

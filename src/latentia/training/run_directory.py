@@ -23,7 +23,6 @@ from torch import Tensor
 from latentia.errors import RunError
 from latentia.training.checkpoint import sync
 
-
 Complete = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
