@@ -211,7 +211,7 @@ def test_streaming_draws_what_memory_draws(picture_folder, workers):
 def test_streaming_names_the_damaged_file(picture_folder, workers):
     folder, _ = picture_folder
     splits = Folder(folder=folder, validation=0, stream=True, workers=workers).load()
-    victim = splits.train.files[5]
+    victim = splits.train.source.files[splits.train.rows[5]]
     victim.write_bytes(victim.read_bytes()[:40])
     batches = splits.train.batches(4, seed=0)
     with pytest.raises(DataError, match="is not a sound image") as caught:

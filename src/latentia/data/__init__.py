@@ -14,7 +14,7 @@ from latentia.data.npz import NPZ
 from latentia.data.source import Parts, Source, find_folder
 from latentia.data.split import Split, Splits
 from latentia.data.stacked import StackedMNIST
-from latentia.data.stream import StreamedBatches, StreamedSplit
+from latentia.data.stream import ImageFiles, ImageRows, StreamedBatches, StreamedSplit
 from latentia.data.toy import Checkerboard, Dirac, Grid, Mixture1D, Moons, PointMass, Ring, Spiral, ToyLaw
 from latentia.data.toy_data import ToyData
 
@@ -31,6 +31,8 @@ __all__ = [
     "Folder",
     "Grid",
     "HuggingFace",
+    "ImageFiles",
+    "ImageRows",
     "Mixture1D",
     "Moons",
     "Parts",

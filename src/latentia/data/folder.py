@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from latentia.data.image_files import FoundImages, Reading, find_images, read_images, reading_like
 from latentia.data.source import Parts, Source
 from latentia.data.split import Split
-from latentia.data.stream import StreamedSplit
+from latentia.data.stream import ImageFiles, StreamedSplit
 from latentia.errors import DataError
 
 PARTS = {"train", "test"}
@@ -52,7 +52,7 @@ class Folder(Source, name="folder"):
         train, test = _train_and_test(place)
         reading = reading_like(train.files[0], self.size, self.grey)
         if self.stream:
-            whole = StreamedSplit(train.files, train.labels, reading, self.workers)
+            whole = StreamedSplit(ImageFiles(train.files, reading), train.labels, self.workers)
             return Parts(whole, test and _in_memory(test, reading), train.classes, _hash_of_names(place, reading))
         return Parts(_in_memory(train, reading), test and _in_memory(test, reading), train.classes)
 

@@ -11,6 +11,7 @@ __all__ = [
     "read_image_folder",
     "read_images",
     "reading_like",
+    "require_memory",
 ]
 
 import math
@@ -165,7 +166,7 @@ def read_images(files: Sequence[Path], reading: Reading) -> Tensor:
     Raises:
         DataError: for a file that is damaged or unlike the others, or when memory would not hold them.
     """
-    _require_memory(len(files), reading)
+    require_memory(len(files), reading.shape)
     images = torch.empty(len(files), *reading.shape, dtype=torch.uint8)
     for row, file in enumerate(files):
         images[row] = read_image(file, reading)
@@ -183,14 +184,19 @@ def read_image_folder(folder: Path, size: int | None = None, grey: bool | None =
     return Split(images, found.labels), found.classes
 
 
-def _require_memory(count: int, reading: Reading) -> None:
+def require_memory(count: int, shape: tuple[int, int, int]) -> None:
+    """See that this machine's memory holds so many images.
+
+    Raises:
+        DataError: if they would take too large a part of it.
+    """
     if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
         return  # not known on this system
-    needed, present = count * math.prod(reading.shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    needed, present = count * math.prod(shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > MEMORY_SHARE * present:
-        shape = " × ".join(map(str, reading.shape))
+        pixels = " × ".join(map(str, shape))
         raise DataError(
-            f"{count} images of {shape} bytes need {needed / 1e9:.1f} GB of this machine's {present / 1e9:.1f} GB; "
+            f"{count} images of {pixels} bytes need {needed / 1e9:.1f} GB of this machine's {present / 1e9:.1f} GB; "
             "set data.stream=true to leave training images on disk (with data.validation=N and a smaller test "
             "sub-folder beside train if it is those that are too many), or data.size=N to make the images smaller"
         )
