@@ -68,6 +68,15 @@ def test_the_page_is_whole_in_itself(plane_run, page_of):
     assert len(drawn) == 6
 
 
+def test_the_theory_that_concerns_the_model_is_checked_on_it(plane_run, page_of):
+    page = page_of(plane_run)
+    assert "Theory, checked on this model" in page.words
+    checked = [row for row in page.rows if len(row) == 8 and row[0] == "log p(x) − ELBO"]
+    assert len(checked) == 8
+    assert {row[-1] for row in checked} == {"✓"}
+    assert {row[2] for row in checked} == {"=", "≥"}
+
+
 def test_a_run_without_pictures_gets_them_drawn_and_one_with_pictures_keeps_them(
     plane_run, plane_pictures, copy_of, page_of, monkeypatch
 ):

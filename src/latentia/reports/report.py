@@ -15,14 +15,20 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from latentia.errors import RunError
+from latentia.data import ToyLaw
+from latentia.errors import LatentiaError, RunError
 from latentia.estimate import Estimate
+from latentia.models import GAN, VAE
 from latentia.recipes import Run
+from latentia.recipes.reality import reality_of
 from latentia.reports.changes import changed_settings
 from latentia.reports.comparison import REALITY, Comparison, compare_runs, saved_scores
 from latentia.reports.facts import Scores, estimates_by_file, figures_of, last_records, scores_of, settings_text
 from latentia.reports.gallery import draw_all
+from latentia.reports.theory_report import relation_rows
+from latentia.theory.model_checks import ModelCheck, checks_of
 
+CHECKED = 1000  # examples that a GAN is checked on, at most
 WIDE = 1.5  # width over height from which a picture takes the whole width of the page
 CAPTIONS = {
     "curves": "Terms of the objective against the epoch.",
@@ -58,6 +64,8 @@ class _Section:
     estimates: dict[str, list[Estimate]]
     scores: dict[str, Scores]
     figures: list[_Figure]
+    checks: list[ModelCheck]
+    unchecked: str
 
 
 def write_report(runs: Sequence[Run], path: Path) -> Path:
@@ -89,6 +97,7 @@ def write_report(runs: Sequence[Run], path: Path) -> Path:
         models=models,
         why_not=why_not,
         reality=REALITY,
+        relations=relation_rows,
         comparison=_comparison(sections, {row.figure for row in models.rows} if models else set()),
     )
     path = Path(path)
@@ -126,6 +135,7 @@ def _section(number: int, run: Run) -> _Section:
     }
     files = estimates_by_file(run)
     scores = {name: found for name, found in ((name, scores_of(each)) for name, each in files.items()) if found}
+    checks, unchecked = _checks(run)
     return _Section(
         anchor=f"run-{number}",
         name=run.path.resolve().name,
@@ -138,7 +148,26 @@ def _section(number: int, run: Run) -> _Section:
         estimates={name: found for name, found in files.items() if name not in scores},
         scores=scores,
         figures=[_figure(picture) for picture in figures_of(run)],
+        checks=checks,
+        unchecked=unchecked,
     )
+
+
+def _checks(run: Run) -> tuple[list[ModelCheck], str]:
+    """The theory checks that concern this run's model, or why there are none."""
+    data = run.recipe.data
+    try:
+        model = run.model
+        if isinstance(model, VAE):
+            images = data.prepare_fixed(run.splits.test, "test")  # pyright: ignore[reportArgumentType]
+            return list(checks_of(model, images)), ""
+        if isinstance(model, GAN):
+            toy = data if isinstance(data, ToyLaw) else None
+            real = reality_of(run.splits, data, next(model.parameters()).device).some("test", CHECKED)
+            return list(checks_of(model, real.x, toy=toy)), ""
+    except LatentiaError as error:
+        return [], str(error)
+    return [], ""
 
 
 def _figure(path: Path) -> _Figure:

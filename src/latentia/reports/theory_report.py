@@ -5,7 +5,7 @@ It is one self-contained file: formulas are MathML made by latex2mathml, picture
 
 from __future__ import annotations
 
-__all__ = ["formula", "require_formulas", "write_theory_report"]
+__all__ = ["formula", "relation_rows", "require_formulas", "write_theory_report"]
 
 import base64
 import io
@@ -70,7 +70,7 @@ def write_theory_report(folder: Path, verdicts: Sequence[Verdict], seed: int) ->
         chapters=[(title, [v for v in verdicts if _chapter(v) == key]) for key, title in CHAPTERS.items()],
         verdicts=verdicts,
         figures=figures,
-        rows=_rows,
+        rows=relation_rows,
         seed=seed,
         version=version("latentia"),
         seconds=sum(verdict.seconds for verdict in verdicts),
@@ -94,7 +94,8 @@ def _side(estimate: object) -> str:
     return str(estimate).removeprefix("≥ ").removeprefix("≤ ")
 
 
-def _rows(relations: Sequence[Relation]) -> list[dict[str, object]]:
+def relation_rows(relations: Sequence[Relation]) -> list[dict[str, object]]:
+    """What a table says of each relation: both sides, the difference and what is allowed, and whether it holds."""
     return [
         {
             "name": relation.left.name or "left",
