@@ -1,6 +1,7 @@
 """A step of the DCGAN game, 28×28×1, width 64, z in R^100, batch 128, two Adams: latentia beside its peers, in one run.
 
     .venv/bin/python benchmarks/gan_training.py                       (--only latentia, --threads 1, --json out.json, …)
+    .venv/bin/python benchmarks/gan_training.py --accelerator cuda --steps 100 --warm-up 100 --json gpu.json  (on a GPU)
 
 Every peer is a process of its own that plays a few steps when its turn comes; the turns go round, so that a slow minute
 of the machine falls on all of them. Networks, initial law of the weights, batches and costs are the same. Told are the
@@ -75,14 +76,26 @@ class Peer:
         return f"{statistics.median(values):.0f} ({min(values):.0f} to {max(values):.0f})"
 
 
-def started(name: str, threads: int) -> Peer:
+def started(name: str, threads: int, accelerator: str) -> Peer:
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    environment["BENCHMARK_DEVICE"] = accelerator
+    if accelerator == "cpu":
+        environment["JAX_PLATFORMS"] = "cpu"
     if threads == 1:
         environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     script, *words = PEERS[name]
     command = [sys.executable, "-W", "ignore", str(HERE / "peers" / script), *words]
     pipe = subprocess.PIPE
     return Peer(name, subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment))
+
+
+def gpu() -> str:
+    """Name of the GPU and its driver, as nvidia-smi tells them."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return "cuda"
 
 
 def machine(threads: int) -> dict:
@@ -105,15 +118,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="steps of a turn")
     parser.add_argument("--warm-up", type=int, default=10, help="steps before the first turn")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--accelerator", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--only", nargs="*", help="parts of peers' names")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    about = machine(options.threads)
+    about = machine(options.threads) | ({"device": gpu()} if options.accelerator == "cuda" else {})
     peers = []
     for name in PEERS:
         if not options.only or any(part in name for part in options.only):
             print(f"warming up {name}", file=sys.stderr)
-            peers.append(started(name, options.threads))
+            peers.append(started(name, options.threads, options.accelerator))
             peers[-1].play(options.warm_up)
     for repetition in range(options.repetitions):
         print(f"turn {repetition + 1} of {options.repetitions}", file=sys.stderr)

@@ -139,6 +139,7 @@ def main() -> None:
         print(json.dumps(PARTS[options.part](options)))
         return
     results: dict[str, Any] = {}
+    print("| | after the imports, MiB | peak, MiB | beyond the imports, MiB | |\n|---|---|---|---|---|", flush=True)
     for part in options.only:
         if part == "likelihood" and options.run is None:
             print("likelihood: give the run with --run", file=sys.stderr)
@@ -146,13 +147,11 @@ def main() -> None:
         print(f"measuring {part}", file=sys.stderr)
         command = [sys.executable, __file__, "--part", part, *sys.argv[1:]]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        results[part] = json.loads(done.stdout.splitlines()[-1])
-    print("| | after the imports, MiB | peak, MiB | beyond the imports, MiB | |\n|---|---|---|---|---|")
-    for part, result in results.items():
+        result = results[part] = json.loads(done.stdout.splitlines()[-1])
         figures = [f"{result[key]:.0f}" for key in ("imports", "peak", "beyond")]
-        print(f"| {part} | {' | '.join(figures)} | {_note(result)} |")
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2))
+        print(f"| {part} | {' | '.join(figures)} | {_note(result)} |", flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(results, indent=2))
 
 
 def _note(result: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """One epoch of MNIST, MLP VAE 784-400-20-400-784, batch 128, Adam: latentia beside its peers, in one run.
 
     make bench                     (or: .venv/bin/python benchmarks/vae_training.py --repetitions 3 --json out.json)
+    .venv/bin/python benchmarks/vae_training.py --accelerator cuda --json gpu.json   (on a GPU)
 
 Every peer is a process of its own; the peers take turns, so that a slow minute of the machine falls on all of them. All
 see the same binary images. The loss is the mean −ELBO of the last training epoch, in nats: equal work, equal result.
@@ -29,17 +30,22 @@ PEERS = {
     "latentia, matmul=medium compile=true": "ours_compiled.py",
     "latentia, precision=bf16-mixed": "ours_bf16.py",
     "pythae 0.1.2": "pythae_trainer.py",
+    "plain loop, the set on the device": "plain_loop.py",
     "pytorch/examples loop": "examples_loop.py",
 }
 HERE = Path(__file__).parent
 
 
-def once(script: str, epochs: int) -> dict:
+def once(script: str, epochs: int, accelerator: str) -> dict:
+    environment = os.environ | {"BENCHMARK_DEVICE": accelerator}
+    if accelerator == "cpu":
+        environment["JAX_PLATFORMS"] = "cpu"
     result = subprocess.run(
         [sys.executable, str(HERE / "peers" / script), "--epochs", str(epochs)],
         capture_output=True,
         text=True,
         check=False,
+        env=environment,
     )
     if result.returncode:
         return {"error": result.stderr.strip().splitlines()[-1]}
@@ -50,6 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--accelerator", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--only", nargs="*", help="parts of peers' names")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -60,14 +67,14 @@ def main() -> None:
     for repetition in range(options.repetitions):
         for name, script in peers.items():
             print(f"{repetition + 1}/{options.repetitions} {name}", file=sys.stderr)
-            told = once(script, options.epochs)
+            told = once(script, options.epochs, options.accelerator)
             if "error" in told:
                 errors[name] = told["error"]
                 continue
             seconds[name] += told["seconds"]
             losses[name] = told["loss"] if math.isfinite(told["loss"]) else None
     medians = {name: statistics.median(laps) for name, laps in seconds.items() if laps}
-    facts = machine()
+    facts = machine(options.accelerator)
     print("\n" + ", ".join(f"{key} {value}" for key, value in facts.items()) + "\n")
     print(table(seconds, medians, losses))
     for name, error in errors.items():
@@ -77,7 +84,7 @@ def main() -> None:
         options.json.write_text(json.dumps(told, indent=2, allow_nan=False, default=str))
 
 
-def machine() -> dict[str, str]:
+def machine(accelerator: str) -> dict[str, str]:
     """What the figures depend on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
@@ -85,12 +92,22 @@ def machine() -> dict[str, str]:
     return {
         "date": datetime.date.today().isoformat(),
         "processor": model or platform.processor() or platform.machine(),
+        "device": accelerator if accelerator == "cpu" else gpu(),
         "cores": str(os.cpu_count()),
         "threads": os.environ.get("OMP_NUM_THREADS", "all"),
         "torch": version("torch"),
         "system": platform.system(),
         "load at the end": load,
     }
+
+
+def gpu() -> str:
+    """Name of the GPU and its driver, as nvidia-smi tells them."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return "cuda"
 
 
 def table(seconds: dict[str, list[float]], medians: dict[str, float], losses: dict[str, float | None]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from common import BATCH, HIDDEN, LATENT, PIXELS, RATE, Timer, binary_images, tell
+from common import BATCH, DEVICE, HIDDEN, LATENT, PIXELS, RATE, Timer, binary_images, tell
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
@@ -41,13 +41,14 @@ class VAE(nn.Module):
 
 def run(epochs: int) -> tuple[list[float], float]:
     loader = torch.utils.data.DataLoader(Images(binary_images()), batch_size=BATCH, shuffle=True)
-    model = VAE()
+    model = VAE().to(DEVICE)
     optimiser = torch.optim.Adam(model.parameters(), lr=RATE)
     timer = Timer()
     loss_of_epoch = 0.0
     for _ in range(epochs):
         total = 0.0
-        for data, _ in loader:
+        for images, _ in loader:
+            data = images.to(DEVICE)
             optimiser.zero_grad()
             reconstruction, mu, logvar = model(data.view(-1, PIXELS))
             bce = F.binary_cross_entropy(reconstruction, data.view(-1, PIXELS), reduction="sum")

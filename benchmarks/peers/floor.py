@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from common import BATCH, HIDDEN, LATENT, PIXELS, Timer, tell
+from common import BATCH, DEVICE, HIDDEN, LATENT, PIXELS, Timer, tell
 
 
 def products_of_a_step() -> Callable[[], object]:
     """What computes the products of one step: four forward, seven backward (x itself has no gradient)."""
-    x, h, m, z, o = (torch.randn(BATCH, n) for n in (PIXELS, HIDDEN, 2 * LATENT, LATENT, PIXELS))
-    w1, w2, w3, w4 = (
-        torch.randn(a, b) for a, b in ((PIXELS, HIDDEN), (HIDDEN, 2 * LATENT), (LATENT, HIDDEN), (HIDDEN, PIXELS))
-    )
+    x, h, m, z, o = (torch.randn(BATCH, n, device=DEVICE) for n in (PIXELS, HIDDEN, 2 * LATENT, LATENT, PIXELS))
+    shapes = ((PIXELS, HIDDEN), (HIDDEN, 2 * LATENT), (LATENT, HIDDEN), (HIDDEN, PIXELS))
+    w1, w2, w3, w4 = (torch.randn(shape, device=DEVICE) for shape in shapes)
 
     def products() -> None:
         x @ w1, h @ w2, z @ w3, h @ w4  # forward

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 
@@ -12,6 +13,7 @@ SIDE, LATENT, WIDTH, BATCH = 28, 100, 64, 128
 RATE, BETA1, BETA2, EPSILON = 2e-4, 0.5, 0.999, 1e-8
 START = SIDE // 4  # side of the feature maps next to the code, of 2 × WIDTH channels
 SLOPE = 0.2  # of the leaky rectifiers
+DEVICE = os.environ.get("BENCHMARK_DEVICE", "cpu")  # "cuda" on a GPU; JAX chooses its own by JAX_PLATFORMS
 
 
 def images() -> np.ndarray:
@@ -36,6 +38,10 @@ class Turns:
     def wait(self) -> None:
         """Call before each step; ends the process when no more are asked for."""
         if self._left == 0:
+            if DEVICE == "cuda":  # what was given to the GPU is to be done before the clock is read
+                import torch
+
+                torch.cuda.synchronize()
             if self._steps:
                 now = (time.perf_counter(), time.process_time())
                 wall, cpu = (after - before for after, before in zip(now, self._began, strict=True))

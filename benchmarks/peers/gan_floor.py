@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 
 import torch
-from gan_common import BATCH, LATENT, START, WIDTH, Turns
+from gan_common import BATCH, DEVICE, LATENT, START, WIDTH, Turns
 from torch.nn.functional import conv2d
 
 
@@ -21,7 +21,7 @@ def main() -> None:
     flat, pixels = 2 * WIDTH * START**2, BATCH * (2 * START) ** 2
 
     def drawn(*shape: int) -> torch.Tensor:
-        value = torch.randn(shape).to(dtype)
+        value = torch.randn(shape, device=DEVICE).to(dtype)
         return value.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else value
 
     larger, smaller = drawn(BATCH, WIDTH, 2 * START, 2 * START), drawn(BATCH, 2 * WIDTH, START, START)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from gan_common import BATCH, BETA1, BETA2, LATENT, RATE, SIDE, SLOPE, START, WIDTH, Turns, images
+from gan_common import BATCH, BETA1, BETA2, DEVICE, LATENT, RATE, SIDE, SLOPE, START, WIDTH, Turns, images
 from PIL import Image
 from torch import Tensor, nn
 
@@ -62,7 +62,7 @@ def networks() -> tuple[nn.Sequential, nn.Sequential]:
         x, z = torch.rand(BATCH, 1, SIDE, SIDE), torch.randn(BATCH, LATENT)
         torch.testing.assert_close(net_d(2 * x - 1), ours[0](x).sigmoid())
         torch.testing.assert_close(net_g(z), ours[1](z).tanh(), atol=1e-5, rtol=1e-5)
-    return net_d, net_g
+    return net_d.to(DEVICE), net_g.to(DEVICE)
 
 
 class Images(torch.utils.data.Dataset):
@@ -86,13 +86,13 @@ def from_loader() -> Iterator[Tensor]:
     loader = torch.utils.data.DataLoader(Images(), batch_size=BATCH, shuffle=True, num_workers=2, drop_last=True)
     while True:
         for x, _ in loader:
-            yield x
+            yield x.to(DEVICE)
 
 
 def from_memory() -> Iterator[Tensor]:
-    x = torch.from_numpy(images()).unsqueeze(1).float().div(255).sub(0.5).div(0.5)
+    x = torch.from_numpy(images()).unsqueeze(1).float().div(255).sub(0.5).div(0.5).to(DEVICE)
     while True:
-        for rows in torch.randperm(len(x)).split(BATCH)[: len(x) // BATCH]:
+        for rows in torch.randperm(len(x), device=DEVICE).split(BATCH)[: len(x) // BATCH]:
             yield x[rows]
 
 
@@ -106,11 +106,11 @@ def main() -> None:
     while True:
         turns.wait()
         real = next(batches)
-        ones, zeros = torch.ones(len(real)), torch.zeros(len(real))
+        ones, zeros = torch.ones(len(real), device=DEVICE), torch.zeros(len(real), device=DEVICE)
         net_d.zero_grad()
         cost_real = criterion(net_d(real).view(-1), ones)
         cost_real.backward()
-        fake = net_g(torch.randn(len(real), LATENT))
+        fake = net_g(torch.randn(len(real), LATENT, device=DEVICE))
         cost_fake = criterion(net_d(fake.detach()).view(-1), zeros)
         cost_fake.backward()
         optimiser_d.step()

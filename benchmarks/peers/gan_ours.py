@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from gan_common import BATCH, LATENT, WIDTH, Turns
+from gan_common import BATCH, DEVICE, LATENT, WIDTH, Turns
 
 from latentia.configuration import apply_overrides, parse_overrides
 from latentia.objectives import Clock, Terms
@@ -19,14 +19,14 @@ from latentia.training import Batch, Game, RunDirectory, make_fabric, play
 
 def main() -> None:
     basis = f"data=mnist network=dcgan network.width={WIDTH} latent={LATENT} batch_size={BATCH} penalty=none ema=null"
-    words = [*basis.split(), "loss=nonsaturating", "accelerator=cpu", "checkpoint_every=1000000", *sys.argv[1:]]
+    words = [*basis.split(), "loss=nonsaturating", f"accelerator={DEVICE}", "checkpoint_every=1000000", *sys.argv[1:]]
     recipe = Recipe.parse(apply_overrides({"type": "gan"}, parse_overrides(words)))
     assert isinstance(recipe, GANRecipe)
     fabric = make_fabric(recipe)
     fabric.launch()
     splits = recipe.data.load()
     torch.manual_seed(0)
-    game = recipe.game(recipe.model(splits.shape, 0), splits, fabric)
+    game = recipe.game(recipe.model(splits.shape, 0).to(fabric.device), splits, fabric)
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder) / "run")
         directory.create(recipe.to_mapping(), False)

@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import BATCH, HIDDEN, LATENT, tell
+from common import BATCH, DEVICE, HIDDEN, LATENT, tell
 
 import latentia
 from latentia.data import MNIST
@@ -22,6 +22,7 @@ def run_with(**settings: object) -> object:
             network=MLP(hidden=(HIDDEN,)),
             batch_size=BATCH,
             epochs=epochs,
+            accelerator=DEVICE,
             **settings,  # pyright: ignore[reportArgumentType]
         )
         with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,7 @@ import time
 import warnings
 
 import torch
-from common import BATCH, HIDDEN, LATENT, PIXELS, RATE, binary_images, tell
+from common import BATCH, DEVICE, HIDDEN, LATENT, PIXELS, RATE, binary_images, tell, wait
 from torch import nn
 
 warnings.filterwarnings("ignore")
@@ -61,6 +61,7 @@ class Laps(TrainingCallback):
         self.began = time.perf_counter()
 
     def on_epoch_end(self, training_config: object, **kwargs: object) -> None:
+        wait()
         self.laps.append(time.perf_counter() - self.began)
 
     def on_log(self, training_config: object, logs: dict, **kwargs: object) -> None:
@@ -79,7 +80,7 @@ def run(epochs: int) -> tuple[list[float], float]:
             learning_rate=RATE,
             per_device_train_batch_size=BATCH,
             optimizer_cls="Adam",
-            no_cuda=True,
+            no_cuda=DEVICE == "cpu",
         )
         BaseTrainer(model=model, train_dataset=Images(images), training_config=settings, callbacks=[laps]).train()
     return laps.laps, laps.loss
