@@ -378,3 +378,11 @@ def test_a_compiled_run_is_the_run_to_rounding(tmp_path):
     for a, b in zip(runs[0].records, runs[1].records, strict=True):
         assert b["value"] == pytest.approx(a["value"], rel=1e-3)
     assert set(runs[0].directory.weights()) == set(runs[1].directory.weights())
+
+
+def test_a_folder_of_runs_names_them(tmp_path):
+    for seed in (0, 1):
+        (tmp_path / f"seed-{seed}").mkdir()
+        (tmp_path / f"seed-{seed}" / "recipe.yaml").write_text("type: vae\n")
+    with pytest.raises(RunError, match=r"the runs in it are .*seed-0, .*seed-1"):
+        RunDirectory(tmp_path).recipe()

@@ -228,7 +228,7 @@ def _check_apart(game: Game, seeds: Sequence[int], device: torch.device) -> None
         ConfigurationError: for such a cost, and for networks that fail when they are run stacked.
     """
     mixed: list[str] = []
-    failures = (RuntimeError, NotImplementedError, ValueError)
+    failures = (RuntimeError, NotImplementedError, ValueError, AttributeError)
     for player in game.players:
         try:
             with _put_back(game.model):

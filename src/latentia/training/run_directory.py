@@ -126,7 +126,9 @@ class RunDirectory:
         try:
             recipe = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise RunError(f"{self.path} is no run directory: it has no recipe.yaml") from None
+            inside = sorted(path.parent for path in self.path.glob("*/recipe.yaml"))
+            cure = f"the runs in it are {', '.join(map(str, inside))}" if inside else "give a folder that `train` wrote"
+            raise RunError(f"{self.path} is no run directory: it has no recipe.yaml; {cure}") from None
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise RunError(f"cannot read {self.recipe_file}: {error}") from error
         if not isinstance(recipe, dict):
