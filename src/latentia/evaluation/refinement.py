@@ -380,12 +380,13 @@ class _Run:
         """Whether no mass runs out of the tiles of a function to where it has none, (N,); notes what may."""
         n = self.integrand.count
         _, beyond = self._across(pairs.tiles[pairs.tile_of_pair])
-        least = self._least(pairs)
         mass = summary.faces + self.lattice.log_cell(level)
         function = pairs.function[:, None, None].expand_as(mass)
         there = pairs.holds(beyond.flatten(0, 2).div(2, rounding_mode="floor"), function.flatten()).view(mass.shape)
         function, mass = function[~there], mass[~there]
-        matters = mass > least[function]
+        # What is smaller counts as left out, and so as error: were it asked to be as small as `_least`, which falls as
+        # parts are added, the tiles would have to grow by more than the one ring that a level adds.
+        matters = mass > self.value[function] - self.depth
         escaping = segment(mass[~matters], function[~matters], n)
         here = torch.zeros(n, dtype=torch.bool)
         here[pairs.function] = True
