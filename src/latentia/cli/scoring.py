@@ -329,28 +329,21 @@ def print_scores(found: Sequence[Estimate], title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from latentia.reports.comparison import REALITY
+    from latentia.reports.facts import REALITY, scores_of
 
-    table = Table(title=title, title_justify="left", caption=_caption(found), caption_justify="left")
-    reality = [suffix for suffix in REALITY if any(e.name.endswith(f"/{suffix}") for e in found)]
-    for heading in ("figure", "samples", *(REALITY[suffix] for suffix in reality)):
-        if heading == "figure":
-            table.add_column(heading, overflow="fold")
-        else:
-            table.add_column(heading, justify="right", no_wrap=heading == "samples")
-    by_name = {estimate.name: estimate for estimate in found}
-    for name, estimate in by_name.items():
-        if name.rpartition("/")[2] not in REALITY:
-            others = [by_name.get(f"{name}/{suffix}") for suffix in reality]
-            table.add_row(name, str(estimate), *("" if other is None else str(other) for other in others))
+    scores = scores_of(found)
+    if scores is None:
+        raise ValueError("these estimates are no scores of samples: they have no card")
+    caption = f"{'; '.join(scores.cards)}; ± is one standard error"
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    table.add_column("figure", overflow="fold")
+    table.add_column("samples", justify="right", no_wrap=True)
+    shown = [place for place in (1, 2) if any(row[place] is not None for row in scores.rows)]
+    for place in shown:
+        table.add_column(list(REALITY.values())[place - 1], justify="right")
+    for row in scores.rows:
+        table.add_row(row[0].name, str(row[0]), *("" if row[place] is None else str(row[place]) for place in shown))
     Console().print(table)
-
-
-def _caption(found: Sequence[Estimate]) -> str:
-    from latentia.evaluation.samples import card_text
-
-    card = next((e.settings["card"] for e in found if "card" in e.settings), None)
-    return "" if card is None else f"{card_text(card)}; ± is one standard error"
 
 
 def print_comparison(found: Comparison) -> None:
@@ -358,7 +351,7 @@ def print_comparison(found: Comparison) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from latentia.reports.comparison import REALITY
+    from latentia.reports.facts import REALITY
 
     caption = f"{found.card}; ± is one standard error, over seeds where there are several"
     title = f"{len(found.names)} models"

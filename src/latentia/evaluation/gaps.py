@@ -47,7 +47,8 @@ class Gaps:
     """The slack of the bound, image by image, in nats.
 
     Attributes:
-        posterior: the exact posteriors. Images whose posterior is not `finished` have NaN for gaps.
+        posterior: the exact posteriors, of these images and maybe of more after them. Images whose posterior is not
+            `finished` have NaN for gaps.
         slack: KL(q, p(z|x)) of the encoder's q, (N,).
         approximation: of it, what the best q of the family would leave, (N,).
         amortisation: the rest, (N,).
@@ -64,11 +65,16 @@ class Gaps:
     covariance: Tensor
     quadrature: Tensor
 
+    @property
+    def finished(self) -> Tensor:
+        """Rows of the images whose gaps are there."""
+        return _finished(self.posterior, len(self.slack))
+
     def estimates(self) -> list[Estimate]:
         """Means over the images, with standard errors over the images; none where fewer than two were reached."""
         settings: dict[str, Any] = {"stderr_over": "images", "order": ORDER}
         # Only the encoder's bound is compared at two orders; the best q is at least as smooth.
-        rows = self.posterior.finished
+        rows = self.finished
         if len(rows) < 2:
             return []
         if len(rows) < len(self.slack):
@@ -79,7 +85,7 @@ class Gaps:
             Estimate.mean(values[rows], name=name, method="quadrature", settings={**settings, "error": error})
             for name, values in parts.items()
         ]
-        elbo = self.posterior.likelihood.values - self.slack
+        elbo = self.posterior.likelihood.values[: len(self.slack)] - self.slack
         bound = Estimate.mean(elbo[rows], name="elbo", kind="lower bound", method="quadrature", settings=settings)
         return [bound, *means]
 
@@ -89,14 +95,22 @@ class Gaps:
         return {f"gap_{name}": getattr(self, name).numpy() for name in names}
 
 
-def evaluate_gaps(model: Any, images: Tensor, tolerance: float = 0.01, **options: Any) -> Gaps:
+def _finished(posterior: GridPosterior, count: int) -> Tensor:
+    """Which of the first images have their posterior."""
+    return posterior.finished[posterior.finished < count]
+
+
+def evaluate_gaps(
+    model: Any, images: Tensor, tolerance: float = 0.01, *, posterior: GridPosterior | None = None, **options: Any
+) -> Gaps:
     """Split the slack of an encoder's bound, for z of at most three dimensions and a Gaussian q.
 
     Args:
         model: a `VAE`, a run or a `LatentModel` with an encoder.
         images: (N, *event_shape).
         tolerance: of log p(x), in nats for each image.
-        **options: of `exact_posterior`.
+        posterior: exact posteriors of these images, or of images that begin with them, where they are known already.
+        **options: of `exact_posterior`, where they are not.
 
     Raises:
         CannotServe: no encoder, or a q that is not Gaussian; and what `exact_posterior` raises.
@@ -104,7 +118,8 @@ def evaluate_gaps(model: Any, images: Tensor, tolerance: float = 0.01, **options
     subject = LatentModel.of(model)
     if subject.encoder is None:
         raise CannotServe("the gaps are those of an encoder, and this model has none")
-    posterior = exact_posterior(model, images, tolerance, **options)
+    if posterior is None:
+        posterior = exact_posterior(model, images, tolerance, **options)
     structure = _structure(subject)
     with full_precision():
         used = subject
@@ -115,7 +130,7 @@ def evaluate_gaps(model: Any, images: Tensor, tolerance: float = 0.01, **options
         lower = gaussian_bound(used, images, mean, covariance, order=ORDER - 2)[0]
         own = _best(used, images, mean, covariance, structure)
         other = own
-        rows = posterior.finished
+        rows = _finished(posterior, len(images))
         if len(rows):
             matched = _match(posterior.covariance[rows], covariance[rows], structure)
             found = _best(used, images[rows], posterior.mean[rows], matched, structure)

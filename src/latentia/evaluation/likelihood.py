@@ -91,7 +91,7 @@ def _exact(model: Any, images: Tensor, tolerance: float, gaps: int, options: Map
     arrays = posterior.arrays()
     split = None
     if gaps and len(images) > 1 and LatentModel.of(model).encoder is not None:
-        split = evaluate_gaps(model, images[:gaps], tolerance, **options)
+        split = evaluate_gaps(model, images[:gaps], posterior=posterior)
         estimates += split.estimates()
         arrays |= split.arrays()
     return LikelihoodEvaluation(estimates, arrays, posterior, split)

@@ -19,9 +19,9 @@ from latentia.errors import DataError, RunError
 from latentia.estimate import Estimate, exact, read_estimates
 from latentia.evaluation.samples import Entry, best_of, better, card_text, figure_of, require_comparable
 from latentia.recipes import Run
+from latentia.reports.facts import REALITY
 
 SCORES = "samples"  # the file of evaluation/ that holds them
-REALITY = {"floor": "real images", "train_vs_test": "training images"}
 LIKELIHOODS = ("elbo", "log_likelihood")
 COSTS = ("parameters", "time_to_train", "cpu_to_train")
 

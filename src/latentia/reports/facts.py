@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Scores", "estimates_by_file", "figures_of", "last_records", "scores_of", "settings_text"]
+__all__ = ["REALITY", "Scores", "estimates_by_file", "figures_of", "last_records", "scores_of", "settings_text"]
 
 import json
 import math
@@ -17,7 +17,7 @@ from latentia.estimate import Estimate, read_estimates
 from latentia.evaluation.samples import card_text
 from latentia.recipes import Run
 
-REALITY = ("floor", "train_vs_test")
+REALITY = {"floor": "real images", "train_vs_test": "training images"}  # in the place of samples
 FIRST_FIGURES = (
     "curves",
     "samples",

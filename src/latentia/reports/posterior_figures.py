@@ -108,7 +108,7 @@ def extreme_gaps(gaps: Gaps, images: Tensor, count: int = EXTREME) -> Figure:
     """
     posterior = gaps.posterior
     require_plane(posterior)
-    done = finished(posterior)
+    done = gaps.finished
     order = done[gaps.slack[done].argsort(descending=True)].tolist()
     count = min(count, max(1, len(order) // 2))
     chosen = [("most slack", order[:count]), ("least slack", order[: -count - 1 : -1])]

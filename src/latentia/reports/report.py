@@ -22,8 +22,16 @@ from latentia.models import GAN, VAE
 from latentia.recipes import Run
 from latentia.recipes.reality import reality_of
 from latentia.reports.changes import changed_settings
-from latentia.reports.comparison import REALITY, Comparison, compare_runs, saved_scores
-from latentia.reports.facts import Scores, estimates_by_file, figures_of, last_records, scores_of, settings_text
+from latentia.reports.comparison import Comparison, compare_runs, saved_scores
+from latentia.reports.facts import (
+    REALITY,
+    Scores,
+    estimates_by_file,
+    figures_of,
+    last_records,
+    scores_of,
+    settings_text,
+)
 from latentia.reports.gallery import draw_all
 from latentia.reports.theory_report import relation_rows
 from latentia.theory.model_checks import ModelCheck, checks_of
