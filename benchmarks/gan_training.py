@@ -12,16 +12,15 @@ most, and both players' costs at the end of it: equal work, like results.
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from machine import machine
 
 LOOP = "plain eager float32 loop"
 PEERS: dict[str, list[str]] = {
@@ -89,29 +88,6 @@ def started(name: str, threads: int, accelerator: str) -> Peer:
     return Peer(name, subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment))
 
 
-def gpu() -> str:
-    """Name of the GPU and its driver, as nvidia-smi tells them."""
-    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
-    except (OSError, subprocess.CalledProcessError, IndexError):
-        return "cuda"
-
-
-def machine(threads: int) -> dict:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "jax")},
-        "load": [round(value, 1) for value in os.getloadavg()],
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=9, help="turns of each peer")
@@ -122,7 +98,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="parts of peers' names")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    about = machine(options.threads) | ({"device": gpu()} if options.accelerator == "cuda" else {})
+    about = machine(options.accelerator, options.threads)
     peers = []
     for name in PEERS:
         if not options.only or any(part in name for part in options.only):

@@ -18,14 +18,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -44,6 +41,7 @@ from latentia.evaluation.exact import _Joint
 from latentia.evaluation.latent_model import full_precision
 from latentia.evaluation.lattice import NODES
 from latentia.recipes import Run
+from machine import machine
 
 TOLERANCE_OF_SIMULATED = 0.01
 
@@ -64,13 +62,7 @@ def main() -> None:
     chosen = parser.parse_args()
 
     run = Run(chosen.run)
-    about = {
-        "command": "python " + " ".join(sys.argv),
-        "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-        "load_at_start": round(os.getloadavg()[0], 2),
-    }
+    about = {"command": "python " + " ".join(sys.argv), **machine(threads=torch.get_num_threads())}
     estimates: list[Estimate] = []
     if chosen.images:
         images = run.recipe.data.prepare_fixed(run.splits.test, "test")[: chosen.images]

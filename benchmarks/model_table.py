@@ -33,17 +33,20 @@ from typing import Any
 ONE_CYCLE = ("optimiser.rate=2e-3", "optimiser.schedule=one-cycle")
 ADAM = ("rate=5e-4", "beta1=0.5", "beta2=0.99", "schedule=cosine", "schedule.final=0.05")
 ADVERSARIES = tuple(f"{player}_optimiser.{setting}" for player in ("generator", "discriminator") for setting in ADAM)
-DCGAN = (
-    "latent=32",
+GAME = (
     "network=dcgan",
     "network.width=16",
-    "network.norm=batch",
     "precision=bf16-mixed",
     "ema=0.995",
     "batch_size=64",
     "penalty=r1",
     "penalty.gamma=0.1",
     "penalty.every=16",
+)
+DCGAN = (
+    *GAME,
+    "latent=32",
+    "network.norm=batch",
     "fresh_steps=0",
     "diagnostics_every=1000000",
     *ADVERSARIES,
@@ -56,18 +59,11 @@ MODELS: dict[str, tuple[str, ...]] = {
     "gan-relativistic": ("gan", "loss=relativistic", *DCGAN),
     "vae-gan": (
         "vae-gan",
+        *GAME,
         "latent=20",
-        "network=dcgan",
-        "network.width=16",
         "judge=dcgan",
         "judge.width=16",
         "judge.norm=none",
-        "precision=bf16-mixed",
-        "ema=0.995",
-        "batch_size=64",
-        "penalty=r1",
-        "penalty.gamma=0.1",
-        "penalty.every=16",
         *(f"{player}.{setting}" for player in ("optimiser", "judge_optimiser") for setting in ADAM),
     ),
 }

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -29,6 +27,7 @@ from latentia.recipes import GANRecipe, Recipe, VAERecipe, mode_covering_gan
 from latentia.recipes.seeds import game_of_seeds
 from latentia.training import Game, RunDirectory, engine, make_fabric, seed_of, seeded
 from latentia.training.table import Table
+from machine import machine
 
 WARM_UP = 20
 NARROW = MLP(hidden=(64, 64), activation="leaky-relu")
@@ -89,7 +88,7 @@ def main() -> None:
     if options.threads or options.clock == "cpu":
         torch.set_num_threads(options.threads or 1)
     found = {}
-    where = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.processor() or platform.machine()}"
+    where = ", ".join(f"{key} {value}" for key, value in machine(threads=torch.get_num_threads()).items())
     print(f"{where}, torch {torch.__version__}, {options.clock} time\n")
     print(f"| | one seed, ms a step | {options.seeds} at once, ms a step | ratio | in turn |\n|---|---|---|---|---|")
     for name, recipe in cases().items():

@@ -10,16 +10,15 @@ see the same binary images. The loss is the mean −ELBO of the last training ep
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
+
+from machine import machine
 
 PEERS = {
     "the matrix products alone": "floor.py",
@@ -82,32 +81,6 @@ def main() -> None:
     if options.json:
         told = {"machine": facts, "seconds": seconds, "medians": medians, "loss": losses, "errors": errors}
         options.json.write_text(json.dumps(told, indent=2, allow_nan=False, default=str))
-
-
-def machine(accelerator: str) -> dict[str, str]:
-    """What the figures depend on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
-    return {
-        "date": datetime.date.today().isoformat(),
-        "processor": model or platform.processor() or platform.machine(),
-        "device": accelerator if accelerator == "cpu" else gpu(),
-        "cores": str(os.cpu_count()),
-        "threads": os.environ.get("OMP_NUM_THREADS", "all"),
-        "torch": version("torch"),
-        "system": platform.system(),
-        "load at the end": load,
-    }
-
-
-def gpu() -> str:
-    """Name of the GPU and its driver, as nvidia-smi tells them."""
-    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
-    except (OSError, subprocess.CalledProcessError, IndexError):
-        return "cuda"
 
 
 def table(seconds: dict[str, list[float]], medians: dict[str, float], losses: dict[str, float | None]) -> str:

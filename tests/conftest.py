@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ import torch
 from hypothesis import settings
 
 torch.set_num_threads(1)  # tests run side by side; their tensors are small
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # the suite runs in the background; its tests interrupt runs
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 
