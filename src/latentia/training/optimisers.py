@@ -26,6 +26,7 @@ from pydantic import Field
 from torch import nn
 
 from latentia.configuration import Component, OneOf
+from latentia.training.fused_adam import FusedAdam, FusedAdamW
 
 
 class Schedule(Component, family=True):
@@ -110,9 +111,9 @@ class Adam(Optimiser):
     epsilon: float = Field(default=1e-8, gt=0)
 
     def build(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(
-            parameters, lr=self.rate, betas=(self.beta1, self.beta2), eps=self.epsilon, fused=_can_fuse(parameters)
-        )
+        fused = _can_fuse(parameters)
+        adam = FusedAdam if fused else torch.optim.Adam
+        return adam(parameters, lr=self.rate, betas=(self.beta1, self.beta2), eps=self.epsilon, fused=fused)
 
 
 class AdamW(Adam):
@@ -121,13 +122,15 @@ class AdamW(Adam):
     weight_decay: float = Field(default=0.01, ge=0)
 
     def build(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
+        fused = _can_fuse(parameters)
+        adam = FusedAdamW if fused else torch.optim.AdamW
+        return adam(
             parameters,
             lr=self.rate,
             betas=(self.beta1, self.beta2),
             eps=self.epsilon,
             weight_decay=self.weight_decay,
-            fused=_can_fuse(parameters),
+            fused=fused,
         )
 
 
