@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # its parts are slow to import; it does that when they are first used
 import torch
-from scipy import stats
 from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution
@@ -46,22 +46,22 @@ class Cumulative:
 
 
 _SCIPY: dict[type[Distribution], Callable[[Any], Any]] = {
-    td.Beta: lambda law: stats.beta(law.concentration1.item(), law.concentration0.item()),
-    td.Cauchy: lambda law: stats.cauchy(law.loc.item(), law.scale.item()),
-    td.Chi2: lambda law: stats.chi2(law.df.item()),
-    td.Exponential: lambda law: stats.expon(scale=1 / law.rate.item()),
-    td.Gamma: lambda law: stats.gamma(law.concentration.item(), scale=1 / law.rate.item()),
-    td.Gumbel: lambda law: stats.gumbel_r(law.loc.item(), law.scale.item()),
-    td.HalfCauchy: lambda law: stats.halfcauchy(scale=law.scale.item()),
-    td.HalfNormal: lambda law: stats.halfnorm(scale=law.scale.item()),
-    td.InverseGamma: lambda law: stats.invgamma(law.concentration.item(), scale=law.rate.item()),
-    td.Laplace: lambda law: stats.laplace(law.loc.item(), law.scale.item()),
-    td.LogNormal: lambda law: stats.lognorm(law.scale.item(), scale=law.loc.exp().item()),
-    td.Normal: lambda law: stats.norm(law.loc.item(), law.scale.item()),
-    td.Pareto: lambda law: stats.pareto(law.alpha.item(), scale=law.scale.item()),
-    td.StudentT: lambda law: stats.t(law.df.item(), law.loc.item(), law.scale.item()),
-    td.Uniform: lambda law: stats.uniform(law.low.item(), (law.high - law.low).item()),
-    td.Weibull: lambda law: stats.weibull_min(law.concentration.item(), scale=law.scale.item()),
+    td.Beta: lambda law: scipy.stats.beta(law.concentration1.item(), law.concentration0.item()),
+    td.Cauchy: lambda law: scipy.stats.cauchy(law.loc.item(), law.scale.item()),
+    td.Chi2: lambda law: scipy.stats.chi2(law.df.item()),
+    td.Exponential: lambda law: scipy.stats.expon(scale=1 / law.rate.item()),
+    td.Gamma: lambda law: scipy.stats.gamma(law.concentration.item(), scale=1 / law.rate.item()),
+    td.Gumbel: lambda law: scipy.stats.gumbel_r(law.loc.item(), law.scale.item()),
+    td.HalfCauchy: lambda law: scipy.stats.halfcauchy(scale=law.scale.item()),
+    td.HalfNormal: lambda law: scipy.stats.halfnorm(scale=law.scale.item()),
+    td.InverseGamma: lambda law: scipy.stats.invgamma(law.concentration.item(), scale=law.rate.item()),
+    td.Laplace: lambda law: scipy.stats.laplace(law.loc.item(), law.scale.item()),
+    td.LogNormal: lambda law: scipy.stats.lognorm(law.scale.item(), scale=law.loc.exp().item()),
+    td.Normal: lambda law: scipy.stats.norm(law.loc.item(), law.scale.item()),
+    td.Pareto: lambda law: scipy.stats.pareto(law.alpha.item(), scale=law.scale.item()),
+    td.StudentT: lambda law: scipy.stats.t(law.df.item(), law.loc.item(), law.scale.item()),
+    td.Uniform: lambda law: scipy.stats.uniform(law.low.item(), (law.high - law.low).item()),
+    td.Weibull: lambda law: scipy.stats.weibull_min(law.concentration.item(), scale=law.scale.item()),
 }
 
 

@@ -16,9 +16,8 @@ __all__ = ["LARGEST_ASSIGNMENT", "assignment", "fitted_gaussians", "max_sliced",
 import math
 
 import numpy as np
+import scipy  # its parts are slow to import; it does that when they are first used
 import torch
-from scipy import sparse
-from scipy.optimize import linear_sum_assignment, linprog
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -107,14 +106,16 @@ def assignment(
         )
     cost = _costs(first, second, order)
     if plain:
-        value = cost[linear_sum_assignment(cost.numpy())].mean().item()
+        value = cost[scipy.optimize.linear_sum_assignment(cost.numpy())].mean().item()
         return exactly(value ** (1 / order), name, n=n, unit="1", method="assignment")
     a, b = _probabilities(x_weights, n, "x"), _probabilities(y_weights, m, "y")
     # Row sums and column sums of the plan; one of the n + m equations follows from the others.
-    rows = sparse.kron(sparse.eye(n), np.ones((1, m)))
-    columns = sparse.kron(np.ones((1, n)), sparse.eye(m))
-    equations = sparse.vstack([rows, columns]).tocsr()[:-1]
-    found = linprog(cost.numpy().ravel(), A_eq=equations, b_eq=torch.cat([a, b])[:-1].numpy(), method="highs")
+    rows = scipy.sparse.kron(scipy.sparse.eye(n), np.ones((1, m)))
+    columns = scipy.sparse.kron(np.ones((1, n)), scipy.sparse.eye(m))
+    equations = scipy.sparse.vstack([rows, columns]).tocsr()[:-1]
+    found = scipy.optimize.linprog(
+        cost.numpy().ravel(), A_eq=equations, b_eq=torch.cat([a, b])[:-1].numpy(), method="highs"
+    )
     if not found.success:
         raise CannotServe(f"the linear program failed ({found.message}); use transport.sinkhorn for bounds")
     settings = {"error": 1e-9 * max(1.0, cost.max().item())}

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 __all__ = ["AdversarialAutoencoderRecipe"]
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
-from lightning_fabric import Fabric
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -21,6 +20,9 @@ from latentia.objectives import Clock, Terms
 from latentia.recipes.judged import JudgedRecipe
 from latentia.recipes.vae import VAERecipe
 from latentia.training import Batch, Game, Player
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class AdversarialAutoencoderRecipe(JudgedRecipe, VAERecipe, name="adversarial-autoencoder"):

@@ -6,10 +6,9 @@ __all__ = ["EncodedGANRecipe"]
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from lightning_fabric import Fabric
 from pydantic import Field
 from torch import nn
 
@@ -22,6 +21,9 @@ from latentia.networks import MLP, Network
 from latentia.recipes.judged import JudgedRecipe
 from latentia.recipes.reality import reality_of
 from latentia.training import Adam, Batch, Cosine, Game, Optimiser, Player
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 MEASURED = 10_000
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 __all__ = ["GANRecipe"]
 
-from typing import Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import torch
-from lightning_fabric import Fabric
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -35,6 +34,9 @@ from latentia.recipes.gan_probes import Diagnostics, Snapshots, conclude_gan
 from latentia.recipes.reality import reality_of
 from latentia.recipes.recipe import Recipe
 from latentia.training import Adam, Batch, Game, Optimiser, Player, Probe
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class GANRecipe(Recipe, name="gan"):

@@ -6,9 +6,8 @@ __all__ = ["Recipe"]
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning_fabric import Fabric
 from torch import nn
 
 from latentia.configuration import OneOf
@@ -16,6 +15,9 @@ from latentia.data import Digits, Source, Splits
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.training import Game, Training
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class Recipe(Training, family=True):

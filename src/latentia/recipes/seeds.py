@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 
 from latentia.data import Splits
 from latentia.errors import ConfigurationError, RunError
@@ -25,6 +25,9 @@ from latentia.training import Game, make_fabric, play, seed_of, seeded
 from latentia.training.ensemble import SeedsDirectory, stacked_game
 from latentia.training.lock import locked
 from latentia.training.processes import check_devices, under_torchrun
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def train_seeds(

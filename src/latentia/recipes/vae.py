@@ -5,10 +5,9 @@ from __future__ import annotations
 __all__ = ["VAERecipe"]
 
 from itertools import islice
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
-from lightning_fabric import Fabric
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -22,6 +21,9 @@ from latentia.networks import MLP, Network
 from latentia.objectives import ELBO, Clock, Objective
 from latentia.recipes.recipe import Recipe
 from latentia.training import Adam, Batch, Game, Optimiser, Player, seed_of, seeded
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 CHECKED_AT_ONCE = 5_000
 

@@ -24,15 +24,16 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from torch import Tensor, nn
 
 from latentia.errors import ConfigurationError, LatentiaError, RunError
 from latentia.training.settings import Training
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _T = TypeVar("_T")
 
@@ -79,6 +80,10 @@ def make_fabric(training: Training) -> Fabric:
     Raises:
         RunError: for a device that is not there.
     """
+    # Slow to import (it brings torch's compiler), and only training needs it: a run is opened without.
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+
     accelerator = check_devices(training)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # without its roll-call of processes
     if under_torchrun():

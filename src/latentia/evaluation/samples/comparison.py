@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts are slow to import; it does that when they are first used
 
 from latentia.estimate import Estimate
 from latentia.evaluation.samples.card import require_comparable
@@ -67,8 +67,8 @@ def _is_better(first: Entry, second: Entry, way: int) -> bool:
     if len(seeds) >= 2:
         gaps = np.array([way * (first.by_seed[s].value - second.by_seed[s].value) for s in seeds])
         error = float(gaps.std(ddof=1) / math.sqrt(len(gaps)))
-        return bool(gaps.mean() > stats.t.ppf((1 + CONFIDENCE) / 2, len(gaps) - 1) * error)
+        return bool(gaps.mean() > scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(gaps) - 1) * error)
     a, b = figure_of(first), figure_of(second)
     if a.stderr is None or b.stderr is None:
         return False  # without an interval nothing is said
-    return bool(way * (a.value - b.value) > stats.norm.ppf((1 + CONFIDENCE) / 2) * math.hypot(a.stderr, b.stderr))
+    return bool(way * (a.value - b.value) > scipy.stats.norm.ppf((1 + CONFIDENCE) / 2) * math.hypot(a.stderr, b.stderr))

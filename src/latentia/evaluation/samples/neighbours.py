@@ -32,8 +32,8 @@ __all__ = ["NeighbourScores", "neighbour_scores"]
 
 from typing import NamedTuple
 
+import scipy  # its parts are slow to import; it does that when they are first used
 import torch
-from scipy.linalg import hadamard
 from torch import Tensor
 
 from latentia.errors import ConfigurationError
@@ -110,7 +110,7 @@ def neighbour_scores(
 
 def _halves(device: torch.device) -> Tensor:
     """Which groups are in: all, then one half for each of 15 ways, then the others, (16, 31) of 0 and 1."""
-    signs = torch.from_numpy(hadamard(GROUPS)[:, 1:]).to(device, torch.float32)
+    signs = torch.from_numpy(scipy.linalg.hadamard(GROUPS)[:, 1:]).to(device, torch.float32)
     return torch.cat([torch.ones(GROUPS, 1, device=device), (1 + signs) / 2, (1 - signs) / 2], dim=1)
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 __all__ = ["two_sample_test"]
 
+import scipy  # its parts are slow to import; it does that when they are first used
 import torch
-from scipy.stats import hypergeom
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -55,7 +55,7 @@ def two_sample_test(
         right_real, right_fake = (judge(x[half:]) > 0).flatten(), (judge(y[half:]) <= 0).flatten()
     tried = n - half
     called_real, hits = int(right_real.sum()) + tried - int(right_fake.sum()), int(right_real.sum())
-    p_value = float(hypergeom.sf(hits - 1, 2 * tried, tried, called_real))
+    p_value = float(scipy.stats.hypergeom.sf(hits - 1, 2 * tried, tried, called_real))
     right = torch.cat([right_real, right_fake]).double()
     settings = {"seed": seed, "hidden": hidden, "steps": steps, "held_out": 2 * tried, "bias": "none"}
     return [
