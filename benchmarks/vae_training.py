@@ -1,99 +1,120 @@
 """One epoch of MNIST, MLP VAE 784-400-20-400-784, batch 128, Adam: latentia beside its peers, in one run.
 
-    make bench                     (or: .venv/bin/python benchmarks/vae_training.py --repetitions 3 --json out.json)
+    make bench                     (or: .venv/bin/python benchmarks/vae_training.py --epochs 4 --json out.json)
     .venv/bin/python benchmarks/vae_training.py --accelerator cuda --json gpu.json   (on a GPU)
 
-Every peer is a process of its own; the peers take turns, so that a slow minute of the machine falls on all of them. All
-see the same binary images. The loss is the mean −ELBO of the last training epoch, in nats: equal work, equal result.
+Every peer is a process of its own that trains a ninth of an epoch when its turn comes (`turns.py`); all see the same
+binary images. After one epoch to warm up, each trains `--epochs` more. The seconds of an epoch are the sum of its nine
+turns, checkpoints and records included: told are the median over the epochs, the least and the most. What is told
+against latentia and against the products is the median of the quotients of turns in the same round, with their
+quartiles. (Nine turns in a row end an epoch once: the median hardly sees what comes at its end alone. The JSON has the
+quotients of whole epochs as well, and every turn.) The loss is the mean −ELBO of the last training epoch, in nats:
+equal work, equal result.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import statistics
-import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from machine import machine
+from turns import Peer, environment, paired_ratios, play_rounds, quartiles, started, warm_up
 
+OURS, LIMIT = "latentia", "the matrix products alone"
 PEERS = {
-    "the matrix products alone": "floor.py",
-    "the matrix products alone, medium": "floor_medium.py",
-    "hand-written JAX, an epoch in one scan": "jax_scan.py",
-    "latentia": "ours.py",
-    "latentia, matmul=medium": "ours_medium.py",
-    "latentia, matmul=medium compile=true": "ours_compiled.py",
-    "latentia, precision=bf16-mixed": "ours_bf16.py",
-    "pythae 0.1.2": "pythae_trainer.py",
-    "plain loop, the set on the device": "plain_loop.py",
-    "pytorch/examples loop": "examples_loop.py",
+    LIMIT: ["floor.py"],
+    f"{LIMIT}, medium": ["floor.py", "--medium"],
+    "hand-written JAX, its steps in a scan": ["jax_scan.py"],
+    OURS: ["ours.py"],
+    "latentia, compile=true": ["ours.py", "compile=true"],
+    "latentia, matmul=medium": ["ours.py", "matmul=medium"],
+    "latentia, precision=bf16-mixed": ["ours.py", "precision=bf16-mixed"],
+    "latentia, precision=bf16-mixed compile=true": ["ours.py", "precision=bf16-mixed", "compile=true"],
+    "pythae 0.1.2": ["pythae_trainer.py"],
+    "plain loop, the set on the device": ["plain_loop.py"],
+    "pytorch/examples loop": ["examples_loop.py"],
 }
 HERE = Path(__file__).parent
+TURNS = 9  # of an epoch
 
 
-def once(script: str, epochs: int, accelerator: str) -> dict:
-    environment = os.environ | {"BENCHMARK_DEVICE": accelerator}
-    if accelerator == "cpu":
-        environment["JAX_PLATFORMS"] = "cpu"
-    result = subprocess.run(
-        [sys.executable, str(HERE / "peers" / script), "--epochs", str(epochs)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
-    if result.returncode:
-        return {"error": result.stderr.strip().splitlines()[-1]}
-    return json.loads(result.stdout.strip().splitlines()[-1])
+def part_of_epoch(peer: Peer, number: int) -> int:
+    """Steps of the turn with this number: nine turns are an epoch, also where nine does not divide its steps."""
+    epoch, turn = peer.about["epoch"], number % TURNS
+    return epoch * (turn + 1) // TURNS - epoch * turn // TURNS
+
+
+def epochs_of(turns: Sequence[float]) -> list[float]:
+    """Sums over the turns of each epoch."""
+    return [sum(turns[start : start + TURNS]) for start in range(0, len(turns), TURNS)]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=4, help="of each peer, after one to warm up")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--accelerator", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--only", nargs="*", help="parts of peers' names")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    peers = {n: s for n, s in PEERS.items() if not options.only or any(part in n for part in options.only)}
-    seconds: dict[str, list[float]] = {name: [] for name in peers}
-    losses: dict[str, float | None] = {}
-    errors: dict[str, str] = {}
-    for repetition in range(options.repetitions):
-        for name, script in peers.items():
-            print(f"{repetition + 1}/{options.repetitions} {name}", file=sys.stderr)
-            told = once(script, options.epochs, options.accelerator)
-            if "error" in told:
-                errors[name] = told["error"]
-                continue
-            seconds[name] += told["seconds"]
-            losses[name] = told["loss"] if math.isfinite(told["loss"]) else None
-    medians = {name: statistics.median(laps) for name, laps in seconds.items() if laps}
-    facts = machine(options.accelerator)
-    print("\n" + ", ".join(f"{key} {value}" for key, value in facts.items()) + "\n")
-    print(table(seconds, medians, losses))
-    for name, error in errors.items():
-        print(f"{name} did not run: {error}")
+    about = machine(options.accelerator, options.threads)
+    commands = {
+        name: [str(HERE / "peers" / script), *words]
+        for name, (script, *words) in PEERS.items()
+        if not options.only or any(part in name for part in options.only)
+    }
+    with started(commands, environment(options.threads, options.accelerator)) as peers:
+        warm_up(peers, lambda peer: peer.about["epoch"])
+        play_rounds(peers, TURNS * options.epochs, part_of_epoch)
+    print("\n" + ", ".join(f"{key} {value}" for key, value in about.items()) + "\n")
+    whole = {peer.name: peer for peer in peers if peer.error is None}
+    print(table(whole))
+    for peer in peers:
+        if peer.error is not None:
+            print(f"{peer.name} did not run: {peer.error}")
     if options.json:
-        told = {"machine": facts, "seconds": seconds, "medians": medians, "loss": losses, "errors": errors}
-        options.json.write_text(json.dumps(told, indent=2, allow_nan=False, default=str))
+        told = {peer.name: figures(peer, whole) | {"turns": peer.turns, "error": peer.error} for peer in peers}
+        options.json.write_text(json.dumps({"machine": about, "peers": told}, indent=2, allow_nan=False))
 
 
-def table(seconds: dict[str, list[float]], medians: dict[str, float], losses: dict[str, float | None]) -> str:
+def figures(peer: Peer, whole: dict[str, Peer]) -> dict[str, object]:
+    """What the JSON has of a peer, beside its turns."""
+    if peer.name not in whole:
+        return {}
+    turns = peer.values("wall")
+    told: dict[str, object] = {"epochs": epochs_of(turns), "loss": peer.turns[-1].get("loss")}
+    for base in (OURS, LIMIT):
+        if base in whole:
+            theirs = whole[base].values("wall")
+            low, middle, high = quartiles(paired_ratios(turns, theirs))
+            epochs = statistics.median(paired_ratios(epochs_of(turns), epochs_of(theirs)))
+            told[f"against {base}"] = {"turns": middle, "quartiles": [low, high], "epochs": epochs}
+    return told
+
+
+def table(whole: dict[str, Peer]) -> str:
     """Medians, spread and ratios, the quickest first."""
-    ours, limit = medians.get("latentia"), medians.get("the matrix products alone")
     lines = [
-        "| | seconds an epoch: median (least to most) | against latentia | against the products | −ELBO, nats |",
+        "| | seconds an epoch: median (least to most) | against latentia (quartiles) "
+        "| against the products (quartiles) | −ELBO, nats |",
         "|---|---|---|---|---|",
     ]
-    for name, median in sorted(medians.items(), key=lambda item: item[1]):
-        laps, loss = seconds[name], losses[name]
-        ratios = [f"{median / other:.2f} ×" if other else "" for other in (ours, limit)]
-        spread = f"{median:.2f} ({min(laps):.2f} to {max(laps):.2f})"
+    seconds = {name: epochs_of(peer.values("wall")) for name, peer in whole.items()}
+    for name, epochs in sorted(seconds.items(), key=lambda item: statistics.median(item[1])):
+        peer = whole[name]
+        ratios = []
+        for base in (OURS, LIMIT):
+            if base in whole:
+                low, middle, high = quartiles(paired_ratios(peer.values("wall"), whole[base].values("wall")))
+                ratios.append(f"{middle:.2f} × ({low:.2f} to {high:.2f})" if name != base else "1")
+            else:
+                ratios.append("")
+        loss = peer.turns[-1].get("loss")
+        spread = f"{statistics.median(epochs):.2f} ({min(epochs):.2f} to {max(epochs):.2f})"
         lines.append(f"| {name} | {spread} | {' | '.join(ratios)} | {'' if loss is None else f'{loss:.1f}'} |")
     return "\n".join(lines)
 

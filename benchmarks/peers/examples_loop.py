@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from common import BATCH, DEVICE, HIDDEN, LATENT, PIXELS, RATE, Timer, binary_images, tell
+from common import BATCH, DEVICE, HIDDEN, LATENT, PIXELS, RATE, Gate, binary_images
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
@@ -39,15 +39,16 @@ class VAE(nn.Module):
         return torch.sigmoid(self.fc4(F.relu(self.fc3(z)))), mu, logvar
 
 
-def run(epochs: int) -> tuple[list[float], float]:
+def main() -> None:
     loader = torch.utils.data.DataLoader(Images(binary_images()), batch_size=BATCH, shuffle=True)
     model = VAE().to(DEVICE)
     optimiser = torch.optim.Adam(model.parameters(), lr=RATE)
-    timer = Timer()
-    loss_of_epoch = 0.0
-    for _ in range(epochs):
+    loss_of_epoch: float | None = None
+    gate = Gate(len(loader), lambda: {"loss": loss_of_epoch})
+    while True:
         total = 0.0
         for images, _ in loader:
+            gate.wait()
             data = images.to(DEVICE)
             optimiser.zero_grad()
             reconstruction, mu, logvar = model(data.view(-1, PIXELS))
@@ -57,9 +58,7 @@ def run(epochs: int) -> tuple[list[float], float]:
             total += loss.item()
             optimiser.step()
         loss_of_epoch = total / len(loader.dataset)  # pyright: ignore[reportArgumentType]
-        timer.lap()
-    return timer.laps, loss_of_epoch
 
 
 if __name__ == "__main__":
-    tell(run)
+    main()

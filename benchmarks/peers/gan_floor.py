@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 
 import torch
-from gan_common import BATCH, DEVICE, LATENT, START, WIDTH, Turns
+from gan_common import BATCH, DEVICE, LATENT, START, STEPS, WIDTH, Gate
 from torch.nn.functional import conv2d
 
 
@@ -43,10 +43,10 @@ def main() -> None:
         back(True, weights)
         _ = logit @ head.T, (patches.T @ maps, start.T @ logit) if weights else maps @ edge.T
 
-    turns = Turns()
+    gate = Gate(STEPS)
     with torch.no_grad():
         while True:
-            turns.wait()
+            gate.wait()
             _ = code @ first, back(True, False), maps @ edge.T  # the generator: its convolution is this one's way back
             for _ in range(2):
                 discriminator_forward()

@@ -7,7 +7,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gan_common import BATCH, BETA1, BETA2, EPSILON, LATENT, RATE, SIDE, SLOPE, START, WIDTH, Turns, images
+from gan_common import BATCH, BETA1, BETA2, EPSILON, LATENT, RATE, SIDE, SLOPE, START, STEPS, WIDTH, Gate, images
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 Weights = dict[str, jax.Array]
@@ -88,13 +88,15 @@ def main() -> None:
     g |= {"s2": drawn(WIDTH, mean=1), "t2": jnp.zeros(WIDTH), "w3": drawn(4, 4, WIDTH, 1), "b3": jnp.zeros(1)}
     states = [(p, *(jax.tree.map(jnp.zeros_like, p) for _ in range(2)), jnp.float32(0)) for p in (d, g)]
     running = [(jnp.zeros(n), jnp.ones(n)) for n in (wide, wide, wide, WIDTH)]
-    x, key, turns = images().reshape(-1, SIDE, SIDE), jax.random.key(0), Turns()
+    x, key = images().reshape(-1, SIDE, SIDE), jax.random.key(0)
+    costs: tuple[float, float] | None = None
+    gate = Gate(STEPS, lambda: {"costs": costs})
     while True:
-        for rows in np.array_split(rng.permutation(len(x))[: len(x) // BATCH * BATCH], len(x) // BATCH):
-            turns.wait()
+        for rows in np.array_split(rng.permutation(len(x))[: STEPS * BATCH], STEPS):
+            gate.wait()
             key, use = jax.random.split(key)
             *states, running, cost_d, cost_g = step(states[0], states[1], running, jnp.asarray(x[rows]), use)
-            turns.costs = (float(cost_d), float(cost_g))
+            costs = (float(cost_d), float(cost_g))
 
 
 if __name__ == "__main__":

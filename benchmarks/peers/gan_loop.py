@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from gan_common import BATCH, BETA1, BETA2, DEVICE, LATENT, RATE, SIDE, SLOPE, START, WIDTH, Turns, images
+from gan_common import BATCH, BETA1, BETA2, DEVICE, LATENT, RATE, SIDE, SLOPE, START, STEPS, WIDTH, Gate, images
 from PIL import Image
 from torch import Tensor, nn
 
@@ -101,10 +101,11 @@ def main() -> None:
     criterion = nn.BCELoss()
     optimiser_d = torch.optim.Adam(net_d.parameters(), lr=RATE, betas=(BETA1, BETA2))
     optimiser_g = torch.optim.Adam(net_g.parameters(), lr=RATE, betas=(BETA1, BETA2))
-    turns = Turns()
+    costs: tuple[float, float] | None = None
+    gate = Gate(STEPS, lambda: {"costs": costs})
     batches = from_loader() if "--loader" in sys.argv else from_memory()
     while True:
-        turns.wait()
+        gate.wait()
         real = next(batches)
         ones, zeros = torch.ones(len(real), device=DEVICE), torch.zeros(len(real), device=DEVICE)
         net_d.zero_grad()
@@ -118,7 +119,7 @@ def main() -> None:
         cost = criterion(net_d(fake).view(-1), ones)
         cost.backward()
         optimiser_g.step()
-        turns.costs = (cost_real.item() + cost_fake.item(), cost.item())
+        costs = (cost_real.item() + cost_fake.item(), cost.item())
 
 
 if __name__ == "__main__":

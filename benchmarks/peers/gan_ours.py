@@ -2,24 +2,56 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from gan_common import BATCH, DEVICE, LATENT, WIDTH, Turns
+from gan_common import BATCH, DEVICE, LATENT, STEPS, WIDTH, Gate
+from torch import Tensor
 
 from latentia.configuration import apply_overrides, parse_overrides
-from latentia.objectives import Clock, Terms
+from latentia.estimate import Estimate
+from latentia.objectives import Terms
 from latentia.recipes import GANRecipe, Recipe
-from latentia.training import Batch, Game, RunDirectory, make_fabric, play
+from latentia.training import RunDirectory, make_fabric, play
+from latentia.training.progress import Progress
+from latentia.training.records import Tally
+
+
+class AtTheGate:
+    """Waits between two steps of the engine, when all that a step brings is done; keeps each player's last costs."""
+
+    def __init__(self) -> None:
+        self.gate = Gate(STEPS, self._costs)
+        self._last: dict[str, Tensor] = {}
+
+    def _costs(self) -> dict[str, object]:
+        """Read when the clock has stopped: the engine itself waits for no number."""
+        return {"costs": [self._last[name].mean().item() for name in ("discriminator", "generator")]}
+
+    def begin(self) -> None:
+        """From now on the engine waits; call before it begins."""
+        shown, added = Progress.advance, Tally.add
+
+        def add(tally: Tally, step: int, player: str, terms: Terms) -> None:
+            added(tally, step, player, terms)
+            self._last[player] = terms["cost"].detach()
+
+        def advance(progress: Progress, step: int, latest: Mapping[str, Estimate]) -> None:
+            shown(progress, step, latest)
+            self.gate.wait()
+
+        # Pyright minds that these have another word for self.
+        Tally.add = add  # pyright: ignore[reportAttributeAccessIssue]
+        Progress.advance = advance  # pyright: ignore[reportAttributeAccessIssue]
+        self.gate.wait()
 
 
 def main() -> None:
     basis = f"data=mnist network=dcgan network.width={WIDTH} latent={LATENT} batch_size={BATCH} penalty=none ema=null"
-    words = [*basis.split(), "loss=nonsaturating", f"accelerator={DEVICE}", "checkpoint_every=1000000", *sys.argv[1:]]
+    words = [*basis.split(), "loss=nonsaturating", f"accelerator={DEVICE}", "epochs=1000000", *sys.argv[1:]]
     recipe = Recipe.parse(apply_overrides({"type": "gan"}, parse_overrides(words)))
     assert isinstance(recipe, GANRecipe)
     fabric = make_fabric(recipe)
@@ -27,30 +59,12 @@ def main() -> None:
     splits = recipe.data.load()
     torch.manual_seed(0)
     game = recipe.game(recipe.model(splits.shape, 0).to(fabric.device), splits, fabric)
+    game.probes = []  # what is measured and drawn at the ends of epochs is no part of a step
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder) / "run")
         directory.create(recipe.to_mapping(), False)
-        play(_in_turns(game, Turns()), recipe, directory, fabric, quiet=True)
-
-
-def _in_turns(game: Game, turns: Turns) -> Game:
-    """The same game, which waits for its turn before each step and has no end in sight."""
-    last: dict[str, torch.Tensor] = {}
-
-    def noted(name: str, cost: Callable[[Batch, Clock], Terms]) -> Callable[[Batch, Clock], Terms]:
-        def noting(batch: Batch, clock: Clock) -> Terms:
-            if name == "discriminator":
-                if last:
-                    turns.costs = (last["discriminator"].item(), last["generator"].item())
-                turns.wait()
-            terms = cost(batch, clock)
-            last[name] = terms["cost"].detach().mean()
-            return terms
-
-        return noting
-
-    players = [dataclasses.replace(player, cost=noted(player.name, player.cost)) for player in game.players]
-    return dataclasses.replace(game, players=players, probes=[], steps_per_epoch=10**9)
+        AtTheGate().begin()
+        play(game, recipe, directory, fabric, quiet=True)
 
 
 if __name__ == "__main__":

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import torch
-from common import BATCH, DEVICE, RATE, Timer, binary_images, tell
+from common import BATCH, DEVICE, RATE, STEPS, Gate, binary_images
 from examples_loop import VAE
 from torch.nn import functional as F
 
 
-def run(epochs: int) -> tuple[list[float], float]:
+def main() -> None:
     images = torch.from_numpy(binary_images()).to(DEVICE)
     model = VAE().to(DEVICE)
     optimiser = torch.optim.Adam(model.parameters(), lr=RATE)
-    timer = Timer()
-    mean = 0.0
-    for _ in range(epochs):
+    loss_of_epoch: float | None = None
+    gate = Gate(STEPS, lambda: {"loss": loss_of_epoch})
+    while True:
         total = torch.zeros((), device=DEVICE)
-        steps = len(images) // BATCH
-        for rows in torch.randperm(len(images), device=DEVICE).split(BATCH)[:steps]:
+        for rows in torch.randperm(len(images), device=DEVICE).split(BATCH)[:STEPS]:
+            gate.wait()
             x = images[rows].float()
             optimiser.zero_grad()
             reconstruction, mu, logvar = model(x)
@@ -26,10 +26,8 @@ def run(epochs: int) -> tuple[list[float], float]:
             loss.backward()
             total += loss.detach()
             optimiser.step()
-        mean = float(total) / steps
-        timer.lap()
-    return timer.laps, mean
+        loss_of_epoch = float(total) / STEPS
 
 
 if __name__ == "__main__":
-    tell(run)
+    main()
