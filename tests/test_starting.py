@@ -1,4 +1,5 @@
-"""`import latentia` is quick: it brings nothing heavy, and costs less than 0.3 s of CPU time in all."""
+"""Starting is quick: `import latentia` brings nothing heavy and takes less than 0.3 s of CPU time in all, and opening a
+run or choosing what to train brings torch, but nothing that takes as long as torch again."""
 
 from __future__ import annotations
 
@@ -23,3 +24,53 @@ def test_import_brings_nothing_heavy() -> None:
 def test_import_takes_less_than_a_third_of_a_second() -> None:
     """CPU time of the whole process, the least of three; a bare interpreter's is a tenth of the bound."""
     assert min(cpu_seconds("import latentia") for _ in range(3)) < 0.3
+
+
+SLOW = {
+    "lightning_fabric",  # which brings the next two: only training does with them
+    "torch._dynamo",
+    "torchmetrics",
+    "scipy.optimize",
+    "scipy.signal",
+    "scipy.stats",
+    "sklearn",
+    "pandas",
+    "sympy",
+    "matplotlib",
+    "tensorboard",
+    "datasets",
+}
+STEPS = [
+    "from latentia import VAE, GAN",
+    "import latentia.data, latentia.objectives, latentia.divergences",
+    "import latentia.evaluation, latentia.evaluation.samples",
+]
+
+
+def test_only_what_needs_something_slow_brings_it() -> None:
+    """Each of these in turn, in one process: none brings what torch has not brought already."""
+    code = f"""
+import sys, torch
+slow = {SLOW!r} - set(sys.modules)
+for step in {STEPS!r}:
+    exec(step)
+    found = slow & set(sys.modules)
+    assert not found, f"{{step}} brings {{found}}"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_parts_of_scipy_come_when_they_are_used() -> None:
+    """Where nothing else has imported them: the other tests have scipy's parts from their own imports."""
+    code = """
+import sys, torch
+from latentia.divergences import transport, wasserstein
+
+assert not {"scipy.stats", "scipy.optimize"} & set(sys.modules)
+x = torch.tensor([0.0, 2.0])
+assert transport.assignment(x, x + 1).value == 1
+assert abs(transport.assignment(x, torch.tensor([1.0])).value - 1) < 1e-9
+p, q = torch.distributions.Normal(0.0, 1.0), torch.distributions.Laplace(1.0, 1.0)
+assert wasserstein.quadrature(p, q).value > 1  # the distance of the means
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 __all__ = ["draw_laws", "draw_samples"]
 
 import numpy as np
+import scipy  # its parts are slow to import; it does that when they are first used
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch.distributions import Distribution
 
 from latentia.distributions.mixtures import log_density
@@ -121,7 +121,7 @@ def _finish(axes: Axes, title: str, x: str) -> None:
 def _matching(x: Vector, y: Vector, names: tuple[str, str], title: str) -> Figure:
     """Points of the plane joined by the matching of least squared distance, found before any projection."""
     squares = ((x[:, None] - y[None]) ** 2).sum(-1)
-    order = linear_sum_assignment(squares)[1]
+    order = scipy.optimize.linear_sum_assignment(squares)[1]
     labels = ("$x_1$", "$x_2$")
     if x.shape[1] > 2:
         both = np.concatenate([x, y])

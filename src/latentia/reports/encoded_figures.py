@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy  # its parts are slow to import; it does that when they are first used
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,7 +17,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
@@ -184,7 +184,7 @@ def _density(
             return (log_density - log_density.max()).exp().numpy().reshape(CELLS, CELLS)
         draws = (prior.sample(torch.Size([DRAWS])).double() @ directions).numpy()
     counts, _, _ = np.histogram2d(draws[:, 1], draws[:, 0], bins=[edges, edges])
-    return gaussian_filter(counts, sigma=5.0)
+    return scipy.ndimage.gaussian_filter(counts, sigma=5.0)
 
 
 def _histogram(values: Tensor, prior: Distribution, kinds: list[tuple[str, Tensor]]) -> Figure:
