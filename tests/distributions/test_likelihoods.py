@@ -229,6 +229,25 @@ def test_bernoulli_is_exact_at_every_logit(logit, x):
     assert value == pytest.approx(float(oracle), rel=0, abs=2**-52 * max(1, abs(logit)))  # one rounding of the logit
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("batch", [(), (5,), (3, 5)], ids=str)
+def test_bernoulli_is_torchs_law_of_the_same_pixels(batch, dtype):
+    logits = parameters(Bernoulli(), batch).to(dtype).requires_grad_()
+    mine, x = Bernoulli().law(logits), torch.rand(5, *IMAGE, dtype=dtype)  # torch's law scores grey pixels too
+    theirs = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits, validate_args=False), 3)
+    results = []
+    for law_of_pixels in (mine, theirs):
+        value = law_of_pixels.log_prob(x)
+        results.append((value.detach(), *torch.autograd.grad(value.square().sum(), logits)))
+    assert results[0][0].shape == (*batch[:-1], 5)
+    for part, torchs in zip(*results, strict=True):
+        torch.testing.assert_close(part, torchs, rtol=16 * torch.finfo(dtype).eps, atol=16 * torch.finfo(dtype).eps)
+    assert type(mine) is type(mine.expand(torch.Size([2, *batch])))
+    assert torch.equal(mine.mean, theirs.mean)
+    assert torch.equal(mine.variance, theirs.variance)
+    assert torch.equal(mine.entropy(), theirs.entropy())
+
+
 # ---- continuous Bernoulli -----------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from latentia.errors import ConfigurationError
 from latentia.networks import DCGAN, MLP, R3GAN, Conv, Network, Residual, ResidualMLP
-from latentia.networks.layers import ACTIVATIONS, Centre, PreciseLinear, ladder, scaled
+from latentia.networks.layers import ACTIVATIONS, Centre, PreciseLinear, activation, ladder, scaled
 from latentia.networks.strided import strided, transposed
 
 
@@ -82,6 +82,35 @@ def test_mlp_is_nothing_but_its_layers():
     assert [type(layer) for layer in encoder.children()] == [nn.Flatten, nn.Linear, nn.ReLU, PreciseLinear]
     assert [type(layer) for layer in decoder.children()] == [PreciseLinear, nn.ReLU, nn.Linear, nn.Unflatten]
     assert [type(layer) for layer in network.encoder((2,), 1).children()] == [nn.Linear, nn.ReLU, PreciseLinear]
+
+
+@pytest.mark.parametrize("spectral", [False, True])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_rectifiers_that_overwrite_their_input_change_no_number(name, spectral):
+    """Values, slopes in x and in the weights, and the gradient of a penalty on the slope in x."""
+    network = MLP(hidden=(7, 5), activation=name, spectral_norm=spectral)
+    encoder = network.encoder((1, 2, 3), 2).double().eval()
+    rectifiers = [part for part in encoder.modules() if isinstance(part, nn.ReLU | nn.LeakyReLU)]
+    assert len(rectifiers) == (2 if "relu" in name else 0)
+    assert all(rectifier.inplace for rectifier in rectifiers)
+    x, weights, results = torch.rand(4, 1, 2, 3).double().requires_grad_(), list(encoder.parameters()), []
+    for in_place in (True, False):
+        for rectifier in rectifiers:
+            rectifier.inplace = in_place
+        value = encoder(x)
+        (slope,) = torch.autograd.grad(value.square().sum(), x, create_graph=True)
+        results.append([value, slope, *torch.autograd.grad(value.sum() + slope.square().sum(), weights)])
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+    assert bool(results[0][1].any())
+
+
+def test_activations_leave_their_input_alone_unless_told_otherwise():
+    for name in ACTIVATIONS:
+        x = torch.randn(5)
+        before = x.clone()
+        activation(name)(x)
+        assert torch.equal(x, before)
 
 
 def test_mlp_takes_images_as_they_are_and_reverses_for_the_decoder():

@@ -3,6 +3,7 @@
 from latentia.distributions.conditional import Conditional, Family
 from latentia.distributions.continuous_bernoulli import ContinuousBernoulliLaw
 from latentia.distributions.finite import Finite
+from latentia.distributions.gaussians import DiagonalGaussian, StandardGaussian
 from latentia.distributions.likelihoods import (
     Bernoulli,
     ContinuousBernoulli,
@@ -25,6 +26,7 @@ __all__ = [
     "ContinuousBernoulli",
     "ContinuousBernoulliLaw",
     "Diagonal",
+    "DiagonalGaussian",
     "DiscretisedLogisticMixture",
     "DiscretisedLogisticMixtureLaw",
     "Family",
@@ -40,6 +42,7 @@ __all__ = [
     "MixturePrior",
     "Posterior",
     "Prior",
+    "StandardGaussian",
     "StandardNormal",
     "VampPrior",
     "gaussian_mixture",

@@ -23,6 +23,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Distribution, Independent, Normal
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from latentia.distributions.conditional import Family
 from latentia.distributions.continuous_bernoulli import ContinuousBernoulliLaw
@@ -62,7 +63,7 @@ class Bernoulli(Likelihood):
         return True
 
     def law(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
-        return Independent(TorchBernoulli(logits=parameters, validate_args=False), 3, validate_args=False)
+        return _BernoulliImages(TorchBernoulli(logits=parameters, validate_args=False), 3, validate_args=False)
 
     def check(self, images: Tensor) -> None:
         if not bool(((images == 0) | (images == 1)).all()):
@@ -70,6 +71,16 @@ class Bernoulli(Likelihood):
                 "a Bernoulli likelihood scores pixels that are 0 or 1, and these images have grey ones. Binarise them "
                 "(data.binarise=dynamic, static or threshold), or take likelihood=continuous-bernoulli or gaussian"
             )
+
+
+class _BernoulliImages(Independent):
+    """Independent binary pixels that are summed before the sign is turned, not after: one pass over them less."""
+
+    base_dist: TorchBernoulli
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        logits, value = torch.broadcast_tensors(self.base_dist.logits, value)
+        return -binary_cross_entropy_with_logits(logits, value, reduction="none").sum((-3, -2, -1))
 
 
 class ContinuousBernoulli(Likelihood, name="continuous-bernoulli"):

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 from latentia.distributions.conditional import Family
+from latentia.distributions.gaussians import DiagonalGaussian
 
 
 class Posterior(Family, family=True):
@@ -42,8 +43,7 @@ class Diagonal(Posterior):
         return (2 * math.prod(event_shape),)
 
     def law(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
-        mean, log_scale = parameters.chunk(2, dim=-1)
-        return Independent(Normal(mean, log_scale.exp(), validate_args=False), 1, validate_args=False)
+        return DiagonalGaussian(*parameters.chunk(2, dim=-1))
 
 
 class Full(Posterior):

@@ -9,7 +9,8 @@ from __future__ import annotations
 __all__ = ["FlowPrior", "MixturePrior", "Prior", "StandardNormal", "VampPrior"]
 
 from abc import abstractmethod
-from typing import Any, Literal, cast
+from collections.abc import Callable
+from typing import Any, Literal, Self, cast
 
 import torch
 from pydantic import Field
@@ -18,6 +19,7 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 
 from latentia.configuration import Component
 from latentia.distributions.conditional import Conditional
+from latentia.distributions.gaussians import StandardGaussian
 
 
 class Prior(Component, family=True):
@@ -74,10 +76,15 @@ class _StandardNormal(nn.Module):
     def __init__(self, latent: int):
         super().__init__()
         self.register_buffer("mean", torch.zeros(latent), persistent=False)
+        self._law = StandardGaussian(self.mean)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self._law = StandardGaussian(self.mean)  # what moves a module's tensors passes by here
+        return self
 
     def forward(self, posterior: Conditional | None = None) -> Distribution:
-        scale = torch.ones_like(self.mean)
-        return Independent(Normal(self.mean, scale, validate_args=False), 1, validate_args=False)
+        return self._law
 
 
 class _Mixture(nn.Module):

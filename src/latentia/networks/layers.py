@@ -50,9 +50,18 @@ SMALLEST_SIDE = 8  # a side is halved while it has at least this many pixels; im
 _Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
-def activation(name: Activation) -> nn.Module:
-    """Make the activation of that name; the leaky rectifier has slope 0.2."""
-    return ACTIVATIONS[name][0]()
+def activation(name: Activation, *, in_place: bool = False) -> nn.Module:
+    """Make the activation of that name; the leaky rectifier has slope 0.2.
+
+    Args:
+        name: which.
+        in_place: let a rectifier write over its input, which saves a pass over memory that is not in any cache yet.
+            Only after a layer that needs not its own output for its gradient, such as a linear one.
+    """
+    module = ACTIVATIONS[name][0]()
+    if in_place and isinstance(module, nn.ReLU | nn.LeakyReLU):
+        module.inplace = True
+    return module
 
 
 def gain_of(name: Activation) -> float:

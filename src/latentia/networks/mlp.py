@@ -58,5 +58,5 @@ class MLP(Network):
         layers: list[nn.Module] = []
         for number, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             linear = (nn.Linear if number else first)(fan_in, fan_out)
-            layers += [spectral_norm(linear) if spectral else linear, activation(self.activation)]
+            layers += [spectral_norm(linear) if spectral else linear, activation(self.activation, in_place=True)]
         return layers

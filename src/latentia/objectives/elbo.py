@@ -52,12 +52,16 @@ class ELBO(Objective):
     def __call__(self, vae: VAE, x: Tensor, clock: Clock) -> Terms:
         q, prior, beta = vae.encode(x), vae.prior, self.beta_at(clock)
         by_score = self.gradient == "score"
-        z = q.sample(torch.Size([self.samples])) if by_score else reparametrised(q, self.samples, "ELBO")
-        distortions = -vae.decode(z).log_prob(x)  # (samples, B)
+        if by_score:
+            z = q.sample(torch.Size([self.samples]))
+        else:
+            z = reparametrised(q, None if self.samples == 1 else self.samples, "ELBO")
+        distortions = -vae.decode(z).log_prob(x)  # (samples, B), or (B,) for one draw that carries a gradient
         distortion = mean_over_draws(distortions)
         floored = _with_free_bits(q, prior, self.free_bits) if self.free_bits else None
         rate = rate_of(q, prior, z, self.kl)
-        cost = torch.add(distortion, rate if floored is None else floored, alpha=beta)
+        paid = rate if floored is None else floored
+        cost = distortion + (paid if beta == 1 else beta * paid)
         if by_score:
             # ∇ E_q f = E_q[f ∇ log q] + E_q ∇f. The draws carry no gradient, so `cost` has the second half already;
             # a term of value 0 adds the first. f is all that is averaged over draws: a KL that is drawn belongs to it.

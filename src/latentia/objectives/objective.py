@@ -78,8 +78,8 @@ def _within_float32(call: Callable[..., Terms]) -> Callable[..., Terms]:
     return within
 
 
-def reparametrised(q: Distribution, draws: int, objective: str) -> Tensor:
-    """Draws of z, (draws, B, d), with a gradient to the parameters of q.
+def reparametrised(q: Distribution, draws: int | None, objective: str) -> Tensor:
+    """Draws of z, (draws, B, d), with a gradient to the parameters of q; with None a single one, (B, d).
 
     Raises:
         CannotServe: if q has no such draws, naming the objective that does without them.
@@ -89,7 +89,7 @@ def reparametrised(q: Distribution, draws: int, objective: str) -> Tensor:
             f"{objective} needs a posterior with rsample, and {_shown(q)} has none; "
             "set objective=elbo objective.gradient=score"
         )
-    return q.rsample(torch.Size([draws]))
+    return q.rsample(torch.Size([] if draws is None else [draws]))
 
 
 def rate_of(q: Distribution, prior: Distribution, z: Tensor, kind: Literal["exact", "monte-carlo"]) -> Tensor:
@@ -110,8 +110,8 @@ def rate_of(q: Distribution, prior: Distribution, z: Tensor, kind: Literal["exac
 
 
 def mean_over_draws(values: Tensor) -> Tensor:
-    """Mean over the first dimension; of a single draw, the draw itself."""
-    return values.squeeze(0) if len(values) == 1 else values.mean(0)
+    """Mean over the draws of values (draws, B); values (B,) are those of a single draw, and come back."""
+    return values if values.dim() == 1 else values.mean(0)
 
 
 def log_mean_exp(values: Tensor) -> Tensor:
