@@ -195,7 +195,6 @@ def test_what_makes_no_sense_is_refused_with_the_reason(name: str):
     kind, _ = HYBRIDS[name]
     cases = {
         "penalty": [{"penalty": Consensus()}, {"loss": Wasserstein(), "penalty": NoPenalty()}],
-        "compile": [{"compile": True}],
     }
     for key, settings in cases.items():
         for setting in settings:

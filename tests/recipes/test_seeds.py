@@ -173,7 +173,6 @@ REFUSED = [
     ({"devices": 2}, [0, 1], "devices=1"),
     ({"clip": 1.0}, [0, 1], "clip=null"),
     ({"keep": "best"}, [0, 1], "keep=last"),
-    ({"compile": True}, [0, 1], "compile=false"),
     ({"objective": {"type": "elbo", "free_bits": 0.1}}, [0, 1], "mixes the examples"),
 ]
 

@@ -13,13 +13,27 @@ from torch import nn
 
 from latentia.errors import ConfigurationError, RunError
 from latentia.estimate import Estimate
-from latentia.training import Adam, Constant, Cosine, OneCycle, Player, Probe, RunDirectory, Schedule, Stages, Training
+from latentia.recipes import VAERecipe
+from latentia.training import (
+    Adam,
+    Constant,
+    Cosine,
+    OneCycle,
+    Player,
+    Probe,
+    RunDirectory,
+    Schedule,
+    Stages,
+    Training,
+    make_fabric,
+)
 from latentia.training.ema import AveragedWeights
+from latentia.training.game import networks_of
 from latentia.training.progress import Progress
 from latentia.training.records import FOLD_ROWS, Tally
 from latentia.training.run_directory import differences
 
-from .toys import play_duel
+from .toys import duel, play_duel
 
 # Schedules
 
@@ -340,44 +354,12 @@ def test_each_move_of_a_player_has_a_batch_of_its_own(tmp_path):
     assert drawn == [n for step in range(6) for n in (2 * step, 2 * step + 1, 2 * step)]  # critic twice, generator
 
 
-# Compiled networks
-
-
-def test_what_is_compiled():
-    from latentia.recipes import VAERecipe
-    from latentia.training import make_fabric
-    from latentia.training.compilation import networks_of
-
-    from .toys import duel
-
+def test_the_networks_of_a_game():
     game = duel(make_fabric(Training()))
     assert networks_of(game) == [game.model.critic, game.model.generator]
     vae = VAERecipe().model((1, 8, 8))
     game.model, game.players = vae, [Player("vae", [vae], game.players[0].cost)]
     assert networks_of(game) == [vae.posterior.network, vae.likelihood.network]
-
-
-def test_without_a_compiler_the_run_goes_on_and_says_so(tmp_path, capsys, monkeypatch):
-    def no_compiler(*_, **__):
-        raise RuntimeError("no C++ compiler found")
-
-    play_duel(tmp_path / "plain")
-    monkeypatch.setattr(torch, "compile", no_compiler)
-    play_duel(tmp_path / "run", compile=True)
-    assert "compile=true has no effect, the networks run uncompiled: no C++ compiler found" in capsys.readouterr().err
-    weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("plain", "run")]
-    assert weights[0] == weights[1]
-
-
-@pytest.mark.slow
-def test_a_compiled_run_is_the_run_to_rounding(tmp_path):
-    from latentia.recipes import VAERecipe, train
-
-    pytest.importorskip("torch._inductor")
-    runs = [train(VAERecipe(epochs=1, compile=c), tmp_path / str(c), quiet=True) for c in (False, True)]
-    for a, b in zip(runs[0].records, runs[1].records, strict=True):
-        assert b["value"] == pytest.approx(a["value"], rel=1e-3)
-    assert set(runs[0].directory.weights()) == set(runs[1].directory.weights())
 
 
 def test_a_folder_of_runs_names_them(tmp_path):

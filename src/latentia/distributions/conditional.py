@@ -15,7 +15,6 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +23,9 @@ from torch.distributions import Distribution
 from latentia.configuration import Component
 from latentia.errors import ConfigurationError, DataError
 
-# The mixed precision around the innermost `laws_in_float32`: device, dtype.
-_networks_in: ContextVar[tuple[str, torch.dtype] | None] = ContextVar("_networks_in", default=None)
+# The mixed precision around each open `laws_in_float32`: device, dtype. A list, since compilers can follow one, and
+# not a ContextVar: two threads of a process must not train under mixed precision at once.
+_networks_in: list[tuple[str, torch.dtype]] = []
 
 
 @contextmanager
@@ -34,17 +34,16 @@ def laws_in_float32(device: torch.device) -> Iterator[None]:
     if not torch.is_autocast_enabled(device.type):
         yield
         return
-    token = _networks_in.set((device.type, torch.get_autocast_dtype(device.type)))
+    _networks_in.append((device.type, torch.get_autocast_dtype(device.type)))
     try:
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        _networks_in.reset(token)
+        _networks_in.pop()
 
 
 def _autocast_for_networks() -> AbstractContextManager[object]:
-    inside = _networks_in.get()
-    return nullcontext() if inside is None else torch.autocast(inside[0], dtype=inside[1])
+    return torch.autocast(_networks_in[-1][0], dtype=_networks_in[-1][1]) if _networks_in else nullcontext()
 
 
 class Family(Component):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 __all__ = ["Duel"]
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -55,7 +56,7 @@ class Duel:
         weight = self.penalty.weight(clock.step, min(1.0, clock.epoch / self.epochs))
         coupled = bool(weight) and self.penalty.couples_players
         keeps = self.reuse_fakes and not coupled and self.gan.training and torch.is_grad_enabled()
-        with torch.set_grad_enabled(coupled or keeps):
+        with nullcontext() if coupled or keeps else torch.no_grad():
             fake = self._fake(len(x), labels)
         if keeps:
             self._kept, fake = (fake, labels), fake.detach()

@@ -21,12 +21,10 @@ from latentia.objectives import (
     R1,
     AdversarialLoss,
     Augmentation,
-    Clip,
     Clock,
     Duel,
     NoAugmentation,
     NonSaturating,
-    NoPenalty,
     Penalty,
     Terms,
 )
@@ -87,9 +85,9 @@ class GANRecipe(Recipe, name="gan"):
             problems.append(("packing", f"{text}. Set batch_size={larger}, or another packing"))
         if self.packing > 1 and self.conditional:
             problems.append(("packing", "a pack of examples has no single label. Use packing=1, or conditional=false"))
-        if self.compile and not isinstance(self.penalty, NoPenalty | Clip):
-            text = "a compiled network cannot be differentiated twice, as this penalty asks"
-            problems.append(("compile", f"{text}. Set compile=false, or penalty=none"))
+        if self.compile and self.reuse_fakes:
+            text = "a compiled move ends with its graph, and the fakes that are judged twice carry theirs over"
+            problems.append(("compile", f"{text}. Set reuse_fakes=false, or compile=false"))
         if self.keep == "best":
             text = "no figure of a GAN falls as it gets better, so there is no best step to choose"
             problems.append(("keep", f"{text}. Use keep=last, and ema for weights that do not depend on the last step"))

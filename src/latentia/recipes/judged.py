@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from latentia.configuration import OneOf
 from latentia.errors import ConfigurationError
 from latentia.networks import MLP, Network
-from latentia.objectives import R1R2, AdversarialLoss, Clip, Clock, NoPenalty, Penalty, Relativistic, Seen, Terms
+from latentia.objectives import R1R2, AdversarialLoss, Clock, Penalty, Relativistic, Seen, Terms
 from latentia.recipes.recipe import Recipe
 from latentia.training import Adam, Batch, Cosine, Optimiser, Player
 
@@ -41,9 +41,6 @@ class JudgedRecipe(Recipe):
             objection = f"{text}. Use penalty=one-centred or clip, or judge.spectral_norm=true"
         if objection:
             problems.append(("penalty", objection))
-        if self.compile and not isinstance(self.penalty, NoPenalty | Clip):
-            text = "a compiled network cannot be differentiated twice, as this penalty asks"
-            problems.append(("compile", f"{text}. Set compile=false, or penalty=none"))
         if problems:
             raise ConfigurationError(problems)
         return self

@@ -141,8 +141,6 @@ def _of_each_seed(recipe: Recipe, seeds: Sequence[int]) -> dict[int, Recipe]:
     if recipe.keep == "best":
         text = "seeds that are trained at once end together, and each has a best step of its own"
         problems.append(("keep", f"{text}; set keep=last and patience=null, or train the seeds one by one"))
-    if recipe.compile:
-        problems.append(("compile", "the networks of several seeds at once are not compiled; set compile=false"))
     if problems:
         raise ConfigurationError(problems)
     check_devices(recipe)

@@ -2,7 +2,7 @@
 
     for each step:   seed from (seed, rank, step)
       for each player, `times` times:
-        draw a batch · zero its gradients · its terms · mean · backward · sum over processes · clip · step
+        draw a batch · its terms, and the gradient of their mean cost · sum over processes · clip · step
       average the weights · record · at the ends of epochs validate and probe · checkpoint when due
 
 A run that stops, by Ctrl-C, SIGTERM or the end of patience, leaves a whole checkpoint; `resume` goes on from the newest
@@ -26,10 +26,10 @@ from lightning_fabric import Fabric
 from latentia.errors import LatentiaError, RunError
 from latentia.estimate import Estimate
 from latentia.training import checkpoint as checkpoints
-from latentia.training.compilation import compiled
 from latentia.training.event_files import EventFiles
 from latentia.training.game import Game, Player
 from latentia.training.interruption import Interrupted, Stop
+from latentia.training.moves import gradients_traced
 from latentia.training.processes import by_first, same_start, sum_over_processes
 from latentia.training.progress import Progress
 from latentia.training.run_directory import RunDirectory
@@ -92,7 +92,8 @@ def play(
         if game.close is not None:
             stack.callback(game.close)
         if training.compile:
-            stack.enter_context(compiled(game, fabric.device, progress.warn))
+            stack.enter_context(gradients_traced())
+            table.compile_moves(progress)
         same_start(fabric, game.model)
         if resume:
             table.restore(progress)
@@ -154,20 +155,13 @@ def _step(table: Table, leaving: bool) -> bool:
 
 def _move(table: Table, player: Player, leaving: bool) -> bool:
     """All moves of one player in a step."""
-    fabric, clock = table.fabric, table.clock
+    fabric, clock, move = table.fabric, table.clock, table.moves[player.name]
     optimiser, parameters = table.optimisers[player.name], table.parameters[player.name]
     player.optimiser.set_rate(optimiser, table.step / table.total)
     for turn in range(player.times):
         batch = table.game.draw(table.step * table.draws + turn)
-        for parameter in parameters:
-            parameter.grad = None
-        with fabric.autocast():
-            terms = player.cost(batch, clock)
+        terms = move(batch, clock)
         table.tally.add(table.step + 1, player.name, terms)
-        # The mean over the global batch: each of its examples weighs 1/size, and the processes' gradients are summed.
-        cost = terms["cost"]
-        weights = cost.new_full(cost.shape, 1 / (len(cost) * fabric.world_size))
-        fabric.backward(cost, gradient=weights, inputs=parameters)
         leaving = sum_over_processes(fabric, parameters, leaving)
         if table.training.clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters, table.training.clip)

@@ -33,8 +33,7 @@ from latentia.estimate import Estimate
 from latentia.networks.stacked import ALONE, stack_networks
 from latentia.objectives import Clock, Terms
 from latentia.training.checkpoint import Checkpoint, newest_sound, write_checkpoint
-from latentia.training.compilation import networks_of
-from latentia.training.game import Batch, Game, Player, Probe
+from latentia.training.game import Batch, Game, Player, Probe, networks_of
 from latentia.training.run_directory import Complete, RunDirectory
 from latentia.training.seeds import seed_of, seeded
 

@@ -6,7 +6,7 @@ still. A VAE is a game of one player, a GAN of two, a hybrid of two or three.
 
 from __future__ import annotations
 
-__all__ = ["Batch", "Game", "Player", "Probe"]
+__all__ = ["Batch", "Game", "Player", "Probe", "cost_of", "networks_of"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from latentia.distributions import Conditional
+from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.objectives import Clock, Terms
 from latentia.training.optimisers import Adam, Optimiser
@@ -97,3 +99,38 @@ class Game:
     better_when_lower: str = "validation/cost"
     probes: Sequence[Probe] = ()
     close: Callable[[], None] | None = None
+
+
+def cost_of(terms: Terms, player: str) -> Tensor:
+    """The term that the player makes small, (B,).
+
+    Raises:
+        ConfigurationError: if there is no cost, or the terms are not of one shape (B,).
+    """
+    cost = terms.get("cost")
+    if cost is None or cost.dim() != 1 or any(term.shape != cost.shape for term in terms.values()):
+        shapes = ", ".join(f"{name} {tuple(term.shape)}" for name, term in terms.items())
+        raise ConfigurationError(
+            f"the {player} gives the terms {shapes or 'none'}; give one number for each example, all of one shape "
+            "(B,), among them `cost`"
+        )
+    return cost
+
+
+def networks_of(game: Game) -> list[nn.Module]:
+    """The networks of the players, each once: those of conditionals, and modules that hold none (a discriminator).
+
+    A prior is none of them: it gives a law, and no tensor.
+    """
+    found = [module.network for module in game.model.modules() if isinstance(module, Conditional)]
+    prior = getattr(game.model, "prior_module", None)
+    for player in game.players:
+        for module in player.modules:
+            parts = list(module.modules())
+            if (
+                module is not prior
+                and not any(isinstance(part, Conditional) for part in parts)
+                and not any(n in parts for n in found)
+            ):
+                found.append(module)
+    return list(dict.fromkeys(found))

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.objectives import Terms
+from latentia.training.game import cost_of
 
 FOLD_ROWS = 256
 
@@ -43,13 +43,7 @@ class Tally:
         Raises:
             ConfigurationError: if there is no cost, or the terms are not of one shape (B,).
         """
-        cost = terms.get("cost")
-        if cost is None or cost.dim() != 1 or any(term.shape != cost.shape for term in terms.values()):
-            shapes = ", ".join(f"{name} {tuple(term.shape)}" for name, term in terms.items())
-            raise ConfigurationError(
-                f"the {player} gives the terms {shapes or 'none'}; give one number for each example, all of one shape "
-                "(B,), among them `cost`"
-            )
+        cost_of(terms, player)
         self._rows += [(step, player, name) for name in terms]
         self._raw += [term.detach() for term in terms.values()]
         if len(self._raw) >= FOLD_ROWS:

@@ -31,7 +31,9 @@ class Training(Component):
     matmul: Literal["highest", "high", "medium"] = Field(
         default="highest", description="precision inside float32 matrix products; restored when training ends"
     )
-    compile: bool = Field(default=False, description="compile the networks (needs a C++ compiler; slow to start)")
+    compile: bool = Field(
+        default=False, description="compile each player's cost with its gradients (needs a C++ compiler; slow to start)"
+    )
     tensorboard: bool = Field(default=False, description="write TensorBoard event files as well (extra: tensorboard)")
 
     @model_validator(mode="after")

@@ -22,6 +22,7 @@ from latentia.training import checkpoint as checkpoints
 from latentia.training.checkpoint import Checkpoint
 from latentia.training.ema import AveragedWeights
 from latentia.training.game import Game
+from latentia.training.moves import Move, compiled, plain
 from latentia.training.processes import by_first, sum_table
 from latentia.training.progress import Progress
 from latentia.training.records import Tally
@@ -52,6 +53,7 @@ class Table:
             raise ConfigurationError(
                 [("keep", "keep=best needs a validation split, and there is none; set data.validation, or keep=last")]
             )
+        self.moves: dict[str, Move] = {p.name: plain(p, self.parameters[p.name], fabric) for p in game.players}
         self.optimisers = {p.name: p.optimiser.build(self.parameters[p.name]) for p in game.players}
         self.average = AveragedWeights(game.model, training.ema) if training.ema else None
         self.tally = Tally(partial(sum_table, fabric))
@@ -76,6 +78,11 @@ class Table:
     def clock(self) -> Clock:
         """What costs are told of the time."""
         return Clock(self.step, self.step / self.game.steps_per_epoch, self.game.data_size)
+
+    def compile_moves(self, progress: Progress) -> None:
+        """Have every player's move compiled when it is first made."""
+        for p in self.game.players:
+            self.moves[p.name] = compiled(p, self.parameters[p.name], self.fabric, progress.say, progress.warn)
 
     def averaged(self) -> AbstractContextManager[None]:
         """A block with the averaged weights in the model, where there are any."""

@@ -1,0 +1,129 @@
+"""A player's move: the terms of a batch, and the gradient of their mean cost.
+
+A move is computed in one of two ways: `plain`, operation by operation, or `compiled`, as one program made by
+`torch.compile` from the cost and its gradients together. They draw the same random numbers and agree to rounding.
+
+The mean is over the global batch: each of its examples weighs 1/size, and the processes' gradients are summed later.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Move", "compiled", "gradients_traced", "plain"]
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from latentia.objectives import Clock, Terms
+from latentia.training.game import Batch, Player, cost_of
+
+Move = Callable[[Batch, Clock], Terms]
+"""Gives the terms of a batch, each (B,), and leaves the gradient of their mean cost in the player's parameters."""
+
+
+def plain(player: Player, parameters: Sequence[nn.Parameter], fabric: Fabric) -> Move:
+    """The move as it is written.
+
+    Raises (by the move):
+        ConfigurationError: for terms without a cost, or of other shapes than (B,).
+    """
+
+    def move(batch: Batch, clock: Clock) -> Terms:
+        terms, gradients = _terms_and_gradients(player, parameters, fabric, batch, clock)
+        _leave(gradients, parameters)
+        return terms
+
+    return move
+
+
+def compiled(
+    player: Player,
+    parameters: Sequence[nn.Parameter],
+    fabric: Fabric,
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
+) -> Move:
+    """The move as one compiled program, made when it is first called; where that fails, say so and go on plainly.
+
+    The cost, every derivative inside it (a gradient penalty's too) and the gradients are traced into one graph, so that
+    nothing of Python is left between the operations and neighbouring ones become one loop. Random numbers are drawn by
+    torch's own generators, as in the plain move.
+
+    Args:
+        player: whose move.
+        parameters: the player's.
+        fabric: whose device and precision.
+        say: shows a line of progress.
+        warn: shows a line of warning.
+    """
+    fallback = plain(player, parameters, fabric)
+    program: Callable[[Batch, Clock], tuple[Terms, Sequence[Tensor | None]]] | None = None
+    failed = False
+
+    def traced(batch: Batch, clock: Clock) -> tuple[Terms, Sequence[Tensor | None]]:
+        return _terms_and_gradients(player, parameters, fabric, batch, clock)
+
+    def first(batch: Batch, clock: Clock) -> tuple[Terms, Sequence[Tensor | None]]:
+        nonlocal program
+        say(f"compiling the move of the {player.name}; the first time, this takes up to a minute")
+        made = torch.compile(traced, fullgraph=True, isolate_recompiles=True, options={"fallback_random": True})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's own parts about one another
+            result = made(batch, clock)
+        program = made
+        return result
+
+    def move(batch: Batch, clock: Clock) -> Terms:
+        nonlocal failed
+        if failed:
+            return fallback(batch, clock)
+        try:
+            terms, gradients = (program or first)(batch, clock)
+        except Exception as error:  # whatever a compiler may run into, or an error of the cost, which `plain` repeats
+            # Nothing has been computed, drawn or written yet: a graph runs only once it is whole and compiled.
+            terms = fallback(batch, clock)
+            failed = True
+            warn(f"compile=true has no effect on the {player.name}, whose move runs uncompiled: {_first_line(error)}")
+            return terms
+        _leave(gradients, parameters)
+        return terms
+
+    return move
+
+
+@contextmanager
+def gradients_traced() -> Iterator[None]:
+    """Let torch's compiler follow `torch.autograd.grad` inside the block, which compiled moves need."""
+    try:
+        from torch._dynamo import config
+
+        patch = config.patch(trace_autograd_ops=True)
+    except (ImportError, AttributeError):  # an older torch, or one without a compiler: the moves will tell
+        yield
+        return
+    with patch:
+        yield
+
+
+def _terms_and_gradients(
+    player: Player, parameters: Sequence[nn.Parameter], fabric: Fabric, batch: Batch, clock: Clock
+) -> tuple[Terms, Sequence[Tensor | None]]:
+    with fabric.autocast():
+        terms = player.cost(batch, clock)
+    cost = cost_of(terms, player.name)
+    weights = torch.full_like(cost, 1 / (len(cost) * fabric.world_size))
+    gradients = torch.autograd.grad(cost, parameters, weights, allow_unused=True)
+    return {name: term.detach() for name, term in terms.items()}, gradients
+
+
+def _leave(gradients: Sequence[Tensor | None], parameters: Sequence[nn.Parameter]) -> None:
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
