@@ -34,9 +34,11 @@ PEERS: dict[str, list[str]] = {
     f"{OURS}, {settings}": ["gan_ours.py", *settings.split()]
     for settings in (
         "reuse_fakes=true",
+        "compile=true",
         "compile=true reuse_fakes=true",
         "precision=bf16-mixed",
         "precision=bf16-mixed reuse_fakes=true",
+        "precision=bf16-mixed compile=true",
         "precision=bf16-mixed compile=true reuse_fakes=true",
     )
 }

@@ -4,49 +4,32 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from engine_gate import gate_engine
 from gan_common import BATCH, DEVICE, LATENT, STEPS, WIDTH, Gate
 from torch import Tensor
 
 from latentia.configuration import apply_overrides, parse_overrides
-from latentia.estimate import Estimate
 from latentia.objectives import Terms
 from latentia.recipes import GANRecipe, Recipe
 from latentia.training import RunDirectory, make_fabric, play
-from latentia.training.progress import Progress
 from latentia.training.records import Tally
 
 
-class AtTheGate:
-    """Waits between two steps of the engine, when all that a step brings is done; keeps each player's last costs."""
+def last_costs() -> Callable[[], dict[str, object]]:
+    """What tells the players' mean costs at the last step; they are read then, for the engine waits for no number."""
+    last: dict[str, Tensor] = {}
+    added = Tally.add
 
-    def __init__(self) -> None:
-        self.gate = Gate(STEPS, self._costs)
-        self._last: dict[str, Tensor] = {}
+    def add(tally: Tally, step: int, player: str, terms: Terms) -> None:
+        added(tally, step, player, terms)
+        last[player] = terms["cost"].detach()
 
-    def _costs(self) -> dict[str, object]:
-        """Read when the clock has stopped: the engine itself waits for no number."""
-        return {"costs": [self._last[name].mean().item() for name in ("discriminator", "generator")]}
-
-    def begin(self) -> None:
-        """From now on the engine waits; call before it begins."""
-        shown, added = Progress.advance, Tally.add
-
-        def add(tally: Tally, step: int, player: str, terms: Terms) -> None:
-            added(tally, step, player, terms)
-            self._last[player] = terms["cost"].detach()
-
-        def advance(progress: Progress, step: int, latest: Mapping[str, Estimate]) -> None:
-            shown(progress, step, latest)
-            self.gate.wait()
-
-        # Pyright minds that these have another word for self.
-        Tally.add = add  # pyright: ignore[reportAttributeAccessIssue]
-        Progress.advance = advance  # pyright: ignore[reportAttributeAccessIssue]
-        self.gate.wait()
+    Tally.add = add  # pyright: ignore[reportAttributeAccessIssue]  (it has another word for self)
+    return lambda: {"costs": [last[player].mean().item() for player in ("discriminator", "generator")]}
 
 
 def main() -> None:
@@ -63,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder) / "run")
         directory.create(recipe.to_mapping(), False)
-        AtTheGate().begin()
+        gate_engine(Gate(STEPS, last_costs()), lambda *_: None)
         play(game, recipe, directory, fabric, quiet=True)
 
 

@@ -11,48 +11,37 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from common import BATCH, DEVICE, HIDDEN, LATENT, STEPS, Gate
+from engine_gate import gate_engine
 
 import latentia
 from latentia.configuration import apply_overrides, parse_overrides
 from latentia.estimate import Estimate
-from latentia.training.progress import Progress
 
 
-class AtTheGate:
-    """Waits between two steps of the engine, when all that a step brings is done; sums the costs that it records."""
+class Costs:
+    """The mean cost over the last whole epoch: a record is the mean since the one before, and epochs end with one."""
 
     def __init__(self) -> None:
-        self.loss: float | None = None
-        self.gate = Gate(STEPS, lambda: {"loss": self.loss})
-        self._cost: Estimate | None = None
+        self.of_epoch: float | None = None
+        self._last: Estimate | None = None
         self._sum, self._summed = 0.0, 0
 
-    def begin(self) -> None:
-        """From now on the engine waits; call before it begins."""
-        shown = Progress.advance
-
-        def advance(progress: Progress, step: int, latest: Mapping[str, Estimate]) -> None:
-            shown(progress, step, latest)
-            self._note(step, latest.get("vae/cost"))
-            self.gate.wait()
-
-        Progress.advance = advance  # pyright: ignore[reportAttributeAccessIssue]  (it has another word for self)
-        self.gate.wait()
-
-    def _note(self, step: int, cost: Estimate | None) -> None:
-        """A record is the mean since the one before; every epoch ends with one."""
-        if cost is not None and cost is not self._cost:
-            self._sum, self._summed, self._cost = self._sum + (step - self._summed) * cost.value, step, cost
+    def note(self, step: int, latest: Mapping[str, Estimate]) -> None:
+        cost = latest.get("vae/cost")
+        if cost is not None and cost is not self._last:
+            self._sum, self._summed, self._last = self._sum + (step - self._summed) * cost.value, step, cost
             if step % STEPS == 0:
-                self.loss, self._sum = self._sum / STEPS, 0.0
+                self.of_epoch, self._sum = self._sum / STEPS, 0.0
 
 
 def main() -> None:
-    basis = f"data=mnist data.binarise=threshold data.validation=0 latent={LATENT} network.hidden=[{HIDDEN}]"
-    words = [*basis.split(), f"batch_size={BATCH}", "epochs=1000000", f"accelerator={DEVICE}", *sys.argv[1:]]
-    recipe = latentia.VAERecipe.parse(apply_overrides({"type": "vae"}, parse_overrides(words)))
+    basis = f"data=mnist data.binarise=threshold data.validation=0 latent={LATENT} batch_size={BATCH}"
+    words = [*basis.split(), "network=mlp", f"network.hidden=[{HIDDEN}]", f"accelerator={DEVICE}", "epochs=1000000"]
+    recipe = latentia.VAERecipe.parse(apply_overrides({"type": "vae"}, parse_overrides([*words, *sys.argv[1:]])))
+    costs = Costs()
+    gate = Gate(STEPS, lambda: {"loss": costs.of_epoch})
     with tempfile.TemporaryDirectory() as folder:
-        AtTheGate().begin()
+        gate_engine(gate, costs.note)
         latentia.train(recipe, Path(folder) / "run", quiet=True)
 
 
