@@ -29,7 +29,7 @@ class _Lists(NamedTuple):
     means: list[Tensor]
     squares: list[Tensor]
     counts: list[Tensor]
-    one: Tensor | int
+    one: Tensor | None
 
 
 class _Direct(torch.optim.Optimizer):
@@ -55,7 +55,10 @@ class _Direct(torch.optim.Optimizer):
         with torch.no_grad():
             for (group, parameters, means, squares, counts, one), gradients in zip(lists, steps, strict=True):
                 beta1, beta2 = group["betas"]
-                torch._foreach_add_(counts, one)
+                if one is None:
+                    torch._foreach_add_(counts, 1)
+                else:
+                    torch._foreach_add_(counts, one, alpha=1.0)
                 self._update(
                     parameters,
                     gradients,
@@ -127,5 +130,5 @@ def _lists_of(optimiser: torch.optim.Optimizer, group: dict[str, Any]) -> _Lists
         return None
     means, squares, counts = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
     # On a CPU torch adds to the counts one by one, and would make a tensor of a number each time.
-    one = torch.ones_like(counts[0]) if counts[0].is_cpu else 1
+    one = torch.ones_like(counts[0]) if counts[0].is_cpu else None
     return _Lists(group, list(parameters), means, squares, counts, one)
