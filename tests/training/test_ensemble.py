@@ -92,6 +92,7 @@ class Noise:
             lambda shape, **_: self.draw(self._normal, shape),
         )
         patch.setattr(torch, "randn", lambda shape, **_: self.draw(self._normal, shape))
+        patch.setattr(torch, "randn_like", lambda like, **_: self.draw(self._normal, like.shape))
         patch.setattr(torch, "normal", lambda mean, std, **_: mean + std * self.draw(self._normal, mean.shape))
         patch.setattr(torch, "rand", lambda *shape, **_: self.draw(self._rand, shape))
         patch.setattr(torch, "randint", self._randint)

@@ -17,12 +17,14 @@ __all__ = [
 ]
 
 import math
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Distribution, Independent, Normal
+from torch.distributions.utils import lazy_property
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from latentia.distributions.conditional import Family
@@ -63,7 +65,7 @@ class Bernoulli(Likelihood):
         return True
 
     def law(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
-        return _BernoulliImages(TorchBernoulli(logits=parameters, validate_args=False), 3, validate_args=False)
+        return _BernoulliImages(parameters)
 
     def check(self, images: Tensor) -> None:
         if not bool(((images == 0) | (images == 1)).all()):
@@ -74,12 +76,28 @@ class Bernoulli(Likelihood):
 
 
 class _BernoulliImages(Independent):
-    """Independent binary pixels that are summed before the sign is turned, not after: one pass over them less."""
+    """Independent binary pixels of logits (*batch, C, H, W).
 
-    base_dist: TorchBernoulli
+    Pixels are summed before the sign is turned, not after, which is one pass over them less.
+    """
+
+    def __init__(self, logits: Tensor):
+        self.logits = logits
+        self.reinterpreted_batch_ndims = 3
+        shape = logits.shape
+        Distribution.__init__(self, shape[:-3], shape[-3:], validate_args=False)
+
+    @lazy_property
+    def base_dist(self) -> TorchBernoulli:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return TorchBernoulli(logits=self.logits, validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> _BernoulliImages:
+        return _BernoulliImages(self.logits.expand(*batch_shape, *self.event_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        logits, value = torch.broadcast_tensors(self.base_dist.logits, value)
+        logits = self.logits
+        if value.shape != logits.shape:
+            logits, value = torch.broadcast_tensors(logits, value)
         return -binary_cross_entropy_with_logits(logits, value, reduction="none").sum((-3, -2, -1))
 
 
