@@ -6,7 +6,7 @@ import math
 import mpmath
 import pytest
 import torch
-from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
 import latentia.divergences.kl  # noqa: F401  (the KL of full against diagonal Gaussians)
 from latentia.distributions import Diagonal, DiagonalGaussian, StandardGaussian, StandardNormal
@@ -185,8 +185,17 @@ def test_the_prior_goes_where_its_module_goes():
     assert module.to("meta")().stddev.device.type == "meta"
 
 
+@pytest.fixture
+def compiler():
+    """torch's compiler, which switches off the validation of all of torch's laws when first called."""
+    validates = Distribution._validate_args
+    yield torch.compile
+    Distribution.set_default_validate_args(validates)
+    torch._dynamo.reset()
+
+
 @pytest.mark.parametrize("draws", [(), (2,)], ids=str)
-def test_compilers_follow_the_laws_whole(draws):
+def test_compilers_follow_the_laws_whole(draws, compiler):
     prior, family = StandardNormal().build(3, (1, 8, 8)), Diagonal()
 
     def values(numbers, z):
@@ -198,8 +207,7 @@ def test_compilers_follow_the_laws_whole(draws):
     torch.manual_seed(0)
     plain = values(numbers, z)
     torch.manual_seed(0)
-    traced = torch.compile(values, backend="aot_eager", fullgraph=True)(numbers, z)
+    traced = compiler(values, backend="aot_eager", fullgraph=True)(numbers, z)
     for one, other in zip(plain, traced, strict=True):
         close(one.detach(), other.detach())
         close(*(torch.autograd.grad(value.sum(), numbers, retain_graph=True)[0] for value in (one, other)))
-    torch._dynamo.reset()
