@@ -72,6 +72,8 @@ class Objective(Component, family=True):
 def _within_float32(call: Callable[..., Terms]) -> Callable[..., Terms]:
     @wraps(call)
     def within(self: Objective, vae: VAE, x: Tensor, clock: Clock) -> Terms:
+        if not torch.is_autocast_enabled(x.device.type):  # then there is nothing to switch off, and a block costs time
+            return call(self, vae, x, clock)
         with laws_in_float32(x.device):
             return call(self, vae, x, clock)
 
