@@ -5,7 +5,8 @@
 
 The real engine makes the steps: draws, costs, backward passes, optimisers, averages, records of the costs. What is
 measured at the ends of epochs is left out, for it costs each seed what it costs alone. The ratio is the time of a step
-with all seeds over that of a step with one; of seeds trained in turn it is their number.
+with all seeds over that of a step with one; of seeds trained in turn it is their number. Each case is measured as it is
+written and with `compile=true`, all four sides in turns.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from latentia.networks import MLP
 from latentia.recipes import GANRecipe, Recipe, VAERecipe, mode_covering_gan
 from latentia.recipes.seeds import game_of_seeds
 from latentia.training import Game, RunDirectory, engine, make_fabric, seed_of, seeded
+from latentia.training.moves import gradients_traced
+from latentia.training.progress import Progress
 from latentia.training.table import Table
 from machine import machine
 
@@ -50,7 +53,7 @@ def changed(recipe: GANRecipe, network: MLP) -> GANRecipe:
     return recipe.model_copy(update={"network": network})
 
 
-def stepper(recipe: Recipe, seeds: list[int] | None, folder: Path) -> Callable[[], object]:
+def stepper(recipe: Recipe, seeds: list[int] | None, compiles: bool, folder: Path) -> Callable[[], object]:
     """What makes one step of the engine: of one run, or of several seeds at once."""
     recipe = recipe.model_copy(update={"accelerator": "cpu"})
     fabric = make_fabric(recipe)
@@ -65,6 +68,8 @@ def stepper(recipe: Recipe, seeds: list[int] | None, folder: Path) -> Callable[[
         game, _ = game_of_seeds(own, splits, fabric)
     game.model.train()
     table = Table(game, recipe, RunDirectory(folder), fabric)
+    if compiles:
+        table.compile_moves(Progress(1, quiet=True))
 
     def step() -> None:
         engine._step(table, leaving=False)
@@ -91,32 +96,35 @@ def main() -> None:
     where = ", ".join(f"{key} {value}" for key, value in machine(threads=torch.get_num_threads()).items())
     print(f"{where}, torch {torch.__version__}, {options.clock} time\n")
     print(f"| | one seed, ms a step | {options.seeds} at once, ms a step | ratio | in turn |\n|---|---|---|---|---|")
-    for name, recipe in cases().items():
-        if options.only and not any(part in name for part in options.only):
-            continue
-        with tempfile.TemporaryDirectory() as folder:
+    chosen = {n: r for n, r in cases().items() if not options.only or any(part in n for part in options.only)}
+    for name, recipe in chosen.items():
+        with tempfile.TemporaryDirectory() as folder, gradients_traced():
+            counts = {"one": None, "together": list(range(options.seeds))}
             sides = {
-                "one": stepper(recipe, None, Path(folder)),
-                "together": stepper(recipe, list(range(options.seeds)), Path(folder)),
+                (side, compiles): stepper(recipe, seeds, compiles, Path(folder))
+                for compiles in (False, True)
+                for side, seeds in counts.items()
             }
-            laps: dict[str, list[float]] = {side: [] for side in sides}
+            laps: dict[tuple[str, bool], list[float]] = {side: [] for side in sides}
             for number in range(WARM_UP + options.steps):
                 for side, step in sides.items():
                     began = clock()
                     step()
                     if number >= WARM_UP:
                         laps[side].append(1e3 * (clock() - began))
-        one, together = (statistics.median(laps[side]) for side in ("one", "together"))
-        ratios = [b / a for a, b in zip(laps["one"], laps["together"], strict=True)]
-        low, _, high = statistics.quantiles(ratios, n=4)
-        print(
-            f"| {name} | {one:.2f} | {together:.2f} | {together / one:.2f} ({low:.2f} to {high:.2f}) | "
-            f"{options.seeds} |",
-            flush=True,
-        )
-        found[name] = {"one_ms": one, "together_ms": together, "ratio": together / one, "laps_ms": laps}
+        for compiles in (False, True):
+            row = name + ", compiled" * compiles
+            found[row] = told(row, laps["one", compiles], laps["together", compiles], options.seeds)
     if options.json:
         options.json.write_text(json.dumps({"machine": where, "clock": options.clock, "cases": found}, indent=1))
+
+
+def told(name: str, one: list[float], together: list[float], seeds: int) -> dict[str, object]:
+    """Print a row of the table, and return what it is made of."""
+    first, second = statistics.median(one), statistics.median(together)
+    low, middle, high = statistics.quantiles([b / a for a, b in zip(one, together, strict=True)], n=4)
+    print(f"| {name} | {first:.2f} | {second:.2f} | {middle:.2f} ({low:.2f} to {high:.2f}) | {seeds} |", flush=True)
+    return {"one_ms": first, "together_ms": second, "ratio": middle, "laps_ms": {"one": one, "together": together}}
 
 
 if __name__ == "__main__":

@@ -44,6 +44,11 @@ STEPS = [
     "from latentia import VAE, GAN",
     "import latentia.data, latentia.objectives, latentia.divergences",
     "import latentia.evaluation, latentia.evaluation.samples",
+    "from latentia import VAERecipe, GANRecipe, load, train, train_seeds",
+    "VAERecipe(), GANRecipe()",
+    "from latentia.reports import show_run, estimates_table",
+    "from latentia.reports.comparison import compare_runs",
+    "from latentia.cli import app; app(['train', 'vae', '--keys'], standalone_mode=False)",
 ]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.eval_frame import TorchPatcher
 from torch._dynamo.utils import counters
 
 from latentia.data import Digits, Ring
@@ -48,7 +49,7 @@ from latentia.recipes import (
     train,
     train_seeds,
 )
-from latentia.training import RunDirectory, make_fabric
+from latentia.training import Adam, Batch, Player, RunDirectory, make_fabric
 from latentia.training.moves import compiled, gradients_traced, plain
 
 from .toys import play_duel, same_run
@@ -72,6 +73,7 @@ RECIPES: dict[str, Recipe] = {
     "vamp": VAERecipe(data=BINARY, network=SMALL, prior=VampPrior(), objective=ELBO(kl="monte-carlo")),
     "dcgan": GANRecipe(data=Digits(), network=DCGAN(width=4), discriminator=DCGAN(width=4)),
     "lazy r1": GANRecipe(data=Digits(), network=SMALL, penalty=R1(every=2)),
+    "falling penalty": GANRecipe(data=Ring(), latent=2, network=SMALL, penalty=R1R2(final=0.01), epochs=9),
     "r1r2": GANRecipe(data=Ring(), latent=2, network=SMALL, loss=Relativistic(), penalty=R1R2()),
     "wasserstein": GANRecipe(data=Ring(), latent=2, network=SMALL, loss=Wasserstein(), penalty=OneCentred()),
     "packed": GANRecipe(data=Digits(), network=SMALL, loss=Wasserstein(), penalty=Clip(), packing=2),
@@ -148,12 +150,21 @@ def test_a_compiled_move_is_the_plain_one(name: str):
 
 
 @pytest.mark.usefixtures("traced_alone")
-@pytest.mark.parametrize("name", ["warm-up", "r1r2", "lazy r1"])
+@pytest.mark.parametrize("name", ["warm-up", "falling penalty", "lazy r1"])
 def test_the_clock_does_not_call_for_a_new_program_at_every_step(name: str):
     counters.clear()
     with gradients_traced():
         same_moves(RECIPES[name], steps=12)
     assert 1 <= counters["stats"]["unique_graphs"] <= 8  # for one player or two
+
+
+@pytest.mark.usefixtures("traced_alone")
+def test_laws_check_their_numbers_after_compiling_as_before(tmp_path: Path):
+    TorchPatcher.patch.cache_clear()  # as in a process that has not compiled yet
+    torch.distributions.Distribution.set_default_validate_args(True)
+    play_duel(tmp_path / "run", epochs=1, compile=True)
+    with pytest.raises(ValueError, match="scale"):
+        torch.distributions.Normal(0.0, -1.0)
 
 
 def test_a_compiled_run_resumes_to_the_same_bits_and_is_the_plain_run_to_rounding(tmp_path: Path):
@@ -186,6 +197,26 @@ def test_several_seeds_at_once_may_be_compiled(tmp_path: Path):
     for plainly, by_graph in zip(*(r.values() if isinstance(r, dict) else r for r in runs), strict=True):
         for name, value in plainly.directory.weights().items():
             torch.testing.assert_close(by_graph.directory.weights()[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_gradients_lie_as_their_parameters_do_whatever_way_they_came():
+    """torch's fused Adam takes memory in its order, and would mix up the numbers of a gradient laid out otherwise."""
+    fabric = make_fabric(RECIPES["dcgan"])
+    weight = torch.nn.Parameter(torch.randn(6, 5))
+    player = Player("one", [torch.nn.ParameterList([weight])], lambda batch, _: {"cost": (batch.x.t() @ weight.t())[0]})
+    by_move, by_backward = (Adam().build([weight]) for _ in range(2))
+    start, x = weight.detach().clone(), torch.randn(5, 3)
+    plain(player, [weight], fabric)(Batch(x), Clock())
+    assert weight.grad is not None
+    assert weight.grad.stride() == weight.stride()
+    by_move.step()
+    found = weight.detach().clone()
+    with torch.no_grad():
+        weight.copy_(start)
+    weight.grad = None
+    player.cost(Batch(x), Clock())["cost"].mean().backward()
+    by_backward.step()
+    assert torch.equal(found, weight.detach())
 
 
 def test_without_a_compiler_the_run_goes_on_and_says_so(tmp_path: Path, capsys, monkeypatch):

@@ -14,7 +14,7 @@ __all__ = ["Conditional", "Family", "laws_in_float32"]
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -40,10 +40,6 @@ def laws_in_float32(device: torch.device) -> Iterator[None]:
             yield
     finally:
         _networks_in.pop()
-
-
-def _autocast_for_networks() -> AbstractContextManager[object]:
-    return torch.autocast(_networks_in[-1][0], dtype=_networks_in[-1][1]) if _networks_in else nullcontext()
 
 
 class Family(Component):
@@ -107,11 +103,17 @@ class Conditional(nn.Module):
             )
         if len(batch) != 1:  # networks see one batch dimension
             condition = condition.reshape(math.prod(batch), *self.condition_shape)
-        with _autocast_for_networks():
+        if _networks_in:
+            device, dtype = _networks_in[-1]
+            with torch.autocast(device, dtype=dtype):
+                numbers = self.network(condition)
+        else:
             numbers = self.network(condition)
         if numbers.dtype in (torch.bfloat16, torch.float16):
             numbers = numbers.float()
         expected = (*batch, *self.parameter_shape)
+        if numbers.shape == expected:
+            return numbers
         if numbers.numel() != math.prod(expected):
             raise ConfigurationError(
                 f"the network {type(self.network).__name__} gives {tuple(numbers.shape[1:])} numbers for one example, "

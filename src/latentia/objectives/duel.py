@@ -13,7 +13,6 @@ __all__ = ["Duel"]
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -45,7 +44,12 @@ class Duel:
     augmentation: Augmentation = field(default_factory=NoAugmentation)
     epochs: float = 1.0
     reuse_fakes: bool = False
-    _kept: tuple[Tensor, Tensor | None] | None = field(default=None, init=False, repr=False)
+    _kept: tuple[Tensor, Tensor | None] | None = field(init=False, repr=False)
+    _together: bool = field(init=False, repr=False)  # whether the discriminator may see real and fake in one batch
+
+    def __post_init__(self) -> None:
+        self._kept = None
+        self._together = not has_batch_norm(self.gan.discriminator)
 
     def discriminator_cost(self, x: Tensor, labels: Tensor | None, clock: Clock) -> Terms:
         """Terms of real examples x, (B, …), and as many fake ones, each (B/m,) with m the packing.
@@ -53,20 +57,20 @@ class Duel:
         `cost` is what is minimised: `loss` and, at its steps, the weighted `penalty`. `real_logit` and `fake_logit` are
         recorded with them.
         """
-        weight = self.penalty.weight(clock.step, min(1.0, clock.epoch / self.epochs))
-        coupled = bool(weight) and self.penalty.couples_players
+        applies = self.penalty.applies(clock.step)
+        coupled = applies and self.penalty.couples_players
         keeps = self.reuse_fakes and not coupled and self.gan.training and torch.is_grad_enabled()
         with nullcontext() if coupled or keeps else torch.no_grad():
             fake = self._fake(len(x), labels)
         if keeps:
             self._kept, fake = (fake, labels), fake.detach()
-        seen = self._look(x, fake, labels, leaves=bool(weight) and self.penalty.differentiates_inputs)
+        seen = self._look(x, fake, labels, leaves=applies and self.penalty.differentiates_inputs)
         loss = self.loss.discriminator(seen.real_logits, seen.fake_logits)
         if coupled:
             other = self.loss.generator(seen.real_logits, seen.fake_logits)
-            penalty = weight * self._coupling(loss, other).expand_as(loss)
-        elif weight:
-            penalty = weight * self.penalty(seen)
+            penalty = self._weight(clock) * self._coupling(loss, other).expand_as(loss)
+        elif applies:
+            penalty = self._weight(clock) * self.penalty(seen)
         else:
             penalty = torch.zeros_like(loss)
         return {
@@ -80,21 +84,19 @@ class Duel:
     def generator_cost(self, x: Tensor, labels: Tensor | None, clock: Clock) -> Terms:
         """Terms of as many fake examples as there are real ones, `cost`, each (B/m,)."""
         (fake, fake_labels), self._kept = self._kept or (self._fake(len(x), labels), labels), None
-        weight = self.penalty.weight(clock.step, min(1.0, clock.epoch / self.epochs))
-        if weight and self.penalty.couples_players:
+        if self.penalty.couples_players and self.penalty.applies(clock.step):
             seen = self._look(x, fake, labels, leaves=False)
             cost = self.loss.generator(seen.real_logits, seen.fake_logits)
             other = self.loss.discriminator(seen.real_logits, seen.fake_logits)
-            return {"cost": cost + weight * self._coupling(other, cost)}
+            return {"cost": cost + self._weight(clock) * self._coupling(other, cost)}
         real_logits = None
         if self.loss.generator_needs_real:
             with torch.no_grad():
                 real_logits = self.gan.discriminate(self.augmentation(x), labels)
         return {"cost": self.loss.generator(real_logits, self.gan.discriminate(self.augmentation(fake), fake_labels))}
 
-    @cached_property
-    def _together(self) -> bool:
-        return not has_batch_norm(self.gan.discriminator)
+    def _weight(self, clock: Clock) -> float | Tensor:
+        return self.penalty.weight(min(1.0, clock.epoch / self.epochs))
 
     def _fake(self, n: int, labels: Tensor | None) -> Tensor:
         return self.gan.generate(self.gan.draw_latent(n), labels)

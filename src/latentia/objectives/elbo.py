@@ -61,7 +61,7 @@ class ELBO(Objective):
         floored = _with_free_bits(q, prior, self.free_bits) if self.free_bits else None
         rate = rate_of(q, prior, z, self.kl)
         paid = rate if floored is None else floored
-        cost = distortion + (paid if beta == 1 else beta * paid)
+        cost = distortion + (paid if self.beta == 1 and not self.warm_up else beta * paid)
         if by_score:
             # ∇ E_q f = E_q[f ∇ log q] + E_q ∇f. The draws carry no gradient, so `cost` has the second half already;
             # a term of value 0 adds the first. f is all that is averaged over draws: a KL that is drawn belongs to it.

@@ -33,6 +33,7 @@ __all__ = [
     "ZeroCentred",
 ]
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -80,11 +81,12 @@ class Penalty(Component, family=True):
     couples_players: ClassVar[bool] = False
     bounds_slope: ClassVar[bool] = True
 
-    def weight(self, step: int, done: float) -> float:
-        """What the penalty is multiplied by at this step of the game, with the part `done` ∈ [0, 1] of it over.
+    def applies(self, step: int) -> bool:
+        """Whether it is applied at this step of the game."""
+        return False
 
-        0 where it is not applied.
-        """
+    def weight(self, done: float) -> float | Tensor:
+        """What it is multiplied by where it is applied, a number, with the part `done` ∈ [0, 1] of the game over."""
         return 0.0
 
     def objection(self, loss: AdversarialLoss) -> str | None:
@@ -130,11 +132,14 @@ class _Weighted(Penalty):
     final: float | None = Field(default=None, gt=0)
     every: int = Field(default=1, ge=1)
 
-    def weight(self, step: int, done: float) -> float:
-        if step % self.every:
-            return 0.0
-        fall = 1.0 if self.final is None else (self.final / self.gamma) ** done
-        return self.every * self.gamma * fall
+    def applies(self, step: int) -> bool:
+        return not step % self.every
+
+    def weight(self, done: float) -> float | Tensor:
+        if self.final is None:
+            return self.every * self.gamma
+        # In tensors: a compiler would take the power of two floats for a constant, and compile anew at every step.
+        return self.every * self.gamma * torch.exp(torch.full((), math.log(self.final / self.gamma)) * done)
 
 
 class GradientPenalty(_Weighted):

@@ -60,8 +60,9 @@ class JudgedRecipe(Recipe):
             real, fake = real.detach().requires_grad_(), fake.detach().requires_grad_()  # penalties ask for slopes
             seen = Seen(real, fake, score(real), score(fake), score)
             loss = self.loss.discriminator(seen.real_logits, seen.fake_logits)
-            weight = self.penalty.weight(clock.step, min(1.0, clock.epoch / self.epochs))
-            penalty = weight * self.penalty(seen) if weight else torch.zeros_like(loss)
+            penalty = torch.zeros_like(loss)
+            if self.penalty.applies(clock.step):
+                penalty = self.penalty.weight(min(1.0, clock.epoch / self.epochs)) * self.penalty(seen)
             return {"cost": loss + penalty, "loss": loss, "penalty": penalty}
 
         return Player("judge", [judge], cost, self.judge_optimiser, after=lambda: self.penalty.after(judge))

@@ -213,7 +213,7 @@ def _field(loss: AdversarialLoss, penalty: Penalty, state: Tensor) -> Tensor:
         return (psi * x)[:, 0]
 
     seen = Seen(real, fake, score(real), score(fake), score)
-    cost = loss.discriminator(seen.real_logits, seen.fake_logits) + penalty.weight(0, 0.0) * penalty(seen)
+    cost = loss.discriminator(seen.real_logits, seen.fake_logits) + penalty.weight(0.0) * penalty(seen)
     (by_psi,) = torch.autograd.grad(cost.sum(), psi, create_graph=True)
     (by_theta,) = torch.autograd.grad(loss.generator(seen.real_logits, score(fake)).sum(), theta, create_graph=True)
     return -torch.stack([by_theta, by_psi])

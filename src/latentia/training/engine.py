@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 
 from latentia.errors import LatentiaError, RunError
 from latentia.estimate import Estimate
@@ -36,6 +36,9 @@ from latentia.training.run_directory import RunDirectory
 from latentia.training.seeds import seed_everything, seed_of, seeded
 from latentia.training.settings import Training
 from latentia.training.table import Table
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass

@@ -12,14 +12,18 @@ __all__ = ["Move", "compiled", "gradients_traced", "plain"]
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from latentia.objectives import Clock, Terms
 from latentia.training.game import Batch, Player, cost_of
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Move = Callable[[Batch, Clock], Terms]
 """Gives the terms of a batch, each (B,), and leaves the gradient of their mean cost in the player's parameters."""
@@ -70,10 +74,15 @@ def compiled(
     def first(batch: Batch, clock: Clock) -> tuple[Terms, Sequence[Tensor | None]]:
         nonlocal program
         say(f"compiling the move of the {player.name}; the first time, this takes up to a minute")
-        made = torch.compile(traced, fullgraph=True, isolate_recompiles=True, options={"fallback_random": True})
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch's own parts about one another
-            result = made(batch, clock)
+        options = {"fallback_random": True}
+        validates = Distribution._validate_args  # the first compilation of a process switches this off for all laws
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of torch's own parts about one another
+                made = torch.compile(traced, fullgraph=True, isolate_recompiles=True, options=options)  # pyright: ignore[reportCallIssue]
+                result = made(batch, clock)
+        finally:
+            Distribution.set_default_validate_args(validates)
         program = made
         return result
 
@@ -97,15 +106,20 @@ def compiled(
 
 @contextmanager
 def gradients_traced() -> Iterator[None]:
-    """Let torch's compiler follow `torch.autograd.grad` inside the block, which compiled moves need."""
-    try:
-        from torch._dynamo import config
+    """Let torch's compiler follow `torch.autograd.grad` inside the block, which compiled moves need.
 
-        patch = config.patch(trace_autograd_ops=True)
-    except (ImportError, AttributeError):  # an older torch, or one without a compiler: the moves will tell
-        yield
-        return
-    with patch:
+    It is told that clocks run, lest it make a program for the first step alone, and forgets which of their numbers an
+    earlier game needed as constants: it would take them for constants in this one.
+    """
+    with ExitStack() as stack:
+        with suppress(ImportError, AttributeError):  # an older torch, or one without a compiler: the moves will tell
+            from torch._dynamo import config
+            from torch._dynamo.symbolic_convert import TensorifyState
+
+            running = "L['clock'].step,L['clock'].epoch"
+            stack.enter_context(config.patch(trace_autograd_ops=True))
+            stack.enter_context(torch.compiler.config.patch(dynamic_sources=running))  # pyright: ignore[reportAttributeAccessIssue]
+            TensorifyState.clear()
         yield
 
 
@@ -121,7 +135,13 @@ def _terms_and_gradients(
 
 
 def _leave(gradients: Sequence[Tensor | None], parameters: Sequence[nn.Parameter]) -> None:
+    """Put the gradients where optimisers look for them, laid out as their parameters are.
+
+    torch's fused Adam on the CPU reads both in the order of memory, and a convolution's gradient may have another one.
+    """
     for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is not None and gradient.stride() != parameter.stride():
+            gradient = torch.empty_like(parameter).copy_(gradient)
         parameter.grad = gradient
 
 

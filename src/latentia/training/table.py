@@ -9,10 +9,9 @@ import math
 import time
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from latentia.errors import ConfigurationError, RunError
@@ -28,6 +27,9 @@ from latentia.training.progress import Progress
 from latentia.training.records import Tally
 from latentia.training.run_directory import RunDirectory
 from latentia.training.settings import Training
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class Table:
