@@ -35,11 +35,9 @@ PEERS: dict[str, list[str]] = {
     for settings in (
         "reuse_fakes=true",
         "compile=true",
-        "compile=true reuse_fakes=true",
         "precision=bf16-mixed",
         "precision=bf16-mixed reuse_fakes=true",
         "precision=bf16-mixed compile=true",
-        "precision=bf16-mixed compile=true reuse_fakes=true",
     )
 }
 HERE = Path(__file__).parent

@@ -28,16 +28,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 import torch
-from lightning_fabric import Fabric
-from torch.distributions import Independent
 
 from latentia.configuration import apply_overrides, parse_overrides
 from latentia.data import MNIST, ShuffledBatches, Source
-from latentia.distributions import Conditional
+from latentia.distributions import Bernoulli, Conditional, DiagonalGaussian
 from latentia.networks import MLP
 from latentia.objectives import elbo
 from latentia.recipes import VAERecipe
 from latentia.training import RunDirectory, engine, make_fabric
+from latentia.training.fused_adam import FusedAdam
 from latentia.training.optimisers import Optimiser
 from latentia.training.progress import Progress
 from latentia.training.records import Tally
@@ -118,15 +117,15 @@ def profile(steps: int, settings: dict[str, Any]) -> tuple[dict[str, float], flo
             (ShuffledBatches, "batch", "order and gather"),
             (Source, "prepare_step", "bytes to floats"),
             (Conditional, "emit", "networks, forward"),
-            (Independent, "rsample", "draw of z"),
-            (Independent, "log_prob", "likelihood"),
+            (DiagonalGaussian, "rsample", "draw of z"),
+            (type(Bernoulli().law(torch.zeros(1, 1, 1, 1))), "log_prob", "likelihood"),
             (elbo, "rate_of", "KL"),
             (type(recipe.objective), "__call__", "objective, the rest"),
-            (Fabric, "backward", "backward"),
+            (torch.autograd, "grad", "backward"),
             (Tally, "add", "tally"),
             (Tally, "settle", "tally"),
             (Optimiser, "set_rate", "optimiser"),
-            (torch.optim.Adam, "step", "optimiser"),
+            (FusedAdam, "step", "optimiser"),
             (Table, "check", "check that all is finite"),
             (Table, "save", "checkpoints"),
             (RunDirectory, "append_records", "records"),

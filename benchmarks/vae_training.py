@@ -32,6 +32,7 @@ PEERS = {
     OURS: ["ours.py"],
     "latentia, compile=true": ["ours.py", "compile=true"],
     "latentia, matmul=medium": ["ours.py", "matmul=medium"],
+    "latentia, matmul=medium compile=true": ["ours.py", "matmul=medium", "compile=true"],
     "latentia, precision=bf16-mixed": ["ours.py", "precision=bf16-mixed"],
     "latentia, precision=bf16-mixed compile=true": ["ours.py", "precision=bf16-mixed", "compile=true"],
     "pythae 0.1.2": ["pythae_trainer.py"],
