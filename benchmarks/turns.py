@@ -109,8 +109,8 @@ def environment(threads: int, accelerator: str) -> dict[str, str]:
 def started(commands: Mapping[str, Sequence[str]], variables: Mapping[str, str]) -> Iterator[list[Peer]]:
     """Peers by name, each started with Python on the words of its command; at the end, however it comes, all are gone.
 
-    Each is the leader of a process group: Ctrl-C does not reach it, its workers end with it, and should this process be
-    killed, the system ends the group, for it has stopped members and is an orphan.
+    Each is the leader of a process group: Ctrl-C does not reach it, and its workers end with it. Should this process be
+    killed, so are the peers, on Linux (`gate.py`).
     """
     peers: list[Peer] = []
     try:
