@@ -6,6 +6,7 @@ tracing, and a C++ compiler takes seconds for each. Two cases and the slow ones 
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,22 @@ def test_gradients_lie_as_their_parameters_do_whatever_way_they_came():
     player.cost(Batch(x), Clock())["cost"].mean().backward()
     by_backward.step()
     assert torch.equal(found, weight.detach())
+
+
+@pytest.mark.parametrize("way", [plain, functools.partial(compiled, say=lambda _: None, warn=refuse)])
+@pytest.mark.usefixtures("traced_alone")
+def test_each_parameter_has_a_gradient_of_its_own(way: Any):
+    fabric = make_fabric(RECIPES["elbo"])
+    weights = [torch.nn.Parameter(torch.randn(3)) for _ in range(2)]
+    player = Player(
+        "one", [torch.nn.ParameterList(weights)], lambda batch, _: {"cost": batch.x * (weights[0] + weights[1])}
+    )
+    with gradients_traced():
+        way(player, weights, fabric)(Batch(torch.tensor([1.0, 2.0, 3.0])), Clock())
+    torch.nn.utils.clip_grad_norm_(weights, 0.5)
+    for weight in weights:
+        assert weight.grad is not None
+        torch.testing.assert_close(weight.grad.norm(), torch.tensor(0.5 / 2**0.5), rtol=1e-4, atol=0.0)
 
 
 def test_without_a_compiler_the_run_goes_on_and_says_so(tmp_path: Path, capsys, monkeypatch):

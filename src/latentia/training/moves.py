@@ -135,13 +135,17 @@ def _terms_and_gradients(
 
 
 def _leave(gradients: Sequence[Tensor | None], parameters: Sequence[nn.Parameter]) -> None:
-    """Put the gradients where optimisers look for them, laid out as their parameters are.
+    """Put the gradients where optimisers look for them: each a tensor of its own, laid out as its parameter is.
 
     torch's fused Adam on the CPU reads both in the order of memory, and a convolution's gradient may have another one.
+    Two parameters that are added may be given one tensor, which would then be clipped twice.
     """
+    given: set[int] = set()
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        if gradient is not None and gradient.stride() != parameter.stride():
+        if gradient is not None and (gradient.stride() != parameter.stride() or gradient.data_ptr() in given):
             gradient = torch.empty_like(parameter).copy_(gradient)
+        if gradient is not None:
+            given.add(gradient.data_ptr())
         parameter.grad = gradient
 
 
