@@ -33,7 +33,7 @@ from latentia.objectives import (
     Relativistic,
     Wasserstein,
 )
-from latentia.recipes import GANRecipe, Recipe, Run, load, train
+from latentia.recipes import GANRecipe, Recipe, Run, load, mean_over_seeds, train, train_seeds
 from latentia.recipes.gan_presets import mode_covering_gan
 from latentia.training import Adam
 
@@ -269,12 +269,14 @@ def test_the_preset_scales_with_the_data():
 @pytest.mark.slow
 @pytest.mark.parametrize(("law", "share", "kl"), [(Ring(), 0.956, 0.01), (Grid(), 0.936, 0.03)], ids=["ring", "grid"])
 def test_the_preset_reaches_its_figures(tmp_path: Path, law: ToyLaw, share: float, kl: float):
-    run = train(mode_covering_gan(law), tmp_path / "run", quiet=True)
-    final = {e.name.removeprefix("test/modes/"): e for e in run.estimates if e.name.startswith("test/modes/")}
+    # One run's reverse KL is known to ±0.003 and differs by as much from seed to seed: the mean of five is judged.
+    runs = train_seeds(mode_covering_gan(law), range(5), tmp_path / "runs", quiet=True)
+    final = {e.name.removeprefix("test/modes/"): e for e in mean_over_seeds(runs) if e.name.startswith("test/modes/")}
     assert final["found"].value == len(law.modes)  # pyright: ignore
     assert final["high_quality"].value > share
     assert final["high_quality"].at_most(final["perfect/high_quality"])
-    assert final["reverse_kl"].value <= kl
+    assert final["reverse_kl"].stderr is not None
+    assert final["reverse_kl"].value <= kl + 2 * final["reverse_kl"].stderr
 
 
 def test_two_time_scales():
