@@ -19,7 +19,7 @@ import statistics
 from pathlib import Path
 
 from machine import machine
-from turns import Peer, environment, paired_ratios, play_rounds, quartiles, started, warm_up
+from turns import Peer, commands_of, environment, paired_ratios, play_rounds, quartiles, started, warm_up
 
 LOOP = "plain eager float32 loop"
 OURS = "latentia"
@@ -40,7 +40,6 @@ PEERS: dict[str, list[str]] = {
         "precision=bf16-mixed compile=true",
     )
 }
-HERE = Path(__file__).parent
 
 
 def main() -> None:
@@ -54,11 +53,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     about = machine(options.accelerator, options.threads)
-    commands = {
-        name: [str(HERE / "peers" / script), *words]
-        for name, (script, *words) in PEERS.items()
-        if not options.only or any(part in name for part in options.only)
-    }
+    commands = commands_of(PEERS, options.only)
     with started(commands, environment(options.threads, options.accelerator)) as peers:
         warm_up(peers, lambda _: options.warm_up)
         play_rounds(peers, options.rounds, lambda *_: options.steps)

@@ -12,7 +12,7 @@ What a peer is asked is a number of steps, on its standard input; what it answer
 
 from __future__ import annotations
 
-__all__ = ["Peer", "environment", "paired_ratios", "play_rounds", "quartiles", "started", "warm_up"]
+__all__ = ["Peer", "commands_of", "environment", "paired_ratios", "play_rounds", "quartiles", "started", "warm_up"]
 
 import json
 import os
@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any
 
 PATIENCE = 900.0  # seconds for one answer: a first one may have to compile
@@ -103,6 +104,13 @@ def environment(threads: int, accelerator: str) -> dict[str, str]:
     if threads == 1:
         told["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     return told
+
+
+def commands_of(peers: Mapping[str, Sequence[str]], only: Sequence[str] | None) -> dict[str, list[str]]:
+    """Scripts in `peers/` with their arguments, of all peers or of those whose name has one of these parts."""
+    folder = Path(__file__).parent / "peers"
+    chosen = {name: words for name, words in peers.items() if not only or any(part in name for part in only)}
+    return {name: [str(folder / script), *words] for name, (script, *words) in chosen.items()}
 
 
 @contextmanager

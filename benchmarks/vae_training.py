@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from machine import machine
-from turns import Peer, environment, paired_ratios, play_rounds, quartiles, started, warm_up
+from turns import Peer, commands_of, environment, paired_ratios, play_rounds, quartiles, started, warm_up
 
 OURS, LIMIT = "latentia", "the matrix products alone"
 PEERS = {
@@ -39,7 +39,6 @@ PEERS = {
     "plain loop, the set on the device": ["plain_loop.py"],
     "pytorch/examples loop": ["examples_loop.py"],
 }
-HERE = Path(__file__).parent
 TURNS = 9  # of an epoch
 
 
@@ -63,11 +62,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     about = machine(options.accelerator, options.threads)
-    commands = {
-        name: [str(HERE / "peers" / script), *words]
-        for name, (script, *words) in PEERS.items()
-        if not options.only or any(part in name for part in options.only)
-    }
+    commands = commands_of(PEERS, options.only)
     with started(commands, environment(options.threads, options.accelerator)) as peers:
         warm_up(peers, lambda peer: peer.about["epoch"])
         play_rounds(peers, TURNS * options.epochs, part_of_epoch)

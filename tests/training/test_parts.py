@@ -28,7 +28,7 @@ from latentia.training import (
     make_fabric,
 )
 from latentia.training.ema import AveragedWeights
-from latentia.training.game import networks_of
+from latentia.training.game import cost_of, networks_of
 from latentia.training.progress import Progress
 from latentia.training.records import FOLD_ROWS, Tally
 from latentia.training.run_directory import differences
@@ -163,7 +163,7 @@ def test_a_tally_goes_on_from_its_state():
 )
 def test_terms_of_a_wrong_shape_are_refused(terms):
     with pytest.raises(ConfigurationError, match=r"the vae gives the terms .*one number for each example.*`cost`"):
-        Tally().add(1, "vae", terms)
+        cost_of(terms, "vae")
 
 
 # Averages

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from latentia.estimate import Estimate
 from latentia.objectives import Terms
-from latentia.training.game import cost_of
 
 FOLD_ROWS = 256
 
@@ -38,14 +37,9 @@ class Tally:
         self._raw: list[Tensor] = []  # (B,): the rows after those, as they came
 
     def add(self, step: int, player: str, terms: Terms) -> None:
-        """Take the terms of one move, each (B,), in the step of this number.
-
-        Raises:
-            ConfigurationError: if there is no cost, or the terms are not of one shape (B,).
-        """
-        cost_of(terms, player)
+        """Take the terms of one move, each (B,) and without a graph, in the step of this number."""
         self._rows += [(step, player, name) for name in terms]
-        self._raw += [term.detach() for term in terms.values()]
+        self._raw += terms.values()
         if len(self._raw) >= FOLD_ROWS:
             self._fold()
 
