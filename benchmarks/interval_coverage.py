@@ -2,12 +2,12 @@
 
     OMP_NUM_THREADS=1 python benchmarks/interval_coverage.py            half a CPU minute
 
-Features are Gaussian: real x ~ N(0, I), fake y ~ N(μ, s² I), once with the same law and once with another. What an
+Features are Gaussian: real x ~ N(0, I), fake y ~ N(μ, s² I), once with the same distribution and once with another. What an
 interval should hold is known in closed form where "exact" is printed; elsewhere it is the mean over the repetitions,
 which is the large-sample value for a metric without bias and the expectation at this n for the others. The metrics with
 a bias that is known and documented are held against the large-sample value and against their expectation.
 
-The memorisation test is given one training set throughout, as its interval is.
+The memorization test is given one training set throughout, as its interval is.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ import torch
 from torch import Tensor
 
 from latentia.estimate import Estimate
-from latentia.evaluation.samples import (
+from latentia.metrics import (
     class_coverage,
     diversity,
     frechet_distance,
     frechet_extrapolated,
     inception_score,
     kernel_distance,
-    memorisation,
-    neighbour_scores,
+    memorization,
+    neighbor_scores,
     sliced_wasserstein,
     two_sample_test,
 )
@@ -40,17 +40,17 @@ from latentia.evaluation.samples import (
 CLASSES = 5
 
 
-def figures(x: Tensor, y: Tensor, train: Tensor, centres: Tensor, repeat: int) -> Iterator[Estimate]:
-    """Every figure of one repetition; classes are those of the nearest of some centres."""
+def figures(x: Tensor, y: Tensor, train: Tensor, centers: Tensor, repeat: int) -> Iterator[Estimate]:
+    """Every figure of one repetition; classes are those of the nearest of some centers."""
     yield frechet_distance(x, y)
     yield frechet_extrapolated(x, y)
     yield kernel_distance(x, y)
     yield sliced_wasserstein(x, y, directions=64, seed=repeat)
-    yield from neighbour_scores(x, y)
-    yield from memorisation(train, y, x)
+    yield from neighbor_scores(x, y)
+    yield from memorization(train, y, x)
     yield diversity(x, y)
     yield two_sample_test(x, y, steps=60, seed=repeat)[0]
-    logits = y @ centres.T
+    logits = y @ centers.T
     yield inception_score(logits.softmax(1))
     yield class_coverage(logits.argmax(1), CLASSES, torch.arange(1.0, CLASSES + 1))[1]
 
@@ -75,16 +75,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the table as JSON as well")
     options = parser.parse_args()
     began, table = time.process_time(), []
-    for words, shift, scale in (("equal laws", 0.0, 1.0), ("shifted by 0.3, 0.9 as wide", 0.3, 0.9)):
+    for words, shift, scale in (("equal distributions", 0.0, 1.0), ("shifted by 0.3, 0.9 as wide", 0.3, 0.9)):
         generator = torch.Generator().manual_seed(0)
 
         def draw(count: int, generator: torch.Generator = generator) -> Tensor:
             return torch.randn(count, options.d, generator=generator, dtype=torch.float64)
 
-        train, centres = draw(2 * options.n), draw(CLASSES)
+        train, centers = draw(2 * options.n), draw(CLASSES)
         found: dict[str, list[Estimate]] = defaultdict(list)
         for repeat in range(options.repeats):
-            for e in figures(draw(options.n), shift + scale * draw(options.n), train, centres, repeat):
+            for e in figures(draw(options.n), shift + scale * draw(options.n), train, centers, repeat):
                 found[e.name].append(e)
         print(f"\n{words}: n = {options.n}, D = {options.d}, {options.repeats} repetitions")
         print("| figure | truth | mean | bias, in standard errors | 95 % holds truth | holds expectation |")
@@ -98,7 +98,7 @@ def main() -> None:
             def share(value: float, estimates: list[Estimate] = estimates) -> float:
                 return statistics.fmean(abs(e.value - value) <= 1.96 * (e.stderr or 0.0) for e in estimates)
 
-            row = {"law": words, "figure": name, "truth": truth, "exact": name in truths, "mean": mean}
+            row = {"distribution": words, "figure": name, "truth": truth, "exact": name in truths, "mean": mean}
             row |= {"bias": (mean - truth) / error, "holds_truth": share(truth), "holds_expectation": share(mean)}
             table.append(row)
             shown = f"{truth:.4g}" + (" (exact)" if name in truths else "")

@@ -11,7 +11,7 @@ images with a grid four times finer, over their tiles and those around.
 `--simulated` images are drawn from the model, for bounds from both sides by annealing (bidirectional Monte Carlo), in
 any dimension; where there is an exact value it must lie between them.
 
-Run it on a machine that does nothing else; processor seconds are given beside those of the clock.
+Run it on a machine that does nothing else; processor seconds are given beside those of the progress.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ import torch
 from torch import Tensor
 
 from latentia.estimate import Estimate, estimates_to_json
-from latentia.evaluation import (
+from latentia.likelihood import (
     LatentModel,
     bidirectional_monte_carlo,
     exact_log_likelihood,
     exact_posterior,
     importance_log_likelihood,
 )
-from latentia.evaluation.annealed import Start
-from latentia.evaluation.exact import _Joint
-from latentia.evaluation.latent_model import full_precision
-from latentia.evaluation.lattice import NODES
+from latentia.likelihood.annealed import Start
+from latentia.likelihood.latent_model import full_precision
+from latentia.likelihood.lattice import NODES
+from latentia.likelihood.quadrature import _Joint
 from latentia.recipes import Run
 from machine import machine
 
@@ -96,10 +96,10 @@ SHOWN = (
 
 @contextmanager
 def timed(images: int, into: dict[str, Any]) -> Iterator[None]:
-    """Seconds for each image, of the clock and of the processor."""
-    clock, processor = time.monotonic(), time.process_time()
+    """Seconds for each image, of the progress and of the processor."""
+    progress, processor = time.monotonic(), time.process_time()
     yield
-    into["seconds_per_image"] = float(f"{(time.monotonic() - clock) / images:.3g}")
+    into["seconds_per_image"] = float(f"{(time.monotonic() - progress) / images:.3g}")
     into["cpu_seconds_per_image"] = float(f"{(time.process_time() - processor) / images:.3g}")
 
 
@@ -116,7 +116,7 @@ def compare(model: Any, images: Tensor, count: int, draws: int, tolerance: float
         estimates += against(name, result.values, truth, {**result.settings, **cost})
     from peers import pythae_nll
 
-    subject = LatentModel.of(model)
+    subject = LatentModel.from_model(model)
     with torch.no_grad():
         served = pythae_nll.serves(subject, few)
     if not served:
@@ -147,7 +147,7 @@ def simulate(model: Any, count: int, temperatures: int, chains: int, start: Star
     with timed(count, cost):
         both = bidirectional_monte_carlo(model, count, temperatures, chains=chains, start=start)
     estimates = [with_settings(e, cost) for e in both.estimates()]
-    if LatentModel.of(model).latent <= 3:
+    if LatentModel.from_model(model).latent <= 3:
         exact = exact_log_likelihood(model, both.images, TOLERANCE_OF_SIMULATED).values
         estimates.append(Estimate.mean(exact, name="simulated_log_likelihood_exact", method="quadrature"))
         for name, distance in (("exact_less_lower", exact - both.lower), ("upper_less_exact", both.upper - exact)):

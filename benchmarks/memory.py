@@ -59,7 +59,7 @@ def training(_: argparse.Namespace) -> dict[str, Any]:
     from latentia.networks import MLP
 
     recipe = latentia.VAERecipe(
-        data=MNIST(binarise="dynamic"), latent=20, network=MLP(hidden=(400,)), epochs=1, accelerator="cpu"
+        data=MNIST(binarize="dynamic"), latent=20, network=MLP(hidden=(400,)), epochs=1, accelerator="cpu"
     )
     before, began = forget_peak(), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +72,7 @@ def training(_: argparse.Namespace) -> dict[str, Any]:
 
 def likelihood(options: argparse.Namespace) -> dict[str, Any]:
     """log p(x) of the test images of a run, exactly."""
-    from latentia.evaluation import evaluate_likelihood
+    from latentia.likelihood import evaluate_likelihood
     from latentia.recipes import Run
 
     before, began = forget_peak(), time.perf_counter()
@@ -93,7 +93,7 @@ def streaming(options: argparse.Namespace) -> dict[str, Any]:
     from latentia.training import Batch, RunDirectory, make_fabric, play
     from synthetic import Synthetic
 
-    source = Synthetic(gigabytes=options.gigabytes, workers=options.workers, validation=1000, binarise="dynamic")
+    source = Synthetic(gigabytes=options.gigabytes, workers=options.workers, validation=1000, binarize="dynamic")
     recipe = VAERecipe(data=source, network=MLP(hidden=(128,)), latent=8, batch_size=128, epochs=1, accelerator="cpu")
     samples: list[tuple[int, float]] = []
     before, began = forget_peak(), time.perf_counter()

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 LATENTIA_DATA=… python benchmarks/metric_bias.py         MNIST, features of the shipped classifier
 
-The images are dealt afresh, without overlap, from the training images for both sides, so that the laws are one. Printed
-are the mean over the deals and the standard error of that mean; the value of equal laws as n grows is in the second
+The images are dealt afresh, without overlap, from the training images for both sides, so that the distributions are one. Printed
+are the mean over the deals and the standard error of that mean; the value of equal distributions as n grows is in the second
 column, where there is one.
 """
 
@@ -16,7 +16,7 @@ from collections import defaultdict
 import torch
 
 from latentia.data import MNIST
-from latentia.evaluation.samples import (
+from latentia.metrics import (
     Classifier,
     Evidence,
     Metric,
@@ -32,7 +32,7 @@ LIMITS = {
     "classes/kl": 0,
     "diversity": 1,
     "density": 1,
-    "memorisation/nearest_ratio": 1,
+    "memorization/nearest_ratio": 1,
 }
 TRAIN = 20_000
 

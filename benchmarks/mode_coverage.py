@@ -1,8 +1,8 @@
 """Which games cover the modes? {GAN, RpGAN} × {no penalty, R1, R1 and R2} on the grid or the ring, over several seeds.
 
-    python benchmarks/mode_coverage.py --out runs/mode-coverage [--law grid] [--epochs 8] [--seeds 0 1 2 3 4]
+    python benchmarks/mode_coverage.py --out runs/mode-coverage [--distribution grid] [--epochs 8] [--seeds 0 1 2 3 4]
 
-The ablation of Huang et al. 2024 in small: networks, optimisers and the schedule of γ are those of
+The ablation of Huang et al. 2024 in small: networks, optimizers and the schedule of γ are those of
 `mode_covering_gan`; only the loss (non-saturating, or its relativistic pairing) and the penalty change. A run that is
 there already is read and not trained again, so an interrupted table goes on. Each figure is the mean over the seeds
 with its standard error, by PacGAN's protocol with 2 500 samples a seed; a game *converged* on a seed if it found all
@@ -18,15 +18,15 @@ from pathlib import Path
 import torch
 
 from latentia import Estimate
-from latentia.data import Grid, Ring, ToyLaw
+from latentia.data import Grid, Ring, ToyDistribution
+from latentia.diagnostics import mode_coverage
+from latentia.diagnostics.mode_coverage import PROTOCOL_SAMPLES, perfect_coverage
 from latentia.estimate import estimates_to_json
-from latentia.evaluation import mode_coverage
-from latentia.evaluation.modes import PROTOCOL_SAMPLES, perfect_coverage
 from latentia.objectives import R1, R1R2, NonSaturating, NoPenalty, Relativistic
 from latentia.recipes import Run, mode_covering_gan
 from latentia.recipes.seeds import train_seeds
 
-LAWS = {"grid": Grid(), "ring": Ring()}
+DISTRIBUTIONS = {"grid": Grid(), "ring": Ring()}
 LOSSES = {"GAN": NonSaturating(), "RpGAN": Relativistic()}
 PENALTIES = ("none", "R1", "R1 + R2")
 FIGURES = ("found", "high_quality", "reverse_kl", "spread")
@@ -36,15 +36,15 @@ CONVERGED_BELOW = 0.1
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--law", choices=LAWS, default="grid")
+    parser.add_argument("--distribution", choices=DISTRIBUTIONS, default="grid")
     parser.add_argument("--epochs", type=int, default=8, help="of 1 000 steps")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
-    law = LAWS[chosen.law]
+    distribution = DISTRIBUTIONS[chosen.distribution]
     rows = {(loss, penalty): scores_of(chosen, loss, penalty) for loss in LOSSES for penalty in PENALTIES}
-    perfect = {e.name.rpartition("/")[2]: e for e in perfect_coverage(law, PROTOCOL_SAMPLES)}
-    modes = len(law.law().mixture_distribution.probs)
+    perfect = {e.name.rpartition("/")[2]: e for e in perfect_coverage(distribution, PROTOCOL_SAMPLES)}
+    modes = len(distribution.distribution().mixture_distribution.probs)
     estimates = []
     for (loss, penalty), scores in rows.items():
         converged = sum(s["found"] == modes and s["reverse_kl"] < CONVERGED_BELOW for s in scores)
@@ -53,7 +53,7 @@ def main() -> None:
     if chosen.json:
         print(estimates_to_json(estimates))
         return
-    print(f"{chosen.law}, {chosen.epochs} epochs of 1 000 steps, {len(chosen.seeds)} seeds\n")
+    print(f"{chosen.distribution}, {chosen.epochs} epochs of 1 000 steps, {len(chosen.seeds)} seeds\n")
     print("| game | penalty | converged | modes | high quality | reverse KL | width of modes |")
     print("|---|---|---|---|---|---|---|")
     width = 1 + len(FIGURES)
@@ -67,8 +67,11 @@ def main() -> None:
 
 def scores_of(chosen: argparse.Namespace, loss: str, penalty: str) -> list[dict[str, float]]:
     """Train the seeds of one game, or read them, and score the samples of each."""
-    law, out = LAWS[chosen.law], chosen.out / f"{chosen.law}-{loss}-{penalty.replace(' + ', '')}".lower()
-    recipe = mode_covering_gan(law, epochs=chosen.epochs)
+    distribution, out = (
+        DISTRIBUTIONS[chosen.distribution],
+        chosen.out / f"{chosen.distribution}-{loss}-{penalty.replace(' + ', '')}".lower(),
+    )
+    recipe = mode_covering_gan(distribution, epochs=chosen.epochs)
     strong = recipe.penalty
     assert isinstance(strong, R1R2)
     penalties = {"none": NoPenalty(), "R1": R1(gamma=strong.gamma, final=strong.final), "R1 + R2": strong}
@@ -76,14 +79,16 @@ def scores_of(chosen: argparse.Namespace, loss: str, penalty: str) -> list[dict[
     paths = [out / f"seed-{seed}" for seed in chosen.seeds]
     if not all((path / "weights.safetensors").exists() for path in paths):
         train_seeds(recipe, chosen.seeds, out, resume=out.exists(), quiet=True)
-    return [score(Run(path), law, seed) for path, seed in zip(paths, chosen.seeds, strict=True)]
+    return [score(Run(path), distribution, seed) for path, seed in zip(paths, chosen.seeds, strict=True)]
 
 
-def score(run: Run, law: ToyLaw, seed: int) -> dict[str, float]:
+def score(run: Run, distribution: ToyDistribution, seed: int) -> dict[str, float]:
     """PacGAN's figures of one run."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        estimates = {e.name: e for e in mode_coverage(run.model.sample(PROTOCOL_SAMPLES), law, perfect_repeats=0)}
+        estimates = {
+            e.name: e for e in mode_coverage(run.model.sample(PROTOCOL_SAMPLES), distribution, perfect_repeats=0)
+        }
     found = {name: estimates[f"modes/{name}"].value if f"modes/{name}" in estimates else math.nan for name in FIGURES}
     print(run.path, " ".join(f"{name} {value:.4g}" for name, value in found.items()), flush=True)
     return found

@@ -30,9 +30,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-ONE_CYCLE = ("optimiser.rate=2e-3", "optimiser.schedule=one-cycle")
+ONE_CYCLE = ("optimizer.lr=2e-3", "optimizer.schedule=one-cycle")
 ADAM = ("rate=5e-4", "beta1=0.5", "beta2=0.99", "schedule=cosine", "schedule.final=0.05")
-ADVERSARIES = tuple(f"{player}_optimiser.{setting}" for player in ("generator", "discriminator") for setting in ADAM)
+ADVERSARIES = tuple(f"{player}_optimizer.{setting}" for player in ("generator", "discriminator") for setting in ADAM)
 GAME = (
     "network=dcgan",
     "network.width=16",
@@ -61,14 +61,14 @@ MODELS: dict[str, tuple[str, ...]] = {
         "vae-gan",
         *GAME,
         "latent=20",
-        "judge=dcgan",
-        "judge.width=16",
-        "judge.norm=none",
-        *(f"{player}.{setting}" for player in ("optimiser", "judge_optimiser") for setting in ADAM),
+        "discriminator=dcgan",
+        "discriminator.width=16",
+        "discriminator.norm=none",
+        *(f"{player}.{setting}" for player in ("optimizer", "discriminator_optimizer") for setting in ADAM),
     ),
 }
 SMALL = ("network=mlp", "network.hidden=[128, 128]", "batch_size=64")  # in the place of DCGAN on 8×8 digits
-DCGAN_ONLY = ("network.width", "network.norm", "precision", "network=", "judge.", "judge=")
+DCGAN_ONLY = ("network.width", "network.norm", "precision", "network=", "discriminator.", "discriminator=")
 PILOT_SECONDS = 4.0
 
 
@@ -78,9 +78,9 @@ def settings_of(name: str, data: str) -> list[str]:
     if data == "digits" and "network=dcgan" in settings:
         settings = [s for s in settings if not s.startswith(DCGAN_ONLY)] + [*SMALL]
         settings = list({s.partition("=")[0]: s for s in settings}.values())
-    binarised = ["data.binarise=dynamic"] if recipe == "vae" else []
+    binarized = ["data.binarize=dynamic"] if recipe == "vae" else []
     every = ["checkpoint_every=1000000", "record_every=200"]
-    return [recipe, f"data={data}", *binarised, *settings, *every]
+    return [recipe, f"data={data}", *binarized, *settings, *every]
 
 
 def recipe_of(words: Sequence[str], **changes: Any) -> Any:

@@ -4,7 +4,7 @@
 
 The real engine plays the MNIST VAE of `vae_training.py` (784-400-20-400-784, batch 128, Adam). Functions along its path
 are wrapped in clocks; each part is charged with its own time, less that of the parts within it. CPU time
-is counted, not wall time, so that neighbours on the machine change little. The matrix products alone, same shapes,
+is counted, not wall time, so that neighbors on the machine change little. The matrix products alone, same shapes,
 are timed between the steps: the last lines compare.
 """
 
@@ -37,16 +37,16 @@ from latentia.objectives import elbo
 from latentia.recipes import VAERecipe
 from latentia.training import RunDirectory, engine, make_fabric
 from latentia.training.fused_adam import FusedAdam
-from latentia.training.optimisers import Optimiser
-from latentia.training.progress import Progress
+from latentia.training.optimizers import Optimizer
+from latentia.training.progress_bar import ProgressBar
 from latentia.training.records import Tally
-from latentia.training.table import Table
+from latentia.training.state import Table
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
 from floor import products_of_a_step
 
 WARM_UP = 50  # steps before the clocks count
-RECIPE = VAERecipe(data=MNIST(binarise="threshold", validation=0), latent=20, network=MLP(hidden=(400,)))
+RECIPE = VAERecipe(data=MNIST(binarize="threshold", validation=0), latent=20, network=MLP(hidden=(400,)))
 
 
 class Parts:
@@ -82,8 +82,8 @@ class Parts:
         self._charge()
         return dict(self.seconds)
 
-    def clock(self, stack: ExitStack, owner: Any, attribute: str, name: str) -> None:
-        """Put a clock around a method or function for as long as the stack lives."""
+    def progress(self, stack: ExitStack, owner: Any, attribute: str, name: str) -> None:
+        """Put a progress around a method or function for as long as the stack lives."""
         stack.enter_context(mock.patch.object(owner, attribute, self.clocked(name, getattr(owner, attribute))))
 
 
@@ -118,20 +118,20 @@ def profile(steps: int, settings: dict[str, Any]) -> tuple[dict[str, float], flo
             (Source, "prepare_step", "bytes to floats"),
             (Conditional, "emit", "networks, forward"),
             (DiagonalGaussian, "rsample", "draw of z"),
-            (type(Bernoulli().law(torch.zeros(1, 1, 1, 1))), "log_prob", "likelihood"),
+            (type(Bernoulli().distribution(torch.zeros(1, 1, 1, 1))), "log_prob", "likelihood"),
             (elbo, "rate_of", "KL"),
             (type(recipe.objective), "__call__", "objective, the rest"),
             (torch.autograd, "grad", "backward"),
             (Tally, "add", "tally"),
             (Tally, "settle", "tally"),
-            (Optimiser, "set_rate", "optimiser"),
-            (FusedAdam, "step", "optimiser"),
+            (Optimizer, "set_lr", "optimizer"),
+            (FusedAdam, "step", "optimizer"),
             (Table, "check", "check that all is finite"),
             (Table, "save", "checkpoints"),
             (RunDirectory, "append_records", "records"),
-            (Progress, "advance", "progress"),
+            (ProgressBar, "advance", "progress"),
         ):
-            parts.clock(stack, owner, attribute, name)
+            parts.progress(stack, owner, attribute, name)
         stack.enter_context(mock.patch.object(engine, "_step", watched_step))
         directory = RunDirectory(Path(folder) / "run")
         directory.create(recipe.to_mapping(), False)
@@ -145,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("settings", nargs="*", help="of the recipe, such as matmul=medium or data.binarise=dynamic")
+    parser.add_argument("settings", nargs="*", help="of the recipe, such as matmul=medium or data.binarize=dynamic")
     options = parser.parse_args()
     milliseconds, products = profile(options.steps, parse_overrides(options.settings))
     whole = sum(milliseconds.values())

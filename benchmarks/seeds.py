@@ -1,9 +1,9 @@
 """One seed against five at once: time of a training step, the two sides in turns, medians.
 
     .venv/bin/python benchmarks/seeds.py                     (--seeds 5 --steps 200 --only ring --json out.json)
-    .venv/bin/python benchmarks/seeds.py --clock cpu         (CPU time on one thread, for a machine that is not quiet)
+    .venv/bin/python benchmarks/seeds.py --progress cpu         (CPU time on one thread, for a machine that is not quiet)
 
-The real engine makes the steps: draws, costs, backward passes, optimisers, averages, records of the costs. What is
+The real engine makes the steps: draws, costs, backward passes, optimizers, averages, records of the costs. What is
 measured at the ends of epochs is left out, for it costs each seed what it costs alone. The ratio is the time of a step
 with all seeds over that of a step with one; of seeds trained in turn it is their number. Each case is measured as it is
 written and with `compile=true`, all four sides in turns.
@@ -27,9 +27,9 @@ from latentia.networks import MLP
 from latentia.recipes import GANRecipe, Recipe, VAERecipe, mode_covering_gan
 from latentia.recipes.seeds import game_of_seeds
 from latentia.training import Game, RunDirectory, engine, make_fabric, seed_of, seeded
-from latentia.training.moves import gradients_traced
-from latentia.training.progress import Progress
-from latentia.training.table import Table
+from latentia.training.gradients import gradients_traced
+from latentia.training.progress_bar import ProgressBar
+from latentia.training.state import Table
 from machine import machine
 
 WARM_UP = 20
@@ -44,7 +44,7 @@ def cases() -> dict[str, Recipe]:
         "ring, MLP 128-128-128, RpGAN + R1 + R2": changed(ring, MLP(hidden=(128, 128, 128), activation="leaky-relu")),
         "ring, MLP 64-64, RpGAN + R1 + R2": changed(ring, NARROW),
         "MNIST VAE 784-400-20-400-784": VAERecipe(
-            data=MNIST(binarise="dynamic", validation=0), latent=20, network=MLP(hidden=(400,))
+            data=MNIST(binarize="dynamic", validation=0), latent=20, network=MLP(hidden=(400,))
         ),
     }
 
@@ -69,7 +69,7 @@ def stepper(recipe: Recipe, seeds: list[int] | None, compiles: bool, folder: Pat
     game.model.train()
     table = Table(game, recipe, RunDirectory(folder), fabric)
     if compiles:
-        table.compile_moves(Progress(1, quiet=True))
+        table.compile_moves(ProgressBar(1, quiet=True))
 
     def step() -> None:
         engine._step(table, leaving=False)
@@ -85,16 +85,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--only", nargs="*", help="parts of the cases' names")
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    parser.add_argument("--threads", type=int, help="of torch; by default 1 for --clock cpu, else torch's own")
+    parser.add_argument("--progress", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--threads", type=int, help="of torch; by default 1 for --progress cpu, else torch's own")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    clock = time.perf_counter if options.clock == "wall" else time.process_time
-    if options.threads or options.clock == "cpu":
+    progress = time.perf_counter if options.progress == "wall" else time.process_time
+    if options.threads or options.progress == "cpu":
         torch.set_num_threads(options.threads or 1)
     found = {}
     where = ", ".join(f"{key} {value}" for key, value in machine(threads=torch.get_num_threads()).items())
-    print(f"{where}, torch {torch.__version__}, {options.clock} time\n")
+    print(f"{where}, torch {torch.__version__}, {options.progress} time\n")
     print(f"| | one seed, ms a step | {options.seeds} at once, ms a step | ratio | in turn |\n|---|---|---|---|---|")
     chosen = {n: r for n, r in cases().items() if not options.only or any(part in n for part in options.only)}
     for name, recipe in chosen.items():
@@ -108,15 +108,15 @@ def main() -> None:
             laps: dict[tuple[str, bool], list[float]] = {side: [] for side in sides}
             for number in range(WARM_UP + options.steps):
                 for side, step in sides.items():
-                    began = clock()
+                    began = progress()
                     step()
                     if number >= WARM_UP:
-                        laps[side].append(1e3 * (clock() - began))
+                        laps[side].append(1e3 * (progress() - began))
         for compiles in (False, True):
             row = name + ", compiled" * compiles
             found[row] = told(row, laps["one", compiles], laps["together", compiles], options.seeds)
     if options.json:
-        options.json.write_text(json.dumps({"machine": where, "clock": options.clock, "cases": found}, indent=1))
+        options.json.write_text(json.dumps({"machine": where, "progress": options.progress, "cases": found}, indent=1))
 
 
 def told(name: str, one: list[float], together: list[float], seeds: int) -> dict[str, object]:

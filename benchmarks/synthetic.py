@@ -19,7 +19,7 @@ from latentia.data.order import seed_of
 
 @dataclass(frozen=True)
 class Blobs:
-    """Images by row, each a function of (seed, row): a bright patch of a random colour, somewhere, in noise.
+    """Images by row, each a function of (seed, row): a bright patch of a random color, somewhere, in noise.
 
     Attributes:
         count: how many.
@@ -38,8 +38,8 @@ class Blobs:
         """The image of this row, uint8 (C, H, W)."""
         draw = torch.Generator().manual_seed(seed_of("blob", self.seed, row))
         image = torch.randint(0, 64, self.shape, dtype=torch.uint8, generator=draw)
-        top, left, *colour = torch.randint(0, 48, (5,), generator=draw).tolist()
-        image[:, top : top + 16, left : left + 16] = torch.tensor(colour, dtype=torch.uint8)[:, None, None] * 4
+        top, left, *color = torch.randint(0, 48, (5,), generator=draw).tolist()
+        image[:, top : top + 16, left : left + 16] = torch.tensor(color, dtype=torch.uint8)[:, None, None] * 4
         return image
 
 

@@ -1,6 +1,6 @@
 """Peers that take short turns, so that a slow phase of the machine falls on all of them alike.
 
-Neighbours on the host make a virtual machine slow for some seconds to minutes, and not by one factor: products of
+Neighbors on the host make a virtual machine slow for some seconds to minutes, and not by one factor: products of
 matrices suffer less than what is around them. So every peer is a process of its own (its side is `peers/gate.py`), all
 are started and warmed up first, and then they go round in turns of a fraction of a second, in an order drawn anew for
 each round. A peer that is not on turn is stopped by a signal, with its threads and workers: it can neither disturb the

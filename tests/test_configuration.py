@@ -104,7 +104,7 @@ def test_every_component_is_frozen_and_knows_its_keys(cls):
 
 def test_the_walk_found_the_families_of_the_library():
     families = {cls._family.__name__ for cls in SHIPPED if cls._family is not None}
-    assert {"Objective", "Prior", "Posterior", "Likelihood", "Network", "Source", "Recipe", "Optimiser"} <= families
+    assert {"Objective", "Prior", "Posterior", "Likelihood", "Network", "Source", "Recipe", "Optimizer"} <= families
 
 
 # ---- names --------------------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_all_faults_come_at_once_each_under_its_dotted_key():
     )
     assert set(found) == {"objective.k", "objective.gradient", "other", "inner.depth", "size", "siez"}
     assert "greater than or equal to 1 (given: 0)" in found["objective.k"]
-    assert "'plain', 'sticking-the-landing' or 'doubly-reparametrised'" in found["objective.gradient"]
+    assert "'plain', 'sticking-the-landing' or 'doubly-reparametrized'" in found["objective.gradient"]
     assert found["other"] == "there is no objective named 'ilbo'. Did you mean elbo?"
     assert "valid integer" in found["inner.depth"]
     assert found["siez"] == "there is no such key. Did you mean size?"
@@ -282,25 +282,25 @@ def test_every_argument_without_a_value_is_named():
 @pytest.mark.parametrize(
     ("overrides", "result"),
     [
-        ({"epochs": 3}, {"epochs": 3, "data": {"type": "digits", "binarise": "dynamic"}}),
+        ({"epochs": 3}, {"epochs": 3, "data": {"type": "digits", "binarize": "dynamic"}}),
         ({"data": "mnist"}, {"epochs": 20, "data": {"type": "mnist"}}),
         ({"data.type": "mnist"}, {"epochs": 20, "data": {"type": "mnist"}}),
-        ({"data.binarise": "none"}, {"epochs": 20, "data": {"type": "digits", "binarise": "none"}}),
+        ({"data.binarize": "none"}, {"epochs": 20, "data": {"type": "digits", "binarize": "none"}}),
         ({"data": None}, {"epochs": 20, "data": None}),
-        ({"prior": "vamp"}, {"epochs": 20, "data": {"type": "digits", "binarise": "dynamic"}, "prior": "vamp"}),
+        ({"prior": "vamp"}, {"epochs": 20, "data": {"type": "digits", "binarize": "dynamic"}, "prior": "vamp"}),
     ],
     ids=str,
 )
 def test_overrides_lay_over_the_mapping(overrides, result):
-    mapping = {"epochs": 20, "data": {"type": "digits", "binarise": "dynamic"}}
+    mapping = {"epochs": 20, "data": {"type": "digits", "binarize": "dynamic"}}
     assert apply_overrides(mapping, overrides) == result
-    assert mapping == {"epochs": 20, "data": {"type": "digits", "binarise": "dynamic"}}
+    assert mapping == {"epochs": 20, "data": {"type": "digits", "binarize": "dynamic"}}
 
 
 def test_the_order_of_overrides_does_not_matter():
     mapping = {"data": {"type": "digits"}, "decoder": None, "objective": {"type": "elbo", "beta": 2.0}}
     arguments = [
-        "data.binarise=static",
+        "data.binarize=static",
         "data=mnist",
         "decoder.a.b=1",
         "decoder=conv",
@@ -310,7 +310,7 @@ def test_the_order_of_overrides_does_not_matter():
     results = [apply_overrides(mapping, parse_overrides(order)) for order in permutations(arguments)]
     assert all(result == results[0] for result in results)
     assert results[0] == {
-        "data": {"type": "mnist", "binarise": "static"},
+        "data": {"type": "mnist", "binarize": "static"},
         "decoder": {"type": "conv", "a": {"b": 1}},
         "objective": {"type": "iwae", "k": 3},
     }

@@ -43,7 +43,7 @@ SLOW = {
 STEPS = [
     "from latentia import VAE, GAN",
     "import latentia.data, latentia.objectives, latentia.divergences",
-    "import latentia.evaluation, latentia.evaluation.samples",
+    "import latentia.likelihood, latentia.metrics",
     "from latentia import VAERecipe, GANRecipe, load, train, train_seeds",
     "VAERecipe(), GANRecipe()",
     "from latentia.reports import show_run, estimates_table",

@@ -19,5 +19,5 @@ def binary_images() -> np.ndarray:
     """MNIST's 60 000 training images, cut at half: uint8 in {0, 1}, (N, 784). Every peer sees these."""
     from latentia.data import MNIST
 
-    splits = MNIST(binarise="threshold", validation=0).load()
+    splits = MNIST(binarize="threshold", validation=0).load()
     return (splits.train.images.numpy().reshape(-1, PIXELS) > 127).astype(np.uint8)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from gate import Gate
 
 from latentia.estimate import Estimate
-from latentia.training.progress import Progress
+from latentia.training.progress_bar import ProgressBar
 
 
 def gate_engine(gate: Gate, note: Callable[[int, Mapping[str, Estimate]], object]) -> None:
@@ -20,17 +20,17 @@ def gate_engine(gate: Gate, note: Callable[[int, Mapping[str, Estimate]], object
         gate: where to wait.
         note: given the number of steps made, and the last value of all that is recorded.
     """
-    shown = Progress.advance
+    shown = ProgressBar.advance
 
-    def advance(progress: Progress, step: int, latest: Mapping[str, Estimate]) -> None:
-        shown(progress, step, latest)
+    def advance(bar: ProgressBar, step: int, latest: Mapping[str, Estimate]) -> None:
+        shown(bar, step, latest)
         note(step, latest)
         gate.wait()
 
-    def warn(_: Progress, text: str) -> None:
+    def warn(_: ProgressBar, text: str) -> None:
         raise RuntimeError(text)
 
     # Pyright minds that these have another word for self.
-    Progress.advance = advance  # pyright: ignore[reportAttributeAccessIssue]
-    Progress.warn = warn  # pyright: ignore[reportAttributeAccessIssue]
+    ProgressBar.advance = advance  # pyright: ignore[reportAttributeAccessIssue]
+    ProgressBar.warn = warn  # pyright: ignore[reportAttributeAccessIssue]
     gate.wait()

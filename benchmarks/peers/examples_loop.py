@@ -42,7 +42,7 @@ class VAE(nn.Module):
 def main() -> None:
     loader = torch.utils.data.DataLoader(Images(binary_images()), batch_size=BATCH, shuffle=True)
     model = VAE().to(DEVICE)
-    optimiser = torch.optim.Adam(model.parameters(), lr=RATE)
+    optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
     loss_of_epoch: float | None = None
     gate = Gate(len(loader), lambda: {"loss": loss_of_epoch})
     while True:
@@ -50,13 +50,13 @@ def main() -> None:
         for images, _ in loader:
             gate.wait()
             data = images.to(DEVICE)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             reconstruction, mu, logvar = model(data.view(-1, PIXELS))
             bce = F.binary_cross_entropy(reconstruction, data.view(-1, PIXELS), reduction="sum")
             loss = bce - 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
             loss.backward()
             total += loss.item()
-            optimiser.step()
+            optimizer.step()
         loss_of_epoch = total / len(loader.dataset)  # pyright: ignore[reportArgumentType]
 
 

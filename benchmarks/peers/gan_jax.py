@@ -22,7 +22,7 @@ def up(x: jax.Array, w: jax.Array) -> jax.Array:
     return jax.lax.conv_general_dilated(x, w, (1, 1), padding, lhs_dilation=(2, 2), dimension_numbers=LAYOUT)
 
 
-def normalised(x: jax.Array, scale: jax.Array, shift: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+def normalized(x: jax.Array, scale: jax.Array, shift: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
     return (x - mean) * jax.lax.rsqrt(variance + 1e-5) * scale + shift, (mean, variance)
 
@@ -33,14 +33,14 @@ def leaky(x: jax.Array) -> jax.Array:
 
 def logits(p: Weights, x: jax.Array) -> tuple[jax.Array, list]:
     h = leaky(down(2 * x - 1, p["w1"]) + p["b1"])
-    h, seen = normalised(down(h, p["w2"]), p["s2"], p["t2"])
+    h, seen = normalized(down(h, p["w2"]), p["s2"], p["t2"])
     return (leaky(h).reshape(len(x), -1) @ p["w3"] + p["b3"])[:, 0], [seen]
 
 
 def generate(p: Weights, z: jax.Array) -> tuple[jax.Array, list]:
     h = (z @ p["w1"]).reshape(-1, START, START, 2 * WIDTH)
-    h, first = normalised(h, p["s1"], p["t1"])
-    h, second = normalised(up(jax.nn.relu(h), p["w2"]), p["s2"], p["t2"])
+    h, first = normalized(h, p["s1"], p["t1"])
+    h, second = normalized(up(jax.nn.relu(h), p["w2"]), p["s2"], p["t2"])
     return jax.nn.sigmoid(up(jax.nn.relu(h), p["w3"]) + p["b3"]), [first, second]
 
 

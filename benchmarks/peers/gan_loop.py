@@ -1,7 +1,7 @@
 """The loop of pytorch/examples' DCGAN, from its description: plain layers, float32, one step written out.
 
 The networks are those of latentia's DCGAN, layer by layer, which is checked before the first step. With `--loader`, the
-images come as the example's do, one at a time through PIL to a normalised tensor, from a DataLoader of two workers;
+images come as the example's do, one at a time through PIL to a normalized tensor, from a DataLoader of two workers;
 without, a batch is rows of one tensor in memory.
 """
 
@@ -99,8 +99,8 @@ def from_memory() -> Iterator[Tensor]:
 def main() -> None:
     net_d, net_g = networks()
     criterion = nn.BCELoss()
-    optimiser_d = torch.optim.Adam(net_d.parameters(), lr=RATE, betas=(BETA1, BETA2))
-    optimiser_g = torch.optim.Adam(net_g.parameters(), lr=RATE, betas=(BETA1, BETA2))
+    optimizer_d = torch.optim.Adam(net_d.parameters(), lr=RATE, betas=(BETA1, BETA2))
+    optimizer_g = torch.optim.Adam(net_g.parameters(), lr=RATE, betas=(BETA1, BETA2))
     costs: tuple[float, float] | None = None
     gate = Gate(STEPS, lambda: {"costs": costs})
     batches = from_loader() if "--loader" in sys.argv else from_memory()
@@ -114,11 +114,11 @@ def main() -> None:
         fake = net_g(torch.randn(len(real), LATENT, device=DEVICE))
         cost_fake = criterion(net_d(fake.detach()).view(-1), zeros)
         cost_fake.backward()
-        optimiser_d.step()
+        optimizer_d.step()
         net_g.zero_grad()
         cost = criterion(net_d(fake).view(-1), ones)
         cost.backward()
-        optimiser_g.step()
+        optimizer_g.step()
         costs = (cost_real.item() + cost_fake.item(), cost.item())
 
 

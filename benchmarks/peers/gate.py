@@ -15,7 +15,7 @@ DEVICE = os.environ.get("BENCHMARK_DEVICE", "cpu")  # "cuda" on a GPU; JAX choos
 
 
 def wait_for_device() -> None:
-    """Let a GPU finish what it was given, so that the clock tells the truth."""
+    """Let a GPU finish what it was given, so that the progress tells the truth."""
     if DEVICE == "cuda":
         import torch
 
@@ -36,7 +36,7 @@ class Gate:
 
     Args:
         epoch: steps that pass through the data once.
-        telling: what else is told at the end of a turn, after the clock has stopped.
+        telling: what else is told at the end of a turn, after the progress has stopped.
     """
 
     def __init__(self, epoch: int, telling: Callable[[], dict[str, object]] = dict):

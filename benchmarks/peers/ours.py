@@ -35,7 +35,7 @@ class Costs:
 
 
 def main() -> None:
-    basis = f"data=mnist data.binarise=threshold data.validation=0 latent={LATENT} batch_size={BATCH}"
+    basis = f"data=mnist data.binarize=threshold data.validation=0 latent={LATENT} batch_size={BATCH}"
     words = [*basis.split(), "network=mlp", f"network.hidden=[{HIDDEN}]", f"accelerator={DEVICE}", "epochs=1000000"]
     recipe = latentia.VAERecipe.parse(apply_overrides({"type": "vae"}, parse_overrides([*words, *sys.argv[1:]])))
     costs = Costs()

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 def main() -> None:
     images = torch.from_numpy(binary_images()).to(DEVICE)
     model = VAE().to(DEVICE)
-    optimiser = torch.optim.Adam(model.parameters(), lr=RATE)
+    optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
     loss_of_epoch: float | None = None
     gate = Gate(STEPS, lambda: {"loss": loss_of_epoch})
     while True:
@@ -19,13 +19,13 @@ def main() -> None:
         for rows in torch.randperm(len(images), device=DEVICE).split(BATCH)[:STEPS]:
             gate.wait()
             x = images[rows].float()
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             reconstruction, mu, logvar = model(x)
             bce = F.binary_cross_entropy(reconstruction, x, reduction="sum")
             loss = (bce - 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())) / BATCH
             loss.backward()
             total += loss.detach()
-            optimiser.step()
+            optimizer.step()
         loss_of_epoch = float(total) / STEPS
 
 

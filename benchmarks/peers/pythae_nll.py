@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
-from latentia.evaluation import LatentModel
+from latentia.likelihood import LatentModel
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -103,7 +103,7 @@ class Component(BaseModel):
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", (cls._family or cls).__name__).lower()
 
     @model_serializer(mode="wrap")
-    def _serialise(self, handler: Any) -> dict[str, Any]:
+    def _serialize(self, handler: Any) -> dict[str, Any]:
         return {"type": self.type_name, **handler(self)} if self.type_name else handler(self)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class _Choose:
     """Pydantic's side of `OneOf`: a field that takes a family's member by name, by mapping or as it is."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        # `OneOf[Source | ToyLaw]` has two families, `OneOf[Network | None]` one
+        # `OneOf[Source | ToyDistribution]` has two families, `OneOf[Network | None]` one
         choices = get_args(source) or (source,)
         families: list[type[Component]] = [choice for choice in choices if choice is not type(None)]
 
@@ -207,7 +207,7 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
 def apply_overrides(mapping: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Lay dotted overrides over a nested mapping; a plain name where a component stands replaces the component.
 
-    Shorter keys go first, whatever their order: `data.binarise=static data=mnist` is `{type: mnist, binarise: static}`.
+    Shorter keys go first, whatever their order: `data.binarize=static data=mnist` is `{type: mnist, binarize: static}`.
     `data.type=mnist` is `data=mnist`.
     """
     result = _deep_copy(mapping)

@@ -6,7 +6,7 @@ the command line catches `LatentiaError` alone and prints its message without a 
 
 from __future__ import annotations
 
-__all__ = ["CannotServe", "ConfigurationError", "DataError", "LatentiaError", "RunError", "nearest"]
+__all__ = ["ConfigurationError", "DataError", "LatentiaError", "RunError", "UnsupportedError", "nearest"]
 
 import difflib
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ class LatentiaError(Exception):
 
 
 class ConfigurationError(LatentiaError, ValueError):
-    """A recipe, an option or a law that cannot be: `problems` holds one (key, message) pair for each fault."""
+    """A recipe, an option or a distribution that cannot be: `problems` holds one (key, message) pair for each fault."""
 
     def __init__(self, problems: Iterable[tuple[str, str]] | str):
         self.problems = [("", problems)] if isinstance(problems, str) else list(problems)
@@ -32,7 +32,7 @@ class RunError(LatentiaError, ValueError):
     """A run directory that cannot be used as asked: in the way, damaged, made by another recipe, gone non-finite."""
 
 
-class CannotServe(LatentiaError, ValueError):
+class UnsupportedError(LatentiaError, ValueError):
     """An exact method that does not apply here; the message names a method that does."""
 
 

@@ -32,7 +32,7 @@ class Estimate:
     """A number with its meaning.
 
     Attributes:
-        value: the number; may be ±inf (KL between laws without absolute continuity is +inf), never NaN.
+        value: the number; may be ±inf (KL between distributions without absolute continuity is +inf), never NaN.
         name: what it is the value of, such as `log_likelihood`.
         stderr: standard error, in the same unit; None where nothing random was drawn. For an exact value per
             image averaged over a sample of images, it is the standard error over the images, and

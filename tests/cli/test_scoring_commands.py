@@ -55,7 +55,7 @@ def images(tmp_path_factory):
 
 def test_a_folder_and_an_archive_are_scored_and_bytes_and_floats_are_the_same(images):
     tables = [
-        json.loads(latentia("score", images / "pictures", images / name, "--metrics", "kernel,neighbours", "--json"))
+        json.loads(latentia("score", images / "pictures", images / name, "--metrics", "kernel,neighbors", "--json"))
         for name in ("bytes.npz", "floats.npz")
     ]
     assert tables[0] == tables[1]
@@ -68,7 +68,7 @@ def test_a_folder_and_an_archive_are_scored_and_bytes_and_floats_are_the_same(im
 def test_a_data_set_is_its_test_images_with_its_training_images_beside(images):
     text = latentia("score", "digits", images / "bytes.npz")
     assert "frechet_distance/classifier" in text
-    assert "memorisation/authenticity" in text
+    assert "memorization/authenticity" in text
     assert "training images" in text
     assert "(test)" in text
     again = json.loads(latentia("score", "digits", images / "bytes.npz", "--metrics", "kernel", "-n", "60", "--json"))
@@ -100,7 +100,7 @@ def test_what_cannot_be_scored_is_said(images, case, monkeypatch):
 def runs(tmp_path_factory):
     """A model of two seeds, trained for a while, and one that is not trained to speak of."""
     folder = tmp_path_factory.mktemp("runs")
-    recipe = VAERecipe(data=Digits(binarise="dynamic"), network=MLP(hidden=(64,)), epochs=12, batch_size=64)
+    recipe = VAERecipe(data=Digits(binarize="dynamic"), network=MLP(hidden=(64,)), epochs=12, batch_size=64)
     for name, changes in {"good": {}, "good-1": {"seed": 1}, "bad": {"epochs": 1}}.items():
         train(recipe.model_copy(update=changes), folder / name, quiet=True)
     train(GANRecipe(network=MLP(hidden=(32,)), epochs=2, batch_size=64, fresh_steps=0), folder / "gan", quiet=True)
@@ -116,7 +116,7 @@ def own(runs, tmp_path):
 
 
 def test_runs_stand_side_by_side_with_likelihood_quality_time_and_size(runs):
-    text = latentia("compare", runs / "good", runs / "bad", "--metrics", "kernel,neighbours")
+    text = latentia("compare", runs / "good", runs / "bad", "--metrics", "kernel,neighbors")
     for word in ("good", "bad", "test/elbo", "kernel_distance/classifier", "coverage", "time_to_train", "parameters"):
         assert word in text, word
     assert "real images" in text
@@ -152,12 +152,12 @@ def test_one_run_twice_and_no_run_are_refused(runs, tmp_path):
 @pytest.mark.parametrize(("name", "what"), [("good", "means of p(x|z)"), ("gan", "G(z)")])
 def test_samples_of_either_kind_of_model_are_evaluated_with_card_floor_and_interval(own, name, what):
     text = latentia("evaluate", own / name, "--samples", "precision", "class-coverage", "-n", "100")
-    for word in ("precision", "coverage", "classes/found", "real images", "training images", f"({what})", "grey real"):
+    for word in ("precision", "coverage", "classes/found", "real images", "training images", f"({what})", "gray real"):
         assert word in text, word
     found = {e.name: e for e in read_estimates(own / name / "evaluation" / "samples.json")}
     assert found["precision"].stderr > 0
     card = found["precision"].settings["card"]
-    assert (card["samples"], card["reals"], card["split"], card["n_fake"]) == (what, "grey", "test", 100)
+    assert (card["samples"], card["reals"], card["split"], card["n_fake"]) == (what, "gray", "test", 100)
     assert {"recall", "recall/floor", "recall/train_vs_test", "classes/kl"} <= set(found)
     assert not {name for name in found if "likelihood" in name}
 
@@ -165,12 +165,12 @@ def test_samples_of_either_kind_of_model_are_evaluated_with_card_floor_and_inter
 def test_the_default_is_every_metric_that_serves(own):
     names = {record["name"] for record in json.loads(latentia("evaluate", own / "gan", "--samples", "--json"))}
     parts = ("frechet_distance/classifier", "kernel_distance/classifier", "density", "diversity", "classes/kl")
-    assert {*parts, "memorisation/authenticity", "two_sample/p_value", "sliced_wasserstein"} <= names
+    assert {*parts, "memorization/authenticity", "two_sample/p_value", "sliced_wasserstein"} <= names
 
 
 def test_scores_gather_in_their_file_while_they_are_made_in_one_way(own):
     file = own / "gan" / "evaluation" / "samples.json"
-    for metric in ("kernel", "neighbours"):
+    for metric in ("kernel", "neighbors"):
         latentia("evaluate", own / "gan", "--samples", metric, "-n", "100")
     assert {"kernel_distance/classifier", "precision"} <= {e.name for e in read_estimates(file)}
     latentia("evaluate", own / "gan", "--samples", "diversity", "-n", "90")

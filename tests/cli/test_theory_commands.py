@@ -95,7 +95,7 @@ def test_verify_report_without_its_extra_is_refused_before_any_work(run: Run, mo
     assert out == ""
 
 
-def test_distance_between_laws(run: Run, tmp_path: Path) -> None:
+def test_distance_between_distributions(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("distance", "Uniform(0,1)", "Uniform(0.5,1.5)", "--out", "picture.png")
     assert code == 0
     assert "+∞" in out
@@ -126,7 +126,7 @@ def test_distance_json_agrees_with_closed_forms(run: Run) -> None:
         ("Poisson(3)", "Categorical([0.2,0.8])"),
     ],
 )
-def test_distance_draws_laws_of_every_kind(run: Run, tmp_path: Path, p: str, q: str) -> None:
+def test_distance_draws_distributions_of_every_kind(run: Run, tmp_path: Path, p: str, q: str) -> None:
     code, _, err = run("distance", p, q, "--out", "picture.png", "--n", "2000")
     assert code == 0, err
     assert (tmp_path / "picture.png").stat().st_size > 10_000
@@ -149,12 +149,12 @@ def test_distance_between_files_of_samples(run: Run, tmp_path: Path, dimension: 
 
 
 BAD = {
-    "a law with a typing error": (["distance", "Normal(0,1", "Normal(0,1)"], "^"),
-    "an unknown law": (["distance", "Normal(0,1)", "Norml(0,1)"], "Did you mean Normal?"),
+    "a distribution with a typing error": (["distance", "Normal(0,1", "Normal(0,1)"], "^"),
+    "an unknown distribution": (["distance", "Normal(0,1)", "Norml(0,1)"], "Did you mean Normal?"),
     "a scale out of range": (["distance", "Normal(0,-1)", "Normal(0,1)"], "scale must be > 0"),
     "different spaces": (["distance", "Normal(0,1)", "Normal([0,0],1)"], "different spaces"),
     "no such file": (["distance", "a.npy", "b.npy"], "there is no file a.npy"),
-    "a law and a file": (["distance", "ones.npy", "Normal(0,1)"], "two laws, or two files"),
+    "a distribution and a file": (["distance", "ones.npy", "Normal(0,1)"], "two distributions, or two files"),
     "an empty sample": (["distance", "empty.npy", "ones.npy"], "n >= 1 points"),
     "a sample that is not finite": (["distance", "nan.csv", "ones.npy"], "not finite"),
     "samples of different dimension": (["distance", "ones.npy", "plane.npy"], "different dimensions"),
@@ -182,4 +182,4 @@ def test_bad_input_gets_one_clear_message(case: tuple[list[str], str], run: Run,
     assert cure in err
     assert "Traceback" not in err
     assert out == ""
-    assert len(err.strip().splitlines()) <= 3, "one line, or a law with a caret below it"
+    assert len(err.strip().splitlines()) <= 3, "one line, or a distribution with a caret below it"

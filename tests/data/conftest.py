@@ -47,7 +47,7 @@ def idx_folder(tmp_path):
 
 @pytest.fixture
 def picture_folder(tmp_path):
-    """Twenty grey and lossless 6×5 pictures in two classes, at two depths; returns the folder and pixels by path."""
+    """Twenty gray and lossless 6×5 pictures in two classes, at two depths; returns the folder and pixels by path."""
     rng = np.random.default_rng(1)
     folder = tmp_path / "pictures"
     pixels = {}

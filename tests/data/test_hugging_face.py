@@ -35,7 +35,7 @@ def library(monkeypatch):
         "test": Rows({"image": images[:4], "label": [0, 1, 0, 1]}, ["cat", "dog"]),
         "empty": Rows({"image": [], "label": []}),
         "text": Rows({"image": ["hello"], "label": [0]}),
-        "unlabelled": Rows({"image": images, "label": [-1] * 20}),
+        "unlabeled": Rows({"image": images, "label": [-1] * 20}),
     }
 
     def load_dataset(dataset, configuration, split, cache_dir):
@@ -56,7 +56,7 @@ def test_loads(library):
 
 
 def test_without_labels_or_test_part(library):
-    splits = HuggingFace(dataset="some/set", label_column=None, test_split=None, size=3, grey=False).load()
+    splits = HuggingFace(dataset="some/set", label_column=None, test_split=None, size=3, gray=False).load()
     assert splits.test.labels is None
     assert splits.classes == ()
     assert len(splits.test) == 4
@@ -79,7 +79,7 @@ def test_without_labels_or_test_part(library):
         ),
         ({"train_split": "empty"}, DataError, "part 'empty' of 'some/set' is empty"),
         ({"train_split": "text"}, DataError, "image is no image but str"),
-        ({"train_split": "unlabelled"}, DataError, "data.label_column=null"),
+        ({"train_split": "unlabeled"}, DataError, "data.label_column=null"),
     ],
 )
 def test_faults_are_named(library, settings, error, message):

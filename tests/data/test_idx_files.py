@@ -143,7 +143,7 @@ def test_publications_are_well_formed(source):
 
 
 def test_real_mnist(mnist_folder):
-    splits = MNIST(folder=mnist_folder, binarise="dynamic").load()
+    splits = MNIST(folder=mnist_folder, binarize="dynamic").load()
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [55_000, 5_000, 10_000]
     assert splits.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
     whole = torch.cat([splits.train.labels, splits.validation.labels]).bincount()

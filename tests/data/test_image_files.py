@@ -13,11 +13,11 @@ def write(path, pixels, **options):
     Image.fromarray(pixels).save(path, **options)
 
 
-def grey(height=5, width=6, seed=0):
+def gray(height=5, width=6, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
 
 
-def colour(height=5, width=6, seed=0):
+def color(height=5, width=6, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -33,12 +33,12 @@ def test_pixels_and_classes(picture_folder):
 
 def test_flat_folder_has_no_labels(tmp_path):
     for number in range(3):
-        write(tmp_path / f"{number}.png", colour(seed=number))
+        write(tmp_path / f"{number}.png", color(seed=number))
     split, classes = read_image_folder(tmp_path)
     assert split.labels is None
     assert classes == ()
     assert split.image_shape == (3, 5, 6)
-    assert np.array_equal(split.images[2].permute(1, 2, 0).numpy(), colour(seed=2))
+    assert np.array_equal(split.images[2].permute(1, 2, 0).numpy(), color(seed=2))
 
 
 def test_jpeg_and_capitals_and_hidden_files(tmp_path):
@@ -54,13 +54,13 @@ def test_jpeg_and_capitals_and_hidden_files(tmp_path):
     assert (split.images.int() - 77).abs().max() <= 1
 
 
-def test_size_and_grey(tmp_path):
+def test_size_and_gray(tmp_path):
     write(tmp_path / "a.png", np.full((20, 10), 200, np.uint8))
     write(tmp_path / "b.png", np.broadcast_to(np.array([255, 0, 0], np.uint8), (10, 30, 3)).copy())
-    split, _ = read_image_folder(tmp_path, size=4, grey=True)
+    split, _ = read_image_folder(tmp_path, size=4, gray=True)
     assert split.image_shape == (1, 4, 4)
     assert split.images.flatten(1).unique(dim=1).flatten().tolist() == [200, 76]
-    split, _ = read_image_folder(tmp_path, size=4, grey=False)
+    split, _ = read_image_folder(tmp_path, size=4, gray=False)
     assert split.images[0].unique().tolist() == [200]
     assert split.images[1, :, 0, 0].tolist() == [255, 0, 0]
 
@@ -75,7 +75,7 @@ def test_resizing_keeps_the_middle(tmp_path):
 
 
 def test_opaque_and_palette_images_are_taken(tmp_path):
-    pixels = colour()
+    pixels = color()
     write(tmp_path / "a.png", np.dstack([pixels, np.full((5, 6), 255, np.uint8)]))
     Image.fromarray(np.zeros((5, 6, 3), np.uint8)).convert("P").save(tmp_path / "b.png")
     split, _ = read_image_folder(tmp_path)
@@ -96,7 +96,7 @@ SPOILT = {
 def test_damaged_files_are_named(tmp_path, kind):
     spoil, message = SPOILT[kind]
     for number in range(3):
-        write(tmp_path / f"{number}.png", grey(40, 40, seed=number))
+        write(tmp_path / f"{number}.png", gray(40, 40, seed=number))
     path = tmp_path / "1.png"
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(DataError, match=message) as caught:
@@ -105,7 +105,7 @@ def test_damaged_files_are_named(tmp_path, kind):
 
 
 def test_truncated_jpeg_is_named(tmp_path):
-    write(tmp_path / "a.jpg", grey(64, 64))
+    write(tmp_path / "a.jpg", gray(64, 64))
     content = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"a\.jpg is not a sound image"):
@@ -115,23 +115,23 @@ def test_truncated_jpeg_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("odd", "message"),
     [
-        (grey(6, 5), r"odd\.png has 5×6 pixels while .*a\.png has 6×5; set data\.size=N"),
-        (colour(), r"odd\.png is coloured while .*a\.png is grey; set data\.grey=true"),
-        (np.dstack([grey(), grey()]), r"odd\.png has transparent pixels"),
-        (np.dstack([colour(), grey()]), r"odd\.png has transparent pixels"),
-        (grey().astype(np.uint16) * 257, r"odd\.png has more than 8 bits a pixel"),
+        (gray(6, 5), r"odd\.png has 5×6 pixels while .*a\.png has 6×5; set data\.size=N"),
+        (color(), r"odd\.png is colored while .*a\.png is gray; set data\.gray=true"),
+        (np.dstack([gray(), gray()]), r"odd\.png has transparent pixels"),
+        (np.dstack([color(), gray()]), r"odd\.png has transparent pixels"),
+        (gray().astype(np.uint16) * 257, r"odd\.png has more than 8 bits a pixel"),
     ],
 )
 def test_the_odd_image_is_named(tmp_path, odd, message):
-    write(tmp_path / "a.png", grey())
+    write(tmp_path / "a.png", gray())
     write(tmp_path / "odd.png", odd)
-    write(tmp_path / "z.png", grey())
+    write(tmp_path / "z.png", gray())
     with pytest.raises(DataError, match=message):
         read_image_folder(tmp_path)
 
 
 def test_enormous_images_are_refused(tmp_path, monkeypatch):
-    write(tmp_path / "a.png", grey(50, 50))
+    write(tmp_path / "a.png", gray(50, 50))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(DataError, match="enormous size"):
         read_image_folder(tmp_path)
@@ -147,7 +147,7 @@ def test_folders_without_images(tmp_path):
 
 def test_images_beside_classes_are_refused(picture_folder):
     folder, _ = picture_folder
-    write(folder / "stray.png", grey())
+    write(folder / "stray.png", gray())
     with pytest.raises(DataError, match=r"beside them, such as stray\.png"):
         read_image_folder(folder)
 
@@ -168,11 +168,11 @@ def test_source_holds_out_a_fifth_of_each_class(picture_folder):
 def test_source_takes_train_and_test_folders(tmp_path):
     for part, count in (("train", 10), ("test", 4)):
         for number in range(count):
-            write(tmp_path / part / "ab"[number % 2] / f"{number}.png", grey(seed=number))
+            write(tmp_path / part / "ab"[number % 2] / f"{number}.png", gray(seed=number))
     splits = Folder(folder=tmp_path, validation=2).load()
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [8, 2, 4]
     assert splits.classes == ("a", "b")
-    write(tmp_path / "test" / "c" / "1.png", grey())
+    write(tmp_path / "test" / "c" / "1.png", gray())
     with pytest.raises(DataError, match="train has the classes a, b and test a, b, c"):
         Folder(folder=tmp_path).load()
 
@@ -247,6 +247,6 @@ def test_streamed_hash_sees_names_and_sizes(picture_folder):
     assert source.load().content_hash != before
 
 
-def test_streaming_cannot_binarise_beforehand(tmp_path):
-    with pytest.raises(ConfigurationError, match="set binarise=dynamic or none"):
-        Folder.parse({"folder": tmp_path, "stream": True, "binarise": "static"})
+def test_streaming_cannot_binarize_beforehand(tmp_path):
+    with pytest.raises(ConfigurationError, match="set binarize=dynamic or none"):
+        Folder.parse({"folder": tmp_path, "stream": True, "binarize": "static"})

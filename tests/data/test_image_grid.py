@@ -20,7 +20,7 @@ def test_file_holds_each_image_where_it_belongs(tmp_path):
     assert (picture[14:, 10:] == 255).all(), "the place without an image is white"
 
 
-def test_grey_images_give_a_grey_file(tmp_path):
+def test_gray_images_give_a_gray_file(tmp_path):
     write_image_grid(tmp_path / "a.png", torch.zeros(1, 1, 2, 3), scale=3)
     image = Image.open(tmp_path / "a.png")
     assert (image.mode, image.size) == ("L", (9 + 4, 6 + 4))

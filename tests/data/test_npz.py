@@ -46,26 +46,26 @@ def test_bool_images_are_binary(tmp_path):
     assert np.array_equal(splits.test.images[:, 0].numpy(), images * 255)
 
 
-GREY = RNG.integers(0, 256, (6, 4, 4), dtype=np.uint8)
+GRAY = RNG.integers(0, 256, (6, 4, 4), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
         ({}, "holds nothing; it needs images"),
-        ({"pictures": GREY}, "holds pictures; it needs images"),
-        ({"train_images": GREY}, "holds train_images"),
-        ({"images": GREY / 255}, r"images are float64, and must be uint8 or bool; convert floats"),
-        ({"images": GREY[:0]}, "images are empty"),
-        ({"images": np.minimum(GREY, 1)}, "save binary images as bool"),
-        ({"images": GREY.reshape(6, 16)}, r"shape \(6, 16\)"),
-        ({"images": GREY.reshape(6, 2, 2, 4)}, "with 1 or 3 channels"),
-        ({"images": GREY, "labels": np.zeros(5, int)}, r"6 images and labels of shape \(5,\)"),
-        ({"images": GREY, "labels": np.zeros((6, 1), int)}, "give one label per image"),
-        ({"images": GREY, "labels": np.zeros(6)}, "labels must be whole numbers from 0, and are float64"),
-        ({"images": GREY, "labels": np.full(6, -1)}, "whole numbers from 0"),
+        ({"pictures": GRAY}, "holds pictures; it needs images"),
+        ({"train_images": GRAY}, "holds train_images"),
+        ({"images": GRAY / 255}, r"images are float64, and must be uint8 or bool; convert floats"),
+        ({"images": GRAY[:0]}, "images are empty"),
+        ({"images": np.minimum(GRAY, 1)}, "save binary images as bool"),
+        ({"images": GRAY.reshape(6, 16)}, r"shape \(6, 16\)"),
+        ({"images": GRAY.reshape(6, 2, 2, 4)}, "with 1 or 3 channels"),
+        ({"images": GRAY, "labels": np.zeros(5, int)}, r"6 images and labels of shape \(5,\)"),
+        ({"images": GRAY, "labels": np.zeros((6, 1), int)}, "give one label per image"),
+        ({"images": GRAY, "labels": np.zeros(6)}, "labels must be whole numbers from 0, and are float64"),
+        ({"images": GRAY, "labels": np.full(6, -1)}, "whole numbers from 0"),
         (
-            {"train_images": GREY, "test_images": GREY[:, :3]},
+            {"train_images": GRAY, "test_images": GRAY[:, :3]},
             r"train_images are \(1, 4, 4\) and test_images \(1, 3, 4\)",
         ),
         ({"images": np.array([{"a": 1}, None], dtype=object)}, "holds pickled objects"),
@@ -98,7 +98,7 @@ def test_bad_files_are_refused(tmp_path):
     with pytest.raises(DataError, match="holds pickled objects"):
         source.load()
     stream = io.BytesIO()
-    np.save(stream, GREY)
+    np.save(stream, GRAY)
     path.write_bytes(stream.getvalue())
     with pytest.raises(DataError, match="is a single array"):
         source.load()

@@ -29,12 +29,12 @@ def test_digits_are_whole_and_disjoint(digits):
     assert digits.classes == tuple("0123456789")
 
 
-def test_digits_grey_levels_span_the_bytes(digits):
+def test_digits_gray_levels_span_the_bytes(digits):
     assert digits.train.images.unique().tolist() == [round(level * 255 / 16) for level in range(17)]
 
 
 def test_test_part_is_fixed_and_stratified(digits):
-    other = Digits(split_seed=9, binarise_seed=4, validation=300).load()
+    other = Digits(split_seed=9, binarize_seed=4, validation=300).load()
     assert torch.equal(other.test.images, digits.test.images)
     assert len(other.validation) == 300
     assert not torch.equal(other.train.images[:100], digits.train.images[:100])
@@ -43,17 +43,17 @@ def test_test_part_is_fixed_and_stratified(digits):
 
 
 def test_hash_is_of_the_data_alone(digits):
-    assert Digits(binarise="static", validation=10, split_seed=3).load().content_hash == digits.content_hash
+    assert Digits(binarize="static", validation=10, split_seed=3).load().content_hash == digits.content_hash
     assert len(digits.content_hash) == 64
 
 
 def test_validation_may_be_none_and_not_all():
-    assert len(Digits(validation=0, binarise="dynamic").load().validation) == 0
+    assert len(Digits(validation=0, binarize="dynamic").load().validation) == 0
     with pytest.raises(ConfigurationError, match="validation: 1438 of 1438 training images"):
         Digits(validation=1438).load()
 
 
-def test_grey_where_no_binarisation(digits):
+def test_gray_where_no_binarization(digits):
     source = Digits()
     prepared = source.prepare_fixed(digits.test, "test")
     assert prepared.dtype == torch.float32
@@ -61,44 +61,44 @@ def test_grey_where_no_binarisation(digits):
     assert torch.equal(source.prepare_step(digits.train.images[:5]), digits.train.images[:5] / 255)
 
 
-@pytest.mark.parametrize("binarise", ["dynamic", "static"])
-def test_two_evaluations_see_the_same_bits(digits, binarise):
-    source = Digits(binarise=binarise)
+@pytest.mark.parametrize("binarize", ["dynamic", "static"])
+def test_two_evaluations_see_the_same_bits(digits, binarize):
+    source = Digits(binarize=binarize)
     splits = source.load()
     torch.manual_seed(0)
     bits = source.prepare_fixed(splits.test, "test")
     torch.manual_seed(1)
     assert torch.equal(bits, source.prepare_fixed(source.load().test, "test"))
     assert torch.equal(bits[:50], source.prepare_fixed(splits.test.take(torch.arange(50)), "test"))
-    assert torch.equal(bits, source.prepare_fixed(digits.test, "test")), "grey images get the same draw"
+    assert torch.equal(bits, source.prepare_fixed(digits.test, "test")), "gray images get the same draw"
     assert set(bits.unique().tolist()) == {0.0, 1.0}
     assert torch.equal(splits.test.images, (bits * 255).byte())
-    assert not torch.equal(bits, Digits(binarise=binarise, binarise_seed=1).prepare_fixed(digits.test, "test"))
+    assert not torch.equal(bits, Digits(binarize=binarize, binarize_seed=1).prepare_fixed(digits.test, "test"))
     assert not torch.equal(bits, source.prepare_fixed(digits.test, "validation"))
 
 
 def test_dynamic_and_static_share_their_test_bits():
-    assert torch.equal(Digits(binarise="dynamic").load().test.images, Digits(binarise="static").load().test.images)
+    assert torch.equal(Digits(binarize="dynamic").load().test.images, Digits(binarize="static").load().test.images)
 
 
-def test_fixed_bits_have_the_grey_mean(digits):
-    """Mean of all bits against mean of all grey levels, to its standard error."""
+def test_fixed_bits_have_the_gray_mean(digits):
+    """Mean of all bits against mean of all gray levels, to its standard error."""
     p = digits.test.images.double() / 255
-    bits = Digits(binarise="static").prepare_fixed(digits.test, "test").double()
+    bits = Digits(binarize="static").prepare_fixed(digits.test, "test").double()
     stderr = (p * (1 - p)).sum().sqrt() / p.numel()
     assert abs(bits.mean() - p.mean()) < 5 * stderr
 
 
 def test_step_draws_from_the_global_generator_when_dynamic_only():
-    for binarise in ("dynamic", "static", "threshold"):
-        source = Digits(binarise=binarise)
+    for binarize in ("dynamic", "static", "threshold"):
+        source = Digits(binarize=binarize)
         train = source.load().train.images
         torch.manual_seed(0)
         first = source.prepare_step(train)
         second = source.prepare_step(train)
         torch.manual_seed(0)
         assert torch.equal(first, source.prepare_step(train))
-        assert torch.equal(first, second) == (binarise != "dynamic")
+        assert torch.equal(first, second) == (binarize != "dynamic")
         assert set(first.unique().tolist()) == {0.0, 1.0}
     assert (train.unique() == torch.tensor([0, 255])).all()
 
@@ -118,15 +118,15 @@ def test_names_on_the_command_line():
 
 
 def test_settings_come_back_from_yaml(tmp_path):
-    source = MNIST(folder=tmp_path, binarise="dynamic", validation=7)
+    source = MNIST(folder=tmp_path, binarize="dynamic", validation=7)
     assert Source.parse(source.to_mapping()) == source
 
 
 def test_every_fault_of_the_settings_at_once():
     with pytest.raises(ConfigurationError) as caught:
-        Source.parse({"type": "mnist", "binarise": "dynamo", "validation": -1, "split_sed": 3})
+        Source.parse({"type": "mnist", "binarize": "dynamo", "validation": -1, "split_sed": 3})
     problems = dict(caught.value.problems)
-    assert set(problems) == {"binarise", "validation", "split_sed"}
+    assert set(problems) == {"binarize", "validation", "split_sed"}
     assert "split_seed" in problems["split_sed"]
     with pytest.raises(ConfigurationError, match="Did you mean mnist"):
         Source.parse("mnst")

@@ -1,4 +1,4 @@
-"""A toy law as data to train on, and MNIST's digits in stacks of three."""
+"""A toy distribution as data to train on, and MNIST's digits in stacks of three."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from latentia.data import Grid, Ring, Spiral, StackedMNIST, ToyData, ToyLaw
+from latentia.data import Grid, Ring, Spiral, StackedMNIST, ToyData, ToyDistribution
 from latentia.data.idx import read_idx
 
 
-@pytest.mark.parametrize("toy", [member() for member in ToyLaw.members().values()], ids=lambda toy: toy.type_name)
-def test_every_law_loads(toy: ToyLaw):
+@pytest.mark.parametrize(
+    "toy", [member() for member in ToyDistribution.members().values()], ids=lambda toy: toy.type_name
+)
+def test_every_distribution_loads(toy: ToyDistribution):
     data = toy.load()
     assert isinstance(data, ToyData)
     assert data.sample(5).shape == (5, *data.shape)
@@ -40,7 +42,7 @@ def test_a_mixture_draws_its_weights_and_its_modes():
 def write_mnist(folder: Path) -> None:
     for name, count in (("train", 60), ("t10k", 30)):
         labels = (np.arange(count) % 10).astype(np.uint8)
-        images = np.repeat(labels[:, None], 28 * 28, 1).reshape(count, 28, 28)  # each digit in its own grey
+        images = np.repeat(labels[:, None], 28 * 28, 1).reshape(count, 28, 28)  # each digit in its own gray
         header = (0x00000803).to_bytes(4, "big") + b"".join(n.to_bytes(4, "big") for n in images.shape)
         (folder / f"{name}-images-idx3-ubyte").write_bytes(header + images.tobytes())
         header = (0x00000801).to_bytes(4, "big") + count.to_bytes(4, "big")
@@ -55,7 +57,7 @@ def test_stacks_spell_their_label(tmp_path: Path):
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (2500, 500, 10_000)
     assert len(splits.classes) == 1000
     for split in (splits.train, splits.test):
-        digits = split.images[:, :, 0, 0].long()  # the grey is the digit
+        digits = split.images[:, :, 0, 0].long()  # the gray is the digit
         assert split.labels is not None
         assert torch.equal((digits * torch.tensor([100, 10, 1])).sum(1), split.labels)
         assert torch.equal(split.images.amin((2, 3)), split.images.amax((2, 3)))

@@ -7,14 +7,14 @@ from latentia.distributions import (
     Conditional,
     ContinuousBernoulli,
     Diagonal,
-    DiscretisedLogisticMixture,
+    DiscretizedLogisticMixture,
     Fixed,
     Full,
     Gaussian,
     GaussianLearnedScale,
     GaussianPerPixel,
 )
-from latentia.distributions.conditional import laws_in_float32
+from latentia.distributions.conditional import distributions_in_float32
 from latentia.errors import ConfigurationError, DataError
 
 IMAGE = (2, 3, 5)
@@ -24,7 +24,7 @@ LIKELIHOODS = [
     Gaussian(),
     GaussianLearnedScale(),
     GaussianPerPixel(),
-    DiscretisedLogisticMixture(components=3),
+    DiscretizedLogisticMixture(components=3),
 ]
 FAMILIES = [(family, IMAGE) for family in LIKELIHOODS] + [(family, (4,)) for family in (Fixed(), Diagonal(), Full())]
 
@@ -39,19 +39,19 @@ def conditional(family, event_shape, condition=(3,)):
 
 @pytest.mark.parametrize("batch", [(), (5,), (4, 5), (2, 1, 5)], ids=str)
 @pytest.mark.parametrize(("family", "event_shape"), FAMILIES, ids=lambda part: getattr(part, "type_name", str(part)))
-def test_any_leading_dimensions_give_laws_of_that_batch(family, event_shape, batch):
+def test_any_leading_dimensions_give_distributions_of_that_batch(family, event_shape, batch):
     torch.manual_seed(0)
-    law = conditional(family, event_shape)(torch.randn(*batch, 3, dtype=torch.float64))
-    assert law.batch_shape == batch
-    assert law.event_shape == event_shape
-    draw = law.sample((7,))
+    distribution = conditional(family, event_shape)(torch.randn(*batch, 3, dtype=torch.float64))
+    assert distribution.batch_shape == batch
+    assert distribution.event_shape == event_shape
+    draw = distribution.sample((7,))
     assert draw.shape == (7, *batch, *event_shape)
-    assert law.log_prob(draw).shape == (7, *batch)
-    assert law.mean.shape == (*batch, *event_shape)
+    assert distribution.log_prob(draw).shape == (7, *batch)
+    assert distribution.mean.shape == (*batch, *event_shape)
 
 
 @pytest.mark.parametrize(("family", "event_shape"), FAMILIES, ids=lambda part: getattr(part, "type_name", str(part)))
-def test_each_of_many_laws_is_that_of_its_own_condition(family, event_shape):
+def test_each_of_many_distributions_is_that_of_its_own_condition(family, event_shape):
     torch.manual_seed(1)
     given = conditional(family, event_shape)
     conditions = torch.randn(4, 5, 3, dtype=torch.float64)
@@ -90,14 +90,14 @@ def test_conditions_of_another_shape_are_refused(shape):
         q(torch.zeros(shape))
 
 
-def test_stopped_laws_are_equal_and_carry_no_gradient():
+def test_stopped_distributions_are_equal_and_carry_no_gradient():
     torch.manual_seed(0)
     given = conditional(GaussianLearnedScale(), IMAGE)
     numbers = given.emit(torch.randn(2, 3, dtype=torch.float64))
     x = torch.rand(2, *IMAGE, dtype=torch.float64)
     stopped = given.stopped(numbers).log_prob(x)
     assert not stopped.requires_grad
-    torch.testing.assert_close(stopped, given.family.law(numbers, given.shared).log_prob(x))
+    torch.testing.assert_close(stopped, given.family.distribution(numbers, given.shared).log_prob(x))
 
 
 def test_a_shared_parameter_is_learned_and_saved():
@@ -110,7 +110,7 @@ def test_a_shared_parameter_is_learned_and_saved():
     assert given.shared.exp().item() == pytest.approx(0.5)
 
 
-def test_half_precision_networks_give_float32_laws():
+def test_half_precision_networks_give_float32_distributions():
     q = Conditional(nn.Linear(3, 4).bfloat16(), Diagonal(), event_shape=(2,), condition_shape=(3,))
     assert q(torch.zeros(5, 3, dtype=torch.bfloat16)).mean.dtype == torch.float32
 
@@ -128,16 +128,16 @@ def test_under_autocast_the_network_alone_leaves_float32():
     q = Conditional(Watched(3, 5), Full(), event_shape=(2,), condition_shape=(3,))
     x, a = torch.randn(6, 3), torch.randn(64, 64)
     with torch.autocast("cpu", torch.bfloat16):
-        with laws_in_float32(x.device):
+        with distributions_in_float32(x.device):
             numbers = q.emit(x)
-            law = q.family.law(numbers)
+            distribution = q.family.distribution(numbers)
             torch.manual_seed(1)
-            draw, covariance = law.rsample(), law.covariance_matrix
+            draw, covariance = distribution.rsample(), distribution.covariance_matrix
             assert (a @ a).dtype == torch.float32
         assert (a @ a).dtype == torch.bfloat16
         assert q.emit(x).dtype == torch.float32
     torch.manual_seed(1)
-    plain = q.family.law(numbers)
+    plain = q.family.distribution(numbers)
     assert seen == [torch.bfloat16, torch.bfloat16]
     assert torch.equal(draw, plain.rsample())
     assert torch.equal(covariance, plain.covariance_matrix)
@@ -148,6 +148,6 @@ def test_under_autocast_the_network_alone_leaves_float32():
 def test_without_autocast_the_block_changes_nothing():
     q = Conditional(nn.Linear(3, 4), Diagonal(), event_shape=(2,), condition_shape=(3,))
     x = torch.randn(6, 3)
-    with laws_in_float32(x.device):
+    with distributions_in_float32(x.device):
         inside = q.emit(x)
     assert torch.equal(inside, q.emit(x))

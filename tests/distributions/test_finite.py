@@ -18,18 +18,18 @@ LINE = Finite(t(2.0, -1.0, 0.5), t(0.2, 0.3, 0.5))
 PLANE = Finite(torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]], dtype=torch.float64), t(0.25, 0.25, 0.5))
 
 
-@pytest.mark.parametrize("law", [LINE, PLANE], ids=["line", "plane"])
-def test_it_is_a_law(law):
-    points = law.enumerate_support()
-    assert law.log_prob(points).exp().sum().item() == pytest.approx(1, abs=1e-15)
-    assert law.entropy().item() == pytest.approx(stats.entropy(law.weights.numpy()), abs=1e-14)
+@pytest.mark.parametrize("distribution", [LINE, PLANE], ids=["line", "plane"])
+def test_it_is_a_distribution(distribution):
+    points = distribution.enumerate_support()
+    assert distribution.log_prob(points).exp().sum().item() == pytest.approx(1, abs=1e-15)
+    assert distribution.entropy().item() == pytest.approx(stats.entropy(distribution.weights.numpy()), abs=1e-14)
     torch.manual_seed(0)
-    draws = law.sample((100, 200))
-    assert draws.shape == (100, 200, *law.event_shape)
-    assert law.support.check(draws).all()
-    flat = draws.reshape(-1, *law.event_shape)
-    stderr = (law.variance / len(flat)).sqrt()
-    assert ((flat.mean(0) - law.mean).abs() < 5 * stderr).all()
+    draws = distribution.sample((100, 200))
+    assert draws.shape == (100, 200, *distribution.event_shape)
+    assert distribution.support.check(draws).all()
+    flat = draws.reshape(-1, *distribution.event_shape)
+    stderr = (distribution.variance / len(flat)).sqrt()
+    assert ((flat.mean(0) - distribution.mean).abs() < 5 * stderr).all()
 
 
 def test_cdf_is_right_continuous():
@@ -39,9 +39,9 @@ def test_cdf_is_right_continuous():
 
 
 def test_equal_points_are_merged_and_order_is_kept():
-    law = Finite(t(3.0, 1.0, 3.0, 2.0), t(0.1, 0.2, 0.3, 0.4))
-    assert law.points.tolist() == [3, 1, 2]
-    assert law.weights.tolist() == pytest.approx([0.4, 0.2, 0.4], abs=1e-15)
+    distribution = Finite(t(3.0, 1.0, 3.0, 2.0), t(0.1, 0.2, 0.3, 0.4))
+    assert distribution.points.tolist() == [3, 1, 2]
+    assert distribution.weights.tolist() == pytest.approx([0.4, 0.2, 0.4], abs=1e-15)
 
 
 def test_points_off_the_support():
@@ -52,16 +52,16 @@ def test_points_off_the_support():
 
 def test_log_prob_is_differentiable_in_the_weights():
     logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-    law = Finite(t(2.0, -1.0, 0.5), logits.softmax(0))
-    law.log_prob(t(-1.0)).sum().backward()
+    distribution = Finite(t(2.0, -1.0, 0.5), logits.softmax(0))
+    distribution.log_prob(t(-1.0)).sum().backward()
     assert torch.allclose(logits.grad, t(-1 / 3, 2 / 3, -1 / 3))
 
 
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=12))
-def test_the_empirical_law_counts(values):
-    law = Finite(torch.tensor(values))
+def test_the_empirical_distribution_counts(values):
+    distribution = Finite(torch.tensor(values))
     for value in set(values):
-        mass = law.log_prob(torch.tensor(float(value))).exp().item()
+        mass = distribution.log_prob(torch.tensor(float(value))).exp().item()
         assert mass == pytest.approx(values.count(value) / len(values), abs=1e-14)
 
 
@@ -69,6 +69,6 @@ def test_the_empirical_law_counts(values):
     ("points", "weights"),
     [(t(), None), (t(0.0, math.nan), None), (t(0.0, 1.0), t(0.5, 0.6)), (t(0.0, 1.0), t(1.0)), (t(0, 1), t(-1, 2))],
 )
-def test_impossible_laws_are_refused(points, weights):
-    with pytest.raises(ConfigurationError, match="finite law needs"):
+def test_impossible_distributions_are_refused(points, weights):
+    with pytest.raises(ConfigurationError, match="finite distribution needs"):
         Finite(points, weights)

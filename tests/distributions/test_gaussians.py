@@ -1,4 +1,4 @@
-"""torch's own `Independent` of `Normal` is the oracle: the same laws in its operations."""
+"""torch's own `Independent` of `Normal` is the oracle: the same distributions in its operations."""
 
 import copy
 import math
@@ -18,12 +18,12 @@ batches = pytest.mark.parametrize("batch", BATCHES, ids=str)
 
 
 def both(batch=(3,), d=5, dtype=torch.float64, seed=0):
-    """Numbers with a gradient, our law of them and torch's."""
+    """Numbers with a gradient, our distribution of them and torch's."""
     torch.manual_seed(seed)
     numbers = (0.7 * torch.randn(*batch, 2 * d, dtype=dtype)).requires_grad_()
     mean, log_scale = numbers.chunk(2, -1)
     theirs = Independent(Normal(mean, log_scale.exp(), validate_args=False), 1, validate_args=False)
-    return numbers, Diagonal().law(numbers), theirs
+    return numbers, Diagonal().distribution(numbers), theirs
 
 
 def standard(d=5, dtype=torch.float64):
@@ -46,7 +46,7 @@ def with_gradient(value, numbers):
 
 @dtypes
 @batches
-def test_the_diagonal_law_is_torchs(batch, dtype):
+def test_the_diagonal_distribution_is_torchs(batch, dtype):
     numbers, mine, theirs = both(batch, dtype=dtype)
     assert isinstance(mine, Independent)
     assert isinstance(mine.base_dist, Normal)
@@ -69,18 +69,18 @@ def test_the_diagonal_law_is_torchs(batch, dtype):
 @dtypes
 @batches
 @pytest.mark.parametrize("draws", [(), (1,), (3,), (2, 3)], ids=str)
-def test_draws_are_those_of_torchs_law_for_the_same_seed(draws, batch, dtype):
+def test_draws_are_those_of_torchs_distribution_for_the_same_seed(draws, batch, dtype):
     numbers, mine, theirs = both(batch, dtype=dtype)
     results = []
-    for law in (mine, theirs):
+    for distribution in (mine, theirs):
         torch.manual_seed(7)
-        results.append(with_gradient(law.rsample(torch.Size(draws)), numbers))
+        results.append(with_gradient(distribution.rsample(torch.Size(draws)), numbers))
     for part, torchs in zip(*results, strict=True):
         close(part, torchs)
     samples = []
-    for law in (mine, theirs):
+    for distribution in (mine, theirs):
         torch.manual_seed(8)
-        samples.append(law.sample(torch.Size(draws)))
+        samples.append(distribution.sample(torch.Size(draws)))
     assert torch.equal(*samples)
     assert not samples[0].requires_grad
 
@@ -90,9 +90,14 @@ def test_gradients_are_those_of_finite_differences_twice_over():
     z, prior = torch.randn(4, 2, 3, dtype=torch.float64), standard(3)[0]
 
     def values(numbers):
-        law = Diagonal().law(numbers)
+        distribution = Diagonal().distribution(numbers)
         torch.manual_seed(1)
-        return law.log_prob(z), law.entropy(), kl_divergence(law, prior), law.rsample(torch.Size([2]))
+        return (
+            distribution.log_prob(z),
+            distribution.entropy(),
+            kl_divergence(distribution, prior),
+            distribution.rsample(torch.Size([2])),
+        )
 
     assert torch.autograd.gradcheck(values, numbers)
     assert torch.autograd.gradgradcheck(values, numbers)
@@ -106,7 +111,7 @@ def test_many_draws_and_many_images_broadcast(dtype):
     close(mine.log_prob(z), theirs.log_prob(z))
 
 
-def test_expanding_repeats_the_laws():
+def test_expanding_repeats_the_distributions():
     numbers, mine, theirs = both((3,))
     wide, torchs = mine.expand(torch.Size([2, 3])), theirs.expand(torch.Size([2, 3]))
     assert type(wide) is DiagonalGaussian
@@ -127,7 +132,7 @@ def test_expanding_repeats_the_laws():
     assert (covariance.abs() < 5 * wide.variance[0] / math.sqrt(len(z))).all()  # each copy draws for itself
 
 
-def test_the_standard_law_is_torchs():
+def test_the_standard_distribution_is_torchs():
     mine, theirs = standard()
     assert (mine.batch_shape, mine.event_shape) == ((), (5,))
     z = torch.randn(4, 3, 5, dtype=torch.float64).requires_grad_()
@@ -137,9 +142,9 @@ def test_the_standard_law_is_torchs():
     wide = mine.expand(torch.Size([3]))
     assert wide.batch_shape == (3,)
     close(wide.log_prob(z.detach()), theirs.log_prob(z.detach()))
-    for law in (mine, theirs):
+    for distribution in (mine, theirs):
         torch.manual_seed(3)
-        z = law.sample(torch.Size([2])) if law is mine else law.sample(torch.Size([2])) - z
+        z = distribution.sample(torch.Size([2])) if distribution is mine else distribution.sample(torch.Size([2])) - z
     assert not z.any()
 
 
@@ -162,14 +167,14 @@ def test_the_rate_in_float32_against_many_digits(mean, log_scale):
     numbers = torch.tensor([mean, log_scale])
     exact = [mpmath.mpf(number) for number in numbers.tolist()]
     truth = float((mpmath.exp(2 * exact[1]) + exact[0] ** 2 - 1 - 2 * exact[1]) / 2)
-    rate = kl_divergence(Diagonal().law(numbers), standard(1, torch.float32)[0]).item()
+    rate = kl_divergence(Diagonal().distribution(numbers), standard(1, torch.float32)[0]).item()
     largest = max(1.0, mean**2, abs(log_scale), math.exp(2 * log_scale))  # the terms are subtracted from each other
     assert abs(rate - truth) < 4 * torch.finfo(torch.float32).eps * largest
 
 
-def test_a_law_too_narrow_for_its_square_still_has_a_density():
-    law = Diagonal().law(torch.tensor([0.0, -60.0]))  # σ² = e⁻¹²⁰ is 0 in float32
-    assert law.log_prob(torch.zeros(1)).item() == pytest.approx(60 - 0.5 * math.log(2 * math.pi))
+def test_a_distribution_too_narrow_for_its_square_still_has_a_density():
+    distribution = Diagonal().distribution(torch.tensor([0.0, -60.0]))  # σ² = e⁻¹²⁰ is 0 in float32
+    assert distribution.log_prob(torch.zeros(1)).item() == pytest.approx(60 - 0.5 * math.log(2 * math.pi))
 
 
 def test_the_prior_goes_where_its_module_goes():
@@ -179,15 +184,15 @@ def test_the_prior_goes_where_its_module_goes():
     assert not module.state_dict()
     twin = copy.deepcopy(module).double()
     for one, dtype in ((module, torch.float32), (twin, torch.float64)):
-        law = one()
-        assert law.base_dist.loc is one.mean
-        assert {law.mean.dtype, law.stddev.dtype, law.sample().dtype} == {dtype}
+        distribution = one()
+        assert distribution.base_dist.loc is one.mean
+        assert {distribution.mean.dtype, distribution.stddev.dtype, distribution.sample().dtype} == {dtype}
     assert module.to("meta")().stddev.device.type == "meta"
 
 
 @pytest.fixture
 def compiler():
-    """torch's compiler, which switches off the validation of all of torch's laws when first called."""
+    """torch's compiler, which switches off the validation of all of torch's distributions when first called."""
     validates = Distribution._validate_args
     yield torch.compile
     Distribution.set_default_validate_args(validates)
@@ -195,13 +200,19 @@ def compiler():
 
 
 @pytest.mark.parametrize("draws", [(), (2,)], ids=str)
-def test_compilers_follow_the_laws_whole(draws, compiler):
+def test_compilers_follow_the_distributions_whole(draws, compiler):
     prior, family = StandardNormal().build(3, (1, 8, 8)), Diagonal()
 
     def values(numbers, z):
-        law = family.law(numbers)
-        drawn = law.rsample(torch.Size(draws))
-        return drawn, law.log_prob(z), law.entropy(), kl_divergence(law, prior()), prior().log_prob(drawn)
+        distribution = family.distribution(numbers)
+        drawn = distribution.rsample(torch.Size(draws))
+        return (
+            drawn,
+            distribution.log_prob(z),
+            distribution.entropy(),
+            kl_divergence(distribution, prior()),
+            prior().log_prob(drawn),
+        )
 
     numbers, z = torch.randn(4, 6, requires_grad=True), torch.randn(4, 3)
     torch.manual_seed(0)

@@ -13,9 +13,9 @@ from scipy import stats as scipy_stats
 from latentia.distributions import (
     Bernoulli,
     ContinuousBernoulli,
-    ContinuousBernoulliLaw,
-    DiscretisedLogisticMixture,
-    DiscretisedLogisticMixtureLaw,
+    ContinuousBernoulliDistribution,
+    DiscretizedLogisticMixture,
+    DiscretizedLogisticMixtureDistribution,
     Gaussian,
     GaussianLearnedScale,
     GaussianPerPixel,
@@ -30,7 +30,7 @@ FAMILIES = [
     Gaussian(scale=0.2),
     GaussianLearnedScale(initial_scale=0.4),
     GaussianPerPixel(),
-    DiscretisedLogisticMixture(components=3),
+    DiscretizedLogisticMixture(components=3),
 ]
 IMAGE = (2, 3, 4)
 LOGITS = [0.0, 1e-9, -1e-4, 0.01, -0.049, 0.051, 0.3, -2.0, 7.0, -19.9, 20.1, 60.0, -1e3, 1e4, -1e4]
@@ -43,16 +43,16 @@ def parameters(family, batch=(), shape=IMAGE, seed=0):
     return torch.randn(*batch, *family.parameter_shape(shape), dtype=torch.float64)
 
 
-def law(family, batch=(), shape=IMAGE, seed=0):
+def distribution(family, batch=(), shape=IMAGE, seed=0):
     shared = family.shared_parameters(shape)
-    return family.law(parameters(family, batch, shape, seed), None if shared is None else shared.double())
+    return family.distribution(parameters(family, batch, shape, seed), None if shared is None else shared.double())
 
 
 def one_pixel(family, seed=0):
-    return law(family, shape=(1, 1, 1), seed=seed)
+    return distribution(family, shape=(1, 1, 1), seed=seed)
 
 
-# ---- laws over every likelihood -----------------------------------------------------------------------------------
+# ---- distributions over every likelihood -----------------------------------------------------------------------------------
 
 
 def test_every_likelihood_of_the_library_is_in_the_table():
@@ -63,7 +63,7 @@ def test_every_likelihood_of_the_library_is_in_the_table():
 @families
 @pytest.mark.parametrize("batch", [(), (5,), (3, 5)], ids=str)
 def test_shapes(family, batch):
-    given = law(family, batch)
+    given = distribution(family, batch)
     assert (given.batch_shape, given.event_shape) == (torch.Size(batch), torch.Size(IMAGE))
     x = given.sample((7,))
     assert x.shape == (7, *batch, *IMAGE)
@@ -74,25 +74,25 @@ def test_shapes(family, batch):
 
 
 @families
-def test_one_image_is_scored_by_many_laws(family):
-    given, x = law(family, (3, 5)), law(family, (5,), seed=1).sample()
+def test_one_image_is_scored_by_many_distributions(family):
+    given, x = distribution(family, (3, 5)), distribution(family, (5,), seed=1).sample()
     together = given.log_prob(x)
     for k in range(3):
         shared = family.shared_parameters(IMAGE)
-        single = family.law(parameters(family, (3, 5))[k], None if shared is None else shared.double())
+        single = family.distribution(parameters(family, (3, 5))[k], None if shared is None else shared.double())
         torch.testing.assert_close(together[k], single.log_prob(x), rtol=1e-12, atol=1e-12)
 
 
 @families
-def test_expanding_repeats_the_law(family):
-    given = law(family, (2,))
+def test_expanding_repeats_the_distribution(family):
+    given = distribution(family, (2,))
     x = given.sample()
     torch.testing.assert_close(given.expand((4, 2)).log_prob(x), given.log_prob(x).expand(4, 2))
 
 
 @families
 def test_the_mean_is_that_of_draws(family):
-    given = law(family)
+    given = distribution(family)
     draws, mean = given.sample((40_000,)).flatten(1), given.mean.flatten()
     for pixel in range(0, len(mean), 5):
         assert Estimate.mean(draws[:, pixel]).agrees_with(mean[pixel].item())
@@ -121,14 +121,14 @@ def support(family, given):
     """Points over all of one pixel's support with their weights: atoms, or nodes of a quadrature."""
     if isinstance(family, Bernoulli):
         points, weights = torch.tensor([0.0, 1.0], dtype=torch.float64), torch.ones(2)
-    elif isinstance(family, DiscretisedLogisticMixture):
+    elif isinstance(family, DiscretizedLogisticMixture):
         points, weights = torch.arange(256, dtype=torch.float64) / 255, torch.ones(256)
     else:
         nodes, node_weights = (torch.tensor(part) for part in leggauss(400))
         bounded = isinstance(family, ContinuousBernoulli)
-        centre = torch.tensor(0.5) if bounded else given.mean.squeeze()
+        center = torch.tensor(0.5) if bounded else given.mean.squeeze()
         half = torch.tensor(0.5) if bounded else 12 * given.stddev.squeeze()
-        points, weights = centre + half * nodes, half * node_weights
+        points, weights = center + half * nodes, half * node_weights
     return points[:, None, None, None], weights
 
 
@@ -136,9 +136,9 @@ def support(family, given):
 def test_gradients_are_those_of_finite_differences(family):
     numbers = parameters(family, (2,)).requires_grad_()
     shared = family.shared_parameters(IMAGE)
-    x = law(family, (2,), seed=3).sample()
+    x = distribution(family, (2,), seed=3).sample()
     held = () if shared is None else (shared.double().requires_grad_(),)
-    assert torch.autograd.gradcheck(lambda *given: family.law(*given).log_prob(x), (numbers, *held))
+    assert torch.autograd.gradcheck(lambda *given: family.distribution(*given).log_prob(x), (numbers, *held))
 
 
 @families
@@ -148,9 +148,9 @@ def test_numbers_of_any_size_give_finite_densities_and_gradients(family, size, d
     shared = family.shared_parameters(IMAGE)
     for x in (torch.zeros(IMAGE, dtype=dtype), torch.ones(IMAGE, dtype=dtype)):
         numbers = torch.full(family.parameter_shape(IMAGE), size, dtype=dtype, requires_grad=True)
-        if isinstance(family, GaussianPerPixel):  # a Gaussian of scale e^(10^4) is no law in floating point
+        if isinstance(family, GaussianPerPixel):  # a Gaussian of scale e^(10^4) is no distribution in floating point
             numbers = torch.cat([numbers[:2], torch.zeros(2, 3, 4, dtype=dtype)]).detach().requires_grad_()
-        given = family.law(numbers, None if shared is None else shared.to(dtype))
+        given = family.distribution(numbers, None if shared is None else shared.to(dtype))
         value = given.log_prob(x)
         (gradient,) = torch.autograd.grad(value, numbers)
         assert torch.isfinite(value)
@@ -183,25 +183,25 @@ def test_its_own_kind_of_images_is_let_pass(family):
 
 @families
 def test_discrete_ones_give_log_probabilities(family):
-    given = law(family, (50,))
+    given = distribution(family, (50,))
     assert bool((given.log_prob(given.sample()) <= 0).all()) or not family.discrete
     if not family.discrete:  # a density may be above one
         numbers = torch.full(family.parameter_shape(IMAGE), -8.0)
-        narrow = family.law(numbers, torch.tensor(-2.0))
+        narrow = family.distribution(numbers, torch.tensor(-2.0))
         assert narrow.log_prob(narrow.mean).item() > 0
 
 
 # ---- the refusals name the cure -----------------------------------------------------------------------------------
 
 
-def test_grey_pixels_under_a_bernoulli_are_refused_with_three_cures():
-    with pytest.raises(DataError, match=r"data\.binarise=dynamic.*likelihood=continuous-bernoulli or gaussian"):
+def test_gray_pixels_under_a_bernoulli_are_refused_with_three_cures():
+    with pytest.raises(DataError, match=r"data\.binarize=dynamic.*likelihood=continuous-bernoulli or gaussian"):
         Bernoulli().check(torch.full((1, 1, 2, 2), 0.5))
 
 
-def test_pixels_between_levels_under_a_discretised_law_are_refused_with_the_cure():
-    with pytest.raises(DataError, match=r"8-bit pixels k/255; give data\.binarise=none"):
-        DiscretisedLogisticMixture().check(torch.full((1, 1, 2, 2), 0.5))
+def test_pixels_between_levels_under_a_discretized_distribution_are_refused_with_the_cure():
+    with pytest.raises(DataError, match=r"8-bit pixels k/255; give data\.binarize=none"):
+        DiscretizedLogisticMixture().check(torch.full((1, 1, 2, 2), 0.5))
 
 
 def test_undivided_bytes_are_refused_with_the_cure():
@@ -215,14 +215,14 @@ def test_undivided_bytes_are_refused_with_the_cure():
 @pytest.mark.parametrize("pixels", [1, 3, 8])
 def test_bernoulli_sums_to_one_over_all_images(pixels):
     images = torch.tensor([*itertools.product([0.0, 1.0], repeat=pixels)], dtype=torch.float64)
-    given = law(Bernoulli(), shape=(1, 1, pixels))
+    given = distribution(Bernoulli(), shape=(1, 1, pixels))
     assert given.log_prob(images.reshape(-1, 1, 1, pixels)).exp().sum().item() == pytest.approx(1, abs=1e-13)
 
 
 @logits
 @pytest.mark.parametrize("x", [0.0, 1.0])
 def test_bernoulli_is_exact_at_every_logit(logit, x):
-    given = Bernoulli().law(torch.full((1, 1, 1), logit, dtype=torch.float64))
+    given = Bernoulli().distribution(torch.full((1, 1, 1), logit, dtype=torch.float64))
     mpmath.mp.dps = 50
     oracle = -mpmath.log1p(mpmath.exp(-mpmath.mpf(logit) if x else mpmath.mpf(logit)))
     value = given.log_prob(torch.full((1, 1, 1), x, dtype=torch.float64)).item()
@@ -231,13 +231,16 @@ def test_bernoulli_is_exact_at_every_logit(logit, x):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("batch", [(), (5,), (3, 5)], ids=str)
-def test_bernoulli_is_torchs_law_of_the_same_pixels(batch, dtype):
+def test_bernoulli_is_torchs_distribution_of_the_same_pixels(batch, dtype):
     logits = parameters(Bernoulli(), batch).to(dtype).requires_grad_()
-    mine, x = Bernoulli().law(logits), torch.rand(5, *IMAGE, dtype=dtype)  # torch's law scores grey pixels too
+    mine, x = (
+        Bernoulli().distribution(logits),
+        torch.rand(5, *IMAGE, dtype=dtype),
+    )  # torch's distribution scores gray pixels too
     theirs = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits, validate_args=False), 3)
     results = []
-    for law_of_pixels in (mine, theirs):
-        value = law_of_pixels.log_prob(x)
+    for distribution_of_pixels in (mine, theirs):
+        value = distribution_of_pixels.log_prob(x)
         results.append((value.detach(), *torch.autograd.grad(value.square().sum(), logits)))
     assert results[0][0].shape == (*batch[:-1], 5)
     for part, torchs in zip(*results, strict=True):
@@ -251,14 +254,14 @@ def test_bernoulli_is_torchs_law_of_the_same_pixels(batch, dtype):
 # ---- continuous Bernoulli -----------------------------------------------------------------------------------------
 
 
-def oracle_normaliser(logit):
+def oracle_normalizer(logit):
     mpmath.mp.dps = 60
     size = abs(mpmath.mpf(logit))
     return mpmath.log(size / mpmath.tanh(size / 2)) if size else mpmath.log(2)
 
 
 def oracle_log_density(logit, x):
-    return mpmath.mpf(x) * mpmath.mpf(logit) - mpmath.log1p(mpmath.exp(mpmath.mpf(logit))) + oracle_normaliser(logit)
+    return mpmath.mpf(x) * mpmath.mpf(logit) - mpmath.log1p(mpmath.exp(mpmath.mpf(logit))) + oracle_normalizer(logit)
 
 
 def oracle_mean(logit):
@@ -272,7 +275,7 @@ def oracle_mean(logit):
 @pytest.mark.parametrize(("dtype", "rounding"), [(torch.float64, 2e-14), (torch.float32, 1e-6)], ids=str)
 def test_continuous_bernoulli_is_exact_at_every_logit(logit, x, dtype, rounding):
     logits = torch.tensor(logit, dtype=dtype)
-    value = ContinuousBernoulliLaw(logits).log_prob(torch.tensor(x, dtype=dtype)).item()
+    value = ContinuousBernoulliDistribution(logits).log_prob(torch.tensor(x, dtype=dtype)).item()
     oracle = float(oracle_log_density(logits.item(), x))
     assert value == pytest.approx(oracle, rel=rounding, abs=rounding)
 
@@ -281,7 +284,7 @@ def test_continuous_bernoulli_is_exact_at_every_logit(logit, x, dtype, rounding)
 @pytest.mark.parametrize(("dtype", "rounding"), [(torch.float64, 1e-13), (torch.float32, 3e-6)], ids=str)
 def test_continuous_bernoulli_mean_and_its_slope_are_exact(logit, dtype, rounding):
     logits = torch.tensor(logit, dtype=dtype, requires_grad=True)
-    mean = ContinuousBernoulliLaw(logits).mean
+    mean = ContinuousBernoulliDistribution(logits).mean
     assert mean.item() == pytest.approx(float(oracle_mean(logits.item())), abs=rounding)
     if dtype == torch.float64:  # the slope of the mean is the variance
         (slope,) = torch.autograd.grad(mean, logits)
@@ -293,13 +296,13 @@ def test_continuous_bernoulli_mean_and_its_slope_are_exact(logit, dtype, roundin
 @logits
 def test_the_score_of_a_continuous_bernoulli_is_x_less_its_mean(logit):
     logits = torch.tensor(logit, dtype=torch.float64, requires_grad=True)
-    (score,) = torch.autograd.grad(ContinuousBernoulliLaw(logits).log_prob(torch.tensor(0.25)), logits)
+    (score,) = torch.autograd.grad(ContinuousBernoulliDistribution(logits).log_prob(torch.tensor(0.25)), logits)
     assert score.item() == pytest.approx(0.25 - float(oracle_mean(logit)), abs=1e-11)
 
 
 @logits
 def test_continuous_bernoulli_integrates_to_one(logit):
-    given = ContinuousBernoulliLaw(torch.tensor(logit, dtype=torch.float64))
+    given = ContinuousBernoulliDistribution(torch.tensor(logit, dtype=torch.float64))
 
     def density(x):
         return given.log_prob(torch.tensor(x, dtype=torch.float64)).exp().item()
@@ -313,7 +316,7 @@ def test_continuous_bernoulli_integrates_to_one(logit):
 @pytest.mark.parametrize("logit", [0.0, 0.01, -0.049, 0.3, -2.0, 7.0, 60.0, -1e4])
 def test_continuous_bernoulli_draws_follow_the_distribution_function(logit):
     torch.manual_seed(0)
-    x = ContinuousBernoulliLaw(torch.tensor(logit, dtype=torch.float64)).sample((400_000,))
+    x = ContinuousBernoulliDistribution(torch.tensor(logit, dtype=torch.float64)).sample((400_000,))
 
     def distribution(x):  # (e^{lx} − 1)/(e^l − 1)
         mpmath.mp.dps = 40
@@ -331,7 +334,7 @@ def test_continuous_bernoulli_draws_follow_the_distribution_function(logit):
 def test_the_path_of_a_draw_moves_its_mean_by_the_variance(logit):
     torch.manual_seed(0)
     logits = torch.full((200_000,), logit, dtype=torch.float64, requires_grad=True)
-    (slopes,) = torch.autograd.grad(ContinuousBernoulliLaw(logits).rsample().sum(), logits)
+    (slopes,) = torch.autograd.grad(ContinuousBernoulliDistribution(logits).rsample().sum(), logits)
     half = abs(logit) / 2
     variance = 1 / 12 - logit**2 / 240 if half < 0.01 else 1 / (4 * half**2) - 1 / (4 * float(mpmath.sinh(half)) ** 2)
     assert Estimate.mean(slopes).agrees_with(variance)
@@ -341,8 +344,8 @@ def test_the_path_of_a_draw_moves_its_mean_by_the_variance(logit):
 def test_small_and_large_logits_meet_without_a_step(logit):
     """Across the seam of series and closed form nothing jumps: both sides follow the oracle."""
     both = torch.tensor([logit, -logit], dtype=torch.float64)
-    given = ContinuousBernoulliLaw(both)
-    assert given.log_normaliser().tolist() == pytest.approx([float(oracle_normaliser(logit))] * 2, abs=1e-14)
+    given = ContinuousBernoulliDistribution(both)
+    assert given.log_normalizer().tolist() == pytest.approx([float(oracle_normalizer(logit))] * 2, abs=1e-14)
     assert given.mean[0].item() + given.mean[1].item() == pytest.approx(1, abs=1e-15)
 
 
@@ -351,24 +354,28 @@ def test_small_and_large_logits_meet_without_a_step(logit):
 
 @pytest.mark.parametrize("family", FAMILIES[2:5], ids=lambda family: family.type_name)
 def test_gaussian_densities_are_scipys(family):
-    given, x = law(family, (4,)), torch.rand(4, *IMAGE, dtype=torch.float64)
+    given, x = distribution(family, (4,)), torch.rand(4, *IMAGE, dtype=torch.float64)
     oracle = scipy_stats.norm(given.mean.numpy(), given.stddev.numpy()).logpdf(x.numpy())
     torch.testing.assert_close(given.log_prob(x), torch.tensor(oracle).sum((1, 2, 3)), rtol=1e-12, atol=1e-10)
 
 
 def test_gaussian_scales_are_those_asked_for():
-    assert (law(Gaussian(scale=0.2)).stddev == 0.2).all()
-    torch.testing.assert_close(law(GaussianLearnedScale(initial_scale=0.4)).stddev, torch.full(IMAGE, 0.4).double())
+    assert (distribution(Gaussian(scale=0.2)).stddev == 0.2).all()
+    torch.testing.assert_close(
+        distribution(GaussianLearnedScale(initial_scale=0.4)).stddev, torch.full(IMAGE, 0.4).double()
+    )
     numbers = torch.cat([torch.zeros(2, 3, 4), torch.full((2, 3, 4), -1e4)])
-    torch.testing.assert_close(GaussianPerPixel(smallest_scale=0.01).law(numbers).stddev, torch.full(IMAGE, 0.01))
+    torch.testing.assert_close(
+        GaussianPerPixel(smallest_scale=0.01).distribution(numbers).stddev, torch.full(IMAGE, 0.01)
+    )
 
 
 def test_a_learned_scale_without_its_parameter_is_an_error():
     with pytest.raises(ValueError, match="shared log-scale"):
-        GaussianLearnedScale().law(torch.zeros(IMAGE))
+        GaussianLearnedScale().distribution(torch.zeros(IMAGE))
 
 
-# ---- discretised logistic mixture ---------------------------------------------------------------------------------
+# ---- discretized logistic mixture ---------------------------------------------------------------------------------
 
 
 def oracle_level(level, weights, means, log_scales):
@@ -401,7 +408,7 @@ def oracle_level(level, weights, means, log_scales):
 def test_every_level_has_its_cells_probability(level, means, log_scales):
     weights = [0.3, 0.7]
     numbers = torch.tensor([*map(math.log, weights), *means, *log_scales], dtype=torch.float64)
-    given = DiscretisedLogisticMixtureLaw(numbers[:, None, None], 2)
+    given = DiscretizedLogisticMixtureDistribution(numbers[:, None, None], 2)
     value = given.log_prob(torch.full((1, 1, 1), level / 255, dtype=torch.float64)).item()
     assert value == pytest.approx(float(oracle_level(level, weights, means, log_scales)), rel=1e-12, abs=1e-10)
 
@@ -411,12 +418,16 @@ def test_every_level_has_its_cells_probability(level, means, log_scales):
 def test_levels_sum_to_one_whatever_the_numbers(mean, log_scale):
     numbers = torch.tensor([0.0, mean, log_scale], dtype=torch.float64).reshape(3, 1, 1)
     levels = (torch.arange(256, dtype=torch.float64) / 255).reshape(-1, 1, 1, 1)
-    assert DiscretisedLogisticMixtureLaw(numbers, 1).log_prob(levels).exp().sum().item() == pytest.approx(1, abs=1e-11)
+    assert DiscretizedLogisticMixtureDistribution(numbers, 1).log_prob(levels).exp().sum().item() == pytest.approx(
+        1, abs=1e-11
+    )
 
 
 def test_a_very_wide_logistic_keeps_its_tiny_probabilities():
     numbers = torch.tensor([0.0, 0.0, 1e4], dtype=torch.float64).reshape(3, 1, 1).requires_grad_()
-    value = DiscretisedLogisticMixtureLaw(numbers, 1).log_prob(torch.full((1, 1, 1), 17 / 255, dtype=torch.float64))
+    value = DiscretizedLogisticMixtureDistribution(numbers, 1).log_prob(
+        torch.full((1, 1, 1), 17 / 255, dtype=torch.float64)
+    )
     assert value.item() == pytest.approx(float(mpmath.log(2) - mpmath.log(255) - 1e4 - 2 * mpmath.log(2)), rel=1e-13)
     (gradient,) = torch.autograd.grad(value, numbers)
     assert gradient.flatten().tolist() == [0, 0, -1]
@@ -425,7 +436,7 @@ def test_a_very_wide_logistic_keeps_its_tiny_probabilities():
 def test_channels_share_their_component():
     """Two components, black and white: both channels are of one of them, so they are always equal."""
     numbers = torch.tensor([0.0, 0.0, -2, -2, 2, 2, -7, -7, -7, -7]).reshape(10, 1, 1)
-    given = DiscretisedLogisticMixtureLaw(numbers, 2)
+    given = DiscretizedLogisticMixtureDistribution(numbers, 2)
     assert given.event_shape == (2, 1, 1)
     x = given.sample((1000,)).squeeze()
     assert torch.equal(x[:, 0], x[:, 1])
@@ -435,7 +446,7 @@ def test_channels_share_their_component():
 
 
 def test_draws_are_levels_and_bits_are_counted_per_dimension():
-    given = law(DiscretisedLogisticMixture(components=3), (20,))
+    given = distribution(DiscretizedLogisticMixture(components=3), (20,))
     x = given.sample()
     torch.testing.assert_close(x * 255, (x * 255).round())
     expected = -given.log_prob(x) / torch.log(torch.tensor(2.0, dtype=torch.float64)) / 24
@@ -446,7 +457,7 @@ def test_float32_agrees_with_float64_on_trained_looking_numbers():
     torch.manual_seed(0)
     numbers = torch.randn(8, 15, 4, 4) * torch.tensor([1.0] * 5 + [0.5] * 5 + [2.0] * 5)[:, None, None]
     numbers[:, 10:] -= 3
-    x = DiscretisedLogisticMixtureLaw(numbers, 5).sample()
-    single = DiscretisedLogisticMixtureLaw(numbers, 5).log_prob(x)
-    double = DiscretisedLogisticMixtureLaw(numbers.double(), 5).log_prob((x.double() * 255).round() / 255)
+    x = DiscretizedLogisticMixtureDistribution(numbers, 5).sample()
+    single = DiscretizedLogisticMixtureDistribution(numbers, 5).log_prob(x)
+    double = DiscretizedLogisticMixtureDistribution(numbers.double(), 5).log_prob((x.double() * 255).round() / 255)
     torch.testing.assert_close(single.double(), double, rtol=1e-5, atol=1e-3)

@@ -24,33 +24,38 @@ MIXTURES = {
 ENDS = [-math.inf, -1.0, 0.0, 1.0, 3.0, math.inf]
 
 
-@pytest.mark.parametrize("law", MIXTURES.values(), ids=MIXTURES.keys())
-def test_moments_and_mass_by_quadrature(law):
+@pytest.mark.parametrize("distribution", MIXTURES.values(), ids=MIXTURES.keys())
+def test_moments_and_mass_by_quadrature(distribution):
     def density(x):
-        return log_density(law, x).exp()
+        return log_density(distribution, x).exp()
 
     assert integrate(density, ENDS).agrees_with(1.0)
-    assert integrate(lambda x: x * density(x), ENDS).agrees_with(law.mean.item())
+    assert integrate(lambda x: x * density(x), ENDS).agrees_with(distribution.mean.item())
     second = integrate(lambda x: x.square() * density(x), ENDS)
-    assert second.agrees_with((law.variance + law.mean.square()).item())
+    assert second.agrees_with((distribution.variance + distribution.mean.square()).item())
 
 
-@pytest.mark.parametrize("law", MIXTURES.values(), ids=MIXTURES.keys())
-def test_samples_have_the_moments(law):
+@pytest.mark.parametrize("distribution", MIXTURES.values(), ids=MIXTURES.keys())
+def test_samples_have_the_moments(distribution):
     torch.manual_seed(0)
-    draws = law.sample((200, 100))
+    draws = distribution.sample((200, 100))
     assert draws.shape == (200, 100)
-    assert RunningMean().add(draws.flatten()).estimate().agrees_with(law.mean.item())
-    assert RunningMean().add((draws.flatten() - law.mean).square()).estimate().agrees_with(law.variance.item())
-    assert law.sample().shape == ()
+    assert RunningMean().add(draws.flatten()).estimate().agrees_with(distribution.mean.item())
+    assert (
+        RunningMean()
+        .add((draws.flatten() - distribution.mean).square())
+        .estimate()
+        .agrees_with(distribution.variance.item())
+    )
+    assert distribution.sample().shape == ()
 
 
-@pytest.mark.parametrize("law", MIXTURES.values(), ids=MIXTURES.keys())
+@pytest.mark.parametrize("distribution", MIXTURES.values(), ids=MIXTURES.keys())
 @pytest.mark.parametrize("x", [-3.0, 0.25, 2.0])
-def test_the_cdf_is_the_integral_of_the_density(law, x):
+def test_the_cdf_is_the_integral_of_the_density(distribution, x):
     ends = [point for point in ENDS if point < x]
-    part = integrate(lambda x: log_density(law, x).exp(), [*ends, x])
-    assert part.agrees_with(law.cdf(t(x)).item())
+    part = integrate(lambda x: log_density(distribution, x).exp(), [*ends, x])
+    assert part.agrees_with(distribution.cdf(t(x)).item())
 
 
 def test_it_is_torchs_mixture_where_the_family_is_one():
@@ -65,34 +70,34 @@ def test_it_is_torchs_mixture_where_the_family_is_one():
 
 
 def test_gaussian_mixture_in_the_plane():
-    law = gaussian_mixture(torch.eye(2), 0.1)
-    assert law.event_shape == (2,)
-    assert law.log_prob(torch.zeros(7, 2)).shape == (7,)
+    distribution = gaussian_mixture(torch.eye(2), 0.1)
+    assert distribution.event_shape == (2,)
+    assert distribution.log_prob(torch.zeros(7, 2)).shape == (7,)
 
 
 def test_density_is_minus_infinity_outside_every_support():
-    law = Mixture(t(0.5, 0.5), [UNIFORM, td.Uniform(*t(2.0, 3.0))], validate_args=False)
+    distribution = Mixture(t(0.5, 0.5), [UNIFORM, td.Uniform(*t(2.0, 3.0))], validate_args=False)
     x = t(-1.0, 0.5, 1.5, 2.5)
-    assert log_density(law, x).exp().tolist() == [0, 0.5, 0, 0.5]
-    assert not law.support.check(x)[2]
+    assert log_density(distribution, x).exp().tolist() == [0, 0.5, 0, 0.5]
+    assert not distribution.support.check(x)[2]
     with pytest.raises(ValueError, match="support"):
         Mixture(t(0.5, 0.5), [UNIFORM, UNIFORM], validate_args=True).log_prob(t(2.0))
 
 
 def test_gradients_pass_by_points_outside_the_support():
     rate = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
-    law = Mixture(t(0.5, 0.5), [td.Exponential(rate), NORMAL])
-    law.log_prob(t(-1.0, 1.0)).sum().backward()
+    distribution = Mixture(t(0.5, 0.5), [td.Exponential(rate), NORMAL])
+    distribution.log_prob(t(-1.0, 1.0)).sum().backward()
     assert torch.isfinite(rate.grad)
     assert rate.grad != 0
 
 
 def test_responsibilities_are_the_posterior_of_the_component():
-    law = Mixture(t(0.25, 0.75), [NORMAL, UNIFORM])
+    distribution = Mixture(t(0.25, 0.75), [NORMAL, UNIFORM])
     x = t(-1.0, 0.5)
-    posterior = law.responsibilities(x)
+    posterior = distribution.responsibilities(x)
     assert posterior[0].tolist() == [1, 0]
-    bayes = 0.25 * NORMAL.log_prob(x[1]).exp() / law.log_prob(x[1]).exp()
+    bayes = 0.25 * NORMAL.log_prob(x[1]).exp() / distribution.log_prob(x[1]).exp()
     assert torch.allclose(posterior[1, 0], bayes)
 
 

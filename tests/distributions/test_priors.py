@@ -60,12 +60,12 @@ def test_every_prior_of_the_library_is_in_the_table():
 @pytest.mark.parametrize("d", [1, 2, 5])
 def test_shapes(prior, d):
     module, q = built(prior, d)
-    law = module(q)
-    assert (law.batch_shape, law.event_shape) == ((), (d,))
-    z = law.sample((3, 4))
+    distribution = module(q)
+    assert (distribution.batch_shape, distribution.event_shape) == ((), (d,))
+    z = distribution.sample((3, 4))
     assert z.shape == (3, 4, d)
-    assert law.log_prob(z).shape == (3, 4)
-    torch.testing.assert_close(law.log_prob(z)[1], law.log_prob(z[1]))
+    assert distribution.log_prob(z).shape == (3, 4)
+    torch.testing.assert_close(distribution.log_prob(z)[1], distribution.log_prob(z[1]))
     assert not z.requires_grad
 
 
@@ -91,16 +91,16 @@ def test_draws_follow_the_density(prior):
     """Mean and square of every coordinate, and the entropy, of draws against those found on a grid."""
     module, q = built(prior, 2)
     with torch.no_grad():
-        law = module(q)
+        distribution = module(q)
         points, cell = grid(2, 9.0, 181)
-        log_p = law.log_prob(points)
+        log_p = distribution.log_prob(points)
         mass = log_p.exp() * cell
-        z = law.sample((20_000,))
+        z = distribution.sample((20_000,))
         for j in range(2):
             assert Estimate.mean(z[:, j]).agrees_with((mass * points[:, j]).sum().item())
             assert Estimate.mean(z[:, j] ** 2).agrees_with((mass * points[:, j] ** 2).sum().item())
         entropy = -(mass * torch.where(mass > 0, log_p, 0.0)).sum().item()
-        assert Estimate.mean(-law.log_prob(z)).agrees_with(entropy)
+        assert Estimate.mean(-distribution.log_prob(z)).agrees_with(entropy)
 
 
 @priors
@@ -194,7 +194,7 @@ def test_flows_bend():
         assert math.isfinite(third)
 
 
-def test_a_flow_leaves_the_validation_of_torch_s_laws_switched_on():
+def test_a_flow_leaves_the_validation_of_torch_s_distributions_switched_on():
     FlowPrior(transforms=1, hidden=(4,)).build(2, (1, 8, 8))
     with pytest.raises(ValueError, match="scale"):
         torch.distributions.Normal(0.0, -1.0)

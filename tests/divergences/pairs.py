@@ -1,8 +1,8 @@
-"""The pairs of laws over which the laws of divergences run. A pair that joins the table inherits every test."""
+"""The pairs of distributions over which the distributions of divergences run. A pair that joins the table inherits every test."""
 
 from __future__ import annotations
 
-from latentia.distributions.written import parse_law
+from latentia.distributions.parsing import parse_distribution
 
 # Densities on the line.
 DENSITIES = [
@@ -27,7 +27,7 @@ DENSITIES = [
     ("Mixture(0.5*Uniform(0,1)+0.5*Uniform(3,4))", "Uniform(-1,5)"),
     ("Mixture(0.5*Uniform(0,1)+0.5*Normal(0,1))", "Mixture(0.9*Normal(0,1)+0.1*Cauchy(0,1))"),
 ]
-# Laws on points of the line.
+# Distributions on points of the line.
 DISCRETE = [
     ("Bernoulli(0.2)", "Bernoulli(0.7)"),
     ("Bernoulli(0)", "Bernoulli(0.5)"),
@@ -36,7 +36,7 @@ DISCRETE = [
     ("Poisson(3)", "Poisson(4)"),
     ("Bernoulli(0.2)", "Poisson(1)"),
 ]
-# Laws in the plane.
+# Distributions in the plane.
 PLANE = [
     ("Normal([0,0],1)", "MultivariateNormal([1,0],[[2,1],[1,2]])"),
     ("Uniform([0,0],1)", "Normal([0,0],1)"),
@@ -48,12 +48,12 @@ LINE = DENSITIES + DISCRETE
 ALL = LINE + PLANE
 
 
-def law(text):
-    return parse_law(text)
+def distribution(text):
+    return parse_distribution(text)
 
 
 def both(pair):
-    return parse_law(pair[0]), parse_law(pair[1])
+    return parse_distribution(pair[0]), parse_distribution(pair[1])
 
 
 def label(pair):

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch import distributions as td
 
 from latentia.distributions.finite import Finite
-from latentia.distributions.written import parse_law
+from latentia.distributions.parsing import parse_distribution
 from latentia.divergences import jensen_shannon, kl
-from latentia.errors import CannotServe, ConfigurationError
+from latentia.errors import ConfigurationError, UnsupportedError
 
 DOUBLE = {"dtype": torch.float64}
 
@@ -23,7 +23,7 @@ def covariance(d, seed):
 @settings(deadline=None, max_examples=25)
 @given(st.floats(-3, 3), st.floats(0.1, 5), st.floats(-3, 3), st.floats(0.1, 5))
 def test_normals_in_closed_form(mean_p, scale_p, mean_q, scale_q):
-    p, q = parse_law(f"Normal({mean_p},{scale_p})"), parse_law(f"Normal({mean_q},{scale_q})")
+    p, q = parse_distribution(f"Normal({mean_p},{scale_p})"), parse_distribution(f"Normal({mean_q},{scale_q})")
     truth = math.log(scale_q / scale_p) + (scale_p**2 + (mean_p - mean_q) ** 2) / (2 * scale_q**2) - 0.5
     assert kl.exact(p, q).agrees_with(truth)
     assert kl.quadrature(p, q).agrees_with(truth)
@@ -60,7 +60,7 @@ def test_registered_pairs_serve_batches_with_gradients():
         td.kl_divergence(td.Independent(td.Laplace(mean, torch.ones_like(mean)), 1), full)
 
 
-def test_zero_with_zero_gradient_between_equal_laws():
+def test_zero_with_zero_gradient_between_equal_distributions():
     mean = torch.tensor([0.3, -1.0], **DOUBLE, requires_grad=True)
     factor = torch.tensor([[1.0, 0.0], [0.4, 2.0]], **DOUBLE, requires_grad=True)
     value = kl.gaussian(mean, factor @ factor.T, mean.detach(), (factor @ factor.T).detach())
@@ -88,7 +88,7 @@ def test_zero_with_zero_gradient_between_equal_laws():
     ],
 )
 def test_infinity_is_an_exact_answer_with_its_reason(p, q, reason):
-    p, q = parse_law(p), parse_law(q)
+    p, q = parse_distribution(p), parse_distribution(q)
     for method in (kl.exact, kl.quadrature, kl.monte_carlo, kl.monte_carlo_nonnegative):
         answer = method(p, q)
         assert answer.value == math.inf
@@ -97,9 +97,11 @@ def test_infinity_is_an_exact_answer_with_its_reason(p, q, reason):
 
 
 def test_supports_that_only_cover_together_are_enough():
-    halves = parse_law("Mixture(.25*Uniform(0,1)+.75*Uniform(1,2))")
-    assert kl.exact(parse_law("Uniform(0,2)"), halves).agrees_with(-0.5 * math.log(0.75))
-    assert kl.exact(parse_law("Uniform(0.5,1.5)"), halves).agrees_with(0.5 * math.log(4) + 0.5 * math.log(4 / 3))
+    halves = parse_distribution("Mixture(.25*Uniform(0,1)+.75*Uniform(1,2))")
+    assert kl.exact(parse_distribution("Uniform(0,2)"), halves).agrees_with(-0.5 * math.log(0.75))
+    assert kl.exact(parse_distribution("Uniform(0.5,1.5)"), halves).agrees_with(
+        0.5 * math.log(4) + 0.5 * math.log(4 / 3)
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,28 +126,28 @@ def test_supports_that_only_cover_together_are_enough():
 def test_quadrature_is_mpmath(p, q, density_p, density_q, ends):
     with mpmath.workdps(25):
         truth = mpmath.quad(lambda x: density_p(x) * mpmath.log(density_p(x) / density_q(x)), ends)
-    result = kl.quadrature(parse_law(p), parse_law(q))
+    result = kl.quadrature(parse_distribution(p), parse_distribution(q))
     assert result.agrees_with(float(truth))
     assert result.error < 1e-11
 
 
 def test_a_singular_density_keeps_an_honest_error():
     truth = math.log(4 / math.pi)  # KL(arcsine, uniform)
-    result = kl.quadrature(parse_law("Beta(.5,.5)"), parse_law("Uniform(0,1)"))
+    result = kl.quadrature(parse_distribution("Beta(.5,.5)"), parse_distribution("Uniform(0,1)"))
     assert result.agrees_with(truth)
     assert abs(result.value - truth) < result.error < 1e-5
 
 
 def test_cauchys_in_closed_form():
     truth = math.log(((1 + 2) ** 2 + 1) / (4 * 1 * 2))
-    assert kl.exact(parse_law("Cauchy(0,1)"), parse_law("Cauchy(1,2)")).agrees_with(truth)
+    assert kl.exact(parse_distribution("Cauchy(0,1)"), parse_distribution("Cauchy(1,2)")).agrees_with(truth)
 
 
 def test_mixtures_of_one_family_in_float32_are_read_exactly():
     mixture = td.MixtureSameFamily(td.Categorical(torch.tensor([0.25, 0.75])), td.Normal(torch.tensor([-1.0, 1]), 1.0))
-    written = parse_law("Mixture(.25*Normal(-1,1)+.75*Normal(1,1))")
+    written = parse_distribution("Mixture(.25*Normal(-1,1)+.75*Normal(1,1))")
     assert kl.exact(mixture, written).value == 0
-    target = parse_law("Normal(0,2)")
+    target = parse_distribution("Normal(0,2)")
     assert kl.quadrature(mixture, target).agrees_with(kl.quadrature(written, target))
 
 
@@ -160,31 +162,31 @@ def test_independent_bernoullis_are_enumerated():
 
 
 def test_refusals_name_a_method_that_serves():
-    with pytest.raises(CannotServe, match=r"kl\.quadrature"):
-        kl.exact(parse_law("Normal(0,1)"), parse_law("Cauchy(0,1)"))
-    mixture = parse_law("Mixture(.5*Normal([0,0,0],1)+.5*Normal([1,1,1],1))")
-    with pytest.raises(CannotServe, match=r"kl\.monte_carlo"):
-        kl.exact(mixture, parse_law("Normal([0,0,0],1)"))
-    with pytest.raises(CannotServe, match="monte_carlo"):
-        kl.quadrature(mixture, parse_law("Normal([0,0,0],1)"))
-    with pytest.raises(CannotServe, match="mass wherever Q has"):
-        kl.monte_carlo_nonnegative(parse_law("Uniform(0,1)"), parse_law("Normal(0,1)"))
-    with pytest.raises(CannotServe, match="where it must be 1"):
-        kl.monte_carlo_nonnegative(parse_law("Normal(0,1)"), parse_law("Normal(30,.1)"))
-    with pytest.raises(CannotServe, match="infinite variance"):
-        kl.monte_carlo_nonnegative(parse_law("Normal(0,1)"), parse_law("StudentT(3)"))
-    with pytest.raises(CannotServe, match="suspect that the integral is infinite"):
-        kl.quadrature(parse_law("Laplace(0,1)"), parse_law("Gumbel(0,1)"))
-    with pytest.raises(CannotServe, match="overflow"):
-        kl.monte_carlo(parse_law("LogNormal(0,1000)"), parse_law("LogNormal(1,1000)"))
+    with pytest.raises(UnsupportedError, match=r"kl\.quadrature"):
+        kl.exact(parse_distribution("Normal(0,1)"), parse_distribution("Cauchy(0,1)"))
+    mixture = parse_distribution("Mixture(.5*Normal([0,0,0],1)+.5*Normal([1,1,1],1))")
+    with pytest.raises(UnsupportedError, match=r"kl\.monte_carlo"):
+        kl.exact(mixture, parse_distribution("Normal([0,0,0],1)"))
+    with pytest.raises(UnsupportedError, match="monte_carlo"):
+        kl.quadrature(mixture, parse_distribution("Normal([0,0,0],1)"))
+    with pytest.raises(UnsupportedError, match="mass wherever Q has"):
+        kl.monte_carlo_nonnegative(parse_distribution("Uniform(0,1)"), parse_distribution("Normal(0,1)"))
+    with pytest.raises(UnsupportedError, match="where it must be 1"):
+        kl.monte_carlo_nonnegative(parse_distribution("Normal(0,1)"), parse_distribution("Normal(30,.1)"))
+    with pytest.raises(UnsupportedError, match="infinite variance"):
+        kl.monte_carlo_nonnegative(parse_distribution("Normal(0,1)"), parse_distribution("StudentT(3)"))
+    with pytest.raises(UnsupportedError, match="suspect that the integral is infinite"):
+        kl.quadrature(parse_distribution("Laplace(0,1)"), parse_distribution("Gumbel(0,1)"))
+    with pytest.raises(UnsupportedError, match="overflow"):
+        kl.monte_carlo(parse_distribution("LogNormal(0,1000)"), parse_distribution("LogNormal(1,1000)"))
 
 
 @pytest.mark.parametrize(
     ("p", "q", "message"),
     [
-        (td.Normal(0.0, 1.0), td.Normal(torch.zeros(3), torch.ones(3)), "batch of laws"),
-        (td.Normal(0.0, 1.0), parse_law("Normal([0,0],1)"), "different spaces"),
-        (parse_law("Normal([0,0,0],1)"), parse_law("Normal([0,0],1)"), "different spaces"),
+        (td.Normal(0.0, 1.0), td.Normal(torch.zeros(3), torch.ones(3)), "batch of distributions"),
+        (td.Normal(0.0, 1.0), parse_distribution("Normal([0,0],1)"), "different spaces"),
+        (parse_distribution("Normal([0,0,0],1)"), parse_distribution("Normal([0,0],1)"), "different spaces"),
     ],
 )
 def test_what_cannot_be_compared(p, q, message):
@@ -193,13 +195,13 @@ def test_what_cannot_be_compared(p, q, message):
 
 
 def test_vectors_of_length_one_are_numbers():
-    vector = parse_law("MultivariateNormal([1],[[4]])")
-    assert kl.exact(vector, parse_law("Normal(0,1)")).agrees_with(-math.log(2) + 2.5 - 0.5)
-    assert kl.exact(Finite(torch.tensor([[0.0], [1.0]])), parse_law("Bernoulli(.5)")).value == 0
+    vector = parse_distribution("MultivariateNormal([1],[[4]])")
+    assert kl.exact(vector, parse_distribution("Normal(0,1)")).agrees_with(-math.log(2) + 2.5 - 0.5)
+    assert kl.exact(Finite(torch.tensor([[0.0], [1.0]])), parse_distribution("Bernoulli(.5)")).value == 0
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.lists(st.floats(0.01, 1), min_size=6, max_size=6))
-def test_finite_laws_sum(weights, others):
+def test_finite_distributions_sum(weights, others):
     if sum(weights) < 0.1:
         return
     a, b = torch.tensor(weights, **DOUBLE), torch.tensor(others[: len(weights)], **DOUBLE)

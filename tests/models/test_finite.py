@@ -29,11 +29,11 @@ def test_probabilities_of_all_images_sum_to_one(components: int, pixels: int, se
     assert model.log_prob(every_image(pixels)).exp().sum().item() == pytest.approx(1.0, abs=1e-12)
 
 
-def test_matrix_product_equals_the_law() -> None:
+def test_matrix_product_equals_the_distribution() -> None:
     model = random_mixture(4, 7, 3)
     x = every_image(7)
-    law = FiniteLatentModel(model.prior, Independent(Bernoulli(probs=model.means), 1))
-    torch.testing.assert_close(model.log_joint(x), law.log_joint(x), rtol=1e-12, atol=1e-12)
+    distribution = FiniteLatentModel(model.prior, Independent(Bernoulli(probs=model.means), 1))
+    torch.testing.assert_close(model.log_joint(x), distribution.log_joint(x), rtol=1e-12, atol=1e-12)
 
 
 def test_bound_is_tight_at_the_posterior_and_below_elsewhere() -> None:
@@ -55,7 +55,7 @@ def test_bound_takes_a_q_with_zeros() -> None:
     torch.testing.assert_close(model.bound(x, q), model.log_joint(x)[:, 0])
 
 
-def test_samples_come_from_the_law() -> None:
+def test_samples_come_from_the_distribution() -> None:
     torch.manual_seed(0)
     model = random_mixture(3, 2, 6)
     x = every_image(2)
@@ -68,7 +68,7 @@ def test_samples_come_from_the_law() -> None:
 def test_em_never_falls_on_digits() -> None:
     from latentia.data import Digits
 
-    source = Digits(binarise="threshold")
+    source = Digits(binarize="threshold")
     images = source.prepare_fixed(source.load().train, "train").flatten(1)
     fit = fit_bernoulli_mixture(images, components=20, steps=40)
     gains = torch.tensor(fit.log_likelihoods).diff()
@@ -88,7 +88,7 @@ def test_em_recovers_a_mixture_that_made_the_data() -> None:
 
 
 def test_refusals_name_the_cure() -> None:
-    with pytest.raises(DataError, match="binarise"):
+    with pytest.raises(DataError, match="binarize"):
         fit_bernoulli_mixture(torch.full((5, 3), 0.5), components=2)
     with pytest.raises(DataError, match="at least as many"):
         fit_bernoulli_mixture(torch.zeros(2, 3), components=3)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from latentia.errors import CannotServe, ConfigurationError
+from latentia.errors import ConfigurationError, UnsupportedError
 from latentia.integration import regular_grid
 from latentia.models import GAN, Flow, ends_in_sigmoid, has_batch_norm
 from latentia.networks import DCGAN, MLP, R3GAN, Network, Residual
@@ -28,8 +28,8 @@ def flow_gan(d: int, seed: int = 0) -> GAN:
     generator = Flow(transforms=2, hidden=(16,), bins=4).decoder(d, (d,))
     for parameter in generator.parameters():  # away from the identity, which it starts near
         parameter.data.add_(0.3 * torch.randn_like(parameter))
-    centre, spread = torch.linspace(-1, 1, d), torch.linspace(0.5, 2, d)
-    return GAN(generator, MLP(hidden=(8,)).encoder((d,), 1), latent=d, shape=(d,), centre=centre, spread=spread)
+    center, spread = torch.linspace(-1, 1, d), torch.linspace(0.5, 2, d)
+    return GAN(generator, MLP(hidden=(8,)).encoder((d,), 1), latent=d, shape=(d,), center=center, spread=spread)
 
 
 def test_images_lie_in_the_unit_interval():
@@ -54,24 +54,24 @@ def test_labels_are_drawn_when_not_given():
     assert len(gan.sample(3, torch.tensor([0, 1, 2]), z).flatten(1).unique(dim=0)) == 3
 
 
-def test_the_latent_law():
+def test_the_latent_distribution():
     network = MLP(hidden=(4,))
-    gan = GAN(network.decoder(2, (2,)), network.encoder((2,), 1), latent=2, shape=(2,), latent_law="uniform")
+    gan = GAN(network.decoder(2, (2,)), network.encoder((2,), 1), latent=2, shape=(2,), latent_distribution="uniform")
     z = gan.draw_latent(4000)
     assert z.abs().max() <= 1
     assert (z.var(0) - 1 / 3).abs().max() < 0.02
-    assert gan.latent_law.log_prob(torch.zeros(2)).item() == pytest.approx(-math.log(4))
+    assert gan.latent_distribution.log_prob(torch.zeros(2)).item() == pytest.approx(-math.log(4))
 
 
-def test_points_are_standardised_for_both_networks():
+def test_points_are_standardized_for_both_networks():
     class Echo(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x[:, :1]
 
-    centre, spread = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
-    gan = GAN(nn.Linear(2, 2), Echo(), latent=2, shape=(2,), centre=centre, spread=spread)
+    center, spread = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
+    gan = GAN(nn.Linear(2, 2), Echo(), latent=2, shape=(2,), center=center, spread=spread)
     z = torch.randn(5, 2)
-    torch.testing.assert_close(gan.generate(z), centre + spread * gan.generator(z))
+    torch.testing.assert_close(gan.generate(z), center + spread * gan.generator(z))
     torch.testing.assert_close(gan.discriminate(gan.generate(z)), gan.generator(z)[:, 0])
 
 
@@ -125,7 +125,7 @@ def test_packs_have_no_label():
         GAN(network.decoder(2, (2,), 3), network.encoder((4,), 1, 3), latent=2, shape=(2,), classes=3, packing=2)
 
 
-def test_which_networks_normalise_over_the_batch():
+def test_which_networks_normalize_over_the_batch():
     assert has_batch_norm(DCGAN(width=4).encoder(IMAGE, 1))
     assert not has_batch_norm(R3GAN(width=4).encoder(IMAGE, 1))
 
@@ -143,7 +143,7 @@ def test_a_flow_s_density_is_the_change_of_variables():
     gan = flow_gan(2)
     z = torch.randn(6, 2)
     jacobians = torch.stack([torch.autograd.functional.jacobian(lambda u: gan.generate(u[None])[0], u) for u in z])
-    expected = gan.latent_law.log_prob(z) - torch.linalg.slogdet(jacobians).logabsdet
+    expected = gan.latent_distribution.log_prob(z) - torch.linalg.slogdet(jacobians).logabsdet
     torch.testing.assert_close(gan.log_prob(gan.generate(z)), expected, rtol=0, atol=2e-4)
 
 
@@ -163,7 +163,7 @@ def test_only_a_flow_has_a_density():
     network = MLP(hidden=(4,))
     gan = GAN(network.decoder(2, (2,)), network.encoder((2,), 1), latent=2, shape=(2,))
     assert not gan.has_density
-    with pytest.raises(CannotServe, match="network=flow"):
+    with pytest.raises(UnsupportedError, match="network=flow"):
         gan.log_prob(torch.zeros(1, 2))
 
 

@@ -10,7 +10,7 @@ from latentia.distributions import (
     Bernoulli,
     ContinuousBernoulli,
     Diagonal,
-    DiscretisedLogisticMixture,
+    DiscretizedLogisticMixture,
     Family,
     Fixed,
     FlowPrior,
@@ -22,10 +22,10 @@ from latentia.distributions import (
     StandardNormal,
     VampPrior,
 )
-from latentia.errors import CannotServe, ConfigurationError, DataError
+from latentia.errors import ConfigurationError, DataError, UnsupportedError
 from latentia.estimate import Estimate
 from latentia.models import VAE
-from latentia.objectives import ELBO, Clock
+from latentia.objectives import ELBO, Progress
 
 IMAGE = (1, 4, 5)
 PARTS = [
@@ -37,7 +37,7 @@ PARTS = [
         (Gaussian(), VampPrior(components=3)),
         (GaussianLearnedScale(), FlowPrior(kind="maf", transforms=1, hidden=(4,))),
         (GaussianPerPixel(), StandardNormal()),
-        (DiscretisedLogisticMixture(components=2), StandardNormal()),
+        (DiscretizedLogisticMixture(components=2), StandardNormal()),
     ]
 ]
 any_parts = pytest.mark.parametrize("parts", PARTS, ids=lambda parts: "-".join(part.type_name for part in parts))
@@ -118,7 +118,7 @@ def test_its_bound_is_that_of_the_objective_in_the_mean():
     x = some_images(1).repeat(4000, 1, 1, 1)
     with torch.no_grad():
         drawn = Estimate.mean(vae.elbo(x, samples=2))
-        closed = Estimate.mean(ELBO()(vae, x, Clock())["bound"])
+        closed = Estimate.mean(ELBO()(vae, x, Progress())["bound"])
     assert drawn.agrees_with(closed)
 
 
@@ -148,17 +148,17 @@ def test_defaults_are_a_diagonal_posterior_a_bernoulli_likelihood_and_a_normal_p
 
 
 def test_ten_lines_with_modules_of_ones_own_train():
-    images = Digits(binarise="threshold").load().train.images[:256].float().div(255).round()
+    images = Digits(binarize="threshold").load().train.images[:256].float().div(255).round()
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4))
     decoder = nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), nn.Unflatten(1, (1, 8, 8)))
     vae = VAE(encoder, decoder, latent=2, image_shape=(1, 8, 8))
-    optimiser = torch.optim.Adam(vae.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(vae.parameters(), lr=3e-3)
     torch.manual_seed(0)
     before = Estimate.mean(vae.elbo(images))
     for _ in range(150):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (-vae.elbo(images).mean()).backward()
-        optimiser.step()
+        optimizer.step()
     assert not Estimate.mean(vae.elbo(images)).at_most(before.value + 10)
 
 
@@ -172,7 +172,7 @@ class Pathless(Family):
     def parameter_shape(self, event_shape):
         return Diagonal().parameter_shape(event_shape)
 
-    def law(self, parameters, shared=None):
+    def distribution(self, parameters, shared=None):
         base = Normal(parameters.chunk(2, -1)[0], 1.0)
         base.has_rsample = False
         return Independent(base, 1)
@@ -181,7 +181,7 @@ class Pathless(Family):
 def test_a_posterior_without_a_path_bounds_but_does_not_train():
     vae, x = build(PARTS[6]), some_images(4)
     vae.posterior.family = Pathless()
-    with pytest.raises(CannotServe, match="gradient='score'"):
+    with pytest.raises(UnsupportedError, match="gradient='score'"):
         vae.elbo(x)
     with torch.no_grad():
         assert torch.isfinite(vae.elbo(x)).all()

@@ -12,7 +12,7 @@ from torch import nn
 
 from latentia.errors import ConfigurationError
 from latentia.networks import DCGAN, MLP, R3GAN, Conv, Network, Residual, ResidualMLP
-from latentia.networks.layers import ACTIVATIONS, Centre, PreciseLinear, activation, ladder, scaled
+from latentia.networks.layers import ACTIVATIONS, Center, PreciseLinear, activation, ladder, scaled
 from latentia.networks.strided import strided, transposed
 
 
@@ -125,17 +125,17 @@ def test_mlp_takes_images_as_they_are_and_reverses_for_the_decoder():
 
 
 @pytest.mark.parametrize("network", [Conv(width=4), Residual(width=4), DCGAN(width=4), R3GAN(width=4)], ids=str)
-def test_image_networks_centre_their_inputs(network):
+def test_image_networks_center_their_inputs(network):
     encoder = network.encoder((1, 8, 8), 1)
-    assert type(next(encoder.children())) is Centre
-    assert Centre()(torch.tensor([0.0, 0.5, 1.0])).tolist() == [-1, 0, 1]
+    assert type(next(encoder.children())) is Center
+    assert Center()(torch.tensor([0.0, 0.5, 1.0])).tolist() == [-1, 0, 1]
 
 
 @pytest.mark.parametrize(
     "network", [MLP(hidden=(20, 30), spectral_norm=True), DCGAN(width=6, norm="spectral")], ids=str
 )
 @pytest.mark.parametrize("classes", [0, 4])
-def test_spectral_normalisation_brings_every_weight_to_norm_one(network, classes):
+def test_spectral_normalization_brings_every_weight_to_norm_one(network, classes):
     module = network.encoder((1, 12, 12), 1, classes)
     arguments = (torch.rand(3, 1, 12, 12), *([torch.tensor([0, 1, 2])] if classes else []))
     for _ in range(100):  # power iteration
@@ -160,7 +160,7 @@ def test_dcgan_discriminator_has_the_norm_asked_for_after_all_but_the_first(norm
 
 
 def test_dcgan_initial_weights():
-    """N(0, 0.02²) everywhere, N(1, 0.02²) for batch normalisation's scales; five standard errors."""
+    """N(0, 0.02²) everywhere, N(1, 0.02²) for batch normalization's scales; five standard errors."""
     for module in (DCGAN().encoder((1, 32, 32), 1), DCGAN().decoder(64, (1, 32, 32))):
         for name, parameter in module.named_parameters():
             if name.endswith("bias"):
@@ -171,7 +171,7 @@ def test_dcgan_initial_weights():
             assert abs(parameter.std().item() - 0.02) < 5 * 0.02 / math.sqrt(2 * n), name
 
 
-def test_batch_of_one_under_batch_normalisation_is_refused_in_training_only():
+def test_batch_of_one_under_batch_normalization_is_refused_in_training_only():
     discriminator, generator = DCGAN(width=4).encoder((1, 16, 16), 1), DCGAN(width=4).decoder(3, (1, 16, 16))
     for module, one in ((discriminator, torch.rand(1, 1, 16, 16)), (generator, torch.randn(1, 3))):
         with pytest.raises(ConfigurationError, match=r"two or more.*network=r3gan"):
@@ -181,7 +181,7 @@ def test_batch_of_one_under_batch_normalisation_is_refused_in_training_only():
         assert DCGAN(width=4, norm=norm).encoder((1, 16, 16), 1)(torch.rand(1, 1, 16, 16)).shape == (1, 1)
 
 
-def test_r3gan_begins_as_identities_without_normalisation():
+def test_r3gan_begins_as_identities_without_normalization():
     shallow = R3GAN(width=8, blocks=1)
     module = shallow.decoder(3, (1, 28, 28))
     assert not any("Norm" in kind.__name__ for kind in kinds(module))

@@ -1,4 +1,4 @@
-"""Laws that hold for every network, run over one table of (network, shape)."""
+"""Distributions that hold for every network, run over one table of (network, shape)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from latentia.errors import ConfigurationError
 from latentia.networks import DCGAN, MLP, R3GAN, Conv, Network, Residual, ResidualMLP, count_parameters
 
-# Small instances of every kind and option; whatever joins this table inherits every law below.
+# Small instances of every kind and option; whatever joins this table inherits every distribution below.
 NETWORKS: dict[str, Network] = {
     "mlp": MLP(hidden=(16, 12)),
     "mlp-tanh-spectral": MLP(hidden=(16, 12), activation="tanh", spectral_norm=True),
@@ -36,7 +36,7 @@ CLASSES = 3
 
 every_network = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS.keys())
 every_image_network = pytest.mark.parametrize("network", IMAGE_NETWORKS.values(), ids=IMAGE_NETWORKS.keys())
-with_and_without_classes = pytest.mark.parametrize("classes", [0, CLASSES], ids=["plain", "labelled"])
+with_and_without_classes = pytest.mark.parametrize("classes", [0, CLASSES], ids=["plain", "labeled"])
 
 
 @pytest.fixture(autouse=True)
@@ -95,14 +95,14 @@ def test_mlp_serves_vectors(shape: tuple[int, ...], classes: int):
 @every_network
 @with_and_without_classes
 def test_gradient_reaches_every_parameter_after_one_step(network: Network, classes: int):
-    """After one step, because zero-initialised branches shut out the layers inside them at the very first."""
+    """After one step, because zero-initialized branches shut out the layers inside them at the very first."""
     for module, arguments in both(network, (3, 17, 12), classes, batch=8):
-        optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
         for _ in range(2):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             output = module(*arguments)
             (output - torch.randn_like(output)).square().mean().backward()
-            optimiser.step()
+            optimizer.step()
         for name, parameter in module.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.grad.abs().max() > 0, name
@@ -171,7 +171,7 @@ def test_projection_adds_an_inner_product_linear_in_the_embedding(network: Netwo
 def test_double_backward_matches_finite_differences(network: Network, classes: int):
     """A gradient penalty differentiates the input gradient: gradgradcheck in float64, in x and in the parameters."""
     module = shake(network.encoder((1, 9, 8), 1, classes).double())
-    module.eval()  # spectral normalisation turns its vectors at every call in training
+    module.eval()  # spectral normalization turns its vectors at every call in training
     x = torch.rand(2, 1, 9, 8, dtype=torch.float64, requires_grad=True)
     labels = labels_for(classes, 2)
     assert torch.autograd.gradgradcheck(lambda x: module(x, *labels), (x,), fast_mode=True)
@@ -275,10 +275,10 @@ def test_r3gan_steps_do_not_grow_with_depth():
         module = R3GAN(width=8, blocks=blocks).encoder((1, 16, 16), 1)
         x = smooth_images(16, (1, 16, 16))
         branches = [p for name, p in module.named_parameters() if "branch" in name]
-        optimiser = torch.optim.SGD(branches, lr=1e-3)
+        optimizer = torch.optim.SGD(branches, lr=1e-3)
         before = module(x)
         before.mean().backward()
-        optimiser.step()
+        optimizer.step()
         return (module(x) - before).detach().abs().mean().item()
 
     shallow, deep = (sum(moved(blocks, seed) for seed in range(5)) for blocks in (1, 16))

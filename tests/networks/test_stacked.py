@@ -130,11 +130,11 @@ def test_one_object_for_all_seeds_is_refused():
     assert "one by one" in str(caught.value)
 
 
-@pytest.mark.parametrize("normalised", [nn.BatchNorm1d(4), nn.Identity()], ids=["batch norm", "spectral norm"])
-def test_what_networks_remember_is_remembered_by_seed(normalised: nn.Module):
+@pytest.mark.parametrize("normalized", [nn.BatchNorm1d(4), nn.Identity()], ids=["batch norm", "spectral norm"])
+def test_what_networks_remember_is_remembered_by_seed(normalized: nn.Module):
     def build() -> nn.Module:
-        last = nn.Linear(4, 1) if isinstance(normalised, nn.BatchNorm1d) else spectral_norm(nn.Linear(4, 1))
-        return nn.Sequential(nn.Linear(2, 4), copy.deepcopy(normalised), last)
+        last = nn.Linear(4, 1) if isinstance(normalized, nn.BatchNorm1d) else spectral_norm(nn.Linear(4, 1))
+        return nn.Sequential(nn.Linear(2, 4), copy.deepcopy(normalized), last)
 
     torch.manual_seed(0)
     copies, network = [build() for _ in range(SEEDS)], build()

@@ -92,25 +92,25 @@ class LinearGaussian:
 
 
 class Pathless(Family):
-    """A diagonal Gaussian that has lost its reparametrised draws."""
+    """A diagonal Gaussian that has lost its reparametrized draws."""
 
     def parameter_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         return Diagonal().parameter_shape(event_shape)
 
-    def law(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+    def distribution(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
         mean, log_scale = parameters.chunk(2, dim=-1)
         base = Normal(mean, log_scale.exp())
         base.has_rsample = False
         return Independent(base, 1)
 
 
-def gradients(vae: VAE, objective, x: Tensor, repetitions: int, clock) -> dict[str, Tensor]:
+def gradients(vae: VAE, objective, x: Tensor, repetitions: int, progress) -> dict[str, Tensor]:
     """The gradient of the mean cost by parameter, for many draws of the noise, (repetitions, size)."""
     names, parameters = zip(*vae.named_parameters(), strict=True)
     rows: dict[str, list[Tensor]] = {name: [] for name in names}
     for repetition in range(repetitions):
         torch.manual_seed(repetition)
-        cost = objective(vae, x, clock)["cost"].mean()
+        cost = objective(vae, x, progress)["cost"].mean()
         grads = torch.autograd.grad(cost, parameters, allow_unused=True)
         for name, parameter, grad in zip(names, parameters, grads, strict=True):
             rows[name].append((torch.zeros_like(parameter) if grad is None else grad).flatten())

@@ -1,4 +1,4 @@
-"""Laws of the GAN losses: signs of derivatives, best discriminators, least costs on finite sets, shift invariance."""
+"""Distributions of the GAN losses: signs of derivatives, best discriminators, least costs on finite sets, shift invariance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.optimize import linprog, minimize_scalar
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy, wasserstein_distance
 
-from latentia.errors import CannotServe, ConfigurationError
+from latentia.errors import ConfigurationError, UnsupportedError
 from latentia.objectives import (
     FGAN,
     AdversarialLoss,
@@ -42,7 +42,7 @@ def name_of(loss: AdversarialLoss) -> str:
     return f"{loss.type_name}-{loss.f}" if isinstance(loss, FGAN) else loss.type_name
 
 
-def two_laws(seed: int, n: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
+def two_distributions(seed: int, n: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
     rng = np.random.default_rng(seed)
     return torch.from_numpy(rng.dirichlet(3 * np.ones(n))), torch.from_numpy(rng.dirichlet(3 * np.ones(n)))
 
@@ -100,8 +100,8 @@ def test_gradients_ignore_a_common_shift_just_where_it_is_declared(loss: Adversa
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("loss", SEPARABLE, ids=name_of)
-def test_the_declared_optimum_is_what_minimisation_finds(loss: AdversarialLoss, seed: int):
-    p, q = two_laws(seed)
+def test_the_declared_optimum_is_what_minimization_finds(loss: AdversarialLoss, seed: int):
+    p, q = two_distributions(seed)
     found = []
     for i in range(len(p)):
 
@@ -125,7 +125,7 @@ def test_the_declared_optimum_is_what_minimisation_finds(loss: AdversarialLoss, 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_relativistic_optimum_is_the_log_ratio(seed: int):
     loss = Relativistic()
-    p, q = two_laws(seed)
+    p, q = two_distributions(seed)
     t = torch.zeros(len(p), dtype=torch.float64, requires_grad=True)
     search = torch.optim.LBFGS(
         [t], max_iter=500, tolerance_grad=1e-14, tolerance_change=0, line_search_fn="strong_wolfe"
@@ -145,7 +145,7 @@ def test_the_relativistic_optimum_is_the_log_ratio(seed: int):
 
 @pytest.mark.parametrize("loss", LOCAL, ids=name_of)
 def test_no_other_logits_cost_less(loss: AdversarialLoss):
-    p, q = two_laws(5)
+    p, q = two_distributions(5)
     best = loss.optimal_logit(p.log(), q.log()).clamp(-40, 40)
     generator = torch.Generator().manual_seed(1)
     for scale in (1e-3, 0.1, 1.0):
@@ -154,13 +154,13 @@ def test_no_other_logits_cost_less(loss: AdversarialLoss):
 
 
 @pytest.mark.parametrize("loss", LOCAL, ids=name_of)
-def test_equal_laws_give_the_greatest_least_cost(loss: AdversarialLoss):
-    p, q = two_laws(6)
+def test_equal_distributions_give_the_greatest_least_cost(loss: AdversarialLoss):
+    p, q = two_distributions(6)
     assert loss.least_cost(p, p) > loss.least_cost(p, q)
 
 
 def test_divergences_against_scipy():
-    p, q = two_laws(7)
+    p, q = two_distributions(7)
     jsd = jensenshannon(p.numpy(), q.numpy()) ** 2
     kl, reverse = entropy(p.numpy(), q.numpy()), entropy(q.numpy(), p.numpy())
     for loss in CLASSIC:
@@ -173,7 +173,7 @@ def test_divergences_against_scipy():
     assert Relativistic().least_cost(p, q).item() == pytest.approx(math.log(2) - of_pairs, abs=1e-12)
 
 
-def test_disjoint_laws():
+def test_disjoint_distributions():
     p, q = torch.tensor([1.0, 0.0]).double(), torch.tensor([0.0, 1.0]).double()
     assert Minimax().least_cost(p, q).item() == pytest.approx(0, abs=1e-15)
     assert Hinge().least_cost(p, q).item() == 0
@@ -183,8 +183,8 @@ def test_disjoint_laws():
     assert FGAN(f="total-variation").least_cost(p, q).item() == -1
 
 
-def test_the_wasserstein_critic_of_slope_one_reaches_w1():
-    p, q = two_laws(3)
+def test_the_wasserstein_discriminator_of_slope_one_reaches_w1():
+    p, q = two_distributions(3)
     x = np.sort(np.random.default_rng(3).normal(size=len(p)))
     rows, limits = [], []
     for i in range(len(x)):
@@ -194,24 +194,24 @@ def test_the_wasserstein_critic_of_slope_one_reaches_w1():
                 row[i], row[j] = 1, -1
                 rows.append(row)
                 limits.append(abs(x[i] - x[j]))
-    critic = linprog((q - p).numpy(), A_ub=np.array(rows), b_ub=limits, bounds=(-100, 100)).x
-    reached = expected(Wasserstein(), p, q, torch.from_numpy(critic)).item()
+    discriminator = linprog((q - p).numpy(), A_ub=np.array(rows), b_ub=limits, bounds=(-100, 100)).x
+    reached = expected(Wasserstein(), p, q, torch.from_numpy(discriminator)).item()
     assert reached == pytest.approx(-wasserstein_distance(x, x, p.numpy(), q.numpy()), abs=1e-9)
     for method in (Wasserstein().optimal_logit, Wasserstein().least_cost):
-        with pytest.raises(CannotServe, match="wasserstein"):
+        with pytest.raises(UnsupportedError, match="wasserstein"):
             method(p, q)
 
 
 def test_the_nonsaturating_generator_descends_reverse_kl_less_twice_jsd():
     # Arjovsky and Bottou 2017, theorem 2.5, at the best discriminator, along every direction that keeps Σ q = 1.
-    p, q = two_laws(4)
+    p, q = two_distributions(4)
     free = q.log().requires_grad_()
-    law = free.softmax(0)
-    best = NonSaturating().optimal_logit(p.log(), law.log()).detach()
-    cost = (law * NonSaturating().generator(None, best)).sum()
-    middle = (p + law) / 2
-    jsd = ((p * (p / middle).log()).sum() + (law * (law / middle).log()).sum()) / 2
-    target = (law * (law / p).log()).sum() - 2 * jsd
+    distribution = free.softmax(0)
+    best = NonSaturating().optimal_logit(p.log(), distribution.log()).detach()
+    cost = (distribution * NonSaturating().generator(None, best)).sum()
+    middle = (p + distribution) / 2
+    jsd = ((p * (p / middle).log()).sum() + (distribution * (distribution / middle).log()).sum()) / 2
+    target = (distribution * (distribution / p).log()).sum() - 2 * jsd
     (left,) = torch.autograd.grad(cost, free, retain_graph=True)
     (right,) = torch.autograd.grad(target, free)
     torch.testing.assert_close(left, right, rtol=0, atol=1e-12)

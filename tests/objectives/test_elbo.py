@@ -5,17 +5,21 @@ from torch.distributions import MultivariateNormal, kl_divergence
 from latentia.distributions import Diagonal, Fixed, Full, MixturePrior
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
-from latentia.objectives import ELBO, Clock
+from latentia.objectives import ELBO, Progress
 from latentia.objectives.elbo import dimension_rates
 
 from .linear_gaussian import LinearGaussian, gradients, z_scores
 
-LATE = Clock(step=10_000, epoch=100.0, data_size=50)
+LATE = Progress(step=10_000, epoch=100.0, data_size=50)
 posteriors = pytest.mark.parametrize("posterior", [Fixed(scale=0.4), Diagonal(), Full()], ids=lambda p: p.type_name)
 
 
-def gaussian(law):
-    return law if isinstance(law, MultivariateNormal) else MultivariateNormal(law.mean, torch.diag_embed(law.variance))
+def gaussian(distribution):
+    return (
+        distribution
+        if isinstance(distribution, MultivariateNormal)
+        else MultivariateNormal(distribution.mean, torch.diag_embed(distribution.variance))
+    )
 
 
 @posteriors
@@ -67,7 +71,7 @@ def test_more_draws_have_the_same_mean_and_less_noise():
 
 @pytest.mark.parametrize("kl", ["exact", "monte-carlo"])
 @pytest.mark.parametrize(("samples", "batch"), [(1, 1), (1, 2), (2, 256)])
-def test_score_and_reparametrised_gradients_have_one_mean(samples, batch, kl):
+def test_score_and_reparametrized_gradients_have_one_mean(samples, batch, kl):
     """A baseline that held a draw itself would shrink the mean by 1 − 1/n, to 0 for one draw and by half for two."""
     model = LinearGaussian(Full(), away=0.2)
     x = model.images(1).repeat(batch, 1, 1, 1) + 0.1 * model.images(batch, seed=5)
@@ -88,7 +92,7 @@ def test_the_baseline_of_the_score_gradient_lowers_its_noise():
     assert (alone.var(0).sum() / draws.var(0).sum()).item() > 16  # eight draws alone would give 8
 
 
-def test_score_and_reparametrised_costs_are_equal_in_mean_under_a_learned_prior():
+def test_score_and_reparametrized_costs_are_equal_in_mean_under_a_learned_prior():
     model = LinearGaussian(Diagonal(), away=0.2, prior=MixturePrior(components=2))
     x = model.images(128)
     by_path = gradients(model.vae, ELBO(kl="monte-carlo"), x, 100, LATE)
@@ -102,15 +106,15 @@ def test_score_and_reparametrised_costs_are_equal_in_mean_under_a_learned_prior(
 
 def test_beta_rises_in_a_straight_line_over_its_epochs():
     objective = ELBO(beta=2.0, warm_up=4.0)
-    assert [objective.beta_at(Clock(epoch=epoch)) for epoch in (0, 1, 2, 4, 9, float("inf"))] == [0, 0.5, 1, 2, 2, 2]
-    assert ELBO(beta=2.0).beta_at(Clock()) == 2.0
+    assert [objective.beta_at(Progress(epoch=epoch)) for epoch in (0, 1, 2, 4, 9, float("inf"))] == [0, 0.5, 1, 2, 2, 2]
+    assert ELBO(beta=2.0).beta_at(Progress()) == 2.0
 
 
-def test_the_cost_follows_the_clock():
+def test_the_cost_follows_the_progress():
     model = LinearGaussian(Diagonal(), away=0.3)
     x = model.images(4)
     torch.manual_seed(0)
-    terms = ELBO(beta=2.0, warm_up=4.0)(model.vae, x, Clock(epoch=1.0))
+    terms = ELBO(beta=2.0, warm_up=4.0)(model.vae, x, Progress(epoch=1.0))
     torch.testing.assert_close(terms["cost"].detach(), terms["distortion"] + 0.5 * terms["rate"])
 
 

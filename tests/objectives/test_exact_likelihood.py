@@ -3,11 +3,11 @@ import torch
 from torch import nn
 
 from latentia.distributions import GaussianLearnedScale
-from latentia.errors import CannotServe
+from latentia.errors import UnsupportedError
 from latentia.estimate import Estimate
-from latentia.evaluation import exact_log_likelihood
+from latentia.likelihood import exact_log_likelihood
 from latentia.models import VAE
-from latentia.objectives import Clock, ExactLikelihood
+from latentia.objectives import ExactLikelihood, Progress
 
 
 def tiny(likelihood=None, latent=2):
@@ -22,7 +22,7 @@ def tiny(likelihood=None, latent=2):
 def test_it_is_log_p_of_x(likelihood, latent):
     vae = tiny(likelihood, latent)
     x = vae.sample(20) if likelihood is None else torch.rand(20, 1, 3, 3)
-    terms = ExactLikelihood(spacing=0.1, extent=6)(vae, x, Clock())
+    terms = ExactLikelihood(spacing=0.1, extent=6)(vae, x, Progress())
     exact = exact_log_likelihood(vae, x, tolerance=1e-3)
     assert (terms["bound"] - exact.values).abs().max() < 2e-3
     assert torch.equal(terms["cost"].detach(), -terms["bound"])
@@ -34,7 +34,7 @@ def test_its_gradient_is_that_of_log_p(likelihood):
     x = (torch.rand(5, 1, 3, 3) < 0.5).double()
     objective = ExactLikelihood(spacing=0.2, extent=5, least_weight=0.0)
     torch.manual_seed(1)
-    objective(vae, x, Clock())["cost"].sum().backward()
+    objective(vae, x, Progress())["cost"].sum().backward()
     own = {name: p.grad.clone() for name, p in vae.named_parameters() if p.grad is not None}
     vae.zero_grad()
     torch.manual_seed(1)
@@ -53,7 +53,7 @@ def test_a_coarse_lattice_is_a_lower_bound_in_expectation():
     x = vae.sample(30)
     exact = exact_log_likelihood(vae, x, tolerance=1e-3).values
     with torch.no_grad():
-        terms = [ExactLikelihood(spacing=1.5, extent=7.5)(vae, x, Clock())["bound"] for _ in range(200)]
+        terms = [ExactLikelihood(spacing=1.5, extent=7.5)(vae, x, Progress())["bound"] for _ in range(200)]
     unbiased = (torch.stack(terms).double() - exact).exp()  # of p(x) itself, over the random shift
     for image in range(30):
         assert Estimate.mean(unbiased[:, image]).agrees_with(1.0)
@@ -66,14 +66,14 @@ def test_training_with_no_encoder_raises_the_exact_likelihood():
     torch.manual_seed(3)
     x = (torch.rand(200, 1, 3, 3) < torch.linspace(0.05, 0.95, 9).view(1, 3, 3)).float()
     before = exact_log_likelihood(vae, x).values.mean()
-    optimiser = torch.optim.Adam(vae.likelihood.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(vae.likelihood.parameters(), lr=1e-2)
     for _ in range(40):
-        optimiser.zero_grad()
-        ExactLikelihood(spacing=0.3)(vae, x, Clock())["cost"].mean().backward()
-        optimiser.step()
+        optimizer.zero_grad()
+        ExactLikelihood(spacing=0.3)(vae, x, Progress())["cost"].mean().backward()
+        optimizer.step()
     assert exact_log_likelihood(vae, x).values.mean() > before + 1
 
 
 def test_three_dimensions_are_refused():
-    with pytest.raises(CannotServe, match="iwae"):
-        ExactLikelihood()(tiny(latent=3), torch.zeros(2, 1, 3, 3), Clock())
+    with pytest.raises(UnsupportedError, match="iwae"):
+        ExactLikelihood()(tiny(latent=3), torch.zeros(2, 1, 3, 3), Progress())

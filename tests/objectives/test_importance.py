@@ -5,13 +5,13 @@ import torch
 
 from latentia.distributions import Diagonal, FlowPrior, Full, MixturePrior, VampPrior
 from latentia.estimate import Estimate, exact
-from latentia.objectives import ELBO, IWAE, Clock
+from latentia.objectives import ELBO, IWAE, Progress
 
 from .linear_gaussian import LinearGaussian, gradients, z_scores
 
-LATE = Clock(step=10_000, epoch=100.0, data_size=50)
+LATE = Progress(step=10_000, epoch=100.0, data_size=50)
 ENCODER = "posterior.network"
-GRADIENTS = ["plain", "sticking-the-landing", "doubly-reparametrised"]
+GRADIENTS = ["plain", "sticking-the-landing", "doubly-reparametrized"]
 
 
 def iwae(k, gradient="plain"):
@@ -106,12 +106,12 @@ def test_at_the_exact_posterior_the_encoder_is_left_alone(k):
 @pytest.mark.parametrize("prior", [None, MixturePrior(components=2), VampPrior(components=2),
                                    FlowPrior(kind="maf", transforms=1, hidden=(4,))], ids=str)  # fmt: skip
 @pytest.mark.parametrize("k", [1, 4])
-def test_doubly_reparametrised_gradients_have_the_plain_mean_in_every_parameter(k, prior):
+def test_doubly_reparametrized_gradients_have_the_plain_mean_in_every_parameter(k, prior):
     """Encoder, decoder and prior; under a VampPrior the encoder is in p(z) as well."""
     model = LinearGaussian(Full(), away=0.25, prior=prior)
     x = copies(model, 256) + 0.2 * model.images(256, seed=4)
     plain = gradients(model.vae, iwae(k), x, 60, LATE)
-    doubly = gradients(model.vae, iwae(k, "doubly-reparametrised"), x, 60, LATE)
+    doubly = gradients(model.vae, iwae(k, "doubly-reparametrized"), x, 60, LATE)
     for name in plain:
         assert z_scores(plain[name], doubly[name]).max() < 5, name
 
@@ -139,10 +139,10 @@ def test_sticking_the_landing_is_unbiased_for_one_draw_and_biased_for_more():
     assert scores[8] > 10
 
 
-def test_with_many_draws_the_doubly_reparametrised_encoder_gradient_is_the_quieter():
+def test_with_many_draws_the_doubly_reparametrized_encoder_gradient_is_the_quieter():
     model = LinearGaussian(Full(), away=0.02, wider=0.2)
     x = copies(model, 4)
-    plain, doubly = (gradients(model.vae, iwae(50, kind), x, 100, LATE) for kind in ("plain", "doubly-reparametrised"))
+    plain, doubly = (gradients(model.vae, iwae(50, kind), x, 100, LATE) for kind in ("plain", "doubly-reparametrized"))
     for name in plain:
         if name.startswith(ENCODER):
             assert (plain[name].var(0).sum() / doubly[name].var(0).sum()).item() > 4, name
@@ -153,11 +153,11 @@ def test_signal_and_noise_of_the_encoder_gradient():
     model = LinearGaussian(Full(), away=0.02, wider=0.2)
     x = copies(model, 16)
     ratios = {}
-    for kind in ("plain", "doubly-reparametrised"):
+    for kind in ("plain", "doubly-reparametrized"):
         for k in (2, 32):
             found = gradients(model.vae, iwae(k, kind), x, 100, LATE)
             rows = torch.cat([found[name] for name in found if name.startswith(ENCODER)], 1)
             signal = (rows.mean(0).square().sum() - (rows.var(0) / len(rows)).sum()).clamp(min=0).sqrt()
             ratios[kind, k] = (signal / rows.var(0).sum().sqrt()).item()
     assert ratios["plain", 32] < ratios["plain", 2]
-    assert ratios["doubly-reparametrised", 32] > ratios["doubly-reparametrised", 2]
+    assert ratios["doubly-reparametrized", 32] > ratios["doubly-reparametrized", 2]

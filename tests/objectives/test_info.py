@@ -6,12 +6,12 @@ import torch
 from latentia.distributions import Diagonal
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
-from latentia.objectives import ELBO, Clock, Info
+from latentia.objectives import ELBO, Info, Progress
 from latentia.objectives.info import maximum_mean_discrepancy
 
 from .linear_gaussian import LinearGaussian
 
-LATE = Clock(step=10_000, epoch=100.0, data_size=50)
+LATE = Progress(step=10_000, epoch=100.0, data_size=50)
 
 
 def naive(a, b):
@@ -46,13 +46,13 @@ def repeated(shift, n=40, repetitions=400):
     )
 
 
-def test_equal_laws_have_none_in_the_mean():
+def test_equal_distributions_have_none_in_the_mean():
     means = repeated(0.0).mean(1)
     assert Estimate.mean(means).agrees_with(0.0)
     assert (means < 0).any()
 
 
-def test_unequal_laws_have_the_discrepancy_of_a_large_sample():
+def test_unequal_distributions_have_the_discrepancy_of_a_large_sample():
     torch.manual_seed(1)
     a, b = torch.randn(2, 1500, 2, dtype=torch.float64)
     large = Estimate.mean(maximum_mean_discrepancy(a, b + 0.7))

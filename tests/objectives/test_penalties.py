@@ -1,4 +1,4 @@
-"""Penalties against closed forms on critics whose slope is known, their schedule, and the pairs that are refused."""
+"""Penalties against closed forms on discriminators whose slope is known, their schedule, and the pairs that are refused."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from latentia.objectives import (
     AdversarialLoss,
     Clip,
     Consensus,
+    DiscriminatorOutput,
     NoPenalty,
-    OneCentred,
+    OneCentered,
     Penalty,
-    Seen,
-    ZeroCentred,
+    ZeroCentered,
 )
 
 PULL = torch.tensor([3.0, 4.0], dtype=torch.float64)
@@ -34,9 +34,9 @@ def square_slope(x: Tensor) -> Tensor:
     return (3 + x[:, 0]) ** 2 + 16
 
 
-def seen_by(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Seen:
+def seen_by(discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> DiscriminatorOutput:
     real, fake = real.clone().requires_grad_(), fake.clone().requires_grad_()
-    return Seen(real, fake, critic(real), critic(fake), critic)
+    return DiscriminatorOutput(real, fake, discriminator(real), discriminator(fake), discriminator)
 
 
 def points(seed: int, n: int = 5) -> Tensor:
@@ -49,10 +49,10 @@ def points(seed: int, n: int = 5) -> Tensor:
         (R1(), lambda real, _f: square_slope(real) / 2),
         (R2(), lambda _r, fake: square_slope(fake) / 2),
         (R1R2(), lambda real, fake: (square_slope(real) + square_slope(fake)) / 2),
-        (ZeroCentred(at="real"), lambda real, _f: square_slope(real) / 2),
-        (ZeroCentred(at="fake"), lambda _r, fake: square_slope(fake) / 2),
-        (OneCentred(at="real"), lambda real, _f: (square_slope(real).sqrt() - 1) ** 2),
-        (OneCentred(at="fake"), lambda _r, fake: (square_slope(fake).sqrt() - 1) ** 2),
+        (ZeroCentered(at="real"), lambda real, _f: square_slope(real) / 2),
+        (ZeroCentered(at="fake"), lambda _r, fake: square_slope(fake) / 2),
+        (OneCentered(at="real"), lambda real, _f: (square_slope(real).sqrt() - 1) ** 2),
+        (OneCentered(at="fake"), lambda _r, fake: (square_slope(fake).sqrt() - 1) ** 2),
         (NoPenalty(), lambda _r, _f: torch.zeros(5)),
         (Clip(), lambda _r, _f: torch.zeros(5)),
     ],
@@ -68,19 +68,19 @@ def test_interpolates_are_uniform_on_the_line_between():
     n = 20_000
     real, fake = torch.tensor([[1.0, 0.0]]).expand(n, 2).double(), torch.tensor([[-3.0, 0.0]]).expand(n, 2).double()
     torch.manual_seed(0)
-    got = ZeroCentred()(seen_by(quadratic, real, fake)).detach()
+    got = ZeroCentered()(seen_by(quadratic, real, fake)).detach()
     # x₁ = −3 + 4u, so the square slope is (4u)² + 16, of mean 16/3 + 16.
     assert abs(got.mean() - (16 / 3 + 16) / 2) < 5 * got.std() / n**0.5
     assert got.min() >= 8
     assert got.max() <= 16
 
 
-def test_a_critic_of_slope_one_is_not_penalised():
-    got = OneCentred()(seen_by(lambda x: x @ PULL / 5, points(0), points(1)))
+def test_a_discriminator_of_slope_one_is_not_penalized():
+    got = OneCentered()(seen_by(lambda x: x @ PULL / 5, points(0), points(1)))
     torch.testing.assert_close(got, torch.zeros(5, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
-def test_the_penalty_trains_the_critic():
+def test_the_penalty_trains_the_discriminator():
     weight = PULL.clone().requires_grad_()
     cost = R1()(seen_by(lambda x: x @ weight, points(0), points(1))).mean()
     (gradient,) = torch.autograd.grad(cost, weight)
@@ -106,20 +106,20 @@ def test_consensus_is_half_the_square_of_the_game_s_gradients():
     value = Consensus().of_game(game)
     assert value.item() == pytest.approx((2**2 + 3**2) / 2)
     gradients = torch.autograd.grad(value, [a, b])
-    assert [g.item() for g in gradients] == pytest.approx([2.0, 3.0])  # pulls both towards the equilibrium at 0
+    assert [g.item() for g in gradients] == pytest.approx([2.0, 3.0])  # pulls both toward the equilibrium at 0
 
 
 def test_clipping_clamps_every_weight():
-    critic = nn.Linear(4, 3)
-    Clip(bound=0.02).after(critic)
-    assert max(p.abs().max().item() for p in critic.parameters()) == pytest.approx(0.02)
+    discriminator = nn.Linear(4, 3)
+    Clip(bound=0.02).after(discriminator)
+    assert max(p.abs().max().item() for p in discriminator.parameters()) == pytest.approx(0.02)
 
 
 def test_other_penalties_leave_the_weights():
-    critic = nn.Linear(4, 3)
-    before = critic.weight.detach().clone()
-    R1().after(critic)
-    assert torch.equal(critic.weight, before)
+    discriminator = nn.Linear(4, 3)
+    before = discriminator.weight.detach().clone()
+    R1().after(discriminator)
+    assert torch.equal(discriminator.weight, before)
 
 
 def test_which_pairs_make_no_sense():
@@ -127,8 +127,8 @@ def test_which_pairs_make_no_sense():
         (loss.type_name, penalty.type_name)
         for loss in AdversarialLoss.members().values()
         for penalty in Penalty.members().values()
-        if penalty().objection(loss())
+        if penalty().incompatibility(loss())
     }
     others = set(AdversarialLoss.members()) - {"wasserstein"}
-    expected = {(loss, penalty) for loss in others for penalty in ("clip", "one-centred")}
+    expected = {(loss, penalty) for loss in others for penalty in ("clip", "one-centered")}
     assert refused == expected | {("wasserstein", "consensus")}

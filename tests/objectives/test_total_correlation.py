@@ -5,7 +5,7 @@ import torch
 
 from latentia.distributions import Diagonal
 from latentia.estimate import Estimate
-from latentia.objectives import ELBO, BetaTC, Clock
+from latentia.objectives import ELBO, BetaTC, Progress
 from latentia.objectives.total_correlation import stratified_log_weights
 
 from .linear_gaussian import LinearGaussian
@@ -21,7 +21,7 @@ def test_with_unit_weights_the_three_terms_are_the_drawn_rate(data_size):
     costs = []
     for objective in (UNIT, ELBO(kl="monte-carlo")):
         torch.manual_seed(0)
-        terms = objective(model.vae, x, Clock(data_size=data_size))
+        terms = objective(model.vae, x, Progress(data_size=data_size))
         costs.append(terms["cost"].detach())
     torch.testing.assert_close(*costs, rtol=0, atol=1e-12)
 
@@ -29,7 +29,7 @@ def test_with_unit_weights_the_three_terms_are_the_drawn_rate(data_size):
 @pytest.mark.parametrize(("alpha", "beta", "gamma"), [(1, 6, 1), (0, 0, 0), (2, 3, 5)])
 def test_the_cost_is_its_terms_with_their_weights(alpha, beta, gamma):
     model = LinearGaussian(Diagonal(), away=0.3)
-    terms = BetaTC(alpha=alpha, beta=beta, gamma=gamma)(model.vae, model.images(8), Clock(data_size=50))
+    terms = BetaTC(alpha=alpha, beta=beta, gamma=gamma)(model.vae, model.images(8), Progress(data_size=50))
     expected = (
         terms["distortion"]
         + alpha * terms["mutual_information"]
@@ -43,7 +43,7 @@ def test_a_batch_of_all_images_has_the_exact_aggregate():
     model = LinearGaussian(Diagonal(), away=0.3)
     x = model.images(5)
     torch.manual_seed(0)
-    terms = UNIT(model.vae, x, Clock(data_size=5))
+    terms = UNIT(model.vae, x, Progress(data_size=5))
     torch.manual_seed(0)
     q = model.vae.encode(x)
     z = q.rsample((1,))[0]
@@ -87,7 +87,7 @@ def test_total_correlation_is_that_of_a_known_gaussian():
         linear.weight[:2, :2] = torch.tensor([[1.0, 0.0], [rho, (1 - rho**2) ** 0.5]])
         linear.bias[2:] = -2.0  # a kernel of width 0.14 around each point
         x = torch.randn(n, 1, 1, 3, dtype=torch.float64)
-        terms = UNIT(model.vae, x, Clock(data_size=n))
+        terms = UNIT(model.vae, x, Progress(data_size=n))
     estimate = Estimate.mean(terms["total_correlation"])
     kernel = torch.tensor(-4.0, dtype=torch.float64).exp()  # the aggregate has the kernel's variance on top
     truth = -0.5 * torch.log(1 - (rho / (1 + kernel)) ** 2).item()

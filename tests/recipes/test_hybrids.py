@@ -1,4 +1,4 @@
-"""Hybrids: the laws of their costs, what the commands make of them, and that each game does what it is there for."""
+"""Hybrids: the distributions of their costs, what the commands make of them, and that each game does what it is there for."""
 
 from __future__ import annotations
 
@@ -19,22 +19,26 @@ from latentia.distributions import Fixed
 from latentia.errors import ConfigurationError
 from latentia.models import VAE, VAEGAN, BiGAN
 from latentia.networks import MLP
-from latentia.objectives import Clock, Consensus, NonSaturating, NoPenalty, Wasserstein
+from latentia.objectives import Consensus, NonSaturating, NoPenalty, Progress, Wasserstein
 from latentia.recipes import AdversarialAutoencoderRecipe, BiGANRecipe, Run, VAEGANRecipe, train
 from latentia.training import Adam, Batch
 from latentia.training.checkpoint import find_checkpoints
 from tests.cli.test_commands import latentia
 
 SHAPE = (1, 8, 8)
-SMALL: dict[str, Any] = {"network": MLP(hidden=(16,)), "judge": MLP(hidden=(16,), activation="leaky-relu"), "latent": 4}
+SMALL: dict[str, Any] = {
+    "network": MLP(hidden=(16,)),
+    "discriminator": MLP(hidden=(16,), activation="leaky-relu"),
+    "latent": 4,
+}
 PLAIN: dict[str, Any] = {**SMALL, "loss": NonSaturating(), "penalty": NoPenalty()}
 HYBRIDS = {
     "adversarial-autoencoder": (
         AdversarialAutoencoderRecipe,
-        {"judge": "judge", "autoencoder": "posterior likelihood"},
+        {"discriminator": "discriminator", "autoencoder": "posterior likelihood"},
     ),
-    "bigan": (BiGANRecipe, {"judge": "judge", "pair": "generator encoder"}),
-    "vae-gan": (VAEGANRecipe, {"judge": "judge", "encoder": "encoder", "generator": "generator"}),
+    "bigan": (BiGANRecipe, {"discriminator": "discriminator", "pair": "generator encoder"}),
+    "vae-gan": (VAEGANRecipe, {"discriminator": "discriminator", "encoder": "encoder", "generator": "generator"}),
 }
 each = pytest.mark.parametrize("name", HYBRIDS)
 
@@ -52,7 +56,7 @@ def game_of(recipe: Any, seed: int = 0) -> tuple[Any, dict[str, Any], Batch]:
 
 def terms_of(player: Any, batch: Batch, seed: int = 1) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
-    return player.cost(batch, Clock())
+    return player.cost(batch, Progress())
 
 
 @each
@@ -69,40 +73,40 @@ def test_each_player_moves_networks_of_its_own_and_together_they_move_all(name: 
 
 
 @each
-def test_the_judge_parts_the_two_kinds_and_the_others_bring_them_together(name: str):
-    """Steps down the judge's cost lower its loss; a step down the opponent's raises it again."""
+def test_the_discriminator_parts_the_two_kinds_and_the_others_bring_them_together(name: str):
+    """Steps down the discriminator's cost lower its loss; a step down the opponent's raises it again."""
     kind, _ = HYBRIDS[name]
     strong = {"strength": 1e6} if name == "adversarial-autoencoder" else {"gamma": 0.0} if name == "vae-gan" else {}
     _, players, batch = game_of(kind(**PLAIN, **strong))
-    judge = players["judge"]
+    discriminator = players["discriminator"]
 
     def loss() -> float:
-        return terms_of(judge, batch)["loss"].mean().item()
+        return terms_of(discriminator, batch)["loss"].mean().item()
 
     def move(player: Any, rate: float, times: int) -> None:
-        optimiser = torch.optim.SGD(player.parameters, lr=rate)
-        share = 1.0 if player is judge else strong.get("strength", 1.0)
+        optimizer = torch.optim.SGD(player.parameters, lr=rate)
+        share = 1.0 if player is discriminator else strong.get("strength", 1.0)
         for _ in range(times):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             (terms_of(player, batch)["cost"].mean() / share).backward(inputs=player.parameters)
-            optimiser.step()
+            optimizer.step()
 
     first = loss()
-    move(judge, 0.05, 40)
+    move(discriminator, 0.05, 40)
     parted = loss()
     assert parted < first - 0.01
-    for opponent in set(players) - {"judge", "encoder"}:  # the VAE/GAN's encoder has no part in the game
+    for opponent in set(players) - {"discriminator", "encoder"}:  # the VAE/GAN's encoder has no part in the game
         move(players[opponent], 0.05, 10)
     assert loss() > parted + 0.002
 
 
 @each
-def test_a_judge_that_tells_nothing_has_twice_log_two(name: str):
+def test_a_discriminator_that_tells_nothing_has_twice_log_two(name: str):
     kind, _ = HYBRIDS[name]
     model, players, batch = game_of(kind(**PLAIN))
-    for parameter in model.judge.parameters():
+    for parameter in model.discriminator.parameters():
         nn.init.zeros_(parameter)
-    loss = terms_of(players["judge"], batch)["loss"]
+    loss = terms_of(players["discriminator"], batch)["loss"]
     assert torch.allclose(loss, torch.full_like(loss, 2 * math.log(2)))
 
 
@@ -130,7 +134,7 @@ def test_the_generator_of_a_vae_gan_weighs_likeness_by_gamma():
     assert torch.allclose(costs[0.5] - costs[0.0], far / 2, rtol=1e-3, atol=1e-4)
 
 
-def test_the_judge_of_a_vae_gan_sees_prior_samples_and_reconstructions_against_as_many_real_ones():
+def test_the_discriminator_of_a_vae_gan_sees_prior_samples_and_reconstructions_against_as_many_real_ones():
     recipe = VAEGANRecipe(**PLAIN, posterior=Fixed(scale=1e-6))
     model, players, batch = game_of(recipe)
     torch.manual_seed(1)
@@ -139,17 +143,17 @@ def test_the_judge_of_a_vae_gan_sees_prior_samples_and_reconstructions_against_a
         real, new, again = (model.score(x) for x in (batch.x, prior, model.reconstruct(batch.x)))
     softplus = torch.nn.functional.softplus
     expected = torch.cat([softplus(-real) + softplus(new), softplus(-real) + softplus(again)])
-    assert torch.allclose(terms_of(players["judge"], batch)["loss"], expected, atol=1e-5)
+    assert torch.allclose(terms_of(players["discriminator"], batch)["loss"], expected, atol=1e-5)
 
 
-def test_the_pair_of_a_bigan_plays_the_judge_s_cost_with_the_roles_exchanged():
+def test_the_pair_of_a_bigan_plays_the_discriminator_s_cost_with_the_roles_exchanged():
     model, players, batch = game_of(BiGANRecipe(**PLAIN))
-    judge, pair = terms_of(players["judge"], batch)["loss"], terms_of(players["pair"], batch)["cost"]
+    discriminator, pair = terms_of(players["discriminator"], batch)["loss"], terms_of(players["pair"], batch)["cost"]
     torch.manual_seed(1)
     z = model.prior.sample(torch.Size([len(batch.x)]))
     encoded = model.score(model.pair(batch.x, model.encode(batch.x).rsample()))
     generated = model.score(model.pair(model.generate(z), z))
-    assert torch.allclose(pair - judge, encoded - generated, atol=1e-5)  # softplus(t) − softplus(−t) = t
+    assert torch.allclose(pair - discriminator, encoded - generated, atol=1e-5)  # softplus(t) − softplus(−t) = t
 
 
 class Inverse(nn.Module):
@@ -174,18 +178,20 @@ class Unflatten(nn.Module):
 
 @pytest.mark.parametrize(("sign", "tells"), [(1.0, False), (-1.0, True)])
 def test_a_bigan_s_game_is_won_by_the_encoder_that_inverts_the_generator_and_by_no_other(sign: float, tells: bool):
-    """Data that G makes, and E = G⁻¹: the two joint laws are one, and no judge does better than 2 log 2."""
+    """Data that G makes, and E = G⁻¹: the two joint distributions are one, and no discriminator does better than 2 log 2."""
     torch.manual_seed(0)
     recipe = BiGANRecipe(**{**PLAIN, "posterior": Fixed(scale=1e-6)})
-    judge = MLP(hidden=(32,)).encoder((8,), 1)
-    model = BiGAN(Unflatten(), Inverse(sign), judge, latent=4, image_shape=(1, 2, 2), posterior=recipe.posterior)
+    discriminator = MLP(hidden=(32,)).encoder((8,), 1)
+    model = BiGAN(
+        Unflatten(), Inverse(sign), discriminator, latent=4, image_shape=(1, 2, 2), posterior=recipe.posterior
+    )
     (player, _) = recipe.players(model)
-    optimiser = torch.optim.Adam(player.parameters, lr=5e-3)
+    optimizer = torch.optim.Adam(player.parameters, lr=5e-3)
     for _ in range(150):
-        optimiser.zero_grad()
-        player.cost(Batch(model.sample(256)), Clock())["cost"].mean().backward(inputs=player.parameters)
-        optimiser.step()
-    loss = player.cost(Batch(model.sample(4000)), Clock())["loss"].detach()
+        optimizer.zero_grad()
+        player.cost(Batch(model.sample(256)), Progress())["cost"].mean().backward(inputs=player.parameters)
+        optimizer.step()
+    loss = player.cost(Batch(model.sample(4000)), Progress())["loss"].detach()
     least = 2 * math.log(2) - 5 * loss.std().item() / math.sqrt(len(loss))
     assert (loss.mean().item() < least) is tells
 
@@ -205,7 +211,7 @@ def test_what_makes_no_sense_is_refused_with_the_reason(name: str):
 
 @each
 def test_the_commands_serve_it_and_it_resumes_to_the_same_bits(name: str, tmp_path: Path):
-    small = ["epochs=2", "network.hidden=[16]", "judge.hidden=[16]", "batch_size=256", "checkpoint_every=0.5"]
+    small = ["epochs=2", "network.hidden=[16]", "discriminator.hidden=[16]", "batch_size=256", "checkpoint_every=0.5"]
     result = latentia("train", name, *small, "--out", "run", "--quiet", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     for picture in ("curves", "samples", "reconstructions", "encoded_test_set", "interpolations"):
@@ -239,14 +245,14 @@ def test_the_commands_serve_it_and_it_resumes_to_the_same_bits(name: str, tmp_pa
 
 def test_an_adversarial_autoencoder_brings_its_codes_to_the_prior(tmp_path: Path):
     settings = {
-        "data": Digits(binarise="dynamic"),
+        "data": Digits(binarize="dynamic"),
         "network": MLP(hidden=(64,)),
-        "judge": MLP(hidden=(128, 128), activation="leaky-relu"),
+        "discriminator": MLP(hidden=(128, 128), activation="leaky-relu"),
         "batch_size": 64,
         "validate_every": 99,
         "latent": 2,
     }
-    recipe = AdversarialAutoencoderRecipe(**settings, epochs=12, optimiser=Adam(rate=2e-3))
+    recipe = AdversarialAutoencoderRecipe(**settings, epochs=12, optimizer=Adam(lr=2e-3))
     run = train(recipe, tmp_path / "run", quiet=True)
     assert isinstance(Run(tmp_path / "run").recipe, AdversarialAutoencoderRecipe)
     costs = [record["value"] for record in run.records if record["name"] == "autoencoder/distortion"]
@@ -262,13 +268,13 @@ def test_an_adversarial_autoencoder_brings_its_codes_to_the_prior(tmp_path: Path
     assert z.std(0).max() < 2
     assert z.std(0).min() > 0.4
     assert z.mean(0).abs().max() < 1
-    loss = [record["value"] for record in run.records if record["name"] == "judge/loss"]
-    assert loss[-1] > 0.5  # log 2 = 0.693 is a relativistic judge that can tell nothing
+    loss = [record["value"] for record in run.records if record["name"] == "discriminator/loss"]
+    assert loss[-1] > 0.5  # log 2 = 0.693 is a relativistic discriminator that can tell nothing
 
 
 @pytest.mark.parametrize(("kind", "model"), [(BiGANRecipe, BiGAN), (VAEGANRecipe, VAEGAN)], ids=["bigan", "vae-gan"])
 def test_the_encoder_comes_to_invert_the_generator(kind: Any, model: type, tmp_path: Path):
-    small = {"network": MLP(hidden=(128,)), "judge": MLP(hidden=(128,), activation="leaky-relu"), "latent": 4}
+    small = {"network": MLP(hidden=(128,)), "discriminator": MLP(hidden=(128,), activation="leaky-relu"), "latent": 4}
     recipe = kind(**small, batch_size=64, epochs=20)
     run = train(recipe, tmp_path / "run", quiet=True)
     gan = run.model

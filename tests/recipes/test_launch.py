@@ -20,7 +20,7 @@ from .pairs import pair, two
 
 FIELDS = (
     "epochs=3, batch_size=64, record_every=7, checkpoint_every=0.1, posterior=Fixed(scale=1e-6), "
-    "network=MLP(hidden=(32,)), data={'type': 'digits', 'binarise': 'threshold'}, optimiser=SGD(rate=0.01)"
+    "network=MLP(hidden=(32,)), data={'type': 'digits', 'binarize': 'threshold'}, optimizer=SGD(lr=0.01)"
 )
 PATIENCE = 120
 HEAD = """
@@ -142,7 +142,7 @@ def test_a_script_with_classes_of_its_own_needs_a_guard_and_is_told(tmp_path):
 @pytest.mark.slow
 def test_an_error_in_a_worker_is_raised_here(tmp_path):
     with pytest.raises(RunError, match=r"step 2: the vae's .* not finite; the last good checkpoint"):
-        train(recipe(devices=2, optimiser=SGD(rate=1e30)), tmp_path / "run", quiet=True)
+        train(recipe(devices=2, optimizer=SGD(lr=1e30)), tmp_path / "run", quiet=True)
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ GAME = GANRecipe(
     network=MLP(hidden=(16, 16), activation="leaky-relu"),
     loss=Relativistic(),
     penalty=R1R2(every=3),
-    generator_optimiser=Adam(rate=1e-3, schedule=Cosine()),
+    generator_optimizer=Adam(lr=1e-3, schedule=Cosine()),
     batch_size=16,
     epochs=3,
     steps_per_epoch=4,
@@ -125,12 +125,12 @@ def test_a_finished_seed_goes_on_by_itself_from_where_it_ended(trained: tuple[Re
 
 def test_a_seed_alone_is_its_single_run_where_nothing_is_drawn(tmp_path: Path):
     still = VAERecipe(
-        data=Digits(binarise="threshold"),
+        data=Digits(binarize="threshold"),
         posterior={"type": "fixed", "scale": 1e-6},  # type: ignore[arg-type]
         network=MLP(hidden=(32,)),
         batch_size=64,
         epochs=2,
-        optimiser=SGD(rate=0.01, momentum=0.5),
+        optimizer=SGD(lr=0.01, momentum=0.5),
         accelerator="cpu",
     )
     together = train_seeds(still, [2, 5], tmp_path / "seeds", quiet=True)
@@ -143,7 +143,7 @@ def test_a_seed_alone_is_its_single_run_where_nothing_is_drawn(tmp_path: Path):
             assert mine["value"] == pytest.approx(theirs["value"], rel=1e-4, abs=1e-4)
 
 
-def test_laws_of_runs_are_those_of_single_ones(tmp_path: Path):
+def test_distributions_of_runs_are_those_of_single_ones(tmp_path: Path):
     recipe = VAE.model_copy(update={"checkpoints": 2, "checkpoint_every": 99.0})
     together = mean_over_seeds(train_seeds(recipe, range(4), tmp_path / "seeds", quiet=True))
     singles = [
@@ -213,7 +213,7 @@ def test_seeds_from_before_a_key_was_there_go_on(trained: tuple[Recipe, Path], t
 
 
 def test_a_cost_that_is_not_finite_names_its_seed(tmp_path: Path):
-    wild = VAE.model_copy(update={"optimiser": SGD(rate=1e6)})
+    wild = VAE.model_copy(update={"optimizer": SGD(lr=1e6)})
     with pytest.raises(RunError, match=r"cost@\d|@\d+"):
         train_seeds(wild, [0, 1], tmp_path / "wild", quiet=True)
 
@@ -234,7 +234,9 @@ def test_the_caller_gets_its_random_state_back_and_a_new_folder(tmp_path: Path, 
 
 
 def test_the_codes_of_an_adversarial_autoencoder_are_judged_for_each_seed(tmp_path: Path):
-    recipe = AdversarialAutoencoderRecipe(network=MLP(hidden=(8,)), judge=MLP(hidden=(8,)), epochs=1, batch_size=512)
+    recipe = AdversarialAutoencoderRecipe(
+        network=MLP(hidden=(8,)), discriminator=MLP(hidden=(8,)), epochs=1, batch_size=512
+    )
     runs = train_seeds(recipe, [0, 1], tmp_path / "runs", quiet=True)
     assert [estimate.name for estimate in mean_over_seeds(runs)] == ["test/elbo", "test/rate", "test/distortion"]
     learned = {"prior": MixturePrior(), "objective": ELBO(kl="monte-carlo")}

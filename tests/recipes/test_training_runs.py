@@ -37,14 +37,14 @@ RICH = recipe(
     clip=5.0,
     keep="best",
     patience=5,
-    optimiser=Adam(schedule=Cosine(warm_up=0.1)),
+    optimizer=Adam(schedule=Cosine(warm_up=0.1)),
     checkpoint_every=0.1,
 )
 # Nothing to speak of is drawn: z is its mean to a millionth, and the pixels are fixed.
 STILL = recipe(
     posterior=Fixed(scale=1e-6),
-    data={"type": "digits", "binarise": "threshold"},
-    optimiser=SGD(rate=0.01, momentum=0.5),
+    data={"type": "digits", "binarize": "threshold"},
+    optimizer=SGD(lr=0.01, momentum=0.5),
 )
 
 
@@ -125,7 +125,7 @@ def test_the_caller_is_left_alone(tmp_path):
         train(recipe(epochs=1, matmul="medium"), tmp_path / "a", quiet=True)
         assert states() == before
         with pytest.raises(RunError, match="not finite"):
-            train(recipe(epochs=1, optimiser=SGD(rate=1e30)), tmp_path / "b", quiet=True)
+            train(recipe(epochs=1, optimizer=SGD(lr=1e30)), tmp_path / "b", quiet=True)
         assert states() == before
         assert torch.get_float32_matmul_precision() == "high"
         assert torch.is_grad_enabled()
@@ -177,7 +177,7 @@ def forget(path: Path, *keys: str) -> None:
 def test_a_run_from_before_a_key_was_there_goes_on_and_only_true_differences_are_told(tmp_path):
     once = train(recipe(epochs=1), tmp_path / "run", quiet=True)
     weights = (once.path / "weights.safetensors").read_bytes()
-    forget(once.directory.recipe_file, "ema", "optimiser.beta1", "matmul")
+    forget(once.directory.recipe_file, "ema", "optimizer.beta1", "matmul")
     train(recipe(epochs=1), once.path, resume=True, quiet=True)
     assert (once.path / "weights.safetensors").read_bytes() == weights
     assert load(once.path) is not None
@@ -204,9 +204,9 @@ def test_directories_in_the_way(tmp_path):
     weights = (once.path / "weights.safetensors").read_bytes()
     with pytest.raises(RunError, match="holds a run already; go on with it by --resume"):
         train(recipe(epochs=1), tmp_path / "run", quiet=True)
-    other = recipe(epochs=3, optimiser=Adam(rate=0.5))
+    other = recipe(epochs=3, optimizer=Adam(lr=0.5))
     with pytest.raises(
-        RunError, match=r"another recipe \(epochs: 1 there, 3 here; optimiser.rate: 0.001 there, 0.5 here\)"
+        RunError, match=r"another recipe \(epochs: 1 there, 3 here; optimizer.lr: 0.001 there, 0.5 here\)"
     ):
         train(other, tmp_path / "run", resume=True, quiet=True)
     assert (once.path / "weights.safetensors").read_bytes() == weights
@@ -243,8 +243,8 @@ def test_a_run_goes_on_with_its_own_data_only(tmp_path):
 
 def test_bad_input_is_refused_before_a_directory_is_made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="grey"):
-        train(recipe(data={"type": "digits", "binarise": "none"}), quiet=True)
+    with pytest.raises(DataError, match="gray"):
+        train(recipe(data={"type": "digits", "binarize": "none"}), quiet=True)
     with pytest.raises(ConfigurationError, match="larger than the training set"):
         train(recipe(batch_size=5000), quiet=True)
     with pytest.raises(ConfigurationError, match="2 processes cannot share batches of 63"):
@@ -328,7 +328,7 @@ def test_errors_reach_both_processes(tmp_path):
     (tmp_path / "file").write_text("")
     cases = {
         "is a file": (STILL, tmp_path / "file"),
-        "step 2: the vae's .* not finite": (recipe(optimiser=SGD(rate=1e30)), tmp_path / "bad"),
+        "step 2: the vae's .* not finite": (recipe(optimizer=SGD(lr=1e30)), tmp_path / "bad"),
         "cannot share": (recipe(batch_size=63), tmp_path / "odd"),
     }
     for message, (chosen, out) in cases.items():

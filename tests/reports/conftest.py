@@ -18,7 +18,7 @@ SMALL = MLP(hidden=(32,))
 def plane_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Digits with z ∈ R²."""
     path = tmp_path_factory.mktemp("runs") / "plane"
-    return train(VAERecipe(data=Digits(binarise="dynamic"), network=SMALL, epochs=3), path, quiet=True)
+    return train(VAERecipe(data=Digits(binarize="dynamic"), network=SMALL, epochs=3), path, quiet=True)
 
 
 @pytest.fixture(scope="session")

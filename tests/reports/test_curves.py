@@ -65,7 +65,11 @@ def test_names_without_a_reporter_are_shown():
 
 
 def test_no_title_leaves_the_figure_or_runs_into_the_next():
-    terms = ("validation/reconstruction_error", "discriminator/certified_lower_bound_of_the_divergence", "judge/loss")
+    terms = (
+        "validation/reconstruction_error",
+        "discriminator/certified_lower_bound_of_the_divergence",
+        "discriminator/loss",
+    )
     figure = curves([record(name, e, e) for name in terms for e in (1, 2)])
     figure.draw_without_rendering()
     boxes = [axes.title.get_window_extent() for axes in figure.axes]

@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributions import Independent, Normal
 
 from latentia.distributions import MixturePrior, StandardNormal
-from latentia.errors import CannotServe, DataError
+from latentia.errors import DataError, UnsupportedError
 from latentia.models import VAE
 from latentia.reports import (
     decoded_plane,
@@ -39,15 +39,15 @@ class Painter(nn.Module):
 
 
 class Reader(nn.Module):
-    """The inverse: the mean of q(z|x) is the logit of each colour."""
+    """The inverse: the mean of q(z|x) is the logit of each color."""
 
     def __init__(self, latent):
         super().__init__()
         self.latent = latent
 
     def forward(self, x):
-        colours = x.flatten(1).logit().repeat(1, self.latent)[:, : self.latent]
-        return torch.cat([colours, torch.zeros(len(x), self.latent)], dim=1)
+        colors = x.flatten(1).logit().repeat(1, self.latent)[:, : self.latent]
+        return torch.cat([colors, torch.zeros(len(x), self.latent)], dim=1)
 
 
 def painter(latent, prior=None):
@@ -55,14 +55,14 @@ def painter(latent, prior=None):
 
 
 def cells(axes, columns):
-    """The colour of each tile of the picture on some axes, (rows, columns, 3), in 0…255."""
+    """The color of each tile of the picture on some axes, (rows, columns, 3), in 0…255."""
     whole = np.asarray(axes.images[0].get_array())
     size = 128
     rows = (whole.shape[0] + GAP) // (size + GAP)
     return np.stack([[whole[r * (size + GAP), c * (size + GAP)] for c in range(columns)] for r in range(rows)])
 
 
-def colour(z):
+def color(z):
     return np.round(255 / (1 + np.exp(-np.asarray(z)))).astype(int)
 
 
@@ -72,8 +72,8 @@ def test_the_decoded_plane_is_the_grid_of_the_inverse_normal_cdf():
     z = stats.norm.ppf((np.arange(side) + 0.5) / side)
     for row in range(side):
         for column in range(side):  # z₁ goes to the right, z₂ upwards
-            assert abs(shown[row, column, 0] - colour(z[column])) <= 1
-            assert abs(shown[row, column, 1] - colour(z[side - 1 - row])) <= 1
+            assert abs(shown[row, column, 0] - color(z[column])) <= 1
+            assert abs(shown[row, column, 1] - color(z[side - 1 - row])) <= 1
 
 
 def test_the_ticks_of_the_decoded_plane_name_the_quantiles_of_their_tile():
@@ -96,9 +96,9 @@ def test_one_dimension_decodes_to_a_line():
 
 
 def test_more_dimensions_name_the_picture_that_serves():
-    with pytest.raises(CannotServe, match="latent_slices"):
+    with pytest.raises(UnsupportedError, match="latent_slices"):
         decoded_plane(painter(3))
-    with pytest.raises(CannotServe, match="decoded_plane"):
+    with pytest.raises(UnsupportedError, match="decoded_plane"):
         latent_slices(painter(1), torch.zeros(2, 1))
 
 
@@ -123,9 +123,9 @@ def test_slices_move_the_most_active_pair_and_hold_the_others():
     figure = latent_slices(vae, means, side=5, dimensions=2)
     shown = cells(figure.axes[0], 5).astype(int)
     z = stats.norm.ppf((np.arange(5) + 0.5) / 5)
-    assert np.abs(shown[2, :, 0] - colour(z)).max() <= 1
-    assert np.abs(shown[:, 2, 1] - colour(z[::-1])).max() <= 1
-    assert np.abs(shown[:, :, 2] - colour(0.5 + 0.2)).max() <= 1
+    assert np.abs(shown[2, :, 0] - color(z)).max() <= 1
+    assert np.abs(shown[:, 2, 1] - color(z[::-1])).max() <= 1
+    assert np.abs(shown[:, :, 2] - color(0.5 + 0.2)).max() <= 1
     assert figure.axes[0].get_xlabel() == "$z_{1}$"
     assert figure.axes[0].get_ylabel() == "$z_{2}$"
 
@@ -135,7 +135,7 @@ def test_interpolations_go_straight_from_mean_to_mean():
     start, end = torch.tensor([0.2, 0.3, 0.4]).reshape(1, 3, 1, 1), torch.tensor([0.9, 0.6, 0.1]).reshape(1, 3, 1, 1)
     shown = cells(interpolations(vae, start, end, steps=5).axes[0], 7).astype(int)[0]
     line = torch.lerp(start.logit().flatten()[None], end.logit().flatten()[None], torch.linspace(0, 1, 5)[:, None])
-    assert np.abs(shown[1:-1] - colour(line)).max() <= 1
+    assert np.abs(shown[1:-1] - color(line)).max() <= 1
     assert np.abs(shown[0] - np.round(255 * start.flatten().numpy())).max() <= 1
     assert np.abs(shown[-1] - np.round(255 * end.flatten().numpy())).max() <= 1
 
@@ -153,15 +153,15 @@ def normal(d):
     return Independent(Normal(torch.zeros(d), torch.ones(d)), 1)
 
 
-def test_every_image_is_a_point_in_the_colour_of_its_class():
+def test_every_image_is_a_point_in_the_color_of_its_class():
     torch.manual_seed(0)
     means, labels = torch.randn(101, 2), torch.arange(101) % 3
     figure = encoded_test_set(means, normal(2), labels, ("a", "b", "c"))
-    by_colour = {}
+    by_color = {}
     for points, look in points_of(figure):
-        by_colour.setdefault(look, []).append(points)
-    assert len(by_colour) == 3
-    for value, parts in enumerate(by_colour.values()):
+        by_color.setdefault(look, []).append(points)
+    assert len(by_color) == 3
+    for value, parts in enumerate(by_color.values()):
         assert np.allclose(in_order(np.concatenate(parts)), in_order(means[labels == value].double().numpy()))
     legend = figure.axes[0].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["a", "b", "c"]

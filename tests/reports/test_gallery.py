@@ -8,7 +8,7 @@ from PIL import Image
 from torch import nn
 
 from latentia.data import Split
-from latentia.errors import CannotServe, RunError
+from latentia.errors import RunError, UnsupportedError
 from latentia.models import VAE
 from latentia.reports import draw_all
 from latentia.reports.gallery import GALLERIES, _spread, gallery_of
@@ -41,7 +41,7 @@ def test_drawing_again_gives_the_same_bytes_and_changes_nothing_else_in_the_proc
 
 
 def test_a_model_without_pictures_is_refused_with_the_known_ones_named():
-    with pytest.raises(CannotServe, match=r"Linear.*VAE"):
+    with pytest.raises(UnsupportedError, match=r"Linear.*VAE"):
         gallery_of(nn.Linear(1, 1))
 
 

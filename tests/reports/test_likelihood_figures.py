@@ -9,8 +9,8 @@ from PIL import Image
 from torch.distributions import Bernoulli, Independent, MultivariateNormal, Normal
 from typer.testing import CliRunner
 
-from latentia.errors import CannotServe
-from latentia.evaluation import (
+from latentia.errors import UnsupportedError
+from latentia.likelihood import (
     LatentModel,
     LikelihoodEvaluation,
     evaluate_gaps,
@@ -23,7 +23,7 @@ from latentia.reports.likelihood_figures import _group_bound, _log_weights
 from latentia.reports.posterior_figures import _heights, _lines, _log_posterior, _window, plane_grid
 from latentia.reports.style import new_figure
 
-from ..evaluation.known_models import LinearGaussian, standard_normal, toy_images, toy_vae
+from ..likelihood.known_models import LinearGaussian, standard_normal, toy_images, toy_vae
 
 
 @pytest.fixture(scope="module")
@@ -59,30 +59,30 @@ def test_regions_hold_the_mass_that_they_are_named_by(linear):
 
 
 def test_lines_lie_where_a_gaussian_holds_their_mass():
-    law = MultivariateNormal(torch.tensor([1.0, -2.0]), torch.tensor([[0.5, 0.2], [0.2, 0.3]]))
+    distribution = MultivariateNormal(torch.tensor([1.0, -2.0]), torch.tensor([[0.5, 0.2], [0.2, 0.3]]))
     axes = new_figure().subplots()
     view = np.linspace(-2, 4, 91), np.linspace(-5, 1, 91)
     torch.manual_seed(0)
-    density = _lines(axes, view, law, "k")
+    density = _lines(axes, view, distribution, "k")
     assert density.max() == 1
     square = []
     for path in axes.collections[0].get_paths():
         points = torch.from_numpy(path.vertices).float()
-        square.append((-2 * (law.log_prob(points) - law.log_prob(law.mean))).mean().item())
+        square.append((-2 * (distribution.log_prob(points) - distribution.log_prob(distribution.mean))).mean().item())
     for found, held in zip(sorted(square), (0.5, 0.9, 0.99), strict=True):
         # Standard error of the mass above a quantile of 20 000 draws, and its slope: d(mass)/d(square) = (1 - mass)/2
         stderr = math.sqrt(held * (1 - held) / 20_000) / ((1 - held) / 2)
         assert abs(found + 2 * math.log(1 - held)) < 5 * stderr + 0.01
 
 
-def test_a_window_is_a_square_that_holds_posterior_and_laws(linear):
+def test_a_window_is_a_square_that_holds_posterior_and_distributions(linear):
     *_, mean, covariance, posterior = linear
     far = MultivariateNormal(mean[0] + 3.0, covariance)
-    for laws, wanted in (([], 1), ([far], 2)):
-        x, y = _window(posterior, 0, *laws)
+    for distributions, wanted in (([], 1), ([far], 2)):
+        x, y = _window(posterior, 0, *distributions)
         assert np.isclose(np.ptp(x), np.ptp(y))
-        for law in [MultivariateNormal(mean[0], covariance), far][:wanted]:
-            draws = law.sample(torch.Size([1000])).numpy()
+        for distribution in [MultivariateNormal(mean[0], covariance), far][:wanted]:
+            draws = distribution.sample(torch.Size([1000])).numpy()
             inside = (draws[:, 0] > x[0]) & (draws[:, 0] < x[-1]) & (draws[:, 1] > y[0]) & (draws[:, 1] < y[-1])
             assert inside.mean() > 0.98
     assert plane_grid((x, y))[1, 0] == x[1]
@@ -91,7 +91,7 @@ def test_a_window_is_a_square_that_holds_posterior_and_laws(linear):
 def test_weights_of_an_exact_encoder_are_the_evidence(linear):
     vae, images, *_, posterior = linear
     with torch.no_grad():
-        weights = _log_weights(LatentModel.of(vae), images, 64)
+        weights = _log_weights(LatentModel.from_model(vae), images, 64)
     assert weights.shape == (20, 64)
     assert (weights - posterior.likelihood.values[:, None]).abs().max() < 1e-3
 
@@ -122,7 +122,7 @@ def test_the_drawn_bound_ends_where_the_estimate_does(toy):
     # Two sets of draws: their distance for each image has the errors of both.
     torch.manual_seed(0)
     with torch.no_grad():
-        weights = _log_weights(LatentModel.of(vae), images, 1000)
+        weights = _log_weights(LatentModel.from_model(vae), images, 1000)
     assert np.isclose(line.get_ydata()[-1], _group_bound(weights, 1000).mean().item())
     calm = other.details["pareto_k"] < 0.5
     assert calm.any()
@@ -139,7 +139,7 @@ def test_a_model_without_an_encoder_has_contours_and_no_bound():
     assert [axes.get_title() for axes in figure.axes[:2]] == [
         f"log p(x) = {posterior.likelihood.values[row]:.1f}".replace("-", "−") for row in (0, 2)
     ]
-    with pytest.raises(CannotServe, match="encoder"):
+    with pytest.raises(UnsupportedError, match="encoder"):
         bound_against_draws(model, images, posterior.likelihood.values)
 
 
@@ -176,7 +176,7 @@ def test_the_extremes_are_those_of_the_slack(toy):
     for strip, row in zip(strips, wanted, strict=True):
         first, second = strip.get_title().replace("−", "-").split("\n")
         assert first == f"approximation {found.gaps.approximation[row]:.2f}"
-        assert second == f"amortisation {found.gaps.amortisation[row]:.2f}"
+        assert second == f"amortization {found.gaps.amortization[row]:.2f}"
 
 
 def test_what_an_evaluation_has_the_material_for_is_drawn(toy, tmp_path):
@@ -206,9 +206,9 @@ def test_other_dimensions_and_methods_get_what_serves_them(tmp_path):
     assert [path.stem for path in draw_likelihood(found, images, tmp_path)] == ["bound_against_draws"]
     assert draw_likelihood(evaluate_likelihood(vae, images, "importance", draws=50), images, tmp_path) == []
     for draw in (lambda p: plane_mass(p), lambda p: posterior_contours(p, images, [0])):
-        with pytest.raises(CannotServe, match="1 dimensions"):
+        with pytest.raises(UnsupportedError, match="1 dimensions"):
             draw(found.posterior)
-    with pytest.raises(CannotServe, match="1 dimensions"):
+    with pytest.raises(UnsupportedError, match="1 dimensions"):
         extreme_gaps(evaluate_gaps(vae, images), images)
 
 

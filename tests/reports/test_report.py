@@ -11,7 +11,7 @@ import pytest
 
 from latentia.errors import RunError
 from latentia.estimate import Estimate, exact, write_estimates
-from latentia.evaluation.samples import score
+from latentia.metrics import score
 from latentia.reports import write_report
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -176,11 +176,11 @@ def test_a_report_needs_a_run_and_a_place(plane_run, plane_pictures, tmp_path):
 def scored(run, n: int = 60, fake: str = "validation"):
     """Scores for a run's page: some digits stand in for its samples."""
     splits = run.splits
-    grey = run.recipe.data.model_copy(update={"binarise": "none"}).load()
+    gray = run.recipe.data.model_copy(update={"binarize": "none"}).load()
     found = score(
-        grey.test.images,
-        getattr(grey, fake).images,
-        metrics=["kernel", "neighbours"],
+        gray.test.images,
+        getattr(gray, fake).images,
+        metrics=["kernel", "neighbors"],
         features="pixels",
         train=splits.train.images,
         n=n,
@@ -200,7 +200,7 @@ def test_scores_stand_beside_those_of_real_and_training_images_under_their_card(
         *(str(found[name]) for name in ("precision", "precision/floor", "precision/train_vs_test")),
         "balanced halves",
     ]
-    assert "60 grey real images (test) and 60 fake ones (means of p(x|z))" in "".join(page.words)
+    assert "60 gray real images (test) and 60 fake ones (means of p(x|z))" in "".join(page.words)
     assert not any(row and row[0] == "precision/floor" for row in page.rows)
 
 

@@ -14,7 +14,7 @@ from latentia.reports import save_figure
 from latentia.reports.style import (
     GAP,
     PALETTE,
-    class_colour,
+    class_color,
     class_marker,
     new_figure,
     show_tiles,
@@ -39,8 +39,8 @@ def lab(linear: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("vision", VISIONS)
-def test_any_two_class_colours_can_be_told_apart(vision):
-    rgb = np.array([to_rgb(colour) for colour in PALETTE])
+def test_any_two_class_colors_can_be_told_apart(vision):
+    rgb = np.array([to_rgb(color) for color in PALETTE])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     seen = lab(np.clip(linear @ np.asarray(VISIONS[vision]).T, 0, 1))
     apart = np.linalg.norm(seen[:, None] - seen[None], axis=-1)
@@ -48,7 +48,7 @@ def test_any_two_class_colours_can_be_told_apart(vision):
 
 
 def test_classes_beyond_the_palette_get_another_marker():
-    looks = {(class_colour(index), class_marker(index)) for index in range(50)}
+    looks = {(class_color(index), class_marker(index)) for index in range(50)}
     assert len(looks) == 50
 
 

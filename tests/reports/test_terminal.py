@@ -20,7 +20,7 @@ RECIPES = [
     VAERecipe(epochs=3, clip=1.0),
     VAERecipe(objective=IWAE(k=50), prior=MixturePrior(components=7), latent=5),
     VAERecipe(objective=ELBO(beta=4.0, warm_up=3), decoder=MLP(hidden=(8, 8))),
-    VAERecipe(data=Digits(binarise="static", validation=10), optimiser=Adam(rate=1e-4, schedule=Cosine())),
+    VAERecipe(data=Digits(binarize="static", validation=10), optimizer=Adam(lr=1e-4, schedule=Cosine())),
 ]
 
 
@@ -41,12 +41,12 @@ def test_changed_settings_rebuild_the_recipe_from_its_defaults(recipe):
 
 def test_changed_settings_are_those_and_no_others():
     assert changed_settings(VAERecipe()) == {}
-    recipe = VAERecipe(epochs=3, objective=IWAE(k=50), optimiser=Adam(rate=1e-4))
+    recipe = VAERecipe(epochs=3, objective=IWAE(k=50), optimizer=Adam(lr=1e-4))
     assert changed_settings(recipe) == {
         "epochs": 3,
         "objective": "iwae",
         "objective.k": 50,
-        "optimiser.rate": 1e-4,
+        "optimizer.lr": 1e-4,
     }
 
 

@@ -44,7 +44,7 @@ def test_what_holds_of_a_vae_in_the_plane(vae, images):
     assert sum(r.sign == "==" and r.left.value > 0 for r in slacks) == 4
 
 
-def test_with_many_dimensions_the_identity_is_left_to_laws_that_are_known():
+def test_with_many_dimensions_the_identity_is_left_to_distributions_that_are_known():
     vae = vae_of(5)
     assert verdicts(vae, vae.sample(4)) == {
         "1a": (True, True),
@@ -94,7 +94,7 @@ def gan_of(*, density: bool) -> GAN:
 @pytest.mark.parametrize("density", [False, True])
 def test_what_holds_of_a_gan(density):
     toy = Ring()
-    real = toy.law().sample(torch.Size([1000])).float()
+    real = toy.distribution().sample(torch.Size([1000])).float()
     found = verdicts(gan_of(density=density), real, toy=toy)
     assert found == {"3a": (True, True), "3d.certificate": (True, True), "3d": (True, density)}
 
@@ -102,5 +102,5 @@ def test_what_holds_of_a_gan(density):
 def test_a_certificate_above_what_can_be_is_seen(monkeypatch):
     monkeypatch.setattr(model_checks, "_cost", lambda *_: Estimate(-0.5, "C", 0.01, 10))
     toy = Ring()
-    real = toy.law().sample(torch.Size([100])).float()
+    real = toy.distribution().sample(torch.Size([100])).float()
     assert not verdicts(gan_of(density=False), real, toy=toy)["3d.certificate"][0]

@@ -64,10 +64,10 @@ def log_mean_exp_without_log_k(patch: Patch) -> None:
 
 
 def bernoulli_of_the_wrong_sign(patch: Patch) -> None:
-    def law(self, parameters, shared=None):
+    def distribution(self, parameters, shared=None):
         return Independent(TorchBernoulli(logits=-parameters, validate_args=False), 3, validate_args=False)
 
-    patch.setattr(Bernoulli, "law", law)
+    patch.setattr(Bernoulli, "distribution", distribution)
 
 
 def posterior_without_the_prior(patch: Patch) -> None:

@@ -112,7 +112,7 @@ def test_with_every_checkpoint_damaged_it_begins_anew_and_keeps_its_new_ones(tmp
 def test_a_damaged_best_is_said_and_another_is_looked_for(tmp_path, capsys):
     def scripted(game):
         figures = [9.0, 1.0, 8.0, 5.0, 7.0, 6.0]
-        game.validate = lambda clock: [Estimate(figures[round(clock.epoch) - 1], "validation/cost")]
+        game.validate = lambda progress: [Estimate(figures[round(progress.epoch) - 1], "validation/cost")]
 
     with pytest.raises(MemoryError):
         play_duel(
@@ -130,33 +130,35 @@ def test_a_damaged_best_is_said_and_another_is_looked_for(tmp_path, capsys):
 
 def test_another_model_is_told_apart(tmp_path):
     play_duel(tmp_path / "run", epochs=1)
-    with pytest.raises(RunError, match=r"checkpoint of step 6 is of another model: .*critic\.0\.weight.*start anew"):
+    with pytest.raises(
+        RunError, match=r"checkpoint of step 6 is of another model: .*discriminator\.0\.weight.*start anew"
+    ):
         play_duel(tmp_path / "run", epochs=1, resume=True, change=_widen)
 
 
 def _widen(game):
-    game.model.critic[0] = nn.Linear(3, 8)
+    game.model.discriminator[0] = nn.Linear(3, 8)
 
 
-@pytest.mark.parametrize("optimiser", [Adam(), AdamW(), SGD(momentum=0.9), SGD()], ids=lambda o: f"{o.type_name}")
-def test_optimisers_come_back(optimiser):
+@pytest.mark.parametrize("optimizer", [Adam(), AdamW(), SGD(momentum=0.9), SGD()], ids=lambda o: f"{o.type_name}")
+def test_optimizers_come_back(optimizer):
     def model():
         torch.manual_seed(0)
         return nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
 
-    def step(network, torch_optimiser, n):
+    def step(network, torch_optimizer, n):
         torch.manual_seed(n)
-        torch_optimiser.zero_grad()
+        torch_optimizer.zero_grad()
         network(torch.randn(2, 2, 5, 5)).square().sum().backward()
-        torch_optimiser.step()
+        torch_optimizer.step()
 
     one, two = model(), model()
-    first, second = optimiser.build(list(one.parameters())), optimiser.build(list(two.parameters()))
+    first, second = optimizer.build(list(one.parameters())), optimizer.build(list(two.parameters()))
     for n in range(3):
         step(one, first, n)
     two.load_state_dict({name: value.contiguous() for name, value in one.state_dict().items()})
-    flat = {name: value.clone().contiguous() for name, value in checkpoints.optimiser_tensors(first).items()}
-    checkpoints.restore_optimiser(second, flat)
+    flat = {name: value.clone().contiguous() for name, value in checkpoints.optimizer_tensors(first).items()}
+    checkpoints.restore_optimizer(second, flat)
     step(one, first, 3)
     step(two, second, 3)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
@@ -215,9 +217,9 @@ def broken(term, at, player=0):
     def change(game):
         cost = game.players[player].cost
 
-        def bad(batch, clock):
-            terms = cost(batch, clock)
-            if clock.step + 1 >= at:
+        def bad(batch, progress):
+            terms = cost(batch, progress)
+            if progress.step + 1 >= at:
                 terms[term] = terms[term] * float("nan")
                 if term != "cost":
                     terms["cost"] = terms["cost"] + terms[term]
@@ -239,7 +241,7 @@ def test_a_cost_that_is_not_finite_stops_the_run(tmp_path, record_every, at):
     change = broken("penalty", at)
     last = {1: 0, 8: 6, 9: 6, 12: 9}[at]
     named = (
-        rf"step {at}: the critic's 'penalty' and 'cost' are not finite; "
+        rf"step {at}: the discriminator's 'penalty' and 'cost' are not finite; "
         rf"the last good checkpoint is .*step-0*{last}\."
     )
     with pytest.raises(RunError, match=named):
@@ -248,7 +250,7 @@ def test_a_cost_that_is_not_finite_stops_the_run(tmp_path, record_every, at):
 
 
 def test_the_player_who_went_bad_first_is_named(tmp_path):
-    """The generator breaks in step 5, and the critic sees it in step 6; the critic moves first, and is not to blame."""
+    """The generator breaks in step 5, and the discriminator sees it in step 6; the discriminator moves first, and is not to blame."""
     with pytest.raises(RunError, match="step 5: the generator's 'cost' is not finite"):
         play_duel(tmp_path / "run", record_every=100, change=broken("cost", 5, player=1))
 
@@ -270,9 +272,9 @@ def test_weights_that_break_behind_a_finite_cost_are_never_saved(tmp_path, at, f
     def change(game):
         cost = game.players[1].cost
 
-        def bad(batch, clock):
-            terms = cost(batch, clock)
-            if clock.step + 1 == at:
+        def bad(batch, progress):
+            terms = cost(batch, progress)
+            if progress.step + 1 == at:
                 terms["cost"] = _ExplodingGradient.apply(terms["cost"])
             return terms
 
@@ -310,4 +312,4 @@ def test_best_needs_a_figure(tmp_path):
     with pytest.raises(ConfigurationError, match=r"keep=best needs a validation split.*keep=last"):
         play_duel(tmp_path / "a", keep="best", change=lambda game: setattr(game, "validate", None))
     with pytest.raises(RunError, match="keep=best needs the figure 'other'"):
-        play_duel(tmp_path / "b", keep="best", change=lambda game: setattr(game, "better_when_lower", "other"))
+        play_duel(tmp_path / "b", keep="best", change=lambda game: setattr(game, "monitor", "other"))

@@ -20,14 +20,14 @@ from latentia.objectives import (
     R1R2,
     BetaTC,
     Clip,
-    Clock,
     Consensus,
     DiffAugment,
     Info,
     NonSaturating,
+    Progress,
     Relativistic,
     Wasserstein,
-    ZeroCentred,
+    ZeroCentered,
 )
 from latentia.recipes import GANRecipe, Recipe, VAERecipe
 from latentia.recipes.seeds import game_of_seeds
@@ -36,7 +36,7 @@ from latentia.training.ensemble import stacked_game
 
 SEEDS = (3, 0, 8)
 TINY = MLP(hidden=(16, 16), activation="leaky-relu")
-SMOOTH = Adam(rate=1e-2, epsilon=1e-2)  # a step that does not turn the rounding of a tiny gradient into a whole rate
+SMOOTH = Adam(lr=1e-2, epsilon=1e-2)  # a step that does not turn the rounding of a tiny gradient into a whole rate
 RING: dict[str, Any] = {
     "data": Ring(),
     "latent": 2,
@@ -44,8 +44,8 @@ RING: dict[str, Any] = {
     "batch_size": 12,
     "epochs": 2,
     "steps_per_epoch": 4,
-    "generator_optimiser": SMOOTH,
-    "discriminator_optimiser": SMOOTH,
+    "generator_optimizer": SMOOTH,
+    "discriminator_optimizer": SMOOTH,
     "accelerator": "cpu",
 }
 DIGITS = RING | {"data": Digits(), "batch_size": 20}
@@ -53,19 +53,19 @@ VAE: dict[str, Any] = {
     "network": MLP(hidden=(16,)),
     "batch_size": 20,
     "epochs": 2,
-    "optimiser": SMOOTH,
+    "optimizer": SMOOTH,
     "accelerator": "cpu",
 }
 RECIPES: dict[str, Recipe] = {
     "relativistic + r1r2": GANRecipe(**RING | {"loss": Relativistic(), "penalty": R1R2(gamma=0.2, final=0.01)}),
     "fourier, lazy r1": GANRecipe(**RING | {"network": Fourier(hidden=(8,), features=4), "penalty": R1(every=2)}),
-    "zero-centred between": GANRecipe(**RING | {"loss": NonSaturating(), "penalty": ZeroCentred()}),
+    "zero-centered between": GANRecipe(**RING | {"loss": NonSaturating(), "penalty": ZeroCentered()}),
     "clipped wasserstein": GANRecipe(**RING | {"loss": Wasserstein(), "penalty": Clip(), "discriminator_steps": 2}),
     "conditional images": GANRecipe(**DIGITS | {"conditional": True, "augmentation": DiffAugment()}),
     "r3gan": GANRecipe(**DIGITS | {"network": R3GAN(width=4), "loss": Relativistic(), "penalty": R1R2()}),
     "dcgan": GANRecipe(**DIGITS | {"network": DCGAN(width=4), "penalty": R1()}),
     "vae": VAERecipe(**VAE),
-    "iwae, full posterior": VAERecipe(**VAE | {"objective": IWAE(k=3), "posterior": Full(), "optimiser": SGD()}),
+    "iwae, full posterior": VAERecipe(**VAE | {"objective": IWAE(k=3), "posterior": Full(), "optimizer": SGD()}),
     "beta-vae, residual": VAERecipe(**VAE | {"network": Residual(width=4), "objective": ELBO(beta=2, samples=2)}),
 }
 
@@ -116,19 +116,19 @@ class Noise:
         return whole.unflatten(axis, (-1, len(SEEDS))).select(axis + 1, self.part)
 
 
-def move(player: Player, optimiser: torch.optim.Optimizer, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+def move(player: Player, optimizer: torch.optim.Optimizer, batch: Batch, progress: Progress) -> dict[str, Tensor]:
     for parameter in player.parameters:
         parameter.grad = None
-    terms = player.cost(batch, clock)
+    terms = player.cost(batch, progress)
     terms["cost"].mean().backward(inputs=player.parameters)
-    optimiser.step()
+    optimizer.step()
     if player.after is not None:
         player.after()
     return terms
 
 
-def optimisers_of(game: Game) -> dict[str, torch.optim.Optimizer]:
-    return {player.name: player.optimiser.build(player.parameters) for player in game.players}
+def optimizers_of(game: Game) -> dict[str, torch.optim.Optimizer]:
+    return {player.name: player.optimizer.build(player.parameters) for player in game.players}
 
 
 def single_game(recipe: Recipe, like: nn.Module) -> Game:
@@ -144,17 +144,17 @@ def test_a_step_of_all_seeds_is_the_steps_of_the_single_games(name: str, monkeyp
     recipe = RECIPES[name]
     whole, views = games_of(recipe)
     singles = {seed: single_game(recipe, views[seed].model) for seed in SEEDS}
-    together = optimisers_of(whole)
-    apart = {seed: optimisers_of(game) for seed, game in singles.items()}
+    together = optimizers_of(whole)
+    apart = {seed: optimizers_of(game) for seed, game in singles.items()}
     batches = [whole.draw(number) for number in range(4)]
     noise = Noise(monkeypatch)
     for step in range(3):
-        clock = Clock(step, step / 4, whole.data_size)
+        progress = Progress(step, step / 4, whole.data_size)
         for index, player in enumerate(whole.players):
             key = 2 * step + index + 1
             batch = batches[step]
             noise.start(key, None)
-            terms = move(player, together[player.name], batch, clock)
+            terms = move(player, together[player.name], batch, progress)
             assert torch.allclose(terms["cost"], sum(terms[f"cost@{seed}"] for seed in SEEDS))
             for part, seed in enumerate(SEEDS):
                 noise.start(key, part)
@@ -162,7 +162,7 @@ def test_a_step_of_all_seeds_is_the_steps_of_the_single_games(name: str, monkeyp
                     batch.x[part :: len(SEEDS)], None if batch.labels is None else batch.labels[part :: len(SEEDS)]
                 )
                 single = singles[seed].players[index]
-                expected = move(single, apart[seed][player.name], own, clock)
+                expected = move(single, apart[seed][player.name], own, progress)
                 assert set(terms) == {"cost"} | {f"{term}@{s}" for term in expected for s in SEEDS}
                 for term, value in expected.items():
                     torch.testing.assert_close(terms[f"{term}@{seed}"], value, rtol=2e-4, atol=2e-5)
@@ -182,7 +182,7 @@ def test_a_seed_starts_from_the_weights_and_goes_in_the_order_of_its_single_run(
         for name, value in model.state_dict().items():
             assert torch.equal(value, views[seed].model.state_dict()[name])
             assert torch.equal(value, whole.model.state_dict()[name][part])
-    still = recipe.model_copy(update={"data": Digits(binarise="threshold")})
+    still = recipe.model_copy(update={"data": Digits(binarize="threshold")})
     whole, _ = games_of(still)
     for part, seed in enumerate(SEEDS):
         splits = still.data.load()

@@ -1,4 +1,4 @@
-"""torch's own fused optimisers are the oracle, to the last bit."""
+"""torch's own fused optimizers are the oracle, to the last bit."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from latentia.training import Adam, AdamW
-from latentia.training.checkpoint import optimiser_tensors, restore_optimiser
+from latentia.training.checkpoint import optimizer_tensors, restore_optimizer
 from latentia.training.fused_adam import FusedAdam, FusedAdamW
 
 SETTINGS = {"lr": 1e-2, "betas": (0.8, 0.95), "eps": 1e-6}
@@ -37,25 +37,25 @@ def give_gradients(module, step, missing=()):
 
 
 class Pair:
-    """Two networks with equal weights, one with our optimiser and one with torch's."""
+    """Two networks with equal weights, one with our optimizer and one with torch's."""
 
     def __init__(self, ours, theirs, **more):
         dtype = more.pop("dtype", torch.float32)
         self.modules = [network(dtype), network(dtype)]
         kinds = zip((ours, theirs), self.modules, strict=True)
-        self.optimisers = [kind(module.parameters(), fused=True, **SETTINGS, **more) for kind, module in kinds]
+        self.optimizers = [kind(module.parameters(), fused=True, **SETTINGS, **more) for kind, module in kinds]
 
     def step(self, number, missing=(), rate=None):
-        for module, optimiser in zip(self.modules, self.optimisers, strict=True):
+        for module, optimizer in zip(self.modules, self.optimizers, strict=True):
             give_gradients(module, number, missing)
             if rate is not None:
-                optimiser.param_groups[0]["lr"] = rate
-            optimiser.step()
+                optimizer.param_groups[0]["lr"] = rate
+            optimizer.step()
 
     def check(self):
         for mine, torchs in zip(*(module.parameters() for module in self.modules), strict=True):
             assert torch.equal(mine, torchs)
-        mine, torchs = (optimiser.state_dict() for optimiser in self.optimisers)
+        mine, torchs = (optimizer.state_dict() for optimizer in self.optimizers)
         assert mine["param_groups"] == torchs["param_groups"]
         assert mine["state"].keys() == torchs["state"].keys()
         for index, state in torchs["state"].items():
@@ -66,8 +66,8 @@ class Pair:
 
     @property
     def direct(self):
-        """Whether our optimiser takes the short way now."""
-        return self.optimisers[0]._lists is not None
+        """Whether our optimizer takes the short way now."""
+        return self.optimizers[0]._lists is not None
 
 
 @kinds
@@ -88,7 +88,7 @@ def test_ordinary_steps_do_not_pass_through_torchs(monkeypatch):
     give_gradients(pair.modules[0], 1)
     weight = next(pair.modules[0].parameters())
     before = weight.detach().clone()
-    pair.optimisers[0].step()
+    pair.optimizers[0].step()
     assert not torch.equal(before, weight)
 
 
@@ -106,17 +106,17 @@ def test_a_run_restored_in_its_middle(ours, theirs, more):
     pair = Pair(ours, theirs, **more)
     for number in range(3):
         pair.step(number)
-    saved = [{k: v.clone() for k, v in optimiser_tensors(o).items()} for o in pair.optimisers]
+    saved = [{k: v.clone() for k, v in optimizer_tensors(o).items()} for o in pair.optimizers]
     for number in range(3, 5):  # steps that the restoring undoes
         pair.step(number)
     weights = copy.deepcopy(pair.modules[1].state_dict())
-    for module, optimiser, tensors in zip(pair.modules, pair.optimisers, reversed(saved), strict=True):
+    for module, optimizer, tensors in zip(pair.modules, pair.optimizers, reversed(saved), strict=True):
         module.load_state_dict(weights)
-        restore_optimiser(optimiser, tensors)
+        restore_optimizer(optimizer, tensors)
     for number in range(5, 8):
         pair.step(number)
         pair.check()
-    steps = {value.item() for name, value in optimiser_tensors(pair.optimisers[0]).items() if name.endswith("step")}
+    steps = {value.item() for name, value in optimizer_tensors(pair.optimizers[0]).items() if name.endswith("step")}
     assert steps == {6.0}
 
 
@@ -124,9 +124,9 @@ def test_the_state_dicts_of_both_go_into_the_other():
     pair = Pair(FusedAdam, torch.optim.Adam)
     for number in range(2):
         pair.step(number)
-    mine, torchs = (copy.deepcopy(optimiser.state_dict()) for optimiser in pair.optimisers)
-    pair.optimisers[0].load_state_dict(torchs)
-    pair.optimisers[1].load_state_dict(mine)
+    mine, torchs = (copy.deepcopy(optimizer.state_dict()) for optimizer in pair.optimizers)
+    pair.optimizers[0].load_state_dict(torchs)
+    pair.optimizers[1].load_state_dict(mine)
     for number in range(2, 5):
         pair.step(number)
     pair.check()
@@ -136,8 +136,8 @@ def test_a_state_thrown_away_begins_anew():
     pair = Pair(FusedAdam, torch.optim.Adam)
     for number in range(2):
         pair.step(number)
-    for optimiser in pair.optimisers:
-        optimiser.state.clear()
+    for optimizer in pair.optimizers:
+        optimizer.state.clear()
     for number in range(2, 5):
         pair.step(number)
     pair.check()
@@ -146,11 +146,11 @@ def test_a_state_thrown_away_begins_anew():
 def test_a_copy_has_lists_of_its_own():
     pair = Pair(FusedAdam, torch.optim.Adam)
     pair.step(0)
-    module, optimiser = copy.deepcopy((pair.modules[0], pair.optimisers[0]))
+    module, optimizer = copy.deepcopy((pair.modules[0], pair.optimizers[0]))
     pair.step(1)
     pair.check()
     give_gradients(module, 1)
-    optimiser.step()
+    optimizer.step()
     for mine, copied in zip(pair.modules[0].parameters(), module.parameters(), strict=True):
         assert torch.equal(mine, copied)
         assert mine is not copied
@@ -161,9 +161,9 @@ def test_a_group_added_with_a_rate_of_its_own():
     pair.step(0)
     extra = [nn.Linear(3, 2), nn.Linear(3, 2)]
     extra[1].load_state_dict(extra[0].state_dict())
-    for module, optimiser, more in zip(pair.modules, pair.optimisers, extra, strict=True):
+    for module, optimizer, more in zip(pair.modules, pair.optimizers, extra, strict=True):
         module.append(more)
-        optimiser.add_param_group({"params": list(more.parameters()), "lr": 0.3, "betas": (0.5, 0.6)})
+        optimizer.add_param_group({"params": list(more.parameters()), "lr": 0.3, "betas": (0.5, 0.6)})
     for number in range(1, 4):
         pair.step(number, rate=0.02)
     pair.check()
@@ -172,14 +172,14 @@ def test_a_group_added_with_a_rate_of_its_own():
 
 def test_two_float_types_in_one_group_go_by_torchs():
     modules = [nn.ModuleList([network(), network(torch.float64)]) for _ in range(2)]
-    optimisers = [
+    optimizers = [
         kind(module.parameters(), fused=True, **SETTINGS)
         for kind, module in zip((FusedAdam, torch.optim.Adam), modules, strict=True)
     ]
     for number in range(3):
-        for module, optimiser in zip(modules, optimisers, strict=True):
+        for module, optimizer in zip(modules, optimizers, strict=True):
             give_gradients(module, number)
-            optimiser.step()
+            optimizer.step()
     for mine, torchs in zip(*(module.parameters() for module in modules), strict=True):
         assert torch.equal(mine, torchs)
 
@@ -188,8 +188,8 @@ def test_hooks_are_called_once_a_step():
     pair = Pair(FusedAdam, torch.optim.Adam)
     calls = []
     pair.step(0)
-    before = pair.optimisers[0].register_step_pre_hook(lambda *_: calls.append("before"))
-    pair.optimisers[0].register_step_post_hook(lambda *_: calls.append("after"))
+    before = pair.optimizers[0].register_step_pre_hook(lambda *_: calls.append("before"))
+    pair.optimizers[0].register_step_post_hook(lambda *_: calls.append("after"))
     pair.step(1)
     assert calls == ["before", "after"]
     before.remove()
@@ -201,23 +201,23 @@ def test_hooks_are_called_once_a_step():
 def test_a_closure_is_called_and_its_loss_returned():
     pair = Pair(FusedAdam, torch.optim.Adam)
     for number in range(2):
-        for module, optimiser in zip(pair.modules, pair.optimisers, strict=True):
+        for module, optimizer in zip(pair.modules, pair.optimizers, strict=True):
 
             def closure(module=module, number=number):
                 assert torch.is_grad_enabled()
                 give_gradients(module, number)
                 return 7.0
 
-            assert optimiser.step(closure) == 7.0
+            assert optimizer.step(closure) == 7.0
     pair.check()
 
 
 def test_scaled_gradients_are_unscaled():
-    """What a gradient scaler leaves on an optimiser that does its own unscaling."""
+    """What a gradient scaler leaves on an optimizer that does its own unscaling."""
     pair = Pair(FusedAdam, torch.optim.Adam)
     pair.step(0)
-    for optimiser in pair.optimisers:
-        optimiser.grad_scale, optimiser.found_inf = torch.tensor(8.0), torch.tensor(0.0)
+    for optimizer in pair.optimizers:
+        optimizer.grad_scale, optimizer.found_inf = torch.tensor(8.0), torch.tensor(0.0)
     pair.step(1)
     pair.check()
 
@@ -235,10 +235,10 @@ def test_the_components_build_them():
 @kinds
 def test_same_bits_on_a_gpu(ours, theirs, more):
     pair = Pair(ours, theirs, **more)
-    for number, (module, optimiser) in enumerate(zip(pair.modules, pair.optimisers, strict=True)):
+    for number, (module, optimizer) in enumerate(zip(pair.modules, pair.optimizers, strict=True)):
         module.cuda()
-        pair.optimisers[number] = type(optimiser)(module.parameters(), fused=True, **SETTINGS, **more)
+        pair.optimizers[number] = type(optimizer)(module.parameters(), fused=True, **SETTINGS, **more)
     for number in range(5):
         pair.step(number)
     pair.check()
-    assert all(state["step"].is_cuda for state in pair.optimisers[0].state.values())
+    assert all(state["step"].is_cuda for state in pair.optimizers[0].state.values())

@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from latentia.data import Digits, Ring, binarisation
+from latentia.data import Digits, Ring, binarization
 from latentia.networks import DCGAN, MLP
-from latentia.objectives import IWAE, R1, Clip, NoPenalty, OneCentred, Wasserstein
+from latentia.objectives import IWAE, R1, Clip, NoPenalty, OneCentered, Wasserstein
 from latentia.recipes import GANRecipe, Recipe, VAERecipe
-from latentia.training import Batch, RunDirectory, engine, make_fabric, play
+from latentia.training import Batch, RunDirectory, loop, make_fabric, play
 
 # What the dispatcher sees: a number read from a tensor, a shape that depends on values, a tensor of Python's numbers.
 WAITING = {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "lift_fresh", "_unique2"}
@@ -26,8 +26,8 @@ WAITING = {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "mas
 METHODS = ("cpu", "numpy", "tolist", "item", "__bool__", "__float__", "__int__")
 
 GAMES: dict[str, Recipe] = {
-    "vae": VAERecipe(data=Digits(binarise="dynamic"), network=MLP(hidden=(16,)), epochs=1, ema=0.9, clip=1.0),
-    "iwae": VAERecipe(data=Digits(binarise="dynamic"), network=MLP(hidden=(16,)), epochs=1, objective=IWAE(k=3)),
+    "vae": VAERecipe(data=Digits(binarize="dynamic"), network=MLP(hidden=(16,)), epochs=1, ema=0.9, clip=1.0),
+    "iwae": VAERecipe(data=Digits(binarize="dynamic"), network=MLP(hidden=(16,)), epochs=1, objective=IWAE(k=3)),
     "dcgan": GANRecipe(data=Digits(), network=DCGAN(width=4), epochs=1, penalty=NoPenalty(), reuse_fakes=True),
     "r1": GANRecipe(data=Digits(), network=MLP(hidden=(16,)), epochs=1, penalty=R1(every=4)),
     "packed clip": GANRecipe(
@@ -35,7 +35,7 @@ GAMES: dict[str, Recipe] = {
     ),
     "conditional": GANRecipe(data=Digits(), network=MLP(hidden=(16,)), epochs=1, conditional=True),
     "wasserstein": GANRecipe(
-        data=Ring(), network=MLP(hidden=(8,)), steps_per_epoch=12, epochs=1, loss=Wasserstein(), penalty=OneCentred()
+        data=Ring(), network=MLP(hidden=(8,)), steps_per_epoch=12, epochs=1, loss=Wasserstein(), penalty=OneCentered()
     ),
 }
 
@@ -78,15 +78,15 @@ def calls_in_steps(
 ) -> tuple[Counter[str], int]:
     """What the steps of a short run call, and how many steps there were; `change` is called in each cost."""
     # what a GPU draws by; the CPU's own way looks for rare bytes with numpy
-    monkeypatch.setattr(binarisation, "_bytes_below_255", binarisation._integers_below_255)
+    monkeypatch.setattr(binarization, "_bytes_below_255", binarization._integers_below_255)
     fabric = make_fabric(recipe)
     splits = recipe.data.load()
     game = recipe.game(recipe.model(splits.shape, len(splits.classes)), splits, fabric)
     player = game.players[0]
     cost = player.cost
-    first = dataclasses.replace(player, cost=lambda batch, clock: (change(batch), cost(batch, clock))[1])
+    first = dataclasses.replace(player, cost=lambda batch, progress: (change(batch), cost(batch, progress))[1])
     game = dataclasses.replace(game, players=[first, *game.players[1:]], probes=[], validate=None)
-    calls, step, steps = Calls(monkeypatch), engine._step, 0
+    calls, step, steps = Calls(monkeypatch), loop._step, 0
 
     def watched(*args: Any) -> bool:
         nonlocal steps
@@ -94,7 +94,7 @@ def calls_in_steps(
         with calls:
             return step(*args)
 
-    monkeypatch.setattr(engine, "_step", watched)
+    monkeypatch.setattr(loop, "_step", watched)
     directory = RunDirectory(folder / "run")
     directory.create(recipe.to_mapping(), False)
     play(game, recipe, directory, fabric, quiet=True)

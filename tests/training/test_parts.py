@@ -1,4 +1,4 @@
-"""The engine's parts, one by one: schedules, tallies, averages, progress, the run directory, settings."""
+"""The engine's parts, one by one: schedules, tallies, averages, bar, the run directory, settings."""
 
 import io
 import math
@@ -29,7 +29,7 @@ from latentia.training import (
 )
 from latentia.training.ema import AveragedWeights
 from latentia.training.game import cost_of, networks_of
-from latentia.training.progress import Progress
+from latentia.training.progress_bar import ProgressBar
 from latentia.training.records import FOLD_ROWS, Tally
 from latentia.training.run_directory import differences
 
@@ -59,16 +59,16 @@ def test_one_cycle():
 
 
 def test_one_cycle_is_torch_s():
-    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     theirs = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, 1.0, total_steps=101, pct_start=0.31, div_factor=25, final_div_factor=400
+        optimizer, 1.0, total_steps=101, pct_start=0.31, div_factor=25, final_div_factor=400
     )
     schedule = OneCycle(warm_up=0.3, start=0.04, final=1e-4)  # torch's peak lies at pct_start · total − 1 of total − 1
     warm_up = (0.31 * 101 - 1) / 100
     schedule = schedule.model_copy(update={"warm_up": warm_up})
     for step in range(100):
         assert schedule.factor(step / 100) == pytest.approx(theirs.get_last_lr()[0], abs=1e-9)
-        optimiser.step()
+        optimizer.step()
         theirs.step()
 
 
@@ -95,15 +95,15 @@ def test_the_rate_of_each_step_is_the_schedule_s(tmp_path):
 
     def watch(game):
         player = game.players[1]
-        player.optimiser = Adam(rate=0.5, schedule=Cosine(warm_up=0.25))
-        build = type(player.optimiser).build
+        player.optimizer = Adam(lr=0.5, schedule=Cosine(warm_up=0.25))
+        build = type(player.optimizer).build
 
         def noting(parameters):
-            built = build(player.optimiser, parameters)
-            built.register_step_pre_hook(lambda optimiser, *_: rates.append(optimiser.param_groups[0]["lr"]))
+            built = build(player.optimizer, parameters)
+            built.register_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
             return built
 
-        object.__setattr__(player.optimiser, "build", noting)
+        object.__setattr__(player.optimizer, "build", noting)
 
     play_duel(tmp_path / "run", epochs=2, change=watch)
     assert rates == [pytest.approx(0.5 * Cosine(warm_up=0.25).factor(step / 12)) for step in range(12)]
@@ -213,20 +213,20 @@ def test_what_a_run_ends_with_is_its_average(tmp_path):
     assert torch.equal(RunDirectory(tmp_path / "run").weights()["generator.0.weight"], seen[-1])
 
 
-# Progress
+# ProgressBar
 
 
 def shown(monkeypatch, terminal, **settings):
     stream = io.StringIO()
     monkeypatch.setattr(
-        "latentia.training.progress.Console",
+        "latentia.training.progress_bar.Console",
         lambda **kw: Console(file=stream, force_terminal=terminal, width=120, quiet=kw["quiet"]),
     )
-    with Progress(1000, **settings) as progress:
+    with ProgressBar(1000, **settings) as bar:
         for step in range(1, 1001):
-            progress.advance(step, {"vae/cost": Estimate(12.0, "vae/cost"), "vae/rate": Estimate(1.0)})
-        progress.say("[said]")
-        progress.warn("warned")
+            bar.advance(step, {"vae/cost": Estimate(12.0, "vae/cost"), "vae/rate": Estimate(1.0)})
+        bar.say("[said]")
+        bar.warn("warned")
     return stream.getvalue()
 
 
@@ -351,12 +351,14 @@ def _out_of_memory(number):
 def test_each_move_of_a_player_has_a_batch_of_its_own(tmp_path):
     drawn = []
     play_duel(tmp_path / "run", epochs=1, seen=drawn.append)
-    assert drawn == [n for step in range(6) for n in (2 * step, 2 * step + 1, 2 * step)]  # critic twice, generator
+    assert drawn == [
+        n for step in range(6) for n in (2 * step, 2 * step + 1, 2 * step)
+    ]  # discriminator twice, generator
 
 
 def test_the_networks_of_a_game():
     game = duel(make_fabric(Training()))
-    assert networks_of(game) == [game.model.critic, game.model.generator]
+    assert networks_of(game) == [game.model.discriminator, game.model.generator]
     vae = VAERecipe().model((1, 8, 8))
     game.model, game.players = vae, [Player("vae", [vae], game.players[0].cost)]
     assert networks_of(game) == [vae.posterior.network, vae.likelihood.network]

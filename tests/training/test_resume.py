@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from latentia.training import Interrupted, RunDirectory, Training, make_fabric, seed_of
-from latentia.training.table import Table
+from latentia.training.state import Table
 
 from .toys import duel, play_duel, same_run
 
@@ -104,11 +104,11 @@ def test_a_table_comes_back_from_its_checkpoint_bit_by_bit(tmp_path):
     training = Training(epochs=1, batch_size=16, ema=0.9)
     fabric = make_fabric(training)
     table = Table(duel(fabric), training, RunDirectory(tmp_path / "run"), fabric)
-    table.restore(progress=_Silent())
-    for name, optimiser in table.optimisers.items():
-        state = optimiser.state_dict()["state"]
+    table.restore(bar=_Silent())
+    for name, optimizer in table.optimizers.items():
+        state = optimizer.state_dict()["state"]
         assert len(state) == len(table.parameters[name])
-        assert all(entry["step"] == (12 if name == "critic" else 6) for entry in state.values())
+        assert all(entry["step"] == (12 if name == "discriminator" else 6) for entry in state.values())
         assert all(float(entry["exp_avg_sq"].sum()) > 0 for entry in state.values())
     assert int(table.game.model.state_dict()["generator.1.num_batches_tracked"]) == 18  # both players call it
     assert table.average is not None

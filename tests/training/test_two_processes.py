@@ -28,7 +28,9 @@ def close(one: RunDirectory, other: RunDirectory) -> None:
 
 def test_a_gradient_penalty_over_two_processes_is_that_over_one(tmp_path):
     one = still_duel(tmp_path / "one")
-    assert max(r["value"] for r in one.records() if r["name"] == "critic/penalty") > 0.01  # it has something to add
+    assert (
+        max(r["value"] for r in one.records() if r["name"] == "discriminator/penalty") > 0.01
+    )  # it has something to add
     outcomes = pair(play_still_duel, tmp_path / "two")
     assert [outcome.step for outcome in outcomes] == [24, 24]
     close(one, RunDirectory(tmp_path / "two"))

@@ -15,7 +15,7 @@ from torch.nn.functional import softplus
 
 from latentia.data.order import EpochOrder
 from latentia.estimate import Estimate
-from latentia.objectives import Clock
+from latentia.objectives import Progress
 from latentia.training import (
     Adam,
     Batch,
@@ -34,14 +34,14 @@ from latentia.training import (
 COUNT = 96
 
 
-class Duel(nn.Module):
-    """A generator with buffers of its own, and a critic."""
+class AdversarialObjective(nn.Module):
+    """A generator with buffers of its own, and a discriminator."""
 
     def __init__(self, norm: bool = True):
         super().__init__()
         middle = nn.BatchNorm1d(8) if norm else nn.Identity()
         self.generator = nn.Sequential(nn.Linear(2, 8), middle, nn.Tanh(), nn.Linear(8, 2))
-        self.critic = nn.Sequential(nn.Linear(2, 8), nn.Softplus(), nn.Linear(8, 1))
+        self.discriminator = nn.Sequential(nn.Linear(2, 8), nn.Softplus(), nn.Linear(8, 1))
 
 
 def duel(
@@ -63,7 +63,7 @@ def duel(
     with seeded(1):
         data = torch.randn(COUNT, 2) * torch.tensor([1.0, 0.3]) + torch.tensor([2.0, -1.0])
     with seeded(2):
-        model = Duel(norm=noise)
+        model = AdversarialObjective(norm=noise)
     order = EpochOrder(COUNT, batch_size, 3, fabric.global_rank, fabric.world_size)
 
     def draw(number: int) -> Batch:
@@ -73,26 +73,32 @@ def duel(
     def fake(x: Tensor) -> Tensor:
         return model.generator(torch.randn_like(x) if noise else x.flip(1))
 
-    def critic(batch: Batch, clock: Clock) -> dict[str, Tensor]:
+    def discriminator(batch: Batch, progress: Progress) -> dict[str, Tensor]:
         x = batch.x.clone().requires_grad_()
-        real = model.critic(x)[:, 0]
+        real = model.discriminator(x)[:, 0]
         (slope,) = torch.autograd.grad(real.sum(), x, create_graph=True)
         penalty = slope.square().sum(1)
-        loss = softplus(-real) + softplus(model.critic(fake(batch.x).detach())[:, 0])
+        loss = softplus(-real) + softplus(model.discriminator(fake(batch.x).detach())[:, 0])
         return {"cost": loss + 0.1 * penalty, "loss": loss, "penalty": penalty}
 
-    def generator(batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        return {"cost": softplus(-model.critic(fake(batch.x))[:, 0])}
+    def generator(batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        return {"cost": softplus(-model.discriminator(fake(batch.x))[:, 0])}
 
-    def validate(clock: Clock) -> list[Estimate]:
+    def validate(progress: Progress) -> list[Estimate]:
         z = torch.randn(64, 2)
         return [Estimate.mean((model.generator(z) - data[:64]).square().sum(1), name="validation/cost")]
 
     game = Game(
         model=model,
         players=[
-            Player("critic", [model.critic], critic, Adam(rate=0.02, schedule=Cosine(warm_up=0.2)), times=2),
-            Player("generator", [model.generator], generator, Adam(rate=0.01)),
+            Player(
+                "discriminator",
+                [model.discriminator],
+                discriminator,
+                Adam(lr=0.02, schedule=Cosine(warm_up=0.2)),
+                times=2,
+            ),
+            Player("generator", [model.generator], generator, Adam(lr=0.01)),
         ],
         draw=draw,
         steps_per_epoch=order.steps_per_epoch,

@@ -108,7 +108,7 @@ def _score_samples(run: Run, options: dict[str, Any], as_json: bool) -> list[Est
     """Score, write and, unless JSON is asked for, print. Figures that were there stay, if made in the same way."""
     from latentia.cli.scoring import print_scores, score_run
     from latentia.estimate import read_estimates, write_estimates
-    from latentia.evaluation.samples import same_way
+    from latentia.metrics import same_way
 
     estimates = score_run(run, **options)
     name = "samples" if options["split"] == "test" else f"samples-{options['split']}"
@@ -131,7 +131,7 @@ def _measure_likelihood(
     from rich.console import Console
 
     from latentia.estimate import write_estimates
-    from latentia.evaluation import evaluate_likelihood
+    from latentia.likelihood import evaluate_likelihood
     from latentia.reports import draw_likelihood, estimates_table
 
     part = getattr(run.splits, split)

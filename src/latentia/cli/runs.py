@@ -43,7 +43,7 @@ def train(
 ) -> None:
     """Train a model by a recipe and draw its pictures.
 
-    Settings are dotted: `latentia train vae data=mnist data.binarise=dynamic objective=iwae objective.k=50`.
+    Settings are dotted: `latentia train vae data=mnist data.binarize=dynamic objective=iwae objective.k=50`.
 
     With `--seeds 0,1,2 --out runs/ring` the runs are runs/ring/seed-0 and so on, and the means over seeds are told.
     """
@@ -121,7 +121,7 @@ def encode(
 
     run = Run(path)
     vae = _vae(run)
-    source = run.recipe.data if data is None else _source(data, run.recipe.data.binarise)
+    source = run.recipe.data if data is None else _source(data, run.recipe.data.binarize)
     splits = run.splits if data is None else source.load()
     if split not in ("train", "validation", "test"):
         raise ConfigurationError(f"there is no split {split!r}; give train, validation or test")
@@ -130,10 +130,10 @@ def encode(
         raise DataError(f"these images are {part.image_shape}, and the model takes {vae.image_shape}")
     images = source.prepare_fixed(part, split)
     with torch.no_grad():
-        laws = [vae.encode(x) for x in images.split(1000)]
+        distributions = [vae.encode(x) for x in images.split(1000)]
         arrays = {
-            "mean": torch.cat([law.mean for law in laws]).numpy(),
-            "stddev": torch.cat([law.stddev for law in laws]).numpy(),
+            "mean": torch.cat([distribution.mean for distribution in distributions]).numpy(),
+            "stddev": torch.cat([distribution.stddev for distribution in distributions]).numpy(),
         }
     if part.labels is not None:
         arrays["labels"] = part.labels.numpy()
@@ -242,14 +242,14 @@ def _recipe(name: str, settings: list[str], config: Path | None, resumed: Path |
     return Recipe.parse({**apply_overrides(base, overrides), "type": name})
 
 
-def _source(text: str, binarise: str) -> Any:
+def _source(text: str, binarize: str) -> Any:
     from latentia.data import Source
 
     if text.endswith(".npz"):
-        return Source.parse({"type": "npz", "file": text, "binarise": binarise})
+        return Source.parse({"type": "npz", "file": text, "binarize": binarize})
     if Path(text).is_dir():
-        return Source.parse({"type": "folder", "folder": text, "binarise": binarise})
-    return Source.parse({"type": text, "binarise": binarise})
+        return Source.parse({"type": "folder", "folder": text, "binarize": binarize})
+    return Source.parse({"type": text, "binarize": binarize})
 
 
 def _vae(run: Run) -> Any:

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from latentia.estimate import Estimate
-    from latentia.evaluation.samples import Features, Metric, Output, Tell
+    from latentia.metrics import Features, Metric, Output, Tell
     from latentia.recipes import Run
     from latentia.reports.comparison import Comparison
 
 MOST = 5000  # images of either kind, unless more are asked for
 
 Metrics = Annotated[
-    str | None, typer.Option(help="Metrics with commas between, such as frechet,neighbours; by default all that serve.")
+    str | None, typer.Option(help="Metrics with commas between, such as frechet,neighbors; by default all that serve.")
 ]
 FeaturesName = Annotated[
     str | None,
@@ -58,12 +58,12 @@ def score(
     floor: Floor = True,
     as_json: AsJSON = False,
 ) -> None:
-    """Score images against real ones: fidelity, variety, memorisation, each with its interval and its card.
+    """Score images against real ones: fidelity, variety, memorization, each with its interval and its card.
 
     An .npz holds `images`, uint8 or floats in [0, 1]. A data set gives its test images, and its training images beside.
     """
     from latentia.estimate import estimates_to_json
-    from latentia.evaluation.samples import score as score_images
+    from latentia.metrics import score as score_images
 
     reference, samples = _pictures(real), _pictures(fake)
     known = _pictures(train).images if train is not None else reference.train
@@ -124,10 +124,10 @@ def compare(
                 raise RunError(f"{run.path} has no saved scores; run `latentia evaluate {run.path} --samples`")
     else:
         chosen, output = metrics_of(metrics), "draws" if draws else "means"
-        kinds = {run.recipe.data.binarise if draws else "" for run in runs}
+        kinds = {run.recipe.data.binarize if draws else "" for run in runs}
         if len(kinds) > 1:
             raise ConfigurationError(
-                "with --draws, samples are scored against images binarised as each run's own were, and these runs "
+                "with --draws, samples are scored against images binarized as each run's own were, and these runs "
                 f"differ in that ({', '.join(sorted(kinds))}); leave --draws out, or compare runs of one kind"
             )
         scores = [
@@ -158,8 +158,8 @@ def score_run(
         RunError: for a model of points, or data that are no longer those of the run; and as `score`.
     """
     from latentia.errors import RunError
-    from latentia.evaluation.samples import draw_samples, reference_images
-    from latentia.evaluation.samples import score as score_images
+    from latentia.metrics import draw_samples, reference_images
+    from latentia.metrics import score as score_images
     from latentia.training import seeded
 
     _require_images([run])
@@ -282,7 +282,7 @@ def _archive(path: Path) -> Tensor:
 def metrics_of(text: str | None) -> list[Metric] | None:
     """Metrics named with commas or spaces between; None for all that serve."""
     from latentia.errors import ConfigurationError
-    from latentia.evaluation.samples import parse_metrics
+    from latentia.metrics import parse_metrics
 
     if text is None:
         return None
@@ -295,7 +295,7 @@ def metrics_of(text: str | None) -> list[Metric] | None:
 def features_of(text: str | None, data: str) -> Features:
     """Features by name, or those that suit the data."""
     from latentia.errors import ConfigurationError
-    from latentia.evaluation.samples import Features, default_features
+    from latentia.metrics import Features, default_features
 
     if text is None:
         return default_features(data)

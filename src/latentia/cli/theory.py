@@ -72,18 +72,18 @@ def verify(
 
 
 def distance(
-    p: Annotated[str, typer.Argument(metavar="P", help='A law, such as "Normal(0,1)", or a file of samples.')],
-    q: Annotated[str, typer.Argument(metavar="Q", help="Another law, or another file.")],
+    p: Annotated[str, typer.Argument(metavar="P", help='A distribution, such as "Normal(0,1)", or a file of samples.')],
+    q: Annotated[str, typer.Argument(metavar="Q", help="Another distribution, or another file.")],
     json: Annotated[bool, typer.Option("--json", help="Print a list of estimates and nothing else.")] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="F.png", help="Draw the two laws and the optimal map between them.")
+        Path | None, typer.Option(metavar="F.png", help="Draw the two distributions and the optimal map between them.")
     ] = None,
     n: Annotated[int, typer.Option(min=100, help="Draws for the Monte Carlo estimates.")] = 100_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
 ) -> None:
-    """Every divergence between two laws, or two samples, by every method that serves.
+    """Every divergence between two distributions, or two samples, by every method that serves.
 
-    Laws are written as in `"Uniform(0,1)" "Uniform(1/2,3/2)"` or `"Mixture(0.3*Normal(-2,1) + 0.7*Normal(2,.5))"`.
+    Distributions are written as in `"Uniform(0,1)" "Uniform(1/2,3/2)"` or `"Mixture(0.3*Normal(-2,1) + 0.7*Normal(2,.5))"`.
     Files of samples are .npy, .npz or .csv, one point a row.
     """
     from latentia.divergences import divergence_table, sample_table
@@ -95,14 +95,14 @@ def distance(
     files = [_is_file(text) for text in (p, q)]
     if files[0] != files[1]:
         raise ConfigurationError(
-            f"{p!r} is {'a file' if files[0] else 'a law'} and {q!r} is {'a file' if files[1] else 'a law'}; "
-            "give two laws, or two files of samples"
+            f"{p!r} is {'a file' if files[0] else 'a distribution'} and {q!r} is {'a file' if files[1] else 'a distribution'}; "
+            "give two distributions, or two files of samples"
         )
     if files[0]:
         first, second = _read_sample(Path(p)), _read_sample(Path(q))
         table = sample_table(first, second, seed=seed)
     else:
-        first, second = _law(p, "P"), _law(q, "Q")
+        first, second = _distribution(p, "P"), _distribution(q, "Q")
         table = divergence_table(first, second, n=n, seed=seed)
     if json:
         typer.echo(estimates_to_json(table.estimates))
@@ -111,10 +111,10 @@ def distance(
         console.print(_distances(table.estimates, f"P = {p}, Q = {q}"))
         _print_refused(console, table.refused)
     if out is not None:
-        from latentia.reports.distance_figures import draw_laws, draw_samples
+        from latentia.reports.distance_figures import draw_distributions, draw_samples
         from latentia.reports.style import save_figure
 
-        draw = draw_samples if files[0] else draw_laws
+        draw = draw_samples if files[0] else draw_distributions
         typer.echo(f"wrote {save_figure(draw(first, second, (p, q)), out)}", err=json)  # pyright: ignore
 
 
@@ -237,12 +237,12 @@ def _is_file(text: str) -> bool:
     return Path(text).suffix in SAMPLE_FILES and "(" not in text
 
 
-def _law(text: str, name: str) -> Distribution:
-    from latentia.distributions.written import parse_law
+def _distribution(text: str, name: str) -> Distribution:
+    from latentia.distributions.parsing import parse_distribution
     from latentia.errors import ConfigurationError
 
     try:
-        return parse_law(text)
+        return parse_distribution(text)
     except ConfigurationError as error:
         raise ConfigurationError(f"{name}: {error}") from None
 

@@ -1,7 +1,7 @@
-"""Data: sources of images, how they are split, binarised and drawn in batches, and toy laws with known density."""
+"""Data: sources of images, how they are split, binarized and drawn in batches, and toy distributions with known density."""
 
 from latentia.data.batches import Batches, ShuffledBatches
-from latentia.data.binarisation import binarise_dynamic, binarise_static, require_binary, threshold, to_unit
+from latentia.data.binarization import binarize_dynamic, binarize_static, require_binary, threshold, to_unit
 from latentia.data.cifar import CIFAR10
 from latentia.data.digits import Digits
 from latentia.data.folder import Folder
@@ -15,8 +15,18 @@ from latentia.data.source import Parts, Source, find_folder
 from latentia.data.split import Split, Splits
 from latentia.data.stacked import StackedMNIST
 from latentia.data.stream import ImageFiles, ImageRows, StreamedBatches, StreamedSplit
-from latentia.data.toy import Checkerboard, Dirac, Grid, Mixture1D, Moons, PointMass, Ring, Spiral, ToyLaw
 from latentia.data.toy_data import ToyData
+from latentia.data.toy_distributions import (
+    Checkerboard,
+    Dirac,
+    Grid,
+    Mixture1D,
+    Moons,
+    PointMass,
+    Ring,
+    Spiral,
+    ToyDistribution,
+)
 
 __all__ = [
     "CIFAR10",
@@ -47,9 +57,9 @@ __all__ = [
     "StreamedBatches",
     "StreamedSplit",
     "ToyData",
-    "ToyLaw",
-    "binarise_dynamic",
-    "binarise_static",
+    "ToyDistribution",
+    "binarize_dynamic",
+    "binarize_static",
     "find_folder",
     "image_grid",
     "read_idx",

@@ -34,7 +34,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 
 class CIFAR10(Source, name="cifar10"):
-    """Small colour photographs of ten kinds of thing, 50 000 to train on and 10 000 to test, 32×32 (Krizhevsky 2009).
+    """Small color photographs of ten kinds of thing, 50 000 to train on and 10 000 to test, 32×32 (Krizhevsky 2009).
 
     The folder (or LATENTIA_DATA, or a parent with a sub-folder `cifar10`) holds cifar-10-binary.tar.gz or its unpacked
     `.bin` files; where none is set, the archive is downloaded and checked.

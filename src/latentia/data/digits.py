@@ -1,4 +1,4 @@
-"""The handwritten digits that scikit-learn carries: 1 797 images of 8×8 pixels with 17 grey levels; no download."""
+"""The handwritten digits that scikit-learn carries: 1 797 images of 8×8 pixels with 17 gray levels; no download."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from latentia.data.split import Split
 class Digits(Source, name="digits"):
     """Handwritten digits, 8×8 (Alpaydin and Kaynak 1998, the test part of the UCI set). The default; needs no network.
 
-    Grey levels 0 to 16 become the nearest of 0 to 255. No test part is published: a fixed fifth of each class is one.
+    Gray levels 0 to 16 become the nearest of 0 to 255. No test part is published: a fixed fifth of each class is one.
     """
 
     def _read(self, folder: Path | None) -> Parts:

@@ -28,29 +28,29 @@ class Folder(Source, name="folder"):
     Attributes:
         folder: where the images are.
         size: resize each to size × size, cutting the longer side's ends; None demands that all are of one size.
-        grey: one channel (true) or three (false); None takes what the first image has and demands it of all.
+        gray: one channel (true) or three (false); None takes what the first image has and demands it of all.
         stream: leave training images on disk and let workers read them ahead; validation and test images are in memory.
         workers: processes that read ahead when streaming.
     """
 
     folder: Path
     size: Annotated[int, Field(ge=1)] | None = None
-    grey: bool | None = None
+    gray: bool | None = None
     stream: bool = False
     workers: Annotated[int, Field(ge=0)] = 2
 
     @model_validator(mode="after")
     def _streams_what_it_can(self) -> Self:
-        if self.stream and self.binarise in ("static", "threshold"):
+        if self.stream and self.binarize in ("static", "threshold"):
             raise ValueError(
-                f"streamed images cannot be binarised beforehand ({self.binarise}); set binarise=dynamic or none"
+                f"streamed images cannot be binarized beforehand ({self.binarize}); set binarize=dynamic or none"
             )
         return self
 
     def _read(self, folder: Path | None) -> Parts:
         place = (folder or self.folder).expanduser()
         train, test = _train_and_test(place)
-        reading = reading_like(train.files[0], self.size, self.grey)
+        reading = reading_like(train.files[0], self.size, self.gray)
         if self.stream:
             whole = StreamedSplit(ImageFiles(train.files, reading), train.labels, self.workers)
             return Parts(whole, test and _in_memory(test, reading), train.classes, _hash_of_names(place, reading))

@@ -31,7 +31,7 @@ class HuggingFace(Source, name="hugging-face"):
         image_column: the column with the images.
         label_column: the column with whole numbers from 0; None for no labels.
         size: resize each to size × size; None demands that all are of one size.
-        grey: one channel (true) or three (false); None takes what the first image has and demands it of all.
+        gray: one channel (true) or three (false); None takes what the first image has and demands it of all.
     """
 
     dataset: str
@@ -41,13 +41,13 @@ class HuggingFace(Source, name="hugging-face"):
     image_column: str = "image"
     label_column: str | None = "label"
     size: Annotated[int, Field(ge=1)] | None = None
-    grey: bool | None = None
+    gray: bool | None = None
 
     def _read(self, folder: Path | None) -> Parts:
         datasets = _library()
         rows = self._rows(datasets, self.train_split, folder)
         first = self._image(rows[0], 0)
-        reading = reading_of(first, f"{self.dataset}[0]", self.size, self.grey)
+        reading = reading_of(first, f"{self.dataset}[0]", self.size, self.gray)
         train = self._split(rows, reading)
         test = None if self.test_split is None else self._split(self._rows(datasets, self.test_split, folder), reading)
         return Parts(train, test, self._classes(rows))

@@ -29,7 +29,7 @@ from latentia.data.split import Split
 from latentia.errors import DataError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
-GREY_MODES = frozenset({"1", "L", "LA"})
+GRAY_MODES = frozenset({"1", "L", "LA"})
 DEEP_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
 MEMORY_SHARE = 0.5
 _T = TypeVar("_T")
@@ -49,13 +49,13 @@ class Reading(NamedTuple):
     Attributes:
         shape: (C, H, W).
         resize: cut the middle out and resize it to (H, W); otherwise an image of another size is refused.
-        recolour: turn colour to grey or grey to colour to get C channels; otherwise another image is refused.
+        recolor: turn color to gray or gray to color to get C channels; otherwise another image is refused.
         model: the image that set the shape, for messages.
     """
 
     shape: tuple[int, int, int]
     resize: bool
-    recolour: bool
+    recolor: bool
     model: str
 
 
@@ -92,23 +92,23 @@ def find_images(folder: Path) -> FoundImages:
     return FoundImages(tuple(files), torch.tensor([classes.index(name) for name in names]), classes)
 
 
-def reading_like(file: Path, size: int | None = None, grey: bool | None = None) -> Reading:
+def reading_like(file: Path, size: int | None = None, gray: bool | None = None) -> Reading:
     """How to read image files that are all like this one; see `reading_of`."""
-    return _opened(file, lambda image: reading_of(image, str(file), size, grey))
+    return _opened(file, lambda image: reading_of(image, str(file), size, gray))
 
 
-def reading_of(image: Image.Image, name: str, size: int | None = None, grey: bool | None = None) -> Reading:
+def reading_of(image: Image.Image, name: str, size: int | None = None, gray: bool | None = None) -> Reading:
     """How to read images that are all like this one.
 
     Args:
         image: sets what the others must be.
         name: of the image, for messages.
         size: resize every image to size × size; None demands that all have the size of this one.
-        grey: one channel (True) or three (False) for every image; None takes what this one has and demands it of all.
+        gray: one channel (True) or three (False) for every image; None takes what this one has and demands it of all.
     """
-    channels = 1 if (image.mode in GREY_MODES if grey is None else grey) else 3
+    channels = 1 if (image.mode in GRAY_MODES if gray is None else gray) else 3
     shape = (channels, image.height, image.width) if size is None else (channels, size, size)
-    return Reading(shape, resize=size is not None, recolour=grey is not None, model=name)
+    return Reading(shape, resize=size is not None, recolor=gray is not None, model=name)
 
 
 def read_image(file: Path, reading: Reading) -> Tensor:
@@ -138,18 +138,18 @@ def image_to_tensor(image: Image.Image, reading: Reading, name: str) -> Tensor:
         image = image.convert("RGBA") if image.mode != "LA" else image
         if image.getchannel("A").getextrema() != (255, 255):
             raise DataError(f"{name} has transparent pixels; lay it on a background and save it without transparency")
-        # A palette with transparency is now RGBA; its colours are what counts below.
-    is_grey = image.mode in GREY_MODES
-    if not reading.recolour and is_grey != (channels == 1):
-        kinds = ("grey", "coloured") if is_grey else ("coloured", "grey")
+        # A palette with transparency is now RGBA; its colors are what counts below.
+    is_gray = image.mode in GRAY_MODES
+    if not reading.recolor and is_gray != (channels == 1):
+        kinds = ("gray", "colored") if is_gray else ("colored", "gray")
         raise DataError(
             f"{name} is {kinds[0]} while {reading.model} is {kinds[1]}; "
-            "set data.grey=true or data.grey=false to make all alike"
+            "set data.gray=true or data.gray=false to make all alike"
         )
     if reading.resize:
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
-        middle = image.convert("L" if is_grey else "RGB").crop((left, top, left + side, top + side))
+        middle = image.convert("L" if is_gray else "RGB").crop((left, top, left + side, top + side))
         image = middle.resize((width, height), Image.Resampling.BICUBIC)
     elif image.size != (width, height):
         raise DataError(
@@ -173,14 +173,14 @@ def read_images(files: Sequence[Path], reading: Reading) -> Tensor:
     return images
 
 
-def read_image_folder(folder: Path, size: int | None = None, grey: bool | None = None) -> tuple[Split, tuple[str, ...]]:
+def read_image_folder(folder: Path, size: int | None = None, gray: bool | None = None) -> tuple[Split, tuple[str, ...]]:
     """All images of a folder with their labels, and the classes' names; see `find_images` and `reading_like`.
 
     Raises:
         DataError: naming the file or folder that is missing, damaged, or unlike the first image.
     """
     found = find_images(folder)
-    images = read_images(found.files, reading_like(found.files[0], size, grey))
+    images = read_images(found.files, reading_like(found.files[0], size, gray))
     return Split(images, found.labels), found.classes
 
 

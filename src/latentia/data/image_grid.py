@@ -14,7 +14,7 @@ from torch import Tensor
 from latentia.errors import DataError
 
 GAP = 2
-GAP_GREY = 255
+GAP_GRAY = 255
 CELL = 56  # small images are enlarged to about this many pixels, so that one sees something
 
 
@@ -49,7 +49,7 @@ def image_grid(images: Tensor, columns: int | None = None, scale: int | None = N
     pixels = (images.float() * 255).round().byte()
     pixels = pixels.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     down, right = height * scale + GAP, width * scale + GAP
-    picture = torch.full((channels, rows * down + GAP, columns * right + GAP), GAP_GREY, dtype=torch.uint8)
+    picture = torch.full((channels, rows * down + GAP, columns * right + GAP), GAP_GRAY, dtype=torch.uint8)
     for index, image in enumerate(pixels):
         top, left = GAP + index // columns * down, GAP + index % columns * right
         picture[:, top : top + height * scale, left : left + width * scale] = image

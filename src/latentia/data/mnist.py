@@ -1,4 +1,4 @@
-"""MNIST and two data sets of its form: 60 000 training and 10 000 test images of 28×28 grey pixels, in ten classes."""
+"""MNIST and two data sets of its form: 60 000 training and 10 000 test images of 28×28 gray pixels, in ten classes."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Where images come from. A `Source` is a setting of a run and does the loading itself.
 
-    data=mnist data.binarise=dynamic            on the command line,
-    MNIST(binarise="dynamic").load()            in Python.
+    data=mnist data.binarize=dynamic            on the command line,
+    MNIST(binarize="dynamic").load()            in Python.
 
-To add a source, subclass `Source` and write `_read`; splitting, binarising and hashing are done here, once.
+To add a source, subclass `Source` and write `_read`; splitting, binarizing and hashing are done here, once.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pydantic import Field
 from torch import Tensor
 
 from latentia.configuration import Component
-from latentia.data.binarisation import binarise_dynamic, binarise_static, threshold, to_unit
+from latentia.data.binarization import binarize_dynamic, binarize_static, threshold, to_unit
 from latentia.data.order import seed_of
 from latentia.data.split import Split, Splits, hold_out, hold_out_by_class, sha256_of
 from latentia.errors import ConfigurationError, DataError
 
-Binarise = Literal["dynamic", "static", "threshold", "none"]
+Binarize = Literal["dynamic", "static", "threshold", "none"]
 Which = Literal["train", "validation", "test"]
 
 TEST_FRACTION = 0.2
@@ -54,26 +54,26 @@ class Source(Component, family=True):
     """A data set and how a run uses it.
 
     Attributes:
-        binarise: `dynamic` (grey levels are probabilities, drawn afresh each step), `static` (drawn once), `threshold`
+        binarize: `dynamic` (gray levels are probabilities, drawn afresh each step), `static` (drawn once), `threshold`
             (at 128) or `none`. Validation and test images are drawn once under both of the first two.
         validation: how many training images to set aside for choices; None is a tenth.
         split_seed: which ones.
-        binarise_seed: of the draws that are made once.
+        binarize_seed: of the draws that are made once.
     """
 
-    binarise: Binarise = "none"
+    binarize: Binarize = "none"
     validation: Annotated[int, Field(ge=0)] | None = None
     split_seed: int = 0
-    binarise_seed: int = 0
+    binarize_seed: int = 0
 
     @abstractmethod
     def _read(self, folder: Path | None) -> Parts:
         """Read the data set; `folder`, where it is not None, goes before any other place to look."""
 
     def load(self, folder: Path | None = None) -> Splits:
-        """Read, split and binarise the data set.
+        """Read, split and binarize the data set.
 
-        Validation and test images are binary when this returns, unless `binarise` is `none`; so are training images,
+        Validation and test images are binary when this returns, unless `binarize` is `none`; so are training images,
         unless it is `none` or `dynamic`. Binary images are held as 0 and 255.
 
         Args:
@@ -100,22 +100,22 @@ class Source(Component, family=True):
             )
         train, validation = hold_out(whole, count, self.split_seed)
         validation, test = validation.in_memory(), test.in_memory()
-        if self.binarise in ("static", "threshold"):
+        if self.binarize in ("static", "threshold"):
             train = self._binary(train, "train")
         return Splits(
             train, self._binary(validation, "validation"), self._binary(test, "test"), parts.classes, content_hash
         )
 
     def prepare_step(self, images: Tensor) -> Tensor:
-        """A training batch as float32 in [0, 1], binarised as the source says, by torch's global generator.
+        """A training batch as float32 in [0, 1], binarized as the source says, by torch's global generator.
 
         Args:
             images: uint8 (B, C, H, W), of the training split that `load` gave.
         """
-        return _STEP[self.binarise](images)
+        return _STEP[self.binarize](images)
 
     def prepare_fixed(self, split: Split, which: Which) -> Tensor:
-        """A whole split as float32 (N, C, H, W) in [0, 1], binarised once and for all: every call gives the same bits.
+        """A whole split as float32 (N, C, H, W) in [0, 1], binarized once and for all: every call gives the same bits.
 
         The bits belong to the images: those of the first k images are the same whether or not the others are there.
 
@@ -123,19 +123,19 @@ class Source(Component, family=True):
             split: as `load` gave it, or the first images of it.
             which: the part it is; each part has its own draw.
         """
-        if self.binarise == "none":
+        if self.binarize == "none":
             return to_unit(split.images)
-        if self.binarise == "threshold":
+        if self.binarize == "threshold":
             return threshold(split.images)
-        return binarise_static(split.images, seed_of("binarise", self.binarise_seed, which))
+        return binarize_static(split.images, seed_of("binarize", self.binarize_seed, which))
 
     def _binary(self, split: Split, which: Which) -> Split:
-        if self.binarise == "none" or not len(split):
+        if self.binarize == "none" or not len(split):
             return split
         return replace(split, images=self.prepare_fixed(split, which).mul_(255).byte())
 
 
-_STEP = {"dynamic": binarise_dynamic, "static": to_unit, "threshold": threshold, "none": to_unit}
+_STEP = {"dynamic": binarize_dynamic, "static": to_unit, "threshold": threshold, "none": to_unit}
 
 
 def find_folder(name: str, given: Path | None) -> Path | None:

@@ -86,7 +86,7 @@ class Splits:
         validation: taken from the training images, for choices.
         test: for the figures.
         classes: the names of the labels, () when there are none.
-        content_hash: sha256 over all images and labels, before binarising and splitting.
+        content_hash: sha256 over all images and labels, before binarizing and splitting.
     """
 
     train: Split

@@ -1,4 +1,4 @@
-"""Stacked MNIST: three digits in the three colours of one image, so that there are a thousand modes to find.
+"""Stacked MNIST: three digits in the three colors of one image, so that there are a thousand modes to find.
 
 The test of mode coverage of Metz et al. 2017 and Lin et al. 2018 (PacGAN, section 4.2). The label is the number that
 the three digits spell, red, green, blue.

@@ -1,4 +1,4 @@
-"""Points drawn afresh from a toy law, in the place where images have their splits."""
+"""Points drawn afresh from a toy distribution, in the place where images have their splits."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from torch.distributions import Distribution
 
 @dataclass(frozen=True, eq=False)
 class ToyData:
-    """A law to draw from without end: no draw comes twice, so every draw is held out from those before it.
+    """A distribution to draw from without end: no draw comes twice, so every draw is held out from those before it.
 
     Attributes:
-        law: with log_prob in nats, event shape (d,).
-        content_hash: of the setting that made the law.
+        distribution: with log_prob in nats, event shape (d,).
+        content_hash: of the setting that made the distribution.
         classes: none; points have no labels.
     """
 
-    law: Distribution
+    distribution: Distribution
     content_hash: str
     classes: tuple[str, ...] = field(default=())
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(d,)."""
-        return tuple(self.law.event_shape)
+        return tuple(self.distribution.event_shape)
 
     def sample(self, n: int) -> Tensor:
         """n points, (n, d), float32, by torch's global generator."""
-        return self.law.sample(torch.Size([n]))
+        return self.distribution.sample(torch.Size([n]))

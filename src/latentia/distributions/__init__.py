@@ -1,34 +1,34 @@
-"""Laws, families of laws, and conditionals: what is probabilistic is a `torch.distributions.Distribution`."""
+"""Distributions, families of distributions, and conditionals: what is probabilistic is a `torch.distributions.Distribution`."""
 
 from latentia.distributions.conditional import Conditional, Family
-from latentia.distributions.continuous_bernoulli import ContinuousBernoulliLaw
+from latentia.distributions.continuous_bernoulli import ContinuousBernoulliDistribution
 from latentia.distributions.finite import Finite
 from latentia.distributions.gaussians import DiagonalGaussian, StandardGaussian
 from latentia.distributions.likelihoods import (
     Bernoulli,
     ContinuousBernoulli,
-    DiscretisedLogisticMixture,
+    DiscretizedLogisticMixture,
     Gaussian,
     GaussianLearnedScale,
     GaussianPerPixel,
     Likelihood,
 )
-from latentia.distributions.logistic_mixture import DiscretisedLogisticMixtureLaw
+from latentia.distributions.logistic_mixture import DiscretizedLogisticMixtureDistribution
 from latentia.distributions.mixtures import Mixture, gaussian_mixture, log_density
+from latentia.distributions.parsing import DISTRIBUTIONS, parse_distribution
 from latentia.distributions.posteriors import Diagonal, Fixed, Full, Posterior
 from latentia.distributions.priors import FlowPrior, MixturePrior, Prior, StandardNormal, VampPrior
-from latentia.distributions.written import LAWS, parse_law
 
 __all__ = [
-    "LAWS",
+    "DISTRIBUTIONS",
     "Bernoulli",
     "Conditional",
     "ContinuousBernoulli",
-    "ContinuousBernoulliLaw",
+    "ContinuousBernoulliDistribution",
     "Diagonal",
     "DiagonalGaussian",
-    "DiscretisedLogisticMixture",
-    "DiscretisedLogisticMixtureLaw",
+    "DiscretizedLogisticMixture",
+    "DiscretizedLogisticMixtureDistribution",
     "Family",
     "Finite",
     "Fixed",
@@ -47,5 +47,5 @@ __all__ = [
     "VampPrior",
     "gaussian_mixture",
     "log_density",
-    "parse_law",
+    "parse_distribution",
 ]

@@ -1,15 +1,15 @@
 """A conditional is a network followed by a family: x ↦ q(z|x), or z ↦ p(x|z).
 
-The network turns a tensor into numbers; the family turns the numbers into a law. Any `nn.Module` that takes a tensor
+The network turns a tensor into numbers; the family turns the numbers into a distribution. Any `nn.Module` that takes a tensor
 and gives a tensor serves as the network, so a user's own becomes a posterior or a likelihood without a change.
 
-Under mixed precision the networks compute in bfloat16 and the laws must not: their densities, draws and divergences are
-arithmetic on the numbers emitted, in float32 at least. `laws_in_float32` opens a block where that holds.
+Under mixed precision the networks compute in bfloat16 and the distributions must not: their densities, draws and divergences are
+arithmetic on the numbers emitted, in float32 at least. `distributions_in_float32` opens a block where that holds.
 """
 
 from __future__ import annotations
 
-__all__ = ["Conditional", "Family", "laws_in_float32"]
+__all__ = ["Conditional", "Family", "distributions_in_float32"]
 
 import math
 from abc import abstractmethod
@@ -23,13 +23,13 @@ from torch.distributions import Distribution
 from latentia.configuration import Component
 from latentia.errors import ConfigurationError, DataError
 
-# The mixed precision around each open `laws_in_float32`: device, dtype. A list, since compilers can follow one, and
+# The mixed precision around each open `distributions_in_float32`: device, dtype. A list, since compilers can follow one, and
 # not a ContextVar: two threads of a process must not train under mixed precision at once.
 _networks_in: list[tuple[str, torch.dtype]] = []
 
 
 @contextmanager
-def laws_in_float32(device: torch.device) -> Iterator[None]:
+def distributions_in_float32(device: torch.device) -> Iterator[None]:
     """Switch autocast off inside the block, except where a `Conditional` calls its network."""
     if not torch.is_autocast_enabled(device.type):
         yield
@@ -43,15 +43,15 @@ def laws_in_float32(device: torch.device) -> Iterator[None]:
 
 
 class Family(Component):
-    """A parametric family of laws over events of a given shape."""
+    """A parametric family of distributions over events of a given shape."""
 
     @abstractmethod
     def parameter_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the numbers that the network must emit for one example."""
 
     @abstractmethod
-    def law(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
-        """The laws with these parameters.
+    def distribution(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+        """The distributions with these parameters.
 
         Args:
             parameters: what the network emitted, (*batch, *parameter_shape), in float32 or float64.
@@ -67,7 +67,7 @@ class Family(Component):
 
 
 class Conditional(nn.Module):
-    """`family.law(network(condition))`.
+    """`family.distribution(network(condition))`.
 
     Args:
         network: tensor in, tensor out: (B, *condition) → (B, *family.parameter_shape(event_shape)).
@@ -122,9 +122,9 @@ class Conditional(nn.Module):
         return numbers.reshape(expected)
 
     def forward(self, condition: Tensor) -> Distribution:
-        """The laws for conditions of shape (*batch, *condition_shape)."""
-        return self.family.law(self.emit(condition), self.shared)
+        """The distributions for conditions of shape (*batch, *condition_shape)."""
+        return self.family.distribution(self.emit(condition), self.shared)
 
     def stopped(self, numbers: Tensor) -> Distribution:
-        """The same laws with no gradient to their parameters: q with φ held fixed."""
-        return self.family.law(numbers.detach(), None if self.shared is None else self.shared.detach())
+        """The same distributions with no gradient to their parameters: q with φ held fixed."""
+        return self.family.distribution(numbers.detach(), None if self.shared is None else self.shared.detach())

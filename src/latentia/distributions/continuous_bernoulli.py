@@ -1,13 +1,13 @@
-"""The continuous Bernoulli law on [0, 1], from logits, exact in its tails.
+"""The continuous Bernoulli distribution on [0, 1], from logits, exact in its tails.
 
 With l = log λ/(1−λ), its density is C(l) exp(x l − softplus(l)) with C(l) = l / tanh(l/2) (Loaiza-Ganem and Cunningham
-2019, who give it in terms of λ). torch's own law clamps λ to the precision of floats, which is wrong by nats
+2019, who give it in terms of λ). torch's own distribution clamps λ to the precision of floats, which is wrong by nats
 for |l| > 16; here every expression is written in l.
 """
 
 from __future__ import annotations
 
-__all__ = ["ContinuousBernoulliLaw"]
+__all__ = ["ContinuousBernoulliDistribution"]
 
 import torch
 from torch import Tensor
@@ -19,8 +19,8 @@ from torch.types import _size
 SERIES_BELOW = 0.05
 
 
-class ContinuousBernoulliLaw(Distribution):
-    """Laws with logits of any shape; log-densities in nats."""
+class ContinuousBernoulliDistribution(Distribution):
+    """Distributions with logits of any shape; log-densities in nats."""
 
     has_rsample = True
 
@@ -36,10 +36,10 @@ class ContinuousBernoulliLaw(Distribution):
         self.logits = logits
         super().__init__(logits.shape, validate_args=False)
 
-    def expand(self, batch_shape: _size, _instance: Distribution | None = None) -> ContinuousBernoulliLaw:
-        return ContinuousBernoulliLaw(self.logits.expand(batch_shape))
+    def expand(self, batch_shape: _size, _instance: Distribution | None = None) -> ContinuousBernoulliDistribution:
+        return ContinuousBernoulliDistribution(self.logits.expand(batch_shape))
 
-    def log_normaliser(self) -> Tensor:
+    def log_normalizer(self) -> Tensor:
         """log C(l), even in l; log 2 at l = 0."""
         small, size, square = self._parts()
         closed = torch.log(size) - torch.log(torch.tanh(size / 2))
@@ -51,7 +51,7 @@ class ContinuousBernoulliLaw(Distribution):
         # x l − softplus(l) as a sum of two terms of one sign, so that nothing cancels in the tails. torch's softplus
         # drops e^{−l} beyond l = 20; its logsigmoid does not.
         bernoulli = value * logsigmoid(self.logits) + (1 - value) * logsigmoid(-self.logits)
-        return bernoulli + self.log_normaliser()
+        return bernoulli + self.log_normalizer()
 
     @property
     def mean(self) -> Tensor:
@@ -67,7 +67,7 @@ class ContinuousBernoulliLaw(Distribution):
         shape = self._extended_shape(torch.Size(sample_shape))
         u = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device)
         small, size, _ = self._parts()
-        tail = (-torch.log1p(u * torch.expm1(-size)) / size).clamp(0, 1)  # law with logit −|l|, on [0, 1]
+        tail = (-torch.log1p(u * torch.expm1(-size)) / size).clamp(0, 1)  # distribution with logit −|l|, on [0, 1]
         closed = torch.where(self.logits > 0, 1 - tail, tail)
         # The same in powers of l: the cumulants of a Bernoulli variable of mean u.
         logit, spread = self.logits, u * (1 - u)

@@ -1,4 +1,4 @@
-"""A law on finitely many points of the line or of Rᵈ: what an empirical distribution is, or a finite latent space."""
+"""A distribution on finitely many points of the line or of Rᵈ: what an empirical distribution is, or a finite latent space."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class _Points(constraints.Constraint):
 
     is_discrete = True
 
-    def __init__(self, law: Finite):
-        self.law = law
-        self.event_dim = len(law.event_shape)
+    def __init__(self, distribution: Finite):
+        self.distribution = distribution
+        self.event_dim = len(distribution.event_shape)
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:
-        return self.law._matches(value).any(-1)
+        return self.distribution._matches(value).any(-1)
 
 
 class Finite(Distribution):
-    """The law that puts the weight wᵢ on the point xᵢ. Equal points are merged, and keep the place of the first.
+    """The distribution that puts the weight wᵢ on the point xᵢ. Equal points are merged, and keep the place of the first.
 
     Args:
         points: (n,) on the line, or (n, d).
@@ -49,14 +49,14 @@ class Finite(Distribution):
         points = points if points.is_floating_point() else points.double()
         if points.dim() not in (1, 2) or len(points) == 0 or not bool(torch.isfinite(points).all()):
             raise ConfigurationError(
-                f"a finite law needs points (n,) or (n, d), n >= 1, all finite; given shape {tuple(points.shape)}"
+                f"a finite distribution needs points (n,) or (n, d), n >= 1, all finite; given shape {tuple(points.shape)}"
             )
         if weights is None:
             weights = torch.full((len(points),), 1 / len(points), dtype=points.dtype, device=points.device)
         total = weights.sum().item()
         if weights.shape != points.shape[:1] or bool((weights < 0).any()) or not abs(total - 1) < 1e-6:
             raise ConfigurationError(
-                f"a finite law needs one weight for each of its {len(points)} points, at least 0, summing to 1; given "
+                f"a finite distribution needs one weight for each of its {len(points)} points, at least 0, summing to 1; given "
                 f"{len(weights)} that sum to {total:.6g}"
             )
         distinct, group = torch.unique(points, dim=0, return_inverse=True)
@@ -99,7 +99,7 @@ class Finite(Distribution):
     def cdf(self, value: Tensor) -> Tensor:
         """P(X ≤ x), (...); on the line only."""
         if self.event_shape:
-            raise NotImplementedError("a law in more than one dimension has no cdf on the line")
+            raise NotImplementedError("a distribution in more than one dimension has no cdf on the line")
         order = self.points.argsort()
         steps = torch.cat([self.weights.new_zeros(1), self.weights[order].cumsum(0)])
         return steps[torch.searchsorted(self.points[order].contiguous(), value.to(self.points.dtype), right=True)]

@@ -1,4 +1,4 @@
-"""zuko's flows, without a side effect of importing it: it switches off the validation of all of torch's laws."""
+"""zuko's flows, without a side effect of importing it: it switches off the validation of all of torch's distributions."""
 
 from __future__ import annotations
 

@@ -46,16 +46,16 @@ class DiagonalGaussian(Independent):
 
     @lazy_property
     def base_dist(self) -> Normal:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The d numbers as a batch of laws of one."""
+        """The d numbers as a batch of distributions of one."""
         return Normal(self.loc, self.scale, validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> DiagonalGaussian:
-        """The same law over a larger batch."""
+        """The same distribution over a larger batch."""
         shape = (*batch_shape, *self.event_shape)
         return DiagonalGaussian(self.loc.expand(shape), self.log_scale.expand(shape))
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws μ + εσ, (*sample_shape, *batch, d), with a gradient to both parameters; ε as torch's own law draws it.
+        """Draws μ + εσ, (*sample_shape, *batch, d), with a gradient to both parameters; ε as torch's own distribution draws it.
 
         Source: Kingma and Welling 2014, section 2.4.
         """
@@ -78,7 +78,7 @@ class DiagonalGaussian(Independent):
 
 
 class StandardGaussian(Independent):
-    """N(0, I), one law without a batch.
+    """N(0, I), one distribution without a batch.
 
     Args:
         zeros: (d,), its mean; gives float type and device.
@@ -90,7 +90,7 @@ class StandardGaussian(Independent):
         super().__init__(Normal(zeros, torch.ones_like(zeros), validate_args=False), 1, validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Independent:
-        """A batch of the law: an ordinary `Independent`."""
+        """A batch of the distribution: an ordinary `Independent`."""
         new = Independent.__new__(Independent) if _instance is None else _instance
         return super().expand(batch_shape, _instance=new)
 

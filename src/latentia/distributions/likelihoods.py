@@ -1,6 +1,6 @@
 """Likelihoods p(x|z) of images x with values in [0, 1], shape (C, H, W).
 
-Each family scores only what it is a law of: Bernoulli images are 0 or 1, discretised ones are k/255. `check` refuses
+Each family scores only what it is a distribution of: Bernoulli images are 0 or 1, discretized ones are k/255. `check` refuses
 the rest once, when data are loaded, and names the cure; nothing is scored silently (item 1a of the notes).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 __all__ = [
     "Bernoulli",
     "ContinuousBernoulli",
-    "DiscretisedLogisticMixture",
+    "DiscretizedLogisticMixture",
     "Gaussian",
     "GaussianLearnedScale",
     "GaussianPerPixel",
@@ -28,13 +28,13 @@ from torch.distributions.utils import lazy_property
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from latentia.distributions.conditional import Family
-from latentia.distributions.continuous_bernoulli import ContinuousBernoulliLaw
-from latentia.distributions.logistic_mixture import DiscretisedLogisticMixtureLaw
+from latentia.distributions.continuous_bernoulli import ContinuousBernoulliDistribution
+from latentia.distributions.logistic_mixture import DiscretizedLogisticMixtureDistribution
 from latentia.errors import DataError
 
 
 class Likelihood(Family, family=True):
-    """A family of laws over images (C, H, W) with values in [0, 1]."""
+    """A family of distributions over images (C, H, W) with values in [0, 1]."""
 
     @property
     def discrete(self) -> bool:
@@ -51,7 +51,7 @@ class Likelihood(Family, family=True):
             images: floats (N, C, H, W).
 
         Raises:
-            DataError: for values outside the law's support, naming the cure.
+            DataError: for values outside the distribution's support, naming the cure.
         """
         if not bool(((images >= 0) & (images <= 1)).all()):
             raise DataError("images must have values in [0, 1]; divide 8-bit images by 255")
@@ -64,14 +64,14 @@ class Bernoulli(Likelihood):
     def discrete(self) -> bool:
         return True
 
-    def law(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+    def distribution(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
         return _BernoulliImages(parameters)
 
     def check(self, images: Tensor) -> None:
         if not bool(((images == 0) | (images == 1)).all()):
             raise DataError(
-                "a Bernoulli likelihood scores pixels that are 0 or 1, and these images have grey ones. Binarise them "
-                "(data.binarise=dynamic, static or threshold), or take likelihood=continuous-bernoulli or gaussian"
+                "a Bernoulli likelihood scores pixels that are 0 or 1, and these images have gray ones. Binarize them "
+                "(data.binarize=dynamic, static or threshold), or take likelihood=continuous-bernoulli or gaussian"
             )
 
 
@@ -102,13 +102,13 @@ class _BernoulliImages(Independent):
 
 
 class ContinuousBernoulli(Likelihood, name="continuous-bernoulli"):
-    """Grey pixels in [0, 1]: the Bernoulli expression with the constant that makes it a density.
+    """Gray pixels in [0, 1]: the Bernoulli expression with the constant that makes it a density.
 
     Loaiza-Ganem and Cunningham 2019, eq. 3.
     """
 
-    def law(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
-        return Independent(ContinuousBernoulliLaw(parameters), 3, validate_args=False)
+    def distribution(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+        return Independent(ContinuousBernoulliDistribution(parameters), 3, validate_args=False)
 
 
 class Gaussian(Likelihood):
@@ -116,7 +116,7 @@ class Gaussian(Likelihood):
 
     scale: float = Field(default=0.1, gt=0, description="standard deviation of every pixel")
 
-    def law(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+    def distribution(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
         scale = torch.full_like(parameters, self.scale)
         return Independent(Normal(parameters, scale, validate_args=False), 3, validate_args=False)
 
@@ -129,7 +129,7 @@ class GaussianLearnedScale(Likelihood, name="gaussian-learned"):
     def shared_parameters(self, event_shape: tuple[int, ...]) -> Tensor:
         return torch.tensor(math.log(self.initial_scale))
 
-    def law(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+    def distribution(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
         if shared is None:
             raise ValueError("a Gaussian with a learned scale needs its shared log-scale")
         scale = shared.exp().to(parameters.dtype).expand_as(parameters)
@@ -148,17 +148,17 @@ class GaussianPerPixel(Likelihood, name="gaussian-per-pixel"):
         channels, *size = event_shape
         return (2 * channels, *size)
 
-    def law(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+    def distribution(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
         mean, log_scale = parameters.chunk(2, dim=-3)
         scale = log_scale.exp() + self.smallest_scale
         return Independent(Normal(mean, scale, validate_args=False), 3, validate_args=False)
 
 
-class DiscretisedLogisticMixture(Likelihood, name="logistic-mixture"):
-    """8-bit pixels k/255: a mixture of logistic laws, integrated over each of the 256 cells.
+class DiscretizedLogisticMixture(Likelihood, name="logistic-mixture"):
+    """8-bit pixels k/255: a mixture of logistic distributions, integrated over each of the 256 cells.
 
     Every pixel has its own mixture weights, shared by its channels; given the component, channels are independent.
-    After Salimans et al. 2017, eq. 2, without the coupling between colour channels.
+    After Salimans et al. 2017, eq. 2, without the coupling between color channels.
     """
 
     components: int = Field(default=5, ge=1)
@@ -171,13 +171,13 @@ class DiscretisedLogisticMixture(Likelihood, name="logistic-mixture"):
         channels, *size = event_shape
         return (self.components * (1 + 2 * channels), *size)
 
-    def law(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
-        return DiscretisedLogisticMixtureLaw(parameters, self.components)
+    def distribution(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+        return DiscretizedLogisticMixtureDistribution(parameters, self.components)
 
     def check(self, images: Tensor) -> None:
         super().check(images)
         levels = images.double() * 255
         if not bool((levels - levels.round()).abs().le(1e-3).all()):
             raise DataError(
-                "a discretised likelihood scores 8-bit pixels k/255; give data.binarise=none and 8-bit images"
+                "a discretized likelihood scores 8-bit pixels k/255; give data.binarize=none and 8-bit images"
             )

@@ -1,6 +1,6 @@
-"""A mixture of logistic laws over 8-bit pixels, integrated over each pixel's cell.
+"""A mixture of logistic distributions over 8-bit pixels, integrated over each pixel's cell.
 
-A logistic law has CDF σ((v − μ)/s). With v ∈ [−1, 1] and cells of half-width 1/255, the probability of level k is
+A logistic distribution has CDF σ((v − μ)/s). With v ∈ [−1, 1] and cells of half-width 1/255, the probability of level k is
 the CDF's increase over the cell; the first and last cells reach to ∓∞, so the 256 probabilities sum to one.
 Increases are computed as log(σ(b) − σ(a)) = log(1 − e^{a−b}) + log σ(b) + log σ(−a), where nothing cancels, so that
 they are exact for parameters of any size. Scales have a floor, e⁻⁷, an eighth of a cell.
@@ -8,7 +8,7 @@ they are exact for parameters of any size. Scales have a floor, e⁻⁷, an eigh
 
 from __future__ import annotations
 
-__all__ = ["DiscretisedLogisticMixtureLaw"]
+__all__ = ["DiscretizedLogisticMixtureDistribution"]
 
 import math
 
@@ -23,8 +23,8 @@ LOWEST_LOG_SCALE = -7.0
 LARGEST_LOG_SCALE = 40.0  # in draws: beyond it every draw is black or white all the same, and ∞ · 0 is not a number
 
 
-class DiscretisedLogisticMixtureLaw(Distribution):
-    """Laws over images with values k/255.
+class DiscretizedLogisticMixtureDistribution(Distribution):
+    """Distributions over images with values k/255.
 
     Args:
         parameters: (*batch, K(1 + 2C), H, W): K mixture logits, K·C means, K·C log-scales.
@@ -50,8 +50,10 @@ class DiscretisedLogisticMixtureLaw(Distribution):
     def support(self) -> constraints.Constraint:
         return constraints.independent(constraints.unit_interval, 3)
 
-    def expand(self, batch_shape: _size, _instance: Distribution | None = None) -> DiscretisedLogisticMixtureLaw:
-        return DiscretisedLogisticMixtureLaw(
+    def expand(
+        self, batch_shape: _size, _instance: Distribution | None = None
+    ) -> DiscretizedLogisticMixtureDistribution:
+        return DiscretizedLogisticMixtureDistribution(
             self.parameters.expand(*batch_shape, *self.parameters.shape[-3:]), self.components
         )
 

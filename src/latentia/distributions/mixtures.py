@@ -1,7 +1,7 @@
-r"""Mixtures Σₖ wₖ pₖ of laws that need not share a family.
+r"""Mixtures Σₖ wₖ pₖ of distributions that need not share a family.
 
 torch's `MixtureSameFamily` holds batches of one family, and is the one to use on hot paths (`gaussian_mixture` makes
-it); `Mixture` takes any laws over one space, such as a Normal beside a Uniform, and scores each point under those
+it); `Mixture` takes any distributions over one space, such as a Normal beside a Uniform, and scores each point under those
 components alone whose support it lies in.
 """
 
@@ -18,40 +18,40 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 from latentia.errors import ConfigurationError
 
 
-def log_density(law: Distribution, x: Tensor) -> Tensor:
-    """log p(x) anywhere in space: −inf outside the law's support, where torch would raise or return nonsense.
+def log_density(distribution: Distribution, x: Tensor) -> Tensor:
+    """log p(x) anywhere in space: −inf outside the distribution's support, where torch would raise or return nonsense.
 
     Args:
-        law: unbatched.
+        distribution: unbatched.
         x: points, (..., *event_shape).
 
     Returns:
         (...), with gradients that are finite at points outside the support too (they are zero).
     """
-    inside = law.support.check(x)  # pyright: ignore
+    inside = distribution.support.check(x)  # pyright: ignore
     if bool(inside.all()):
-        return law.log_prob(x)
+        return distribution.log_prob(x)
     result = torch.full(inside.shape, -torch.inf, dtype=x.dtype, device=x.device)
     if bool(inside.any()):
-        scores = law.log_prob(x[inside])
+        scores = distribution.log_prob(x[inside])
         result = result.to(scores.dtype).masked_scatter(inside, scores)
     return result
 
 
-def _cumulative(law: Distribution, x: Tensor) -> Tensor:
-    """P(X ≤ x) anywhere on the line, (...): 0 or 1 beside a continuous law's support, where torch would raise."""
-    inside = law.support.check(x)  # pyright: ignore
-    if law.support.is_discrete or bool(inside.all()):  # pyright: ignore
-        return law.cdf(x)
-    result = (x > law.mean).to(x.dtype)  # a support is an interval here, and holds its mean
-    return result.masked_scatter(inside, law.cdf(x[inside]).to(x.dtype)) if bool(inside.any()) else result
+def _cumulative(distribution: Distribution, x: Tensor) -> Tensor:
+    """P(X ≤ x) anywhere on the line, (...): 0 or 1 beside a continuous distribution's support, where torch would raise."""
+    inside = distribution.support.check(x)  # pyright: ignore
+    if distribution.support.is_discrete or bool(inside.all()):  # pyright: ignore
+        return distribution.cdf(x)
+    result = (x > distribution.mean).to(x.dtype)  # a support is an interval here, and holds its mean
+    return result.masked_scatter(inside, distribution.cdf(x[inside]).to(x.dtype)) if bool(inside.any()) else result
 
 
 class _Union(constraints.Constraint):
     """Points that lie in the support of at least one component."""
 
     def __init__(self, components: Sequence[Distribution]):
-        self.parts = [law.support for law in components]
+        self.parts = [distribution.support for distribution in components]
         self.is_discrete = self.parts[0].is_discrete  # pyright: ignore[reportOptionalMemberAccess]
         self.event_dim = self.parts[0].event_dim  # pyright: ignore[reportOptionalMemberAccess]
         super().__init__()
@@ -65,7 +65,7 @@ class Mixture(Distribution):
 
     Args:
         weights: (K,), positive or zero, summing to 1.
-        components: K unbatched laws of one event shape, all discrete or all continuous.
+        components: K unbatched distributions of one event shape, all discrete or all continuous.
 
     Raises:
         ConfigurationError: weights that are no probabilities, or components over different spaces.
@@ -83,13 +83,13 @@ class Mixture(Distribution):
         total = weights.sum().item()
         if bool((weights < 0).any()) or not abs(total - 1) < 1e-6:
             raise ConfigurationError(f"a mixture's weights must be at least 0 and sum to 1; they sum to {total:.6g}")
-        if any(law.batch_shape for law in self.components):
+        if any(distribution.batch_shape for distribution in self.components):
             raise ConfigurationError("Mixture takes unbatched components; MixtureSameFamily takes a batch")
-        if len({law.event_shape for law in self.components}) > 1:
-            shapes = ", ".join(str(tuple(law.event_shape)) for law in self.components)
+        if len({distribution.event_shape for distribution in self.components}) > 1:
+            shapes = ", ".join(str(tuple(distribution.event_shape)) for distribution in self.components)
             raise ConfigurationError(f"the components of a mixture lie in different spaces: event shapes {shapes}")
-        if len({law.support.is_discrete for law in self.components}) > 1:  # pyright: ignore
-            raise ConfigurationError("a mixture is of discrete laws or of continuous ones, not of both")
+        if len({distribution.support.is_discrete for distribution in self.components}) > 1:  # pyright: ignore
+            raise ConfigurationError("a mixture is of discrete distributions or of continuous ones, not of both")
         self.weights = weights / weights.sum()
         super().__init__(event_shape=self.components[0].event_shape, validate_args=validate_args)
 
@@ -101,33 +101,37 @@ class Mixture(Distribution):
     @property
     def mean(self) -> Tensor:
         """Σₖ wₖ E_k[x], (*event_shape)."""
-        return torch.einsum("k,k...->...", self.weights, torch.stack([law.mean for law in self.components]))
+        return torch.einsum(
+            "k,k...->...", self.weights, torch.stack([distribution.mean for distribution in self.components])
+        )
 
     @property
     def variance(self) -> Tensor:
         """Σₖ wₖ (Var_k + (E_k − E)²), (*event_shape)."""
-        centres = torch.stack([law.mean for law in self.components])
-        spread = torch.stack([law.variance for law in self.components]) + (centres - self.mean).square()
+        centers = torch.stack([distribution.mean for distribution in self.components])
+        spread = (
+            torch.stack([distribution.variance for distribution in self.components]) + (centers - self.mean).square()
+        )
         return torch.einsum("k,k...->...", self.weights, spread)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log Σₖ wₖ pₖ(x), (...) in nats; a component counts only where x lies in its support."""
         if self._validate_args:
             self._validate_sample(value)
-        scores = torch.stack([log_density(law, value) for law in self.components])
+        scores = torch.stack([log_density(distribution, value) for distribution in self.components])
         log_weights = self.weights.log().reshape(-1, *[1] * (scores.dim() - 1))
         return (scores + log_weights).logsumexp(0)
 
     def responsibilities(self, value: Tensor) -> Tensor:
         """p(k | x) for each component, (..., K); the posterior of the component's index."""
-        scores = torch.stack([log_density(law, value) for law in self.components], -1)
+        scores = torch.stack([log_density(distribution, value) for distribution in self.components], -1)
         return (scores + self.weights.log()).softmax(-1)
 
     def cdf(self, value: Tensor) -> Tensor:
         """Σₖ wₖ Fₖ(x), (...); where every component has a cdf."""
         if self._validate_args:
             self._validate_sample(value)
-        parts = torch.stack([_cumulative(law, value) for law in self.components], -1)
+        parts = torch.stack([_cumulative(distribution, value) for distribution in self.components], -1)
         return (parts * self.weights).sum(-1)
 
     @torch.no_grad()
@@ -146,7 +150,9 @@ class Mixture(Distribution):
         return draws.reshape(shape + self.event_shape)
 
     def __repr__(self) -> str:
-        terms = (f"{w:.4g}*{law}" for w, law in zip(self.weights.tolist(), self.components, strict=True))
+        terms = (
+            f"{w:.4g}*{distribution}" for w, distribution in zip(self.weights.tolist(), self.components, strict=True)
+        )
         return f"Mixture({' + '.join(terms)})"
 
 
@@ -154,11 +160,11 @@ def gaussian_mixture(means: Tensor, scale: Tensor | float, weights: Tensor | Non
     """A mixture of isotropic or diagonal Gaussians.
 
     Args:
-        means: centres, (K,) on the line or (K, d) in Rᵈ.
+        means: centers, (K,) on the line or (K, d) in Rᵈ.
         scale: standard deviations, anything that broadcasts to the shape of `means`.
         weights: (K,), summing to 1; equal if not given.
     """
     normal = Normal(means, torch.as_tensor(scale, dtype=means.dtype, device=means.device).expand_as(means))
-    law = normal if means.dim() == 1 else Independent(normal, means.dim() - 1)
+    distribution = normal if means.dim() == 1 else Independent(normal, means.dim() - 1)
     shares = torch.full(means.shape[:1], 1 / len(means), dtype=means.dtype, device=means.device)
-    return MixtureSameFamily(Categorical(probs=shares if weights is None else weights), law)
+    return MixtureSameFamily(Categorical(probs=shares if weights is None else weights), distribution)

@@ -1,6 +1,6 @@
-"""Priors p(z): modules whose call gives a law over z.
+"""Priors p(z): modules whose call gives a distribution over z.
 
-A prior is asked for its law with the posterior in hand, `prior(posterior)`, since one of them, the VampPrior, is made
+A prior is asked for its distribution with the posterior in hand, `prior(posterior)`, since one of them, the VampPrior, is made
 of posteriors; the others ignore it.
 """
 
@@ -23,7 +23,7 @@ from latentia.distributions.gaussians import StandardGaussian
 
 
 class Prior(Component, family=True):
-    """A law over z ∈ R^d, perhaps with learned parameters."""
+    """A distribution over z ∈ R^d, perhaps with learned parameters."""
 
     @abstractmethod
     def build(self, latent: int, image_shape: tuple[int, ...]) -> nn.Module:
@@ -57,7 +57,7 @@ class VampPrior(Prior, name="vamp"):
 
 
 class FlowPrior(Prior, name="flow"):
-    """A normalising flow from zuko over N(0, I)."""
+    """A normalizing flow from zuko over N(0, I)."""
 
     kind: Literal["maf", "nsf"] = "nsf"
     transforms: int = Field(default=3, ge=1)
@@ -76,15 +76,15 @@ class _StandardNormal(nn.Module):
     def __init__(self, latent: int):
         super().__init__()
         self.register_buffer("mean", torch.zeros(latent), persistent=False)
-        self._law = StandardGaussian(self.mean)
+        self._distribution = StandardGaussian(self.mean)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        self._law = StandardGaussian(self.mean)  # what moves a module's tensors passes by here
+        self._distribution = StandardGaussian(self.mean)  # what moves a module's tensors passes by here
         return self
 
     def forward(self, posterior: Conditional | None = None) -> Distribution:
-        return self._law
+        return self._distribution
 
 
 class _Mixture(nn.Module):

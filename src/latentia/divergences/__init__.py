@@ -1,4 +1,4 @@
-"""Divergences between laws and between samples; each law's by `exact`, `quadrature` and `monte_carlo`.
+"""Divergences between distributions and between samples; each distribution's by `exact`, `quadrature` and `monte_carlo`.
 
 from latentia.divergences import jensen_shannon, kl, wasserstein
 kl.exact(p, q)

@@ -23,14 +23,14 @@ from torch.distributions import Distribution
 from latentia.distributions.finite import Finite
 from latentia.distributions.mixtures import Mixture
 from latentia.divergences.supports import atoms, is_discrete
-from latentia.errors import CannotServe
+from latentia.errors import UnsupportedError
 
 _Function = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Cumulative:
-    """The four functions of a law on the line, float64 (N,) to float64 (N,).
+    """The four functions of a distribution on the line, float64 (N,) to float64 (N,).
 
     Attributes:
         below: F(x) = P(X ≤ x).
@@ -46,45 +46,65 @@ class Cumulative:
 
 
 _SCIPY: dict[type[Distribution], Callable[[Any], Any]] = {
-    td.Beta: lambda law: scipy.stats.beta(law.concentration1.item(), law.concentration0.item()),
-    td.Cauchy: lambda law: scipy.stats.cauchy(law.loc.item(), law.scale.item()),
-    td.Chi2: lambda law: scipy.stats.chi2(law.df.item()),
-    td.Exponential: lambda law: scipy.stats.expon(scale=1 / law.rate.item()),
-    td.Gamma: lambda law: scipy.stats.gamma(law.concentration.item(), scale=1 / law.rate.item()),
-    td.Gumbel: lambda law: scipy.stats.gumbel_r(law.loc.item(), law.scale.item()),
-    td.HalfCauchy: lambda law: scipy.stats.halfcauchy(scale=law.scale.item()),
-    td.HalfNormal: lambda law: scipy.stats.halfnorm(scale=law.scale.item()),
-    td.InverseGamma: lambda law: scipy.stats.invgamma(law.concentration.item(), scale=law.rate.item()),
-    td.Laplace: lambda law: scipy.stats.laplace(law.loc.item(), law.scale.item()),
-    td.LogNormal: lambda law: scipy.stats.lognorm(law.scale.item(), scale=law.loc.exp().item()),
-    td.Normal: lambda law: scipy.stats.norm(law.loc.item(), law.scale.item()),
-    td.Pareto: lambda law: scipy.stats.pareto(law.alpha.item(), scale=law.scale.item()),
-    td.StudentT: lambda law: scipy.stats.t(law.df.item(), law.loc.item(), law.scale.item()),
-    td.Uniform: lambda law: scipy.stats.uniform(law.low.item(), (law.high - law.low).item()),
-    td.Weibull: lambda law: scipy.stats.weibull_min(law.concentration.item(), scale=law.scale.item()),
+    td.Beta: lambda distribution: scipy.stats.beta(
+        distribution.concentration1.item(), distribution.concentration0.item()
+    ),
+    td.Cauchy: lambda distribution: scipy.stats.cauchy(distribution.loc.item(), distribution.scale.item()),
+    td.Chi2: lambda distribution: scipy.stats.chi2(distribution.df.item()),
+    td.Exponential: lambda distribution: scipy.stats.expon(scale=1 / distribution.rate.item()),
+    td.Gamma: lambda distribution: scipy.stats.gamma(
+        distribution.concentration.item(), scale=1 / distribution.rate.item()
+    ),
+    td.Gumbel: lambda distribution: scipy.stats.gumbel_r(distribution.loc.item(), distribution.scale.item()),
+    td.HalfCauchy: lambda distribution: scipy.stats.halfcauchy(scale=distribution.scale.item()),
+    td.HalfNormal: lambda distribution: scipy.stats.halfnorm(scale=distribution.scale.item()),
+    td.InverseGamma: lambda distribution: scipy.stats.invgamma(
+        distribution.concentration.item(), scale=distribution.rate.item()
+    ),
+    td.Laplace: lambda distribution: scipy.stats.laplace(distribution.loc.item(), distribution.scale.item()),
+    td.LogNormal: lambda distribution: scipy.stats.lognorm(
+        distribution.scale.item(), scale=distribution.loc.exp().item()
+    ),
+    td.Normal: lambda distribution: scipy.stats.norm(distribution.loc.item(), distribution.scale.item()),
+    td.Pareto: lambda distribution: scipy.stats.pareto(distribution.alpha.item(), scale=distribution.scale.item()),
+    td.StudentT: lambda distribution: scipy.stats.t(
+        distribution.df.item(), distribution.loc.item(), distribution.scale.item()
+    ),
+    td.Uniform: lambda distribution: scipy.stats.uniform(
+        distribution.low.item(), (distribution.high - distribution.low).item()
+    ),
+    td.Weibull: lambda distribution: scipy.stats.weibull_min(
+        distribution.concentration.item(), scale=distribution.scale.item()
+    ),
 }
 
 
-def cumulative(law: Distribution) -> Cumulative:
-    """The distribution functions of a canonical law on the line.
+def cumulative(distribution: Distribution) -> Cumulative:
+    """The distribution functions of a canonical distribution on the line.
 
     Raises:
-        CannotServe: the law is not on the line, or has no distribution function that is known.
+        UnsupportedError: the distribution is not on the line, or has no distribution function that is known.
     """
-    if law.event_shape:
-        raise CannotServe("distribution functions are of laws on the line; in more dimensions use sliced or samples")
-    if is_discrete(law):
-        return _of_atoms(atoms(law)[0])
-    if isinstance(law, Mixture):
-        return _of_mixture(law)
-    if type(law) in _SCIPY:
-        frozen = _SCIPY[type(law)](law)
+    if distribution.event_shape:
+        raise UnsupportedError(
+            "distribution functions are of distributions on the line; in more dimensions use sliced or samples"
+        )
+    if is_discrete(distribution):
+        return _of_atoms(atoms(distribution)[0])
+    if isinstance(distribution, Mixture):
+        return _of_mixture(distribution)
+    if type(distribution) in _SCIPY:
+        frozen = _SCIPY[type(distribution)](distribution)
         return Cumulative(*(_through_numpy(f) for f in (frozen.cdf, frozen.sf, frozen.ppf, frozen.isf)))
     try:
-        law.cdf(law.sample((1,)))
+        distribution.cdf(distribution.sample((1,)))
     except NotImplementedError:
-        raise CannotServe(f"{law} has no distribution function; compare samples by wasserstein.samples") from None
-    return Cumulative(law.cdf, lambda x: 1 - law.cdf(x), law.icdf, lambda v: law.icdf(1 - v))
+        raise UnsupportedError(
+            f"{distribution} has no distribution function; compare samples by wasserstein.samples"
+        ) from None
+    return Cumulative(
+        distribution.cdf, lambda x: 1 - distribution.cdf(x), distribution.icdf, lambda v: distribution.icdf(1 - v)
+    )
 
 
 def _through_numpy(function: Callable[..., Any]) -> _Function:
@@ -95,9 +115,9 @@ def _through_numpy(function: Callable[..., Any]) -> _Function:
     return through
 
 
-def _of_atoms(law: Finite) -> Cumulative:
-    points, order = law.points.sort()
-    weights = law.weights[order]
+def _of_atoms(distribution: Finite) -> Cumulative:
+    points, order = distribution.points.sort()
+    weights = distribution.weights[order]
     zero = weights.new_zeros(1)
     below = torch.cat([zero, weights.cumsum(0)])
     above = torch.cat([weights.flip(0).cumsum(0).flip(0), zero])
@@ -115,11 +135,11 @@ def _of_atoms(law: Finite) -> Cumulative:
     )
 
 
-def _of_mixture(law: Mixture) -> Cumulative:
-    parts = [cumulative(part) for part in law.components]
+def _of_mixture(distribution: Mixture) -> Cumulative:
+    parts = [cumulative(part) for part in distribution.components]
 
     def mean(values: list[Tensor]) -> Tensor:
-        return torch.einsum("k,kn->n", law.weights, torch.stack(values))
+        return torch.einsum("k,kn->n", distribution.weights, torch.stack(values))
 
     def below(x: Tensor) -> Tensor:
         return mean([part.below(x) for part in parts])

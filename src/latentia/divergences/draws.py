@@ -1,4 +1,4 @@
-"""Monte Carlo means of functions of a law's draws, guarded against draws that floats cannot hold."""
+"""Monte Carlo means of functions of a distribution's draws, guarded against draws that floats cannot hold."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from latentia.errors import CannotServe
+from latentia.errors import UnsupportedError
 from latentia.estimate import Estimate
 from latentia.integration import monte_carlo
 
 
 def mean_over_draws(
-    law: Distribution,
+    distribution: Distribution,
     function: Callable[[Tensor], Tensor],
     *,
     n: int,
@@ -26,19 +26,21 @@ def mean_over_draws(
     estimator: str,
     unit: str = "nats",
 ) -> Estimate:
-    """Mean of a function over n draws of a law, with its standard error.
+    """Mean of a function over n draws of a distribution, with its standard error.
 
     Raises:
-        CannotServe: a draw overflows, or the function is NaN on one.
+        UnsupportedError: a draw overflows, or the function is NaN on one.
     """
 
     def draw(count: int) -> Tensor:
-        x = law.sample(torch.Size((count,)))
+        x = distribution.sample(torch.Size((count,)))
         if not bool(torch.isfinite(x).all()):
-            raise CannotServe(f"draws of {law} overflow float64, so nothing can be said about them by monte carlo")
+            raise UnsupportedError(
+                f"draws of {distribution} overflow float64, so nothing can be said about them by monte carlo"
+            )
         values = function(x).double()
         if bool(torch.isnan(values).any()):
-            raise CannotServe(f"{name}: the densities are not defined at a draw of {law}; use quadrature")
+            raise UnsupportedError(f"{name}: the densities are not defined at a draw of {distribution}; use quadrature")
         return values
 
     mean = monte_carlo(draw, n, seed=seed, name=name, unit=unit)
@@ -48,7 +50,7 @@ def mean_over_draws(
 
 
 def stratified(first: Estimate, second: Estimate) -> Estimate:
-    """Half the sum of two means over independent draws, half of them from each law."""
+    """Half the sum of two means over independent draws, half of them from each distribution."""
     stderr = None
     if first.stderr is not None and second.stderr is not None:
         stderr = 0.5 * math.hypot(first.stderr, second.stderr)

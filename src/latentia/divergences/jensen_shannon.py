@@ -1,7 +1,7 @@
 r"""Jensen-Shannon divergence ½ KL(P ‖ M) + ½ KL(Q ‖ M), M = ½(P + Q), in nats.
 
-It is symmetric, lies between 0 (equal laws only) and log 2 (mutually singular laws only), and its square root is a
-metric. However far disjoint laws move apart it stays at log 2, where a Wasserstein distance goes on growing (notes 3e).
+It is symmetric, lies between 0 (equal distributions only) and log 2 (mutually singular distributions only), and its square root is a
+metric. However far disjoint distributions move apart it stays at log 2, where a Wasserstein distance goes on growing (notes 3e).
 
 Source: Lin 1991; Endres and Schindelin 2003 (the metric); notes 3d.
 """
@@ -18,11 +18,11 @@ from torch.distributions import Distribution
 
 from latentia.distributions.mixtures import log_density
 from latentia.divergences import partitions
-from latentia.divergences.canonical import canonical_pair, same_law
+from latentia.divergences.canonical import canonical_pair, same_distribution
 from latentia.divergences.draws import mean_over_draws, stratified
 from latentia.divergences.quadrature import integrate_pair
 from latentia.divergences.supports import dimension, is_discrete, separation
-from latentia.errors import CannotServe
+from latentia.errors import UnsupportedError
 from latentia.estimate import Estimate
 from latentia.estimate import exact as exactly
 
@@ -31,8 +31,8 @@ _LOG_2 = math.log(2)
 
 
 def _known(p: Distribution, q: Distribution) -> Estimate | None:
-    if same_law(p, q):
-        return exactly(0.0, NAME, method="equal laws")
+    if same_distribution(p, q):
+        return exactly(0.0, NAME, method="equal distributions")
     reason = separation(p, q)
     return None if reason is None else exactly(_LOG_2, NAME, method="disjoint supports", settings={"reason": reason})
 
@@ -56,11 +56,11 @@ def _sum(masses: partitions.Masses) -> Estimate:
 
 
 def exact(p: Distribution, q: Distribution) -> Estimate:
-    """JSD by finite sum, or where it is known without one (equal or mutually singular laws).
+    """JSD by finite sum, or where it is known without one (equal or mutually singular distributions).
 
     Raises:
-        CannotServe: there is no closed form, as between two Gaussians.
-        ConfigurationError: a batch of laws, or laws over different spaces.
+        UnsupportedError: there is no closed form, as between two Gaussians.
+        ConfigurationError: a batch of distributions, or distributions over different spaces.
     """
     p, q = canonical_pair(p, q)
     known = _known(p, q)
@@ -70,14 +70,14 @@ def exact(p: Distribution, q: Distribution) -> Estimate:
     if masses and not masses.tail:
         return _sum(masses)
     serving = "quadrature" if dimension(p) <= 2 or is_discrete(p) else "monte_carlo"
-    raise CannotServe(f"jensen_shannon has no closed form between {p} and {q}; use jensen_shannon.{serving}")
+    raise UnsupportedError(f"jensen_shannon has no closed form between {p} and {q}; use jensen_shannon.{serving}")
 
 
 def quadrature(p: Distribution, q: Distribution, *, tolerance: float = 1e-12) -> Estimate:
     """JSD by adaptive quadrature on the line, by a grid in the plane, or by summing over atoms.
 
     Raises:
-        CannotServe: laws in more than two dimensions.
+        UnsupportedError: distributions in more than two dimensions.
     """
     p, q = canonical_pair(p, q)
     known = _known(p, q)
@@ -85,23 +85,25 @@ def quadrature(p: Distribution, q: Distribution, *, tolerance: float = 1e-12) ->
         return known
     if is_discrete(p):
         masses = partitions.common_masses(p, q)
-        assert masses is not None  # two discrete laws always have common atoms
+        assert masses is not None  # two discrete distributions always have common atoms
         return _sum(masses)
     return integrate_pair(p, q, _terms, name=NAME, tolerance=tolerance)
 
 
 def monte_carlo(p: Distribution, q: Distribution, n: int = 100_000, seed: int = 0) -> Estimate:
-    """½ E_P[log p/m] + ½ E_Q[log q/m] over n draws, half of them from each law."""
+    """½ E_P[log p/m] + ½ E_Q[log q/m] over n draws, half of them from each distribution."""
     p, q = canonical_pair(p, q)
     known = _known(p, q)
     if known:
         return known
 
-    def half(law: Distribution, other: Distribution, seed: int) -> Estimate:
+    def half(distribution: Distribution, other: Distribution, seed: int) -> Estimate:
         def terms(x: Tensor) -> Tensor:
-            own = log_density(law, x)
+            own = log_density(distribution, x)
             return _LOG_2 + own - torch.logaddexp(own, log_density(other, x))
 
-        return mean_over_draws(law, terms, n=n // 2, seed=seed, name=NAME, estimator="log ratio to the mixture")
+        return mean_over_draws(
+            distribution, terms, n=n // 2, seed=seed, name=NAME, estimator="log ratio to the mixture"
+        )
 
     return stratified(half(p, q, seed), half(q, p, seed + 2**32))

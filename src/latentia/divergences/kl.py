@@ -1,6 +1,6 @@
 r"""Relative entropy KL(P ‖ Q) = E_P[log p(x) − log q(x)], in nats.
 
-It is at least 0, is 0 only between equal laws, and is not symmetric. It is +∞ where P is not absolutely continuous with
+It is at least 0, is 0 only between equal distributions, and is not symmetric. It is +∞ where P is not absolutely continuous with
 respect to Q: an answer, given exactly and with its reason by every method here, before anything is computed.
 
 For batches in training there is `torch.distributions.kl_divergence`; importing this module teaches it the pairs of a
@@ -23,11 +23,11 @@ from torch.distributions import Distribution, kl_divergence, register_kl
 
 from latentia.distributions.mixtures import log_density
 from latentia.divergences import partitions
-from latentia.divergences.canonical import canonical_pair, gaussian_moments, same_law
+from latentia.divergences.canonical import canonical_pair, gaussian_moments, same_distribution
 from latentia.divergences.draws import mean_over_draws
 from latentia.divergences.quadrature import integrate_pair
 from latentia.divergences.supports import dimension, escape, heaviest_moment, infinite_relative_entropy, is_discrete
-from latentia.errors import CannotServe
+from latentia.errors import UnsupportedError
 from latentia.estimate import Estimate
 from latentia.estimate import exact as exactly
 from latentia.integration import RunningMean
@@ -60,16 +60,16 @@ def _between_factors(shift: Tensor, factor_p: Tensor, factor_q: Tensor) -> Tenso
 
 def _from_ratio(ratio: Tensor, shift: Tensor) -> Tensor:
     """The same from Lq⁻¹Lp, lower triangular, and Lq⁻¹δ."""
-    # tr − d − log det, entry by entry on the diagonal, so that equal laws give 0 and near ones lose no digits
+    # tr − d − log det, entry by entry on the diagonal, so that equal distributions give 0 and near ones lose no digits
     diagonal = ratio.diagonal(dim1=-2, dim2=-1)
     own = (diagonal.square() - 1 - 2 * diagonal.log()).sum(-1)
     return 0.5 * (own + ratio.tril(-1).square().sum((-2, -1)) + shift.square().sum(-1))
 
 
-def _diagonal_normal(law: td.Independent) -> td.Normal:
-    if not isinstance(law.base_dist, td.Normal) or len(law.event_shape) != 1:
+def _diagonal_normal(distribution: td.Independent) -> td.Normal:
+    if not isinstance(distribution.base_dist, td.Normal) or len(distribution.event_shape) != 1:
         raise NotImplementedError("KL with a MultivariateNormal is known for Independent(Normal, 1) alone")
-    return law.base_dist
+    return distribution.base_dist
 
 
 @register_kl(td.Independent, td.MultivariateNormal)
@@ -85,9 +85,9 @@ def _kl_full_diagonal(p: td.MultivariateNormal, q: td.Independent) -> Tensor:
 
 
 def _known(p: Distribution, q: Distribution) -> Estimate | None:
-    """The answers that every method gives: 0 between laws known to be equal, and +∞."""
-    if same_law(p, q):
-        return exactly(0.0, NAME, method="equal laws")
+    """The answers that every method gives: 0 between distributions known to be equal, and +∞."""
+    if same_distribution(p, q):
+        return exactly(0.0, NAME, method="equal distributions")
     reason = escape(p, q)
     if reason is None and dimension(p) == 1 and not is_discrete(p):
         reason = infinite_relative_entropy(p, q)
@@ -109,8 +109,8 @@ def exact(p: Distribution, q: Distribution) -> Estimate:
     """KL(P ‖ Q) by closed form or finite sum.
 
     Raises:
-        CannotServe: there is neither; the message names a method that serves.
-        ConfigurationError: a batch of laws, or laws over different spaces.
+        UnsupportedError: there is neither; the message names a method that serves.
+        ConfigurationError: a batch of distributions, or distributions over different spaces.
 
     Examples:
         >>> exact(td.Normal(0.0, 1.0), td.Normal(2.0, 1.0)).value
@@ -137,19 +137,19 @@ def exact(p: Distribution, q: Distribution) -> Estimate:
             return exactly((0.5 * (spread + math.log(2 * math.pi)) + q.scale.log() - p.entropy()).item(), NAME)
         except NotImplementedError:
             pass
-    raise CannotServe(f"kl has no closed form between {p} and {q}; use {_serving(p)}")
+    raise UnsupportedError(f"kl has no closed form between {p} and {q}; use {_serving(p)}")
 
 
 def quadrature(p: Distribution, q: Distribution, *, tolerance: float = 1e-12) -> Estimate:
     """KL(P ‖ Q) by adaptive quadrature on the line, by a grid in the plane, or by summing over atoms.
 
     Args:
-        p: any law in one or two dimensions.
+        p: any distribution in one or two dimensions.
         q: another over the same space.
         tolerance: the certified error to try for; `settings["error"]` is the one reached.
 
     Raises:
-        CannotServe: more dimensions, or an integral that does not converge.
+        UnsupportedError: more dimensions, or an integral that does not converge.
     """
     p, q = canonical_pair(p, q)
     known = _known(p, q)
@@ -157,7 +157,7 @@ def quadrature(p: Distribution, q: Distribution, *, tolerance: float = 1e-12) ->
         return known
     if is_discrete(p):
         masses = partitions.common_masses(p, q)
-        assert masses is not None  # two discrete laws always have common atoms
+        assert masses is not None  # two discrete distributions always have common atoms
         return _sum(masses)
 
     def integrand(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ def monte_carlo_nonnegative(p: Distribution, q: Distribution, n: int = 100_000, 
     `settings["mean ratio"]`.
 
     Raises:
-        CannotServe: Q puts mass where P puts none, has the heavier power tail, or the draws' mean of r is more than 5
+        UnsupportedError: Q puts mass where P puts none, has the heavier power tail, or the draws' mean of r is more than 5
             standard errors from 1.
 
     Source: Schulman 2020, "Approximating KL divergence".
@@ -194,9 +194,9 @@ def monte_carlo_nonnegative(p: Distribution, q: Distribution, n: int = 100_000, 
     if known:
         return known
     if escape(q, p) is not None:
-        raise CannotServe("the estimator (r − 1) − log r needs P to have mass wherever Q has; use kl.monte_carlo")
+        raise UnsupportedError("the estimator (r − 1) − log r needs P to have mass wherever Q has; use kl.monte_carlo")
     if dimension(p) == 1 and heaviest_moment(q) < heaviest_moment(p):
-        raise CannotServe("Q's tail is heavier than P's, so r = q/p has infinite variance; use kl.monte_carlo")
+        raise UnsupportedError("Q's tail is heavier than P's, so r = q/p has infinite variance; use kl.monte_carlo")
     ratios = RunningMean()
 
     def terms(x: Tensor) -> Tensor:
@@ -208,7 +208,7 @@ def monte_carlo_nonnegative(p: Distribution, q: Distribution, n: int = 100_000, 
     estimate = mean_over_draws(p, terms, n=n, seed=seed, name=NAME, estimator="(r − 1) − log r")
     excess, stderr = ratios.mean.item(), ratios.stderr.item()
     if not abs(excess) <= 5 * stderr:
-        raise CannotServe(
+        raise UnsupportedError(
             f"the mean of r = q/p over {n} draws is {1 + excess:.4g} ± {stderr:.1g} where it must be 1: P's draws "
             "do not see all of Q, and (r − 1) − log r would be off by as much; use kl.monte_carlo"
         )

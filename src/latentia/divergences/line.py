@@ -1,7 +1,7 @@
 r"""Optimal transport on the line, where the optimal coupling pairs equal quantiles.
 
-W_p^p = ∫₀¹ |F⁻¹(u) − G⁻¹(u)|^p du, and W₁ = ∫ |F(x) − G(x)| dx. For laws whose quantile functions are piecewise linear
-(finite laws, uniform laws and their mixtures) the first integral is a finite sum.
+W_p^p = ∫₀¹ |F⁻¹(u) − G⁻¹(u)|^p du, and W₁ = ∫ |F(x) − G(x)| dx. For distributions whose quantile functions are piecewise linear
+(finite distributions, uniform distributions and their mixtures) the first integral is a finite sum.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Linear:
         return tuple(self.start[index] + slope * (u - knots[index]) for u in (lower, upper))  # pyright: ignore
 
 
-def linear_quantiles(law: Distribution) -> Linear | None:
-    """The quantile function of a finite law, of a uniform law or of a mixture of uniforms; None for any other law."""
-    if isinstance(law, Finite) and not law.event_shape:
-        points, order = law.points.sort()
-        weights = law.weights[order].numpy()
+def linear_quantiles(distribution: Distribution) -> Linear | None:
+    """The quantile function of a finite distribution, of a uniform distribution or of a mixture of uniforms; None for any other distribution."""
+    if isinstance(distribution, Finite) and not distribution.event_shape:
+        points, order = distribution.points.sort()
+        weights = distribution.weights[order].numpy()
         kept = weights > 0
         return Linear(weights[kept], points.numpy()[kept], points.numpy()[kept])
-    known = None if law.event_shape else uniform_boxes(law)
+    known = None if distribution.event_shape else uniform_boxes(distribution)
     if known is None:
         return None
     (low, high), weights = known[0][:, 0].T, known[1]
@@ -58,7 +58,7 @@ def linear_quantiles(law: Distribution) -> Linear | None:
 
 
 def between_linear(p: Linear, q: Linear, order: int) -> float:
-    """W_order^order between laws with piecewise linear quantile functions, a finite sum. order: 1 or 2."""
+    """W_order^order between distributions with piecewise linear quantile functions, a finite sum. order: 1 or 2."""
     knots = np.unique(np.concatenate([[0.0], p.mass.cumsum()[:-1], q.mass.cumsum()[:-1], [1.0]]))
     knots = knots[(knots >= 0) & (knots <= 1)]
     lower, upper = knots[:-1], knots[1:]
@@ -75,7 +75,7 @@ def between_linear(p: Linear, q: Linear, order: int) -> float:
 
 @dataclass(frozen=True)
 class _Family:
-    """Laws of X = shift + width Z for one standard Z: its first two moments, and E|δ + Δ Z| where it is known."""
+    """Distributions of X = shift + width Z for one standard Z: its first two moments, and E|δ + Δ Z| where it is known."""
 
     shift_and_width: Callable[[Any], tuple[float, float]]
     moments: Callable[[Any], tuple[float, float]]
@@ -98,8 +98,8 @@ def _folded_laplace(shift: float, width: float) -> float:
     return abs(shift) + abs(width) * math.exp(-abs(shift / width)) if width else abs(shift)
 
 
-def _loc_scale(law: Any) -> tuple[float, float]:
-    return law.loc.item(), law.scale.item()
+def _loc_scale(distribution: Any) -> tuple[float, float]:
+    return distribution.loc.item(), distribution.scale.item()
 
 
 _EULER = 0.57721566490153286061
@@ -110,13 +110,19 @@ _FAMILIES: dict[type[Distribution], _Family] = {
     td.Cauchy: _Family(_loc_scale, lambda _: (math.nan, math.inf)),
     td.StudentT: _Family(
         _loc_scale,
-        lambda law: (0.0, law.df.item() / (law.df.item() - 2) if law.df > 2 else math.inf),
+        lambda distribution: (
+            0.0,
+            distribution.df.item() / (distribution.df.item() - 2) if distribution.df > 2 else math.inf,
+        ),
         same_shape=lambda p, q: p.df == q.df,
     ),
-    td.Exponential: _Family(lambda law: (0.0, 1 / law.rate.item()), lambda _: (1.0, 2.0)),
+    td.Exponential: _Family(lambda distribution: (0.0, 1 / distribution.rate.item()), lambda _: (1.0, 2.0)),
     td.Gamma: _Family(
-        lambda law: (0.0, 1 / law.rate.item()),
-        lambda law: (law.concentration.item(), law.concentration.item() * (1 + law.concentration.item())),
+        lambda distribution: (0.0, 1 / distribution.rate.item()),
+        lambda distribution: (
+            distribution.concentration.item(),
+            distribution.concentration.item() * (1 + distribution.concentration.item()),
+        ),
         same_shape=lambda p, q: p.concentration == q.concentration,
     ),
 }

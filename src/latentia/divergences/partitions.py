@@ -1,6 +1,6 @@
-"""Pairs of laws whose densities are constant on the cells of one partition: their divergences are finite sums.
+"""Pairs of distributions whose densities are constant on the cells of one partition: their divergences are finite sums.
 
-That is so for two discrete laws (the cells are atoms) and for uniform laws on boxes and their mixtures (the cells are
+That is so for two discrete distributions (the cells are atoms) and for uniform distributions on boxes and their mixtures (the cells are
 what the boxes' faces cut out).
 """
 
@@ -25,12 +25,12 @@ _MOST_CELLS = 10**6
 
 @dataclass(frozen=True)
 class Masses:
-    """What two laws put on each cell of a partition.
+    """What two distributions put on each cell of a partition.
 
     Attributes:
         p: masses under P, (cells,), float64.
         q: masses under Q, (cells,).
-        tail: the mass that was left out of either law; 0 where the sum is complete.
+        tail: the mass that was left out of either distribution; 0 where the sum is complete.
     """
 
     p: Tensor
@@ -38,22 +38,22 @@ class Masses:
     tail: float
 
 
-def uniform_boxes(law: Distribution) -> tuple[np.ndarray, np.ndarray] | None:
-    """Boxes (k, d, 2) and weights (k,) of a uniform law or a mixture of them; None for any other law."""
-    if isinstance(law, Mixture):
-        parts = [uniform_boxes(part) for part in law.components]
+def uniform_boxes(distribution: Distribution) -> tuple[np.ndarray, np.ndarray] | None:
+    """Boxes (k, d, 2) and weights (k,) of a uniform distribution or a mixture of them; None for any other distribution."""
+    if isinstance(distribution, Mixture):
+        parts = [uniform_boxes(part) for part in distribution.components]
         known = [part for part in parts if part is not None]
         if len(known) < len(parts):
             return None
-        weights = [w * inner for w, (_, inner) in zip(law.weights.numpy(), known, strict=True)]
+        weights = [w * inner for w, (_, inner) in zip(distribution.weights.numpy(), known, strict=True)]
         return np.concatenate([box for box, _ in known]), np.concatenate(weights)
-    base = law.base_dist if isinstance(law, td.Independent) else law
-    box = boxes(law) if isinstance(base, td.Uniform) else None
+    base = distribution.base_dist if isinstance(distribution, td.Independent) else distribution
+    box = boxes(distribution) if isinstance(base, td.Uniform) else None
     return None if box is None else (box, np.ones(1))
 
 
 def common_masses(p: Distribution, q: Distribution) -> Masses | None:
-    """The masses of two laws on a partition over which both densities are constant; None where there is none."""
+    """The masses of two distributions on a partition over which both densities are constant; None where there is none."""
     if is_discrete(p) and is_discrete(q):
         (first, p_tail), (second, q_tail) = atoms(p), atoms(q)
         points = torch.unique(torch.cat([first.points, second.points]), dim=0)

@@ -1,7 +1,7 @@
-r"""∫ f(log p(x), log q(x)) dx for two laws with densities: adaptive on the line, on a grid in the plane.
+r"""∫ f(log p(x), log q(x)) dx for two distributions with densities: adaptive on the line, on a grid in the plane.
 
-On the line the integral is cut at the supports' ends, at modes and at quantiles of both laws, so that no peak is
-overlooked. In the plane a grid over a box that holds both laws is refined until nothing moves; what the last
+On the line the integral is cut at the supports' ends, at modes and at quantiles of both distributions, so that no peak is
+overlooked. In the plane a grid over a box that holds both distributions is refined until nothing moves; what the last
 refinement moved is the certificate. In both, the masses of P and Q are integrated along with f: an integral that does
 not find a mass of 1 is refused, and never reported.
 """
@@ -23,7 +23,7 @@ from latentia.distributions.mixtures import Mixture, log_density
 from latentia.divergences.canonical import gaussian_moments
 from latentia.divergences.cumulative import cumulative
 from latentia.divergences.supports import boxes, dimension
-from latentia.errors import CannotServe
+from latentia.errors import UnsupportedError
 from latentia.estimate import Estimate
 from latentia.integration import Grid, integrate_many, panel_grid, regular_grid
 
@@ -35,13 +35,15 @@ _REACH = 9.0  # standard deviations of a Gaussian beyond which less than 1e-18 o
 Integrand = Callable[[Tensor, Tensor], Tensor]
 
 
-def breakpoints(*laws: Distribution) -> list[float]:
-    """Where to cut the line for integrals over these laws: ends of supports, modes, quantiles; rising and distinct."""
-    supports = [_known_boxes(law)[:, 0] for law in laws]
+def breakpoints(*distributions: Distribution) -> list[float]:
+    """Where to cut the line for integrals over these distributions: ends of supports, modes, quantiles; rising and distinct."""
+    supports = [_known_boxes(distribution)[:, 0] for distribution in distributions]
     ends = {float(end) for support in supports for end in support.flat}
     low, high = min(ends), max(ends)
     kept = sorted(ends)
-    for point in sorted({point for law in laws for point in _landmarks(law) if low < point < high}):
+    for point in sorted(
+        {point for distribution in distributions for point in _landmarks(distribution) if low < point < high}
+    ):
         # Points that floats hardly tell apart make pieces of no use.
         if all(math.isinf(other) or abs(point - other) > 1e-9 * max(abs(point), abs(other)) for other in kept):
             kept.append(point)
@@ -61,7 +63,7 @@ def integrate_pair(
     """The integral over space of a function of both log-densities.
 
     Args:
-        p: a canonical law with a density, on the line or in the plane.
+        p: a canonical distribution with a density, on the line or in the plane.
         q: another over the same space.
         integrand: maps log p(x) and log q(x), (N,) each, −inf allowed, to values (N,).
         name: of the integral.
@@ -70,7 +72,7 @@ def integrate_pair(
         kinked: whether the integrand bends where the densities do not, so that grids converge slowly and unevenly.
 
     Raises:
-        CannotServe: more than two dimensions, an integral that does not converge, or mass that was not found.
+        UnsupportedError: more than two dimensions, an integral that does not converge, or mass that was not found.
     """
 
     def all_three(x: Tensor) -> Tensor:
@@ -79,7 +81,9 @@ def integrate_pair(
 
     d = dimension(p)
     if d > 2:
-        raise CannotServe(f"quadrature serves laws in one and two dimensions, and these have {d}; use monte_carlo")
+        raise UnsupportedError(
+            f"quadrature serves distributions in one and two dimensions, and these have {d}; use monte_carlo"
+        )
     if d == 1:
         shaped = all_three if not p.event_shape else lambda x: all_three(x.reshape(-1, *p.event_shape))
         names = [name, "the mass of P", "the mass of Q"]
@@ -88,84 +92,84 @@ def integrate_pair(
         value, *masses = _on_grids(p, q, all_three, name, tolerance, unit, kinked)
     for mass in masses:
         if abs(mass.value - 1) > 1e-10 + 2 * mass.error:
-            raise CannotServe(f"quadrature found {mass.value:.9g} for {mass.name}, which is 1; use monte_carlo")
+            raise UnsupportedError(f"quadrature found {mass.value:.9g} for {mass.name}, which is 1; use monte_carlo")
     return value
 
 
-def _landmarks(law: Distribution) -> list[float]:
-    """Finite points around which a law on the line has its mass: quantiles, and the mode where it has one."""
-    if isinstance(law, Mixture):
-        return [point for part in law.components for point in _landmarks(part)]
+def _landmarks(distribution: Distribution) -> list[float]:
+    """Finite points around which a distribution on the line has its mass: quantiles, and the mode where it has one."""
+    if isinstance(distribution, Mixture):
+        return [point for part in distribution.components for point in _landmarks(part)]
     try:
-        functions = cumulative(law)
+        functions = cumulative(distribution)
         quantiles = torch.cat([functions.quantile(_LANDMARKS), functions.upper_quantile(_LANDMARKS)])
-    except (CannotServe, NotImplementedError):
+    except (UnsupportedError, NotImplementedError):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            quantiles = law.sample((4096,)).double().flatten().quantile(torch.linspace(0, 1, 9).double())
+            quantiles = distribution.sample((4096,)).double().flatten().quantile(torch.linspace(0, 1, 9).double())
     try:
-        modes = law.mode.double().reshape(-1).tolist()
+        modes = distribution.mode.double().reshape(-1).tolist()
     except NotImplementedError:
         modes = []
     return [point for point in [*quantiles.tolist(), *modes] if math.isfinite(point)]
 
 
-def _known_boxes(law: Distribution) -> np.ndarray:
-    support = boxes(law)
+def _known_boxes(distribution: Distribution) -> np.ndarray:
+    support = boxes(distribution)
     if support is None:
-        raise CannotServe(f"the support of {law} is no union of intervals or boxes; use monte_carlo")
+        raise UnsupportedError(f"the support of {distribution} is no union of intervals or boxes; use monte_carlo")
     return support
 
 
-def _span(law: Distribution) -> np.ndarray:
-    """A box (2, 2), axis by axis, that holds all of a law in the plane but what rounding loses."""
-    if isinstance(law, Mixture):
-        spans = np.stack([_span(part) for part in law.components])
+def _span(distribution: Distribution) -> np.ndarray:
+    """A box (2, 2), axis by axis, that holds all of a distribution in the plane but what rounding loses."""
+    if isinstance(distribution, Mixture):
+        spans = np.stack([_span(part) for part in distribution.components])
         return np.stack([spans[:, :, 0].min(0), spans[:, :, 1].max(0)], -1)
-    moments = gaussian_moments(law)
+    moments = gaussian_moments(distribution)
     if moments:
         mean, deviation = moments[0].numpy(), moments[1].diagonal().sqrt().numpy()
         return np.stack([mean - _REACH * deviation, mean + _REACH * deviation], -1)
-    support = _known_boxes(law)
+    support = _known_boxes(distribution)
     ends = np.stack([support[:, :, 0].min(0), support[:, :, 1].max(0)], -1)
-    if isinstance(law, td.Independent):
+    if isinstance(distribution, td.Independent):
         tail = torch.tensor([1e-20], dtype=torch.float64)
         for axis in range(2):
             try:
-                functions = cumulative(_marginal(law, axis))
-            except CannotServe:
+                functions = cumulative(_marginal(distribution, axis))
+            except UnsupportedError:
                 break
             ends[axis] = [functions.quantile(tail).item(), functions.upper_quantile(tail).item()]
         else:
             return ends
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        draws = law.sample((4096,)).double().numpy()
+        draws = distribution.sample((4096,)).double().numpy()
     spread = _REACH * draws.std(0)
     return np.stack([np.maximum(ends[:, 0], draws.min(0) - spread), np.minimum(ends[:, 1], draws.max(0) + spread)], -1)
 
 
-def _is_smooth(law: Distribution) -> bool:
+def _is_smooth(distribution: Distribution) -> bool:
     """Whether the density is known to be smooth on the whole plane: Gaussians and their mixtures."""
-    if isinstance(law, Mixture):
-        return all(_is_smooth(part) for part in law.components)
-    return gaussian_moments(law) is not None
+    if isinstance(distribution, Mixture):
+        return all(_is_smooth(part) for part in distribution.components)
+    return gaussian_moments(distribution) is not None
 
 
-def _modes(law: Distribution, axis: int) -> list[float]:
-    """Where a law with independent coordinates may bend along one axis."""
-    if isinstance(law, Mixture):
-        return [mode for part in law.components for mode in _modes(part, axis)]
-    if not isinstance(law, td.Independent) or _is_smooth(law):
+def _modes(distribution: Distribution, axis: int) -> list[float]:
+    """Where a distribution with independent coordinates may bend along one axis."""
+    if isinstance(distribution, Mixture):
+        return [mode for part in distribution.components for mode in _modes(part, axis)]
+    if not isinstance(distribution, td.Independent) or _is_smooth(distribution):
         return []
     try:
-        return [float(law.mode[axis])]
+        return [float(distribution.mode[axis])]
     except NotImplementedError:
         return []
 
 
-def _marginal(law: td.Independent, axis: int) -> Distribution:
-    base = law.base_dist
+def _marginal(distribution: td.Independent, axis: int) -> Distribution:
+    base = distribution.base_dist
     names = base.arg_constraints
     return type(base)(**{key: getattr(base, key)[axis] for key in names if key in base.__dict__}, validate_args=False)
 
@@ -212,7 +216,7 @@ def _on_grids(
                 break
         previous, level = total, level + 1
     if previous is None or not bool((2 * moved <= 1e-3).all()):
-        raise CannotServe(
+        raise UnsupportedError(
             f"quadrature of {name} on {_MOST_POINTS} points of the plane does not settle; use monte_carlo"
         )
     rule = "trapezoid" if smooth else "Gauss-Legendre panels"

@@ -29,13 +29,13 @@ _BLOCK = 2**15  # numbers, 256 KiB in float64
 def samples(
     x: Tensor, y: Tensor, order: int = 1, x_weights: Tensor | None = None, y_weights: Tensor | None = None
 ) -> Tensor:
-    """W_order between empirical laws on the line.
+    """W_order between empirical distributions on the line.
 
     Args:
         x: one sample in each row, (..., n), floating point.
         y: (..., m), with leading dimensions that broadcast with those of `x`; m need not be n.
         order: 1 or 2.
-        x_weights: weights that broadcast to `x`, at least 0, normalised here; equal if not given.
+        x_weights: weights that broadcast to `x`, at least 0, normalized here; equal if not given.
         y_weights: likewise for `y`.
 
     Returns:
@@ -103,7 +103,7 @@ def _between_sorted(xs: Any, ys: Any, order: int, as_weights: Callable[[np.ndarr
     """W_order^order between sorted samples: one expression, for arrays and for tensors."""
     n, m = xs.shape[-1], ys.shape[-1]
     if n % m == 0 or m % n == 0:
-        # Each point of the smaller sample meets the same number of neighbours in the larger one.
+        # Each point of the smaller sample meets the same number of neighbors in the larger one.
         small = min(n, m)
         rows, columns = ((*values.shape[:-1], small, values.shape[-1] // small) for values in (xs, ys))
         return _power(xs.reshape(rows) - ys.reshape(columns), order).mean((-2, -1))

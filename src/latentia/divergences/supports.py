@@ -1,8 +1,8 @@
-"""Where laws put their mass: supports as boxes and atoms, absolute continuity, tails, and the places where to cut.
+"""Where distributions put their mass: supports as boxes and atoms, absolute continuity, tails, and the places where to cut.
 
-A continuous law's support is taken as a union of closed boxes (products of intervals, infinite ones included); a
-discrete law's as its atoms. KL(P ‖ Q) is finite only if P puts no mass where Q puts none (absolute continuity), and
-that is a question about supports, answered here before any number is computed. All laws here are canonical.
+A continuous distribution's support is taken as a union of closed boxes (products of intervals, infinite ones included); a
+discrete distribution's as its atoms. KL(P ‖ Q) is finite only if P puts no mass where Q puts none (absolute continuity), and
+that is a question about supports, answered here before any number is computed. All distributions here are canonical.
 """
 
 from __future__ import annotations
@@ -29,49 +29,49 @@ from torch.distributions import Distribution, constraints
 
 from latentia.distributions.finite import Finite
 from latentia.distributions.mixtures import Mixture, log_density
-from latentia.errors import CannotServe
+from latentia.errors import UnsupportedError
 
 
-def dimension(law: Distribution) -> int:
-    """Dimension of the space that the law lies over: 1 for the line."""
-    return math.prod(law.event_shape)
+def dimension(distribution: Distribution) -> int:
+    """Dimension of the space that the distribution lies over: 1 for the line."""
+    return math.prod(distribution.event_shape)
 
 
-def is_discrete(law: Distribution) -> bool:
-    """Whether the law is on points, rather than with a density."""
-    return bool(law.support.is_discrete)  # pyright: ignore
+def is_discrete(distribution: Distribution) -> bool:
+    """Whether the distribution is on points, rather than with a density."""
+    return bool(distribution.support.is_discrete)  # pyright: ignore
 
 
-def atoms(law: Distribution) -> tuple[Finite, float]:
-    """A discrete law as a finite one, and the mass (0 if it was finite) beyond the atoms that were kept.
+def atoms(distribution: Distribution) -> tuple[Finite, float]:
+    """A discrete distribution as a finite one, and the mass (0 if it was finite) beyond the atoms that were kept.
 
-    A law on the whole numbers is cut where its tail is lost in rounding: 40 standard deviations above its mean.
+    A distribution on the whole numbers is cut where its tail is lost in rounding: 40 standard deviations above its mean.
 
     Raises:
-        CannotServe: the law's atoms cannot be listed.
+        UnsupportedError: the distribution's atoms cannot be listed.
     """
-    if isinstance(law, Finite):
-        return law, 0.0
-    if law.event_shape or not is_discrete(law):
-        raise CannotServe(f"the atoms of {law} cannot be listed; use monte_carlo")
-    parts = law.components if isinstance(law, Mixture) else (law,)
+    if isinstance(distribution, Finite):
+        return distribution, 0.0
+    if distribution.event_shape or not is_discrete(distribution):
+        raise UnsupportedError(f"the atoms of {distribution} cannot be listed; use monte_carlo")
+    parts = distribution.components if isinstance(distribution, Mixture) else (distribution,)
     top = max(float(part.mean + 40 * part.variance.sqrt()) for part in parts) + 50
     if not top < 2**22:
-        raise CannotServe(f"{law} has more than {2**22} atoms that matter; use monte_carlo")
+        raise UnsupportedError(f"{distribution} has more than {2**22} atoms that matter; use monte_carlo")
     points = torch.arange(math.ceil(top), dtype=torch.float64)
-    weights = log_density(law, points).exp()
+    weights = log_density(distribution, points).exp()
     return Finite(points, weights / weights.sum(), validate_args=False), max(1e-15, abs(1 - weights.sum().item()))
 
 
-def boxes(law: Distribution) -> np.ndarray | None:
-    """The support of a continuous law as boxes, (k, d, 2) of lower and upper ends; None if it is not known.
+def boxes(distribution: Distribution) -> np.ndarray | None:
+    """The support of a continuous distribution as boxes, (k, d, 2) of lower and upper ends; None if it is not known.
 
     A set that is no union of boxes, such as a simplex, is not known.
     """
-    if isinstance(law, Mixture):
-        parts = [boxes(part) for part in law.components]
+    if isinstance(distribution, Mixture):
+        parts = [boxes(part) for part in distribution.components]
         return None if any(part is None for part in parts) else np.concatenate([p for p in parts if p is not None])
-    support = law.support
+    support = distribution.support
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     if isinstance(support, type(constraints.real)):
@@ -80,7 +80,7 @@ def boxes(law: Distribution) -> np.ndarray | None:
         low, high = getattr(support, "lower_bound", -math.inf), getattr(support, "upper_bound", math.inf)
     else:
         return None
-    ends = [np.broadcast_to(np.asarray(end, dtype=float).reshape(-1), dimension(law)) for end in (low, high)]
+    ends = [np.broadcast_to(np.asarray(end, dtype=float).reshape(-1), dimension(distribution)) for end in (low, high)]
     return np.stack(ends, axis=-1)[None]
 
 
@@ -88,15 +88,15 @@ def escape(p: Distribution, q: Distribution) -> str | None:
     """Why P is not absolutely continuous with respect to Q, in words; None if it is, or if supports are not known.
 
     Raises:
-        CannotServe: the supports are many boxes in more than three dimensions.
+        UnsupportedError: the supports are many boxes in more than three dimensions.
     """
     if is_discrete(p) != is_discrete(q):
-        return "one law sits on points and the other has a density, so they are mutually singular"
+        return "one distribution sits on points and the other has a density, so they are mutually singular"
     if is_discrete(p):
-        law, tail = atoms(p)
-        lost = (log_density(q, law.points) == -torch.inf) & (law.weights > 0)
+        distribution, tail = atoms(p)
+        lost = (log_density(q, distribution.points) == -torch.inf) & (distribution.weights > 0)
         if bool(lost.any()):
-            mass, point = law.weights[lost].sum().item(), _show(law.points[lost][0])
+            mass, point = distribution.weights[lost].sum().item(), _show(distribution.points[lost][0])
             return f"P puts mass {mass:.6g} where Q puts none, such as on {point}"
         return "P has infinitely many atoms and Q finitely many" if tail and isinstance(q, Finite) else None
     first, second = boxes(p), boxes(q)
@@ -107,13 +107,13 @@ def escape(p: Distribution, q: Distribution) -> str | None:
 
 
 def separation(p: Distribution, q: Distribution) -> str | None:
-    """Why no point has mass or density under both laws (they are mutually singular); None if that is not so."""
+    """Why no point has mass or density under both distributions (they are mutually singular); None if that is not so."""
     if is_discrete(p) != is_discrete(q):
-        return "one law sits on points and the other has a density, so they are mutually singular"
+        return "one distribution sits on points and the other has a density, so they are mutually singular"
     if is_discrete(p):
-        law, tail = atoms(p)
-        met = (log_density(q, law.points) > -torch.inf) & (law.weights > 0)
-        return None if tail or bool(met.any()) else "the laws have no atom in common"
+        distribution, tail = atoms(p)
+        met = (log_density(q, distribution.points) > -torch.inf) & (distribution.weights > 0)
+        return None if tail or bool(met.any()) else "the distributions have no atom in common"
     first, second = boxes(p), boxes(q)
     if first is None or second is None:
         return None
@@ -141,7 +141,7 @@ def _uncovered(first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
             )
             return hole
         if d > 3:
-            raise CannotServe(
+            raise UnsupportedError(
                 "absolute continuity between unions of boxes is decided in up to 3 dimensions; use monte_carlo"
             )
         cuts = [np.unique(np.clip(np.r_[box[i], second[:, i].ravel()], *box[i])) for i in range(d)]
@@ -164,9 +164,9 @@ def _show_box(box: np.ndarray) -> str:
 _MOMENTS = {
     td.Cauchy: lambda _: 1.0,
     td.HalfCauchy: lambda _: 1.0,
-    td.StudentT: lambda law: law.df.item(),
-    td.Pareto: lambda law: law.alpha.item(),
-    td.InverseGamma: lambda law: law.concentration.item(),
+    td.StudentT: lambda distribution: distribution.df.item(),
+    td.Pareto: lambda distribution: distribution.alpha.item(),
+    td.InverseGamma: lambda distribution: distribution.concentration.item(),
 }
 # −log q(x) grows at least like |x|^g along each tail (Gumbel: even faster on the left).
 _GROWTH = {
@@ -178,19 +178,19 @@ _GROWTH = {
     td.Gamma: lambda _: 1.0,
     td.Chi2: lambda _: 1.0,
     td.Gumbel: lambda _: 1.0,
-    td.Weibull: lambda law: law.concentration.item(),
+    td.Weibull: lambda distribution: distribution.concentration.item(),
 }
 
 
-def heaviest_moment(law: Distribution) -> float:
-    """The smallest a for which E|x|^a is infinite; +inf where every moment is finite. For laws on the line."""
-    if isinstance(law, Mixture):
-        return min(heaviest_moment(part) for part in law.components)
-    return _MOMENTS.get(type(law), lambda _: math.inf)(law)
+def heaviest_moment(distribution: Distribution) -> float:
+    """The smallest a for which E|x|^a is infinite; +inf where every moment is finite. For distributions on the line."""
+    if isinstance(distribution, Mixture):
+        return min(heaviest_moment(part) for part in distribution.components)
+    return _MOMENTS.get(type(distribution), lambda _: math.inf)(distribution)
 
 
 def infinite_relative_entropy(p: Distribution, q: Distribution) -> str | None:
-    """Why E_p[−log q] is infinite although supports allow it: P's tail against the decay of Q. For laws on the line."""
+    """Why E_p[−log q] is infinite although supports allow it: P's tail against the decay of Q. For distributions on the line."""
     parts = q.components if isinstance(q, Mixture) else (q,)
     growth = min(_GROWTH.get(type(part), lambda _: 0.0)(part) for part in parts)
     moment = heaviest_moment(p)

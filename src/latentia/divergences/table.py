@@ -1,4 +1,4 @@
-"""Every divergence between two laws, or two samples, in one list: what `latentia distance` prints.
+"""Every divergence between two distributions, or two samples, in one list: what `latentia distance` prints.
 
 Each divergence is given by each method that serves, the best first: exact, then quadrature, then Monte Carlo. What a
 method cannot serve is left out of the list and kept, with its reason, in `Table.refused`.
@@ -28,7 +28,7 @@ from latentia.divergences import jensen_shannon, kl, total_variation, transport,
 from latentia.divergences.canonical import canonical_pair
 from latentia.divergences.cumulative import cumulative
 from latentia.divergences.supports import dimension, separation
-from latentia.errors import CannotServe
+from latentia.errors import UnsupportedError
 from latentia.estimate import Estimate
 from latentia.estimate import exact as exactly
 
@@ -52,12 +52,12 @@ class Table:
         """Take in what `compute` returns under a name, or the reason why it cannot serve."""
         try:
             self.estimates.append(replace(compute(), name=name))
-        except CannotServe as reason:
+        except UnsupportedError as reason:
             self.refused.append((name, method, str(reason)))
 
 
 def divergence_table(p: Distribution, q: Distribution, *, n: int = 100_000, seed: int = 0) -> Table:
-    """Every divergence between two laws by every method, with what was refused and why."""
+    """Every divergence between two distributions by every method, with what was refused and why."""
     canonical_pair(p, q)
     table = Table()
     transport_n = min(n, 100_000 if dimension(p) == 1 else 10_000)  # matching grows with the cube
@@ -81,7 +81,7 @@ def divergence_table(p: Distribution, q: Distribution, *, n: int = 100_000, seed
             # An answer such as +∞ by lack of absolute continuity is every method's; it is printed once.
             if len(table.estimates) > before and method == "exact" and table.estimates[-1].settings.get("reason"):
                 break
-            if len(table.estimates) > before and table.estimates[-1].method == "equal laws":
+            if len(table.estimates) > before and table.estimates[-1].method == "equal distributions":
                 break
     return table
 
@@ -96,26 +96,26 @@ def _methods(module: object, p: Distribution, q: Distribution, n: int, seed: int
 
 
 def all_divergences(p: Distribution, q: Distribution, *, n: int = 100_000, seed: int = 0) -> list[Estimate]:
-    """Every divergence between two laws: exact first where it serves, then quadrature, then Monte Carlo.
+    """Every divergence between two distributions: exact first where it serves, then quadrature, then Monte Carlo.
 
     Args:
-        p: a law.
+        p: a distribution.
         q: another over the same space.
         n: draws for the Monte Carlo estimates.
         seed: of the draws.
 
     Raises:
-        ConfigurationError: a batch of laws, or laws over different spaces.
+        ConfigurationError: a batch of distributions, or distributions over different spaces.
     """
     return divergence_table(p, q, n=n, seed=seed).estimates
 
 
 def sample_table(x: Tensor | np.ndarray, y: Tensor | np.ndarray, *, seed: int = 0) -> Table:
-    """Every distance between two samples that says something about the laws they come from.
+    """Every distance between two samples that says something about the distributions they come from.
 
     Relative entropy, Jensen-Shannon divergence and total variation need densities, which samples do not give: between
-    two empirical laws without a common point they are infinite, log 2 and 1, whatever the laws. They are in the list
-    only for samples that have points in common, and then are those of the empirical laws.
+    two empirical distributions without a common point they are infinite, log 2 and 1, whatever the distributions. They are in the list
+    only for samples that have points in common, and then are those of the empirical distributions.
 
     Args:
         x: (n,) or (n, d).
@@ -148,7 +148,7 @@ def sample_table(x: Tensor | np.ndarray, y: Tensor | np.ndarray, *, seed: int = 
             ("total variation", lambda: total_variation.exact(p, q)),
         ]
         for name, compute in rows:
-            table.add(f"{name} of the empirical laws", "exact", compute)
+            table.add(f"{name} of the empirical distributions", "exact", compute)
     else:
         table.refused.append(("kl, jensen-shannon, total variation", "exact", "the samples have no point in common"))
     return table
@@ -165,10 +165,10 @@ def _on_the_line(x: Tensor, y: Tensor, order: int) -> Estimate:
 
 
 def optimal_map(p: Distribution, q: Distribution, points: int = 101) -> tuple[Tensor, Tensor]:
-    """The optimal coupling of two laws on the line, for a picture: x and y of equal quantiles.
+    """The optimal coupling of two distributions on the line, for a picture: x and y of equal quantiles.
 
     Args:
-        p: a law on the line.
+        p: a distribution on the line.
         q: another.
         points: how many quantiles, spread evenly over (0, 1).
 
@@ -176,7 +176,7 @@ def optimal_map(p: Distribution, q: Distribution, points: int = 101) -> tuple[Te
         x = F⁻¹(u) and y = G⁻¹(u), each (points,), both rising.
 
     Raises:
-        CannotServe: laws that are not on the line.
+        UnsupportedError: distributions that are not on the line.
     """
     p, q = canonical_pair(p, q)
     first, second = cumulative(p), cumulative(q)
@@ -187,7 +187,7 @@ def optimal_map(p: Distribution, q: Distribution, points: int = 101) -> tuple[Te
 def _sinkhorn(first: Tensor, second: Tensor, order: int) -> Estimate:
     """Sinkhorn's bounds where they take seconds; a table should not keep its reader waiting for minutes."""
     if len(first) * len(second) > _LARGEST_SINKHORN:
-        raise CannotServe(
+        raise UnsupportedError(
             f"bounds by sinkhorn for {len(first)} × {len(second)} points take minutes; call transport.sinkhorn, or "
             "give at most 2 000 points a side"
         )

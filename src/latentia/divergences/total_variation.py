@@ -16,11 +16,11 @@ from torch.distributions import Distribution
 
 from latentia.distributions.mixtures import log_density
 from latentia.divergences import partitions
-from latentia.divergences.canonical import canonical_pair, gaussian_moments, same_law
+from latentia.divergences.canonical import canonical_pair, gaussian_moments, same_distribution
 from latentia.divergences.draws import mean_over_draws, stratified
 from latentia.divergences.quadrature import integrate_pair
 from latentia.divergences.supports import dimension, is_discrete, separation
-from latentia.errors import CannotServe
+from latentia.errors import UnsupportedError
 from latentia.estimate import Estimate
 from latentia.estimate import exact as exactly
 
@@ -28,8 +28,8 @@ NAME = "total variation"
 
 
 def _known(p: Distribution, q: Distribution) -> Estimate | None:
-    if same_law(p, q):
-        return exactly(0.0, NAME, unit="1", method="equal laws")
+    if same_distribution(p, q):
+        return exactly(0.0, NAME, unit="1", method="equal distributions")
     reason = separation(p, q)
     if reason is None:
         return None
@@ -49,7 +49,7 @@ def _between_normals(p: td.Normal, q: td.Normal) -> float:
     wide, narrow = (p, q) if p.scale >= q.scale else (q, p)
     if p.scale == q.scale:
         return torch.erf((p.loc - q.loc).abs() / (math.sqrt(8) * p.scale)).item()
-    # In units of the narrow law around its centre: (y − shift)²/s² − y² + 2 log s = 0, s > 1.
+    # In units of the narrow distribution around its center: (y − shift)²/s² − y² + 2 log s = 0, s > 1.
     s, shift = (wide.scale / narrow.scale).item(), ((wide.loc - narrow.loc) / narrow.scale).item()
     excess = (s - 1) * (s + 1)
     root = s * math.sqrt(shift * shift + 2 * excess * math.log(s))
@@ -65,8 +65,8 @@ def exact(p: Distribution, q: Distribution) -> Estimate:
     Mahalanobis distance.
 
     Raises:
-        CannotServe: there is neither.
-        ConfigurationError: a batch of laws, or laws over different spaces.
+        UnsupportedError: there is neither.
+        ConfigurationError: a batch of distributions, or distributions over different spaces.
     """
     p, q = canonical_pair(p, q)
     known = _known(p, q)
@@ -83,14 +83,14 @@ def exact(p: Distribution, q: Distribution) -> Estimate:
         shift = torch.linalg.solve_triangular(factor, (first[0] - second[0])[:, None], upper=False)
         return exactly(torch.erf(shift.norm() / math.sqrt(8)).item(), NAME, unit="1")
     serving = "quadrature" if dimension(p) <= 2 or is_discrete(p) else "monte_carlo"
-    raise CannotServe(f"total_variation has no closed form between {p} and {q}; use total_variation.{serving}")
+    raise UnsupportedError(f"total_variation has no closed form between {p} and {q}; use total_variation.{serving}")
 
 
 def quadrature(p: Distribution, q: Distribution, *, tolerance: float = 1e-12) -> Estimate:
     """Total variation by adaptive quadrature on the line, by a grid in the plane, or by summing over atoms.
 
     Raises:
-        CannotServe: laws in more than two dimensions.
+        UnsupportedError: distributions in more than two dimensions.
     """
     p, q = canonical_pair(p, q)
     known = _known(p, q)
@@ -98,7 +98,7 @@ def quadrature(p: Distribution, q: Distribution, *, tolerance: float = 1e-12) ->
         return known
     if is_discrete(p):
         masses = partitions.common_masses(p, q)
-        assert masses is not None  # two discrete laws always have common atoms
+        assert masses is not None  # two discrete distributions always have common atoms
         return _sum(masses)
 
     def integrand(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ def quadrature(p: Distribution, q: Distribution, *, tolerance: float = 1e-12) ->
 
 
 def monte_carlo(p: Distribution, q: Distribution, n: int = 100_000, seed: int = 0) -> Estimate:
-    """E_M[|p − q| / (p + q)] under M = ½(P + Q), over n draws, half of them from each law."""
+    """E_M[|p − q| / (p + q)] under M = ½(P + Q), over n draws, half of them from each distribution."""
     p, q = canonical_pair(p, q)
     known = _known(p, q)
     if known:
@@ -117,7 +117,9 @@ def monte_carlo(p: Distribution, q: Distribution, n: int = 100_000, seed: int = 
     def terms(x: Tensor) -> Tensor:
         return torch.tanh(0.5 * (log_density(p, x) - log_density(q, x)).abs())
 
-    def half(law: Distribution, seed: int) -> Estimate:
-        return mean_over_draws(law, terms, n=n // 2, seed=seed, name=NAME, estimator="|p − q| / (p + q)", unit="1")
+    def half(distribution: Distribution, seed: int) -> Estimate:
+        return mean_over_draws(
+            distribution, terms, n=n // 2, seed=seed, name=NAME, estimator="|p − q| / (p + q)", unit="1"
+        )
 
     return stratified(half(p, seed), half(q, seed + 2**32))

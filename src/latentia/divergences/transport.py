@@ -23,7 +23,7 @@ from torch.nn.functional import normalize
 
 from latentia.divergences.line import bures
 from latentia.divergences.samples import samples
-from latentia.errors import CannotServe, DataError
+from latentia.errors import DataError, UnsupportedError
 from latentia.estimate import Estimate
 from latentia.estimate import exact as exactly
 from latentia.integration import RunningMean
@@ -82,17 +82,17 @@ def assignment(
     x_weights: Tensor | None = None,
     y_weights: Tensor | None = None,
 ) -> Estimate:
-    """W_order between the empirical laws of two small samples, exactly.
+    """W_order between the empirical distributions of two small samples, exactly.
 
     Args:
         x: (n,) or (n, d).
         y: (m,) or (m, d).
         order: 1 or 2.
-        x_weights: (n,), normalised here; equal if not given.
+        x_weights: (n,), normalized here; equal if not given.
         y_weights: (m,).
 
     Raises:
-        CannotServe: more than 2 000 points a side (n = m), or n·m above 250 000 in the linear program.
+        UnsupportedError: more than 2 000 points a side (n = m), or n·m above 250 000 in the linear program.
         DataError: empty samples, values that are not finite, different dimensions.
     """
     name = _name(order)
@@ -100,7 +100,7 @@ def assignment(
     n, m = len(first), len(second)
     plain = n == m and x_weights is None and y_weights is None
     if (plain and n > LARGEST_ASSIGNMENT) or (not plain and n * m > _LARGEST_PROGRAM):
-        raise CannotServe(
+        raise UnsupportedError(
             f"exact assignment of {n} to {m} points is too large (at most {LARGEST_ASSIGNMENT} a side, or "
             f"n·m = {_LARGEST_PROGRAM} where sizes differ); use transport.sliced, or transport.sinkhorn to bound it"
         )
@@ -117,7 +117,7 @@ def assignment(
         cost.numpy().ravel(), A_eq=equations, b_eq=torch.cat([a, b])[:-1].numpy(), method="highs"
     )
     if not found.success:
-        raise CannotServe(f"the linear program failed ({found.message}); use transport.sinkhorn for bounds")
+        raise UnsupportedError(f"the linear program failed ({found.message}); use transport.sinkhorn for bounds")
     settings = {"error": 1e-9 * max(1.0, cost.max().item())}
     return exactly(max(0.0, found.fun) ** (1 / order), name, n=n, unit="1", method="linear program", settings=settings)
 
@@ -161,16 +161,16 @@ def max_sliced(
     directions = torch.randn(starts, first.shape[1], generator=generator, dtype=torch.float64)
     directions[0] = first.mean(0) - second.mean(0) + 1e-9 * directions[0]
     directions = normalize(directions, dim=-1).requires_grad_()
-    optimiser = torch.optim.Adam([directions], lr=0.1)
+    optimizer = torch.optim.Adam([directions], lr=0.1)
     best = 0.0
     for step in range(steps + 1):
         with torch.enable_grad():
             costs = _project(first, second, normalize(directions, dim=-1), order)
         best = max(best, costs.max().item())
         if step < steps:
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             (-costs.sum()).backward()
-            optimiser.step()
+            optimizer.step()
     settings = {"starts": starts, "steps": steps, "seed": seed}
     return Estimate(
         best ** (1 / order),
@@ -209,7 +209,9 @@ def sinkhorn(
     first, second = _pair(x, y)
     n, m = len(first), len(second)
     if n * m > 2**26:
-        raise CannotServe(f"sinkhorn needs the table of {n} × {m} costs, more than 2^26 entries; use transport.sliced")
+        raise UnsupportedError(
+            f"sinkhorn needs the table of {n} × {m} costs, more than 2^26 entries; use transport.sliced"
+        )
     cost = _costs(first, second, order)
     scale = epsilon * max(cost.mean().item(), 1e-300)
     log_a, log_b = -math.log(n), -math.log(m)

@@ -1,6 +1,6 @@
-r"""Wasserstein distances W₁ and W₂: the least mean distance (root mean square distance) of any coupling of two laws.
+r"""Wasserstein distances W₁ and W₂: the least mean distance (root mean square distance) of any coupling of two distributions.
 
-They are metrics, in the unit of the space itself, and see how far apart disjoint laws lie, which relative entropy and
+They are metrics, in the unit of the space itself, and see how far apart disjoint distributions lie, which relative entropy and
 Jensen-Shannon divergence do not (notes 3e).
 
 On the line the optimal coupling pairs equal quantiles, so both are integrals. Between Gaussians W₂ has Bures's closed
@@ -20,13 +20,13 @@ from torch.distributions import Distribution
 
 from latentia.distributions.finite import Finite
 from latentia.divergences import line, transport
-from latentia.divergences.canonical import canonical_pair, gaussian_moments, same_law
+from latentia.divergences.canonical import canonical_pair, gaussian_moments, same_distribution
 from latentia.divergences.cumulative import cumulative
 from latentia.divergences.draws import mean_over_draws
 from latentia.divergences.quadrature import breakpoints
 from latentia.divergences.samples import samples
 from latentia.divergences.supports import atoms, dimension, heaviest_moment, is_discrete
-from latentia.errors import CannotServe
+from latentia.errors import UnsupportedError
 from latentia.estimate import Estimate
 from latentia.estimate import exact as exactly
 from latentia.integration import RunningMean, integrate
@@ -41,9 +41,9 @@ def _name(order: int) -> str:
 
 
 def _known(p: Distribution, q: Distribution, order: int) -> Estimate | None:
-    """0 between laws known to be equal, and +∞ where one law alone has the moment that is needed."""
-    if same_law(p, q):
-        return exactly(0.0, _name(order), unit="1", method="equal laws")
+    """0 between distributions known to be equal, and +∞ where one distribution alone has the moment that is needed."""
+    if same_distribution(p, q):
+        return exactly(0.0, _name(order), unit="1", method="equal distributions")
     if dimension(p) == 1 and (heaviest_moment(p) > order) != (heaviest_moment(q) > order):
         which = "P" if heaviest_moment(p) <= order else "Q"
         reason = f"E|x|^{order} is infinite under {which} and finite under the other"
@@ -57,17 +57,17 @@ def _known(p: Distribution, q: Distribution, order: int) -> Estimate | None:
 def exact(p: Distribution, q: Distribution, order: int = 1) -> Estimate:
     """W_order(P, Q) by closed form or finite sum, in the unit of x.
 
-    It serves: finite laws (on the line, and small ones in Rᵈ); uniform laws on the line and their mixtures; two members
+    It serves: finite distributions (on the line, and small ones in Rᵈ); uniform distributions on the line and their mixtures; two members
     of a location-scale family where the integral is known; Gaussians in Rᵈ (order 2, and order 1 for one covariance).
 
     Args:
-        p: a law.
+        p: a distribution.
         q: another over the same space.
         order: 1 or 2.
 
     Raises:
-        CannotServe: none of these; the message names a method that serves.
-        ConfigurationError: a batch of laws, or laws over different spaces.
+        UnsupportedError: none of these; the message names a method that serves.
+        ConfigurationError: a batch of distributions, or distributions over different spaces.
     """
     p, q = canonical_pair(p, q)
     name = _name(order)
@@ -90,27 +90,29 @@ def exact(p: Distribution, q: Distribution, order: int = 1) -> Estimate:
     if isinstance(p, Finite) and isinstance(q, Finite):
         return transport.assignment(p.points, q.points, order, p.weights, q.weights)
     serving = "quadrature" if dimension(p) == 1 else "monte_carlo, or transport.sliced on samples"
-    raise CannotServe(f"{name} has no closed form between {p} and {q}; use wasserstein.{serving}")
+    raise UnsupportedError(f"{name} has no closed form between {p} and {q}; use wasserstein.{serving}")
 
 
 def _line_breakpoints(p: Distribution, q: Distribution) -> list[float]:
     points: set[float] = set()
-    for law in (p, q):
-        points |= set(atoms(law)[0].points.tolist() if is_discrete(law) else breakpoints(law))
+    for distribution in (p, q):
+        points |= set(
+            atoms(distribution)[0].points.tolist() if is_discrete(distribution) else breakpoints(distribution)
+        )
     return sorted(points)
 
 
 def quadrature(p: Distribution, q: Distribution, order: int = 1, *, tolerance: float = 1e-10) -> Estimate:
-    """W₁ = ∫ |F − G| dx, or W₂ from ∫ (F⁻¹ − G⁻¹)² du, for laws on the line.
+    """W₁ = ∫ |F − G| dx, or W₂ from ∫ (F⁻¹ − G⁻¹)² du, for distributions on the line.
 
     Raises:
-        CannotServe: more dimensions, no known distribution function, or an integral that does not converge.
+        UnsupportedError: more dimensions, no known distribution function, or an integral that does not converge.
     """
     p, q = canonical_pair(p, q)
     name = _name(order)
     if dimension(p) != 1 or p.event_shape:
-        raise CannotServe(
-            f"{name} by quadrature is for laws on the line; use wasserstein.monte_carlo or transport.sliced"
+        raise UnsupportedError(
+            f"{name} by quadrature is for distributions on the line; use wasserstein.monte_carlo or transport.sliced"
         )
     known = _known(p, q, order)
     if known:
@@ -161,11 +163,11 @@ def monte_carlo(p: Distribution, q: Distribution, order: int = 1, n: int = 10_00
     """W_order from draws.
 
     On the line: x ~ P is carried to the same quantile of Q, and |x − y|^order is averaged; for order 1 the mean is
-    unbiased. In Rᵈ: `n` draws of each law in 20 groups are matched group by group. A matching of samples costs more, in
-    the mean, than the laws do, so that is an upper bound (up to its standard error), and loose in many dimensions.
+    unbiased. In Rᵈ: `n` draws of each distribution in 20 groups are matched group by group. A matching of samples costs more, in
+    the mean, than the distributions do, so that is an upper bound (up to its standard error), and loose in many dimensions.
 
     Raises:
-        CannotServe: draws that overflow, or groups too large to match.
+        UnsupportedError: draws that overflow, or groups too large to match.
     """
     p, q = canonical_pair(p, q)
     name = _name(order)
@@ -196,7 +198,7 @@ def _by_groups(p: Distribution, q: Distribution, order: int, n: int, seed: int) 
     size = n // _GROUPS
     if not 2 <= size <= transport.LARGEST_ASSIGNMENT:
         limit = _GROUPS * transport.LARGEST_ASSIGNMENT
-        raise CannotServe(
+        raise UnsupportedError(
             f"matching needs n from {2 * _GROUPS} to {limit}, and n = {n}; use transport.sliced on samples"
         )
     costs = RunningMean()

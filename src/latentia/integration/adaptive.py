@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentia.errors import CannotServe
+from latentia.errors import UnsupportedError
 from latentia.estimate import Estimate
 
 _HALF_NODES = (
@@ -54,10 +54,10 @@ _HALF_WEIGHTS = (
     0.142775938577060080797094273138717,
     0.147739104901338491374841515972068,
 )
-_CENTRE_WEIGHT = 0.149445554002916905664936468389821
+_CENTER_WEIGHT = 0.149445554002916905664936468389821
 
 _NODES = torch.tensor([-x for x in _HALF_NODES] + [0.0] + list(_HALF_NODES[::-1]), dtype=torch.float64)
-_KRONROD = torch.tensor([*_HALF_WEIGHTS, _CENTRE_WEIGHT, *_HALF_WEIGHTS[::-1]], dtype=torch.float64)
+_KRONROD = torch.tensor([*_HALF_WEIGHTS, _CENTER_WEIGHT, *_HALF_WEIGHTS[::-1]], dtype=torch.float64)
 _GAUSS = torch.zeros(21, dtype=torch.float64)
 _GAUSS[1::2] = torch.from_numpy(np.polynomial.legendre.leggauss(10)[1])
 
@@ -76,7 +76,7 @@ class _Pieces:
 
     @classmethod
     def between(cls, breakpoints: Sequence[float]) -> _Pieces:
-        """Both halves of each finite piece, and each infinite one on the scale of its finite neighbour."""
+        """Both halves of each finite piece, and each infinite one on the scale of its finite neighbor."""
         finite = [point for point in breakpoints if math.isfinite(point)]
         gaps = [high - low for low, high in itertools.pairwise(finite)] or [max(1.0, abs(finite[0]))]
         pieces: list[tuple[float, float, bool]] = []
@@ -125,7 +125,7 @@ def integrate_many(
         K estimates of kind "estimate", method "quadrature", whose `settings["error"]` bounds their error.
 
     Raises:
-        CannotServe: the integral does not converge, or the integrand is not finite inside a piece.
+        UnsupportedError: the integral does not converge, or the integrand is not finite inside a piece.
     """
     points = _with_a_finite_point(breakpoints)
     pieces = _Pieces.between(points)
@@ -138,7 +138,7 @@ def integrate_many(
         values = integrand(x.flatten()).reshape(*x.shape, -1)
         if not torch.isfinite(values).all():
             where = x[~torch.isfinite(values).all(-1)][0].item()
-            raise CannotServe(
+            raise UnsupportedError(
                 f"quadrature: the integrand is not finite at x = {where:.6g}; make it a breakpoint, "
                 "or suspect that the integral is infinite"
             )
@@ -186,7 +186,7 @@ def integrate_many(
     if not bool((bound <= 1e-3 * total.clamp_min(1e-9)).all()):
         worst = names[int((bound / total.clamp_min(1e-9)).argmax())]
         worst_name = f" for {worst}" if worst else ""
-        raise CannotServe(
+        raise UnsupportedError(
             f"quadrature: the integral{worst_name} does not converge on [{points[0]:.6g}, {points[-1]:.6g}] after "
             f"{evaluations} evaluations; it may be infinite. Ask monte_carlo, and distrust it too"
         )

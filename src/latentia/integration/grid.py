@@ -101,7 +101,7 @@ def panel_grid(breakpoints: Sequence[Sequence[float]], panels: int, order: int =
 
     Args:
         breakpoints: for each axis, finite numbers in rising order, ends included.
-        panels: how many equal panels stand between two neighbouring breakpoints.
+        panels: how many equal panels stand between two neighboring breakpoints.
         order: nodes in each panel.
     """
     base_nodes, base_weights = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(order))

@@ -1,6 +1,6 @@
-"""GANs with an encoder: images x = G(z) of latents z ~ N(0, I), a law q(z|x) of an image's latents, and a judge.
+"""GANs with an encoder: images x = G(z) of latents z ~ N(0, I), a distribution q(z|x) of an image's latents, and a discriminator.
 
-Unlike a VAE they have no p(x|z): x follows from z, so an image has no likelihood under them. What the judge looks at
+Unlike a VAE they have no p(x|z): x follows from z, so an image has no likelihood under them. What the discriminator looks at
 makes the model: pairs of an image and a latent (BiGAN), or images alone, by features that also measure how alike two
 images are (VAE/GAN).
 """
@@ -17,12 +17,12 @@ from latentia.distributions import Conditional, Posterior
 
 
 class EncodedGAN(nn.Module):
-    """Generator, encoder and judge.
+    """Generator, encoder and discriminator.
 
     Args:
         generator: z (B, d) → (B, *shape), unconstrained; the image is its sigmoid.
         encoder: images (B, *shape) in [0, 1] → the numbers of the posterior.
-        judge: gives logits; see the subclasses.
+        discriminator: gives logits; see the subclasses.
         latent: d, the dimension of z.
         image_shape: (C, H, W).
         posterior: family of q(z|x).
@@ -32,7 +32,7 @@ class EncodedGAN(nn.Module):
         self,
         generator: nn.Module,
         encoder: nn.Module,
-        judge: nn.Module,
+        discriminator: nn.Module,
         *,
         latent: int,
         image_shape: tuple[int, ...],
@@ -40,7 +40,7 @@ class EncodedGAN(nn.Module):
     ):
         super().__init__()
         self.latent, self.image_shape = latent, tuple(image_shape)
-        self.generator, self.judge = generator, judge
+        self.generator, self.discriminator = generator, discriminator
         self.encoder = Conditional(encoder, posterior, event_shape=(latent,), condition_shape=self.image_shape)
 
     @property
@@ -54,7 +54,7 @@ class EncodedGAN(nn.Module):
         return torch.sigmoid(self.generator(z).float())
 
     def encode(self, x: Tensor) -> Distribution:
-        """q(z|x) for images (B, *shape): a law with batch shape (B,) and event shape (d,)."""
+        """q(z|x) for images (B, *shape): a distribution with batch shape (B,) and event shape (d,)."""
         return self.encoder(x)
 
     @torch.no_grad()
@@ -69,7 +69,7 @@ class EncodedGAN(nn.Module):
 
 
 class BiGAN(EncodedGAN):
-    """Its judge takes pairs of an image and a latent as one vector, (B, C·H·W + d) → (B, 1)."""
+    """Its discriminator takes pairs of an image and a latent as one vector, (B, C·H·W + d) → (B, 1)."""
 
     def pair(self, x: Tensor, z: Tensor) -> Tensor:
         """Images (B, *shape), flattened, and latents (B, d) side by side: (B, C·H·W + d)."""
@@ -77,18 +77,18 @@ class BiGAN(EncodedGAN):
 
     def score(self, pairs: Tensor) -> Tensor:
         """Logits of pairs as `pair` makes them, (B,)."""
-        return self.judge(pairs).squeeze(-1)
+        return self.discriminator(pairs).squeeze(-1)
 
 
 class VAEGAN(EncodedGAN):
-    """Its judge is a sequence: the first part gives features, (B, *shape) → (B, k), and the whole logits, (B, 1)."""
+    """Its discriminator is a sequence: the first part gives features, (B, *shape) → (B, k), and the whole logits, (B, 1)."""
 
-    judge: nn.Sequential
+    discriminator: nn.Sequential
 
     def features(self, x: Tensor) -> Tensor:
-        """φ(x), (B, k): what the judge sees in images, before its last layer."""
-        return self.judge[0](x).float()
+        """φ(x), (B, k): what the discriminator sees in images, before its last layer."""
+        return self.discriminator[0](x).float()
 
     def score(self, x: Tensor) -> Tensor:
         """Logits of images, (B,)."""
-        return self.judge(x).squeeze(-1)
+        return self.discriminator(x).squeeze(-1)

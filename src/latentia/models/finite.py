@@ -2,7 +2,7 @@
 
     p(x) = Σᵢ p(zᵢ) p(x|zᵢ),   p(zᵢ|x) = p(x|zᵢ) p(zᵢ) / p(x)
 
-For any law q on the set, the bound is Σᵢ q(zᵢ) log[p(x|zᵢ) p(zᵢ) / q(zᵢ)], and it is log p(x) − KL(q, p(z|x)).
+For any distribution q on the set, the bound is Σᵢ q(zᵢ) log[p(x|zᵢ) p(zᵢ) / q(zᵢ)], and it is log p(x) − KL(q, p(z|x)).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from latentia.errors import DataError
 
 
 class FiniteLatentModel:
-    """A prior on K points and a law of x for each of them.
+    """A prior on K points and a distribution of x for each of them.
 
     Args:
-        prior: a categorical law on K points, without batch dimensions.
-        conditional: laws p(x|zᵢ) with batch shape (K,).
+        prior: a categorical distribution on K points, without batch dimensions.
+        conditional: distributions p(x|zᵢ) with batch shape (K,).
 
     Raises:
         ValueError: if the two do not have the same K.
@@ -32,7 +32,7 @@ class FiniteLatentModel:
     def __init__(self, prior: Categorical, conditional: Distribution):
         if prior.batch_shape or conditional.batch_shape != prior.param_shape:
             raise ValueError(
-                f"the prior is on {tuple(prior.param_shape)} points, and there are laws of x for "
+                f"the prior is on {tuple(prior.param_shape)} points, and there are distributions of x for "
                 f"{tuple(conditional.batch_shape)}; give one for each point"
             )
         self.prior = prior
@@ -52,7 +52,7 @@ class FiniteLatentModel:
         return self.log_joint(x).logsumexp(-1)
 
     def posterior(self, x: Tensor) -> Categorical:
-        """p(z|x) by Bayes' rule: a categorical law with batch shape (B,)."""
+        """p(z|x) by Bayes' rule: a categorical distribution with batch shape (B,)."""
         return Categorical(logits=self.log_joint(x))
 
     def bound(self, x: Tensor, q: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class FiniteLatentModel:
 
 
 class BernoulliMixture(FiniteLatentModel):
-    """A mixture of products of Bernoulli laws over G binary pixels.
+    """A mixture of products of Bernoulli distributions over G binary pixels.
 
     Args:
         weights: (K,), positive, summing to one.
@@ -85,7 +85,7 @@ class BernoulliMixture(FiniteLatentModel):
 
 @dataclass(frozen=True)
 class Fit:
-    """What expectation-maximisation came to.
+    """What expectation-maximization came to.
 
     Attributes:
         model: the mixture.
@@ -97,24 +97,24 @@ class Fit:
 
 
 def fit_bernoulli_mixture(x: Tensor, components: int, *, steps: int = 50, seed: int = 0, margin: float = 1e-4) -> Fit:
-    """Fit a mixture of Bernoullis by expectation-maximisation; the log-likelihood never falls.
+    """Fit a mixture of Bernoullis by expectation-maximization; the log-likelihood never falls.
 
-    The E-step is the exact posterior (1j). The M-step is the maximiser over weights and over means in
-    [margin, 1 − margin]: the expected log-likelihood is concave in each mean, so cutting the free maximiser to the
-    interval gives the maximiser there.
+    The E-step is the exact posterior (1j). The M-step is the maximizer over weights and over means in
+    [margin, 1 − margin]: the expected log-likelihood is concave in each mean, so cutting the free maximizer to the
+    interval gives the maximizer there.
 
     Args:
         x: binary, (N, G).
         components: K.
         steps: of EM.
-        seed: of the start, which is one random image for each component, drawn towards ½.
+        seed: of the start, which is one random image for each component, drawn toward ½.
         margin: means stay this far from 0 and 1.
 
     Raises:
         DataError: if x is not binary, or there are fewer rows than components.
     """
     if not bool(((x == 0) | (x == 1)).all()):
-        raise DataError("a mixture of Bernoullis takes binary pixels; binarise them (data.binarise=threshold)")
+        raise DataError("a mixture of Bernoullis takes binary pixels; binarize them (data.binarize=threshold)")
     if len(x) < components:
         raise DataError(f"{components} components need at least as many images, and there are {len(x)}")
     x = x.double()

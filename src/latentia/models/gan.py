@@ -4,8 +4,8 @@ The classic discriminator is D(x) = σ(t(x)), the probability that x is real (it
 logits appear here, so that nothing is lost to rounding where D is near 0 or 1.
 
 * Images: the generator's network emits logits and the image is their sigmoid, so that samples lie in [0, 1].
-* Points: the network works on standardised coordinates u, and x = centre + spread · u; the discriminator reads
-  (x − centre)/spread. Both are given with the data's law and never trained.
+* Points: the network works on standardized coordinates u, and x = center + spread · u; the discriminator reads
+  (x − center)/spread. Both are given with the data's distribution and never trained.
 * Packing: the discriminator judges m examples at once, side by side in their channels (Lin et al. 2018, "PacGAN"), so
   that a lack of variety shows in a single input.
 """
@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, Uniform
 
-from latentia.errors import CannotServe, ConfigurationError
+from latentia.errors import ConfigurationError, UnsupportedError
 from latentia.models.flow import FlowGenerator
 
-LatentLaw = Literal["normal", "uniform"]
+LatentDistribution = Literal["normal", "uniform"]
 
 _LATENT_RANGE = {"normal": (Normal, 0.0, 1.0), "uniform": (Uniform, -1.0, 1.0)}
 
@@ -38,18 +38,18 @@ class GAN(nn.Module):
         shape: of one example: (C, H, W), or (D,) for points.
         classes: number of classes to condition on, 0 for none.
         packing: m, how many examples the discriminator judges at once.
-        latent_law: `normal`, N(0, 1)^d, or `uniform`, on [−1, 1]^d.
-        centre: of points, (D,); 0 if not given.
+        latent_distribution: `normal`, N(0, 1)^d, or `uniform`, on [−1, 1]^d.
+        center: of points, (D,); 0 if not given.
         spread: of points, (D,); 1 if not given.
 
     Attributes:
         has_density: whether `log_prob` serves.
 
     Raises:
-        ConfigurationError: if the discriminator ends in a sigmoid; for packs of labelled examples.
+        ConfigurationError: if the discriminator ends in a sigmoid; for packs of labeled examples.
     """
 
-    centre: Tensor
+    center: Tensor
     spread: Tensor
 
     def __init__(
@@ -61,8 +61,8 @@ class GAN(nn.Module):
         shape: tuple[int, ...],
         classes: int = 0,
         packing: int = 1,
-        latent_law: LatentLaw = "normal",
-        centre: Tensor | None = None,
+        latent_distribution: LatentDistribution = "normal",
+        center: Tensor | None = None,
         spread: Tensor | None = None,
     ):
         super().__init__()
@@ -72,10 +72,10 @@ class GAN(nn.Module):
             )
         self.generator, self.discriminator = generator, discriminator
         self.latent, self.shape, self.classes, self.packing = latent, tuple(shape), classes, packing
-        self._latent_law: LatentLaw = latent_law
+        self._latent_distribution: LatentDistribution = latent_distribution
         self.has_density = isinstance(generator, FlowGenerator)
         if not self.makes_images:
-            self.register_buffer("centre", torch.zeros(self.shape) if centre is None else centre.float())
+            self.register_buffer("center", torch.zeros(self.shape) if center is None else center.float())
             self.register_buffer("spread", torch.ones(self.shape) if spread is None else spread.float())
         if ends_in_sigmoid(discriminator, packed_shape(self.shape, packing), classes):
             text = (
@@ -90,21 +90,21 @@ class GAN(nn.Module):
         return len(self.shape) == 3
 
     @property
-    def latent_law(self) -> Distribution:
+    def latent_distribution(self) -> Distribution:
         """p(z), with event shape (d,)."""
-        family, low, high = _LATENT_RANGE[self._latent_law]
+        family, low, high = _LATENT_RANGE[self._latent_distribution]
         device = next(self.generator.parameters()).device
         lows, highs = (torch.full((self.latent,), value, device=device) for value in (low, high))
         return Independent(family(lows, highs, validate_args=False), 1, validate_args=False)
 
     def draw_latent(self, n: int) -> Tensor:
         """n draws of z, (n, d), on the generator's device."""
-        return self.latent_law.sample(torch.Size([n]))
+        return self.latent_distribution.sample(torch.Size([n]))
 
     def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """G(z), differentiable: z (B, d) and labels (B,) where there are classes → (B, *shape)."""
         raw = self.generator(z) if not self.classes else self.generator(z, self._need(labels))
-        return torch.sigmoid(raw.float()) if self.makes_images else self.centre + self.spread * raw
+        return torch.sigmoid(raw.float()) if self.makes_images else self.center + self.spread * raw
 
     def pack(self, x: Tensor) -> Tensor:
         """Put each m examples side by side: (B, C, …) → (B/m, m·C, …).
@@ -123,7 +123,7 @@ class GAN(nn.Module):
     def score(self, packs: Tensor, labels: Tensor | None = None) -> Tensor:
         """The logits of packs as `pack` makes them, (B,)."""
         if not self.makes_images:
-            packs = (packs - self.centre.repeat(self.packing)) / self.spread.repeat(self.packing)
+            packs = (packs - self.center.repeat(self.packing)) / self.spread.repeat(self.packing)
         logits = self.discriminator(packs) if not self.classes else self.discriminator(packs, self._need(labels))
         return logits.squeeze(-1)
 
@@ -151,11 +151,11 @@ class GAN(nn.Module):
         """log q(x), the generator's density in nats, (B, D) → (B,).
 
         Raises:
-            CannotServe: unless the generator is a flow.
+            UnsupportedError: unless the generator is a flow.
         """
         if not isinstance(self.generator, FlowGenerator):
-            raise CannotServe("only a flow has a known density; use network=flow for the generator of points")
-        return self.generator.log_prob((x - self.centre) / self.spread) - self.spread.log().sum()
+            raise UnsupportedError("only a flow has a known density; use network=flow for the generator of points")
+        return self.generator.log_prob((x - self.center) / self.spread) - self.spread.log().sum()
 
     def judged_by(self, discriminator: nn.Module) -> GAN:
         """The same generator, shared, before another discriminator, of single examples."""
@@ -165,8 +165,8 @@ class GAN(nn.Module):
             latent=self.latent,
             shape=self.shape,
             classes=self.classes,
-            latent_law=self._latent_law,
-            centre=None if self.makes_images else self.centre,
+            latent_distribution=self._latent_distribution,
+            center=None if self.makes_images else self.center,
             spread=None if self.makes_images else self.spread,
         )
 
@@ -182,7 +182,7 @@ def packed_shape(shape: tuple[int, ...], packing: int) -> tuple[int, ...]:
 
 
 def has_batch_norm(module: nn.Module) -> bool:
-    """Whether any part of it normalises over the batch."""
+    """Whether any part of it normalizes over the batch."""
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
     return any(isinstance(part, kinds) for part in module.modules())
 

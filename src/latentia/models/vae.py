@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentia.distributions import Bernoulli, Conditional, Diagonal, Likelihood, Posterior, Prior, StandardNormal
-from latentia.errors import CannotServe
+from latentia.errors import UnsupportedError
 
 
 class VAE(nn.Module):
-    """A VAE made of two networks and three laws.
+    """A VAE made of two networks and three distributions.
 
     Args:
         encoder: images (B, C, H, W) in [0, 1] → the numbers of the posterior (4 for z ∈ R² and a diagonal scale).
@@ -58,11 +58,11 @@ class VAE(nn.Module):
         return self.prior_module(self.posterior)
 
     def encode(self, x: Tensor) -> Distribution:
-        """q(z|x) for images (B, C, H, W): a law with batch shape (B,) and event shape (d,)."""
+        """q(z|x) for images (B, C, H, W): a distribution with batch shape (B,) and event shape (d,)."""
         return self.posterior(x)
 
     def decode(self, z: Tensor) -> Distribution:
-        """p(x|z) for z of shape (*batch, d): a law with batch shape (*batch) and event shape (C, H, W)."""
+        """p(x|z) for z of shape (*batch, d): a distribution with batch shape (*batch) and event shape (C, H, W)."""
         return self.likelihood(z)
 
     def elbo(self, x: Tensor, samples: int = 1) -> Tensor:
@@ -71,11 +71,11 @@ class VAE(nn.Module):
         Its KL is drawn as well, log q(z|x) − log p(z), so that any prior and posterior serve.
 
         Raises:
-            CannotServe: if a gradient is wanted and the posterior has no draws that carry one.
+            UnsupportedError: if a gradient is wanted and the posterior has no draws that carry one.
         """
         q = self.encode(x)
         if torch.is_grad_enabled() and not q.has_rsample:
-            raise CannotServe(
+            raise UnsupportedError(
                 f"{type(q).__name__} has no rsample, so this bound has no gradient to the encoder; train by "
                 "objectives.ELBO(gradient='score'), or evaluate within torch.no_grad()"
             )
@@ -89,8 +89,8 @@ class VAE(nn.Module):
     @torch.no_grad()
     def sample(self, n: int, *, mean: bool = False) -> Tensor:
         """Draw n images from p(x), (n, C, H, W); with `mean`, E[x|z] for each drawn z instead of a draw of x."""
-        law = self.decode(self.prior.sample(torch.Size([n])))
-        return law.mean if mean else law.sample()
+        distribution = self.decode(self.prior.sample(torch.Size([n])))
+        return distribution.mean if mean else distribution.sample()
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:

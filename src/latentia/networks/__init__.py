@@ -11,7 +11,7 @@ __all__ = [
     "Conv",
     "Custom",
     "Fourier",
-    "LabelledDecoder",
+    "LabeledDecoder",
     "Network",
     "ProjectionEncoder",
     "Residual",
@@ -20,7 +20,7 @@ __all__ = [
     "count_parameters",
 ]
 
-from latentia.networks.conditioning import LabelledDecoder, ProjectionEncoder
+from latentia.networks.conditioning import LabeledDecoder, ProjectionEncoder
 from latentia.networks.conv import Conv
 from latentia.networks.custom import Custom
 from latentia.networks.dcgan import DCGAN, BatchNorm

@@ -8,7 +8,7 @@ of the label beside it.
 
 from __future__ import annotations
 
-__all__ = ["LabelledDecoder", "MapsHead", "ProjectionEncoder", "decoder_with_labels", "encoder_with_head"]
+__all__ = ["LabeledDecoder", "MapsHead", "ProjectionEncoder", "decoder_with_labels", "encoder_with_head"]
 
 import math
 from collections.abc import Callable
@@ -66,7 +66,7 @@ class ProjectionEncoder(nn.Module):
         return self.head(features) + (rows @ pooled.unsqueeze(2)).squeeze(2)
 
 
-class LabelledDecoder(nn.Module):
+class LabeledDecoder(nn.Module):
     """A decoder that reads z with an embedding of the label appended."""
 
     def __init__(self, decoder: nn.Module, classes: int, width: int):
@@ -89,7 +89,7 @@ def encoder_with_head(
         features: (F,) or (C, h, w).
         outputs: how many numbers the whole gives for each x.
         classes: number of classes; 0 for none.
-        spectral: whether the head and the embedding are spectrally normalised.
+        spectral: whether the head and the embedding are spectrally normalized.
     """
     _check(outputs=outputs, classes=classes)
     maps = len(features) > 1
@@ -107,7 +107,7 @@ def decoder_with_labels(build: Callable[[int], nn.Module], inputs: int, classes:
     if not classes:
         return build(inputs)
     width = min(classes, WIDEST_EMBEDDING)
-    return LabelledDecoder(build(inputs + width), classes, width)
+    return LabeledDecoder(build(inputs + width), classes, width)
 
 
 def _check(*, classes: int, **counts: int) -> None:

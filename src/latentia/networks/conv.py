@@ -2,7 +2,7 @@
 
 Strided convolutions carry the image down the ladder of sizes (`latentia.networks.layers`), so that the depth follows
 from the image: two of them for 28×28, five for 128×128. One fully connected layer stands between the smallest feature
-map and the code on either side. Images are taken in [0, 1] and centred to [−1, 1] by the encoder itself.
+map and the code on either side. Images are taken in [0, 1] and centered to [−1, 1] by the encoder itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import nn
 from latentia.networks.conditioning import decoder_with_labels, encoder_with_head
 from latentia.networks.layers import (
     Activation,
-    Centre,
+    Center,
     activation,
     gain_of,
     group_norm,
@@ -36,7 +36,7 @@ class Conv(Network):
     Attributes:
         width: channels after the first convolution; they double with each further one, to 8 × width at most.
         hidden: width of the fully connected layer beside the code.
-        norm: group normalisation after each hidden convolution, or none.
+        norm: group normalization after each hidden convolution, or none.
         activation: the activation after each hidden layer.
     """
 
@@ -46,11 +46,11 @@ class Conv(Network):
     activation: Activation = "relu"
 
     def encoder(self, input_shape: tuple[int, ...], outputs: int, classes: int = 0) -> nn.Module:
-        """Centre, convolutions, a hidden layer and a linear head; labels enter by projection on the hidden layer."""
+        """Center, convolutions, a hidden layer and a linear head; labels enter by projection on the hidden layer."""
         channels, height, width = image_shape(self.type_name, input_shape)
         sizes = sizes_of_steps(height, width)
         widths = [channels, *doubling_widths(self.width, len(sizes) - 1)]
-        layers: list[nn.Module] = [Centre()]
+        layers: list[nn.Module] = [Center()]
         for shapes, sides in zip(pairwise(widths), pairwise(sizes), strict=True):
             layers += [scaled(strided(shapes, *sides), self._gain), *self._after(shapes[1])]
         dense = nn.Linear(widths[-1] * math.prod(sizes[-1]), self.hidden)

@@ -61,7 +61,7 @@ class Custom(Network):
         return module
 
     @model_serializer(mode="wrap")
-    def _serialise(self, handler: Any) -> dict[str, Any]:  # under the names that people write; modules as class names
+    def _serialize(self, handler: Any) -> dict[str, Any]:  # under the names that people write; modules as class names
         return {
             "type": self.type_name,
             "encoder": _class_name(self.encoder_module),

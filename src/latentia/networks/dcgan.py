@@ -1,10 +1,10 @@
 """The networks of Radford et al. 2016 (DCGAN), for any image size.
 
 A discriminator of strided convolutions with leaky rectifiers, a generator of transposed convolutions with batch
-normalisation and rectifiers; all weights from N(0, 0.02²), the scales of batch normalisation from N(1, 0.02²).
+normalization and rectifiers; all weights from N(0, 0.02²), the scales of batch normalization from N(1, 0.02²).
 Two things differ from the paper in form and not in substance: the full-size convolutions next to the code are linear
 layers, which they equal, and the generator emits logits, whose sigmoid is the image in [0, 1] (the paper's tanh is that
-sigmoid on [−1, 1], of twice the logit). The discriminator takes images in [0, 1] and centres them to [−1, 1].
+sigmoid on [−1, 1], of twice the logit). The discriminator takes images in [0, 1] and centers them to [−1, 1].
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from latentia.errors import ConfigurationError
 from latentia.networks.conditioning import decoder_with_labels, encoder_with_head
-from latentia.networks.layers import Centre, image_shape
+from latentia.networks.layers import Center, image_shape
 from latentia.networks.network import Network
 from latentia.networks.strided import FeatureMaps, doubling_widths, sizes_of_steps, strided, transposed
 
@@ -29,13 +29,13 @@ _Layer = TypeVar("_Layer", bound=nn.Module)
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation that refuses to train on one image, whose statistics would be its own."""
+    """Batch normalization that refuses to train on one image, whose statistics would be its own."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise feature maps, (B, C, H, W); in training, B of two or more."""
+        """Normalize feature maps, (B, C, H, W); in training, B of two or more."""
         if self.training and input.shape[0] < 2:
             text = (
-                "batch normalisation cannot train on a batch of one image. Use batches of two or more "
+                "batch normalization cannot train on a batch of one image. Use batches of two or more "
                 "(batch_size=2; drop a last batch of one), or a network without it: network=r3gan"
             )
             raise ConfigurationError([("network", text)])
@@ -47,8 +47,8 @@ class DCGAN(Network):
 
     Attributes:
         width: channels next to the image; they double with each size, to 8 × width at most.
-        norm: what the *discriminator* has: batch normalisation after each convolution but the first (the paper), none,
-            or spectral normalisation of every weight (Miyato et al. 2018). The generator has batch normalisation.
+        norm: what the *discriminator* has: batch normalization after each convolution but the first (the paper), none,
+            or spectral normalization of every weight (Miyato et al. 2018). The generator has batch normalization.
     """
 
     width: PositiveInt = 64
@@ -59,17 +59,17 @@ class DCGAN(Network):
         channels, height, width = image_shape(self.type_name, input_shape)
         sizes = sizes_of_steps(height, width)
         widths = [channels, *doubling_widths(self.width, len(sizes) - 1)]
-        layers: list[nn.Module] = [Centre()]
+        layers: list[nn.Module] = [Center()]
         for step, (shapes, sides) in enumerate(zip(pairwise(widths), pairwise(sizes), strict=True)):
-            normalised = self.norm == "batch" and step > 0
-            conv = _initial(strided(shapes, *sides, bias=not normalised))
+            normalized = self.norm == "batch" and step > 0
+            conv = _initial(strided(shapes, *sides, bias=not normalized))
             layers.append(spectral_norm(conv) if self.norm == "spectral" else conv)
-            layers += [_initial(BatchNorm(shapes[1]))] if normalised else []
+            layers += [_initial(BatchNorm(shapes[1]))] if normalized else []
             layers.append(nn.LeakyReLU(0.2, inplace=step > 0))  # in place where that saves memory and a copy
         features = (widths[-1], *sizes[-1])
         spectral = self.norm == "spectral"
         module = encoder_with_head(nn.Sequential(*layers), features, outputs, classes, spectral=spectral)
-        if not spectral:  # under spectral normalisation the scale of the weight does not count
+        if not spectral:  # under spectral normalization the scale of the weight does not count
             module.apply(_initial_head)
         return module
 

@@ -43,7 +43,7 @@ class Fourier(Network):
         hidden: widths of the hidden layers, in the encoder's order.
         activation: the activation after each hidden layer.
         features: how many random frequencies.
-        scale: their standard deviation, in radians per unit of the standardised input.
+        scale: their standard deviation, in radians per unit of the standardized input.
     """
 
     hidden: tuple[PositiveInt, ...] = (128, 128, 128)

@@ -14,7 +14,7 @@ from __future__ import annotations
 __all__ = [
     "ACTIVATIONS",
     "Activation",
-    "Centre",
+    "Center",
     "PreciseLinear",
     "activation",
     "gain_of",
@@ -85,7 +85,7 @@ def scaled(layer: _Layer, gain: float = 1.0) -> _Layer:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation in up to eight groups, as many as divide the channels (Wu & He 2018)."""
+    """Group normalization in up to eight groups, as many as divide the channels (Wu & He 2018)."""
     return nn.GroupNorm(math.gcd(8, channels), channels)
 
 
@@ -103,7 +103,7 @@ class PreciseLinear(nn.Linear):
             return super().forward(input.float())
 
 
-class Centre(nn.Module):
+class Center(nn.Module):
     """Map images in [0, 1] to [−1, 1]."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class MLP(Network):
         hidden: widths of the hidden layers, in the encoder's order; empty for an affine map.
         activation: the activation after each hidden layer.
         spectral_norm: divide each weight of the *encoder* by its largest singular value (Miyato et al. 2018), which a
-            discriminator wants. The decoder is never normalised.
+            discriminator wants. The decoder is never normalized.
     """
 
     hidden: tuple[PositiveInt, ...] = (512, 512)

@@ -2,7 +2,7 @@
 
 A `Network` is not itself a module. It is the frozen description of a pair, an *encoder* that maps x to a vector
 and a *decoder* that maps a vector to the shape of x, and it builds either for any shape that is asked for. What
-the vectors mean is no affair of this layer: a VAE reads the parameters of a law from the encoder and logits from
+the vectors mean is no affair of this layer: a VAE reads the parameters of a distribution from the encoder and logits from
 the decoder, a GAN takes `encoder(shape, outputs=1)` for its discriminator and `decoder` for its generator.
 
 With `classes > 0` the modules are class-conditional: their `forward` takes (x, labels), labels of shape (B,) and

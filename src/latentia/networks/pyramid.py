@@ -17,7 +17,7 @@ from typing import Protocol
 
 from torch import nn
 
-from latentia.networks.layers import Centre, ladder, scaled
+from latentia.networks.layers import Center, ladder, scaled
 from latentia.networks.strided import doubling_widths
 
 
@@ -66,7 +66,7 @@ class Pyramid:
 
     def down(self) -> nn.Sequential:
         """Images in [0, 1], (B, C, H, W), to feature maps, (B, *features)."""
-        layers: list[nn.Module] = [Centre(), scaled(self._edge(self.shape[0], self.width)), *self._stage(self.width)]
+        layers: list[nn.Module] = [Center(), scaled(self._edge(self.shape[0], self.width)), *self._stage(self.width)]
         for (larger, smaller), (before, after) in zip(pairwise(self.sizes), pairwise(self.widths), strict=True):
             window = (1 + (larger[0] > smaller[0]), 1 + (larger[1] > smaller[1]))
             layers += [nn.AvgPool2d(window, ceil_mode=True), *_change(before, after), *self._stage(after)]

@@ -1,13 +1,13 @@
-"""A residual generator and discriminator without normalisation, in the manner of Huang et al. 2024 (R3GAN).
+"""A residual generator and discriminator without normalization, in the manner of Huang et al. 2024 (R3GAN).
 
 What that paper keeps of a modern convolutional network: residual bottlenecks 1×1 → grouped 3×3 → 1×1 with leaky
-rectifiers, resampling by smooth filters apart from the convolutions, no normalisation, and initial weights that make up
+rectifiers, resampling by smooth filters apart from the convolutions, no normalization, and initial weights that make up
 for its absence (Zhang et al. 2019, "Fixup", sect. 3): of L blocks, each begins as the identity, since its last
 convolution is zero, and its other m − 1 = 2 convolutions are scaled by L^(−1/(2m−2)) = L^(−1/4), so that one step of
 gradient descent moves the output by an amount that does not grow with L.
 
 The frame around the blocks is our own: a linear layer to the smallest maps, bilinear steps up, means of 2×2 pixels
-down. The discriminator takes images in [0, 1] and centres them to [−1, 1]; the generator emits logits, whose sigmoid is
+down. The discriminator takes images in [0, 1] and centers them to [−1, 1]; the generator emits logits, whose sigmoid is
 the image.
 """
 
@@ -46,7 +46,7 @@ class _Bottleneck(nn.Module):
 
 
 class R3GAN(Network, name="r3gan"):
-    """Residual bottlenecks without normalisation; serves images from 8×8.
+    """Residual bottlenecks without normalization; serves images from 8×8.
 
     Attributes:
         width: channels at the image's own size; they double with each halving, to 8 × width at most.

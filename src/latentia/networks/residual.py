@@ -2,7 +2,7 @@
 
 Each block adds to its input what two 3×3 convolutions make of it, activation first (He et al. 2016, "Identity
 mappings"). The last convolution of each of L blocks starts at 1/√L of the usual scale, so that all of them together add
-a fixed share of variance, whatever the depth. Images are taken in [0, 1] and centred to [−1, 1] by the encoder itself.
+a fixed share of variance, whatever the depth. Images are taken in [0, 1] and centered to [−1, 1] by the encoder itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from latentia.networks.pyramid import Pyramid
 
 
 class _PreActivation(nn.Module):
-    """x + conv(f(conv(f(x)))), each f behind a normalisation where there is one."""
+    """x + conv(f(conv(f(x)))), each f behind a normalization where there is one."""
 
     def __init__(self, setting: Residual, channels: int, total: int):
         super().__init__()
@@ -44,7 +44,7 @@ class Residual(Network):
     Attributes:
         width: channels at the image's own size; they double with each halving, to 8 × width at most.
         blocks: residual blocks at each size.
-        norm: group normalisation before each activation, or none.
+        norm: group normalization before each activation, or none.
         activation: the activation before each convolution of a block.
     """
 
@@ -54,7 +54,7 @@ class Residual(Network):
     activation: Activation = "silu"
 
     def encoder(self, input_shape: tuple[int, ...], outputs: int, classes: int = 0) -> nn.Module:
-        """Centre, blocks down the sizes, and a linear head; labels enter by projection on the mean of the last maps."""
+        """Center, blocks down the sizes, and a linear head; labels enter by projection on the mean of the last maps."""
         pyramid = self._pyramid(input_shape)
         return encoder_with_head(pyramid.down(), pyramid.features, outputs, classes)
 
@@ -63,7 +63,7 @@ class Residual(Network):
         return decoder_with_labels(self._pyramid(output_shape).up, inputs, classes)
 
     def before_convolution(self, channels: int) -> list[nn.Module]:
-        """The normalisation, if any, and the activation."""
+        """The normalization, if any, and the activation."""
         norm = [group_norm(channels)] if self.norm == "group" else []
         return [*norm, activation(self.activation)]
 

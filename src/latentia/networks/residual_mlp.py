@@ -1,8 +1,8 @@
 """A fully connected network of residual blocks, for z of few dimensions and for images of any shape.
 
 A plane of z has to be folded into all digits, and what a decoder can fold grows with its depth. Each block adds to its
-input what two linear layers make of it, normalised first, so that depth does not stand in the way of training
-(He et al. 2016, "Identity mappings", with layer normalisation, Ba et al. 2016). The last layer of each of L blocks
+input what two linear layers make of it, normalized first, so that depth does not stand in the way of training
+(He et al. 2016, "Identity mappings", with layer normalization, Ba et al. 2016). The last layer of each of L blocks
 starts at 1/√L of the usual scale, so that all blocks together add a fixed share of variance.
 """
 

@@ -5,7 +5,7 @@ The transposed convolution returns to any size, odd ones too: its output padding
 reach, so that the last row and column are computed like all others.
 
 **Speed on a CPU** (docs/speed-gan.md has the measurements). Feature maps lie in memory with their channels last, in
-which batch normalisation takes a third of its time; the layers that touch the image, and the one that unfolds the code,
+which batch normalization takes a third of its time; the layers that touch the image, and the one that unfolds the code,
 see to that, and all between them keep it. A convolution from or to an image of one channel has too few channels for the
 processor's vectors: it is computed as a matrix product with the image's patches instead, the very same sums. Weights
 keep their shapes and their layout, so checkpoints know nothing of this, and on other devices nothing changes.

@@ -9,26 +9,26 @@ from latentia.objectives.adversarial import (
     Relativistic,
     Wasserstein,
 )
+from latentia.objectives.adversarial_objective import AdversarialObjective
 from latentia.objectives.augmentation import Augmentation, DiffAugment, NoAugmentation
-from latentia.objectives.duel import Duel
 from latentia.objectives.elbo import ELBO
 from latentia.objectives.exact_likelihood import ExactLikelihood
 from latentia.objectives.f_gan import FGAN
 from latentia.objectives.importance import IWAE
 from latentia.objectives.info import Info
-from latentia.objectives.objective import Clock, Objective, Terms
+from latentia.objectives.objective import Objective, Progress, Terms
 from latentia.objectives.penalties import (
     R1,
     R1R2,
     R2,
     Clip,
     Consensus,
+    DiscriminatorOutput,
     GradientPenalty,
     NoPenalty,
-    OneCentred,
+    OneCentered,
     Penalty,
-    Seen,
-    ZeroCentred,
+    ZeroCentered,
 )
 from latentia.objectives.total_correlation import BetaTC
 
@@ -40,13 +40,13 @@ __all__ = [
     "R1R2",
     "R2",
     "AdversarialLoss",
+    "AdversarialObjective",
     "Augmentation",
     "BetaTC",
     "Clip",
-    "Clock",
     "Consensus",
     "DiffAugment",
-    "Duel",
+    "DiscriminatorOutput",
     "ExactLikelihood",
     "GradientPenalty",
     "Hinge",
@@ -57,11 +57,11 @@ __all__ = [
     "NoPenalty",
     "NonSaturating",
     "Objective",
-    "OneCentred",
+    "OneCentered",
     "Penalty",
+    "Progress",
     "Relativistic",
-    "Seen",
     "Terms",
     "Wasserstein",
-    "ZeroCentred",
+    "ZeroCentered",
 ]

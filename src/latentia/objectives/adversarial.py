@@ -1,6 +1,6 @@
 """The costs of a GAN's two players, on logits and unreduced.
 
-A discriminator gives each x a real number t(x), its logit. It makes E_p[…] + E_q[…] small, where p is the law of the
+A discriminator gives each x a real number t(x), its logit. It makes E_p[…] + E_q[…] small, where p is the distribution of the
 data and q the generator's, and the generator answers. On the classic cost
 
     −E_p[log D] − E_q[log(1 − D)],   D = σ(t),        (item 3a of the notes; Goodfellow et al. 2014, eq. 1)
@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.nn.functional import relu, softplus
 
 from latentia.configuration import Component
-from latentia.errors import CannotServe
+from latentia.errors import UnsupportedError
 
 REALS = (-math.inf, math.inf)
 
@@ -75,17 +75,19 @@ class AdversarialLoss(Component, family=True):
         Where `shift_invariant`, any constant may be added.
 
         Raises:
-            CannotServe: where the best discriminator does not follow from the densities at x alone.
+            UnsupportedError: where the best discriminator does not follow from the densities at x alone.
         """
-        raise CannotServe(f"the best discriminator of {self.type_name} does not follow from the densities at x alone")
+        raise UnsupportedError(
+            f"the best discriminator of {self.type_name} does not follow from the densities at x alone"
+        )
 
     def least_cost(self, p: Tensor, q: Tensor) -> Tensor:
         """The discriminator's least expected cost on a finite set, from the probabilities p and q, each (n,).
 
         Raises:
-            CannotServe: where it depends on more than the probabilities.
+            UnsupportedError: where it depends on more than the probabilities.
         """
-        raise CannotServe(f"the least cost of {self.type_name} does not follow from the probabilities alone")
+        raise UnsupportedError(f"the least cost of {self.type_name} does not follow from the probabilities alone")
 
 
 class _LogRatio(AdversarialLoss):
@@ -190,10 +192,10 @@ class Hinge(AdversarialLoss):
 
 
 class Wasserstein(AdversarialLoss):
-    """The difference of means over a critic whose slope is held to 1 (Arjovsky et al. 2017, eq. 2).
+    """The difference of means over a discriminator whose slope is held to 1 (Arjovsky et al. 2017, eq. 2).
 
     The cost is then −W₁(p, q) at best. Without a bound on the slope it has no minimum, so it needs a penalty, clipping
-    or spectral normalisation.
+    or spectral normalization.
     """
 
     divergence: ClassVar[str] = "wasserstein-1"

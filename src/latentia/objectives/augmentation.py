@@ -1,7 +1,7 @@
 """Differentiable augmentation: what the discriminator sees is changed at random, real and fake alike.
 
 A discriminator that has few images learns them by heart. If it only ever sees T(x), with T random and differentiable,
-for real images and for fake ones, the generator still learns the law of x so long as the law of T(x) determines it
+for real images and for fake ones, the generator still learns the distribution of x so long as the distribution of T(x) determines it
 (Zhao et al. 2020, "Differentiable augmentation for data-efficient GAN training", eqs. 6 and 7).
 """
 
@@ -45,7 +45,7 @@ class DiffAugment(Augmentation):
     Attributes:
         brightness: a number from U(−½, ½) times this is added to all pixels of an image.
         translation: images move by whole pixels, up to this part of a side either way; what comes in is 0.
-        cutout: a rectangle of this part of each side is set to 0, its centre anywhere in the image.
+        cutout: a rectangle of this part of each side is set to 0, its center anywhere in the image.
     """
 
     brightness: float = Field(default=1.0, ge=0)

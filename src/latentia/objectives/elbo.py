@@ -17,9 +17,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
-from latentia.errors import CannotServe
+from latentia.errors import UnsupportedError
 from latentia.models import VAE
-from latentia.objectives.objective import Clock, Objective, Terms, mean_over_draws, rate_of, reparametrised
+from latentia.objectives.objective import Objective, Progress, Terms, mean_over_draws, rate_of, reparametrized
 
 
 class ELBO(Objective):
@@ -30,8 +30,8 @@ class ELBO(Objective):
     - `free_bits`: nats of KL in each latent dimension that cost nothing: dimension j pays max(λ, its batch mean)
       (Kingma et al. 2016, appendix C.8). The batch pays at least its KL, so the cost remains a bound; what one image
       pays depends on the batch it is in.
-    - `kl`: `exact` refuses pairs of laws without a closed form; `monte-carlo` draws it.
-    - `gradient`: `reparametrised`, or `score` (log-derivative trick, which any posterior serves and which is noisier).
+    - `kl`: `exact` refuses pairs of distributions without a closed form; `monte-carlo` draws it.
+    - `gradient`: `reparametrized`, or `score` (log-derivative trick, which any posterior serves and which is noisier).
     """
 
     beta: float = Field(default=1.0, ge=0)
@@ -39,23 +39,23 @@ class ELBO(Objective):
     free_bits: float = Field(default=0.0, ge=0, description="nats per latent dimension")
     samples: int = Field(default=1, ge=1, description="draws of z for each image")
     kl: Literal["exact", "monte-carlo"] = "exact"
-    gradient: Literal["reparametrised", "score"] = "reparametrised"
+    gradient: Literal["reparametrized", "score"] = "reparametrized"
 
     @property
     def bounds_log_likelihood(self) -> bool:
         return self.beta >= 1
 
-    def beta_at(self, clock: Clock) -> float:
+    def beta_at(self, progress: Progress) -> float:
         """The weight of the KL at this moment."""
-        return self.beta * min(1.0, clock.epoch / self.warm_up) if self.warm_up else self.beta
+        return self.beta * min(1.0, progress.epoch / self.warm_up) if self.warm_up else self.beta
 
-    def __call__(self, vae: VAE, x: Tensor, clock: Clock) -> Terms:
-        q, prior, beta = vae.encode(x), vae.prior, self.beta_at(clock)
+    def __call__(self, vae: VAE, x: Tensor, progress: Progress) -> Terms:
+        q, prior, beta = vae.encode(x), vae.prior, self.beta_at(progress)
         by_score = self.gradient == "score"
         if by_score:
             z = q.sample(torch.Size([self.samples]))
         else:
-            z = reparametrised(q, None if self.samples == 1 else self.samples, "ELBO")
+            z = reparametrized(q, None if self.samples == 1 else self.samples, "ELBO")
         distortions = -vae.decode(z).log_prob(x)  # (samples, B), or (B,) for one draw that carries a gradient
         distortion = mean_over_draws(distortions)
         floored = _with_free_bits(q, prior, self.free_bits) if self.free_bits else None
@@ -92,15 +92,15 @@ def _with_free_bits(q: Distribution, prior: Distribution, free_bits: float) -> T
 
 
 def dimension_rates(q: Distribution, prior: Distribution) -> Tensor:
-    """KL in each latent dimension, (B, d), in nats, where both laws factorise.
+    """KL in each latent dimension, (B, d), in nats, where both distributions factorize.
 
     Raises:
-        CannotServe: for laws that do not.
+        UnsupportedError: for distributions that do not.
     """
-    bases = [law.base_dist for law in (q, prior) if isinstance(law, Independent)]
+    bases = [distribution.base_dist for distribution in (q, prior) if isinstance(distribution, Independent)]
     if len(bases) != 2 or not all(isinstance(base, Normal) for base in bases):
-        raise CannotServe(
-            "free bits need a posterior and a prior that factorise over the dimensions of z; "
+        raise UnsupportedError(
+            "free bits need a posterior and a prior that factorize over the dimensions of z; "
             "set objective.free_bits=0, or posterior=diagonal and prior=normal"
         )
     return kl_divergence(*bases)

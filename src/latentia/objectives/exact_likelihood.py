@@ -24,9 +24,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from latentia.errors import CannotServe
+from latentia.errors import UnsupportedError
 from latentia.models import VAE
-from latentia.objectives.objective import Clock, Objective, Terms
+from latentia.objectives.objective import Objective, Progress, Terms
 from latentia.objectives.score_table import Scorer, scorer_for
 
 
@@ -48,9 +48,9 @@ class ExactLikelihood(Objective, name="exact-likelihood"):
     def bounds_log_likelihood(self) -> bool:
         return True
 
-    def __call__(self, vae: VAE, x: Tensor, clock: Clock) -> Terms:
+    def __call__(self, vae: VAE, x: Tensor, progress: Progress) -> Terms:
         if vae.latent > 2:
-            raise CannotServe(
+            raise UnsupportedError(
                 f"exact-likelihood needs z of 1 or 2 dimensions, and this model has {vae.latent}; set objective=iwae, "
                 "whose bound tightens with objective.k"
             )

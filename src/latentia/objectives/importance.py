@@ -2,11 +2,11 @@
 
     L_K = E[log (1/K) Σₖ wₖ],  wₖ = p(x, zₖ)/q(zₖ|x),  zₖ ~ q(z|x)             (Burda et al. 2016, eq. 8)
 
-L_K rises with K to log p(x). The reparametrised gradient of the encoder has a part of mean zero, the score of q, whose
+L_K rises with K to log p(x). The reparametrized gradient of the encoder has a part of mean zero, the score of q, whose
 noise does not fall with K while the signal does. Two estimators leave it out:
 
 - sticking the landing (Roeder et al. 2017): hold φ fixed inside log q. Unbiased for K = 1; for K > 1 it is biased.
-- doubly reparametrised (Tucker et al. 2019): reparametrise a second time; the path through zₖ is weighed by w̃ₖ², where
+- doubly reparametrized (Tucker et al. 2019): reparametrize a second time; the path through zₖ is weighed by w̃ₖ², where
   w̃ₖ = wₖ / Σⱼ wⱼ. Unbiased for every K.
 
 Both concern φ as the parameters of q alone. Where φ enters p as well, by a VampPrior, that part of the gradient is the
@@ -23,33 +23,33 @@ from pydantic import Field
 from torch import Tensor
 
 from latentia.models import VAE
-from latentia.objectives.objective import Clock, Objective, Terms, log_mean_exp, reparametrised
+from latentia.objectives.objective import Objective, Progress, Terms, log_mean_exp, reparametrized
 
 
 class IWAE(Objective):
     """The importance-weighted bound with K = `k` draws; see the module's docstring for `gradient`.
 
     - `plain`: differentiate the bound as it stands.
-    - `sticking-the-landing`, `doubly-reparametrised`: see above.
+    - `sticking-the-landing`, `doubly-reparametrized`: see above.
     """
 
     k: int = Field(default=5, ge=1)
-    gradient: Literal["plain", "sticking-the-landing", "doubly-reparametrised"] = "plain"
+    gradient: Literal["plain", "sticking-the-landing", "doubly-reparametrized"] = "plain"
 
     @property
     def bounds_log_likelihood(self) -> bool:
         return True
 
-    def __call__(self, vae: VAE, x: Tensor, clock: Clock) -> Terms:
+    def __call__(self, vae: VAE, x: Tensor, progress: Progress) -> Terms:
         numbers = vae.posterior.emit(x)
-        q = vae.posterior.family.law(numbers, vae.posterior.shared)
-        z = reparametrised(q, self.k, "IWAE")  # (K, B, d)
+        q = vae.posterior.family.distribution(numbers, vae.posterior.shared)
+        z = reparametrized(q, self.k, "IWAE")  # (K, B, d)
         scored_by = q if self.gradient == "plain" else vae.posterior.stopped(numbers)
         log_weight = vae.log_joint(x, z) - scored_by.log_prob(z)  # (K, B)
         bound = log_mean_exp(log_weight)
         weight = log_weight.detach().softmax(0)
         cost = -bound
-        if self.gradient == "doubly-reparametrised" and z.requires_grad:
+        if self.gradient == "doubly-reparametrized" and z.requires_grad:
             # ∂L/∂zₖ comes with one factor w̃ₖ already. The hook multiplies by another what flows back through zₖ to the
             # encoder; the gradients of the decoder and the prior branch off before it.
             z.register_hook(lambda gradient: gradient * weight.unsqueeze(-1))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from latentia.errors import ConfigurationError
 from latentia.models import VAE
-from latentia.objectives.objective import Clock, Objective, Terms, rate_of, reparametrised
+from latentia.objectives.objective import Objective, Progress, Terms, rate_of, reparametrized
 
 
 class Info(Objective, name="info"):
@@ -42,9 +42,9 @@ class Info(Objective, name="info"):
     def bounds_log_likelihood(self) -> bool:
         return self.alpha <= 0 and self.alpha + self.weight == 1
 
-    def __call__(self, vae: VAE, x: Tensor, clock: Clock) -> Terms:
+    def __call__(self, vae: VAE, x: Tensor, progress: Progress) -> Terms:
         q, prior = vae.encode(x), vae.prior
-        z = reparametrised(q, 1, "InfoVAE")
+        z = reparametrized(q, 1, "InfoVAE")
         distortion = -vae.decode(z).log_prob(x).mean(0)
         rate = rate_of(q, prior, z, self.kl)
         mmd = maximum_mean_discrepancy(z[0], prior.sample(torch.Size([len(x)])))
@@ -57,7 +57,7 @@ def maximum_mean_discrepancy(a: Tensor, b: Tensor) -> Tensor:
     """MMD² between two samples of n points, (n, d) each, as n numbers whose mean is the unbiased estimate.
 
     The mean is that of Gretton et al. 2012, eq. 3, and may be negative. The numbers are its pseudo-values, to first
-    order: their standard error is the estimate's own, where the laws differ.
+    order: their standard error is the estimate's own, where the distributions differ.
 
     Raises:
         ConfigurationError: fewer than two points.

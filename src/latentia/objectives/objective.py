@@ -1,12 +1,12 @@
 """What an objective is: named terms, one number for each example, and whether they bound log p(x).
 
 An objective never reduces over the batch: it returns a dictionary of tensors of shape (B,), and the engine alone takes
-means. The term `cost` is what is minimised; all terms are recorded.
+means. The term `cost` is what is minimized; all terms are recorded.
 """
 
 from __future__ import annotations
 
-__all__ = ["Clock", "Objective", "Terms", "log_mean_exp", "mean_over_draws", "rate_of", "reparametrised"]
+__all__ = ["Objective", "Progress", "Terms", "log_mean_exp", "mean_over_draws", "rate_of", "reparametrized"]
 
 import math
 from abc import abstractmethod
@@ -21,16 +21,16 @@ from torch.distributions import Distribution, kl_divergence
 
 import latentia.divergences.kl  # noqa: F401  (teaches torch the KL of full against diagonal Gaussians)
 from latentia.configuration import Component
-from latentia.distributions.conditional import laws_in_float32
-from latentia.errors import CannotServe
+from latentia.distributions.conditional import distributions_in_float32
+from latentia.errors import UnsupportedError
 from latentia.models import VAE
 
 Terms = dict[str, Tensor]
-"""Named terms of shape (B,), in nats; `cost` is the one to minimise."""
+"""Named terms of shape (B,), in nats; `cost` is the one to minimize."""
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
+class Progress:
     """When a cost is computed.
 
     Attributes:
@@ -47,7 +47,7 @@ class Clock:
 class Objective(Component, family=True):
     """What a VAE is trained on.
 
-    Every member's `__call__` runs within `laws_in_float32`, so that under mixed precision its arithmetic keeps float32.
+    Every member's `__call__` runs within `distributions_in_float32`, so that under mixed precision its arithmetic keeps float32.
     """
 
     @classmethod
@@ -65,29 +65,29 @@ class Objective(Component, family=True):
         """
 
     @abstractmethod
-    def __call__(self, vae: VAE, x: Tensor, clock: Clock) -> Terms:
+    def __call__(self, vae: VAE, x: Tensor, progress: Progress) -> Terms:
         """Terms of images x, (B, C, H, W): `cost`, and others that are recorded, each (B,)."""
 
 
 def _within_float32(call: Callable[..., Terms]) -> Callable[..., Terms]:
     @wraps(call)
-    def within(self: Objective, vae: VAE, x: Tensor, clock: Clock) -> Terms:
+    def within(self: Objective, vae: VAE, x: Tensor, progress: Progress) -> Terms:
         if not torch.is_autocast_enabled(x.device.type):  # then there is nothing to switch off, and a block costs time
-            return call(self, vae, x, clock)
-        with laws_in_float32(x.device):
-            return call(self, vae, x, clock)
+            return call(self, vae, x, progress)
+        with distributions_in_float32(x.device):
+            return call(self, vae, x, progress)
 
     return within
 
 
-def reparametrised(q: Distribution, draws: int | None, objective: str) -> Tensor:
+def reparametrized(q: Distribution, draws: int | None, objective: str) -> Tensor:
     """Draws of z, (draws, B, d), with a gradient to the parameters of q; with None a single one, (B, d).
 
     Raises:
-        CannotServe: if q has no such draws, naming the objective that does without them.
+        UnsupportedError: if q has no such draws, naming the objective that does without them.
     """
     if not q.has_rsample:
-        raise CannotServe(
+        raise UnsupportedError(
             f"{objective} needs a posterior with rsample, and {_shown(q)} has none; "
             "set objective=elbo objective.gradient=score"
         )
@@ -98,7 +98,7 @@ def rate_of(q: Distribution, prior: Distribution, z: Tensor, kind: Literal["exac
     """KL(q, p(z)) of each example, in nats, (B,): in closed form, or by the draws z, (*draws, B, d), if asked by name.
 
     Raises:
-        CannotServe: if it is asked for exactly and these two laws have no closed form.
+        UnsupportedError: if it is asked for exactly and these two distributions have no closed form.
     """
     if kind == "monte-carlo":
         log_ratio = q.log_prob(z) - prior.log_prob(z)
@@ -106,7 +106,7 @@ def rate_of(q: Distribution, prior: Distribution, z: Tensor, kind: Literal["exac
     try:
         return kl_divergence(q, prior)
     except NotImplementedError:
-        raise CannotServe(
+        raise UnsupportedError(
             f"KL({_shown(q)}, {_shown(prior)}) has no closed form; set objective.kl=monte-carlo"
         ) from None
 
@@ -121,6 +121,6 @@ def log_mean_exp(values: Tensor) -> Tensor:
     return torch.logsumexp(values, dim=0) - math.log(values.shape[0])
 
 
-def _shown(law: Distribution) -> str:
-    base = getattr(law, "base_dist", None)
-    return type(base if base is not None else law).__name__
+def _shown(distribution: Distribution) -> str:
+    base = getattr(distribution, "base_dist", None)
+    return type(base if base is not None else distribution).__name__

@@ -5,14 +5,14 @@
 | `r1` | (γ/2) E_p ‖∇t(x)‖² | Mescheder et al. 2018, eq. 9 |
 | `r2` | (γ/2) E_q ‖∇t(x)‖² | Mescheder et al. 2018, eq. 10 |
 | `r1r2` | both | Huang et al. 2024 (R3GAN), section 2 |
-| `zero-centred` | (γ/2) E ‖∇t(x̂)‖², x̂ between a real and a fake example | Thanh-Tung et al. 2019, section 4 |
-| `one-centred` | γ E (‖∇t(x̂)‖ − 1)²; here γ is the paper's λ, with no half | Gulrajani et al. 2017, eq. 3 |
+| `zero-centered` | (γ/2) E ‖∇t(x̂)‖², x̂ between a real and a fake example | Thanh-Tung et al. 2019, section 4 |
+| `one-centered` | γ E (‖∇t(x̂)‖ − 1)²; here γ is the paper's λ, with no half | Gulrajani et al. 2017, eq. 3 |
 | `consensus` | (γ/2) ‖v‖² to *both* costs, v the gradients of both | Mescheder et al. 2017, section 4 |
 | `clip` | nothing; clamps the weights after each move | Arjovsky et al. 2017, algorithm 1 |
 
 t is the logit, and ∇t its gradient by x as the discriminator gets it: in the units of the data, and for packed examples
-by the whole pack. Of data with a scale of s, γ acts as γ/s². A discriminator with batch normalisation has no gradient
-of one example alone; what is penalised there is the gradient of the batch's sum.
+by the whole pack. Of data with a scale of s, γ acts as γ/s². A discriminator with batch normalization has no gradient
+of one example alone; what is penalized there is the gradient of the batch's sum.
 
 `every=k` applies a penalty at each k-th step of the game, k times as strong (Karras et al. 2020, "lazy").
 """
@@ -25,12 +25,12 @@ __all__ = [
     "R2",
     "Clip",
     "Consensus",
+    "DiscriminatorOutput",
     "GradientPenalty",
     "NoPenalty",
-    "OneCentred",
+    "OneCentered",
     "Penalty",
-    "Seen",
-    "ZeroCentred",
+    "ZeroCentered",
 ]
 
 import math
@@ -50,7 +50,7 @@ Where = Literal["real", "fake", "interpolates"]
 
 
 @dataclass(frozen=True)
-class Seen:
+class DiscriminatorOutput:
     """What the discriminator saw in one turn, and what it said.
 
     Attributes:
@@ -72,7 +72,7 @@ class Penalty(Component, family=True):
     """What keeps a discriminator's slope or weights down.
 
     Attributes:
-        differentiates_inputs: whether it needs `Seen.real` and `Seen.fake` to be leaves of the logits' graph.
+        differentiates_inputs: whether it needs `DiscriminatorOutput.real` and `DiscriminatorOutput.fake` to be leaves of the logits' graph.
         couples_players: whether it is added to both players' costs and needs the gradients of both.
         bounds_slope: whether it makes a cost that is linear in the logits bounded below.
     """
@@ -89,7 +89,7 @@ class Penalty(Component, family=True):
         """What it is multiplied by where it is applied, a number, with the part `done` ∈ [0, 1] of the game over."""
         return 0.0
 
-    def objection(self, loss: AdversarialLoss) -> str | None:
+    def incompatibility(self, loss: AdversarialLoss) -> str | None:
         """Why it makes no sense with this loss, and what does; None if it does."""
         return None
 
@@ -98,7 +98,7 @@ class Penalty(Component, family=True):
         return
 
     @abstractmethod
-    def __call__(self, seen: Seen) -> Tensor:
+    def __call__(self, seen: DiscriminatorOutput) -> Tensor:
         """The penalty on each example without its weight, (B,)."""
 
     def of_game(self, costs: Sequence[tuple[Tensor, Sequence[nn.Parameter]]]) -> Tensor:
@@ -115,7 +115,7 @@ class NoPenalty(Penalty, name="none"):
 
     bounds_slope: ClassVar[bool] = False
 
-    def __call__(self, seen: Seen) -> Tensor:
+    def __call__(self, seen: DiscriminatorOutput) -> Tensor:
         return torch.zeros_like(seen.real_logits)
 
 
@@ -151,7 +151,7 @@ class GradientPenalty(_Weighted):
 class R1(GradientPenalty):
     """½ ‖∇t(x)‖² on real examples (Mescheder et al. 2018, eq. 9)."""
 
-    def __call__(self, seen: Seen) -> Tensor:
+    def __call__(self, seen: DiscriminatorOutput) -> Tensor:
         (slope,) = _square_slopes(seen.real_logits, seen.real)
         return slope / 2
 
@@ -159,7 +159,7 @@ class R1(GradientPenalty):
 class R2(GradientPenalty):
     """½ ‖∇t(x)‖² on fake examples (Mescheder et al. 2018, eq. 10)."""
 
-    def __call__(self, seen: Seen) -> Tensor:
+    def __call__(self, seen: DiscriminatorOutput) -> Tensor:
         (slope,) = _square_slopes(seen.fake_logits, seen.fake)
         return slope / 2
 
@@ -167,7 +167,7 @@ class R2(GradientPenalty):
 class R1R2(GradientPenalty, name="r1r2"):
     """R1 and R2 together (Huang et al. 2024)."""
 
-    def __call__(self, seen: Seen) -> Tensor:
+    def __call__(self, seen: DiscriminatorOutput) -> Tensor:
         on_real, on_fake = _square_slopes(seen.real_logits + seen.fake_logits, seen.real, seen.fake)
         return (on_real + on_fake) / 2
 
@@ -181,7 +181,7 @@ class _Placed(GradientPenalty):
 
     at: Where = "interpolates"
 
-    def __call__(self, seen: Seen) -> Tensor:
+    def __call__(self, seen: DiscriminatorOutput) -> Tensor:
         return self._of(_square_slope_at(seen, self.at))
 
     @abstractmethod
@@ -189,25 +189,25 @@ class _Placed(GradientPenalty):
         """The penalty from ‖∇t‖², (B,)."""
 
 
-class ZeroCentred(_Placed):
+class ZeroCentered(_Placed):
     """½ ‖∇t‖², which is zero at the equilibrium p = q, where the best discriminator is flat (Thanh-Tung 2019)."""
 
     def _of(self, square_slope: Tensor) -> Tensor:
         return square_slope / 2
 
 
-class OneCentred(_Placed):
-    """(‖∇t‖ − 1)²: the penalty of WGAN-GP; the best critic has slope 1 between the laws (Gulrajani et al. 2017)."""
+class OneCentered(_Placed):
+    """(‖∇t‖ − 1)²: the penalty of WGAN-GP; the best discriminator has slope 1 between the distributions (Gulrajani et al. 2017)."""
 
     gamma: float = Field(default=10.0, gt=0)
 
-    def objection(self, loss: AdversarialLoss) -> str | None:
+    def incompatibility(self, loss: AdversarialLoss) -> str | None:
         if loss.needs_lipschitz:
             return None
         return (
-            f"a slope of one is what the critic of `wasserstein` has at best, while the best discriminator of "
+            f"a slope of one is what the discriminator of `wasserstein` has at best, while the best discriminator of "
             f"`{loss.type_name}` is flat once the generator is right, so the game could not come to rest. "
-            "Use penalty=zero-centred or r1, or loss=wasserstein"
+            "Use penalty=zero-centered or r1, or loss=wasserstein"
         )
 
     def _of(self, square_slope: Tensor) -> Tensor:
@@ -221,15 +221,15 @@ class Consensus(_Weighted):
     couples_players: ClassVar[bool] = True
     bounds_slope: ClassVar[bool] = False
 
-    def __call__(self, seen: Seen) -> Tensor:
+    def __call__(self, seen: DiscriminatorOutput) -> Tensor:
         return torch.zeros_like(seen.real_logits)  # it is on the game, not on examples: `of_game`
 
-    def objection(self, loss: AdversarialLoss) -> str | None:
+    def incompatibility(self, loss: AdversarialLoss) -> str | None:
         if not loss.needs_lipschitz:
             return None
         return (
-            f"consensus does not bound the critic's slope, and without a bound the cost of `{loss.type_name}` has no "
-            "minimum. Use penalty=one-centred or clip, or another loss"
+            f"consensus does not bound the discriminator's slope, and without a bound the cost of `{loss.type_name}` has no "
+            "minimum. Use penalty=one-centered or clip, or another loss"
         )
 
     def of_game(self, costs: Sequence[tuple[Tensor, Sequence[nn.Parameter]]]) -> Tensor:
@@ -243,18 +243,18 @@ class Consensus(_Weighted):
 
 
 class Clip(Penalty):
-    """Clamps every weight of the critic to [−bound, bound] after each move (Arjovsky et al. 2017, algorithm 1)."""
+    """Clamps every weight of the discriminator to [−bound, bound] after each move (Arjovsky et al. 2017, algorithm 1)."""
 
     bound: float = Field(default=0.01, gt=0)
 
-    def __call__(self, seen: Seen) -> Tensor:
+    def __call__(self, seen: DiscriminatorOutput) -> Tensor:
         return torch.zeros_like(seen.real_logits)
 
-    def objection(self, loss: AdversarialLoss) -> str | None:
+    def incompatibility(self, loss: AdversarialLoss) -> str | None:
         if loss.needs_lipschitz:
             return None
         return (
-            f"weight clipping makes the critic of `wasserstein` Lipschitz; the discriminator of `{loss.type_name}` "
+            f"weight clipping makes the discriminator of `wasserstein` Lipschitz; the discriminator of `{loss.type_name}` "
             "needs no such bound and is only crippled by it. Use penalty=r1, or loss=wasserstein"
         )
 
@@ -264,7 +264,7 @@ class Clip(Penalty):
             parameter.clamp_(-self.bound, self.bound)
 
 
-def _square_slope_at(seen: Seen, at: Where) -> Tensor:
+def _square_slope_at(seen: DiscriminatorOutput, at: Where) -> Tensor:
     if at != "interpolates":
         logits, points = (seen.real_logits, seen.real) if at == "real" else (seen.fake_logits, seen.fake)
         return _square_slopes(logits, points)[0]

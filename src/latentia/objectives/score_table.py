@@ -25,13 +25,13 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent, Normal
 from torch.nn.functional import softplus
 
-from latentia.distributions import ContinuousBernoulliLaw
+from latentia.distributions import ContinuousBernoulliDistribution
 
-PAIRS_AT_ONCE = 4_000_000  # numbers in the intermediate results of a law's own log_prob
+PAIRS_AT_ONCE = 4_000_000  # numbers in the intermediate results of a distribution's own log_prob
 
 
 class Block(ABC):
-    """Laws p(x|z) for a block of M points z, ready to score images."""
+    """Distributions p(x|z) for a block of M points z, ready to score images."""
 
     @abstractmethod
     def scores(self, rows: Tensor | slice, columns: slice) -> Tensor:
@@ -52,8 +52,8 @@ class Scorer(ABC):
         self.images = images
 
     @abstractmethod
-    def block(self, law: Distribution) -> Block:
-        """Prepare the laws of a block of points; `law` has batch shape (M,)."""
+    def block(self, distribution: Distribution) -> Block:
+        """Prepare the distributions of a block of points; `distribution` has batch shape (M,)."""
 
     def supremum(self) -> Tensor | None:
         """An upper bound of log p(x|z) over all z, for each image, (N,); None where none is known."""
@@ -76,13 +76,13 @@ class _Linear(Scorer):
     constants: Tensor | None = None
 
     @abstractmethod
-    def parts(self, law: Distribution) -> tuple[Tensor, Tensor] | None:
-        """θ (M, F) and b (M,), or None where these laws are not of this form."""
+    def parts(self, distribution: Distribution) -> tuple[Tensor, Tensor] | None:
+        """θ (M, F) and b (M,), or None where these distributions are not of this form."""
 
-    def block(self, law: Distribution) -> Block:
-        parts = self.parts(law)
+    def block(self, distribution: Distribution) -> Block:
+        parts = self.parts(distribution)
         if parts is None:
-            return _GenericBlock(self.images, law)
+            return _GenericBlock(self.images, distribution)
         theta, offset = parts
         return _LinearBlock(self.features, self.constants, theta.to(self.features.dtype), offset.to(theta.dtype))
 
@@ -92,8 +92,8 @@ class _BernoulliScorer(_Linear):
         super().__init__(images)
         self.features = images.flatten(1)
 
-    def parts(self, law: Distribution) -> tuple[Tensor, Tensor]:
-        logits = cast(Bernoulli, _base(law)).logits.flatten(1)
+    def parts(self, distribution: Distribution) -> tuple[Tensor, Tensor]:
+        logits = cast(Bernoulli, _base(distribution)).logits.flatten(1)
         return logits, -softplus(logits).sum(-1)
 
     def supremum(self) -> Tensor:
@@ -105,64 +105,64 @@ class _ContinuousBernoulliScorer(_Linear):
         super().__init__(images)
         self.features = images.flatten(1)
 
-    def parts(self, law: Distribution) -> tuple[Tensor, Tensor]:
-        base = cast(ContinuousBernoulliLaw, _base(law))
+    def parts(self, distribution: Distribution) -> tuple[Tensor, Tensor]:
+        base = cast(ContinuousBernoulliDistribution, _base(distribution))
         logits = base.logits.flatten(1)
-        return logits, (base.log_normaliser().flatten(1) - softplus(logits)).sum(-1)
+        return logits, (base.log_normalizer().flatten(1) - softplus(logits)).sum(-1)
 
 
 class _GaussianScorer(_Linear):
-    """Normal laws of one scale for each pixel, the same for every z."""
+    """Normal distributions of one scale for each pixel, the same for every z."""
 
     def __init__(self, images: Tensor, scale: Tensor):
         super().__init__(images)
         flat = images.flatten(1)
-        self.centre = flat.mean(0)
+        self.center = flat.mean(0)
         self.scale = scale.flatten()
-        self.features = flat - self.centre
+        self.features = flat - self.center
         self.constants = -0.5 * (self.features / self.scale).double().square().sum(-1).to(flat.dtype)
-        self.log_normaliser = -(self.scale.double().log() + 0.5 * math.log(2 * math.pi)).sum()
+        self.log_normalizer = -(self.scale.double().log() + 0.5 * math.log(2 * math.pi)).sum()
 
-    def parts(self, law: Distribution) -> tuple[Tensor, Tensor] | None:
-        base = cast(Normal, _base(law))
+    def parts(self, distribution: Distribution) -> tuple[Tensor, Tensor] | None:
+        base = cast(Normal, _base(distribution))
         if not torch.equal(base.scale, self.scale.view(base.scale.shape[1:]).expand_as(base.scale)):
             return None
-        mean = base.loc.flatten(1) - self.centre
-        offset = -0.5 * (mean / self.scale).double().square().sum(-1) + self.log_normaliser
+        mean = base.loc.flatten(1) - self.center
+        offset = -0.5 * (mean / self.scale).double().square().sum(-1) + self.log_normalizer
         return mean / self.scale.square(), offset
 
     def supremum(self) -> Tensor:
-        return self.log_normaliser.expand(len(self.images)).cpu()
+        return self.log_normalizer.expand(len(self.images)).cpu()
 
 
 class _Generic(Scorer):
     nodes_at_once = 64
 
-    def block(self, law: Distribution) -> Block:
-        return _GenericBlock(self.images, law)
+    def block(self, distribution: Distribution) -> Block:
+        return _GenericBlock(self.images, distribution)
 
 
 class _GenericBlock(Block):
-    def __init__(self, images: Tensor, law: Distribution):
-        self.images, self.law = images, law
+    def __init__(self, images: Tensor, distribution: Distribution):
+        self.images, self.distribution = images, distribution
 
     def scores(self, rows: Tensor | slice, columns: slice) -> Tensor:
         images = self.images[rows]
-        points, size = self.law.batch_shape[0], self.law.event_shape.numel()
+        points, size = self.distribution.batch_shape[0], self.distribution.event_shape.numel()
         step = max(1, PAIRS_AT_ONCE // (points * size))
-        # A law cannot be sliced in general, so all of its block is scored and the columns are cut out.
-        parts = [self.law.log_prob(some.unsqueeze(1))[:, columns] for some in images.split(step)]
+        # A distribution cannot be sliced in general, so all of its block is scored and the columns are cut out.
+        parts = [self.distribution.log_prob(some.unsqueeze(1))[:, columns] for some in images.split(step)]
         return torch.cat(parts)
 
 
-def scorer_for(law: Distribution, images: Tensor) -> Scorer:
-    """The fastest scorer for laws like this one.
+def scorer_for(distribution: Distribution, images: Tensor) -> Scorer:
+    """The fastest scorer for distributions like this one.
 
     Args:
-        law: p(x|z) at a few points z, batch shape (M,), M ≥ 2.
+        distribution: p(x|z) at a few points z, batch shape (M,), M ≥ 2.
         images: (N, *event_shape), in the float type to compute in.
     """
-    return _scorer(_base(law), images)
+    return _scorer(_base(distribution), images)
 
 
 @singledispatch
@@ -176,7 +176,7 @@ def _(base: Bernoulli, images: Tensor) -> Scorer:  # noqa: ARG001
 
 
 @_scorer.register
-def _(base: ContinuousBernoulliLaw, images: Tensor) -> Scorer:  # noqa: ARG001
+def _(base: ContinuousBernoulliDistribution, images: Tensor) -> Scorer:  # noqa: ARG001
     return _ContinuousBernoulliScorer(images)
 
 
@@ -188,17 +188,17 @@ def _(base: Normal, images: Tensor) -> Scorer:
     return _Generic(images)
 
 
-def score_pairs(law: Distribution, images: Tensor) -> Tensor:
-    """log p(x|z) of each image under its own law, in the law's float type and then float64: (N,).
+def score_pairs(distribution: Distribution, images: Tensor) -> Tensor:
+    """log p(x|z) of each image under its own distribution, in the distribution's float type and then float64: (N,).
 
     Args:
-        law: batch shape (N,), or (K, N) for K laws for each image: then the result is (K, N).
+        distribution: batch shape (N,), or (K, N) for K distributions for each image: then the result is (K, N).
         images: (N, *event_shape).
     """
-    return law.log_prob(images).double()
+    return distribution.log_prob(images).double()
 
 
-def _base(law: Distribution) -> Distribution:
-    while isinstance(law, Independent):
-        law = law.base_dist
-    return law
+def _base(distribution: Distribution) -> Distribution:
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    return distribution

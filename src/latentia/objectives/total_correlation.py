@@ -19,9 +19,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.distributions import Independent
 
-from latentia.errors import CannotServe, ConfigurationError
+from latentia.errors import ConfigurationError, UnsupportedError
 from latentia.models import VAE
-from latentia.objectives.objective import Clock, Objective, Terms, rate_of, reparametrised
+from latentia.objectives.objective import Objective, Progress, Terms, rate_of, reparametrized
 
 
 class BetaTC(Objective, name="beta-tc"):
@@ -39,17 +39,19 @@ class BetaTC(Objective, name="beta-tc"):
         # With other weights the terms' bias enters the cost, and no sign of it is certain.
         return self.alpha == self.beta == self.gamma == 1
 
-    def __call__(self, vae: VAE, x: Tensor, clock: Clock) -> Terms:
+    def __call__(self, vae: VAE, x: Tensor, progress: Progress) -> Terms:
         q, prior = vae.encode(x), vae.prior
         if not isinstance(q, Independent) or not isinstance(prior, Independent):
-            raise CannotServe("beta-tc needs laws that factorise over z: set posterior=diagonal and prior=normal")
-        z = reparametrised(q, 1, "beta-tc")
+            raise UnsupportedError(
+                "beta-tc needs distributions that factorize over z: set posterior=diagonal and prior=normal"
+            )
+        z = reparametrized(q, 1, "beta-tc")
         distortion = -vae.decode(z).log_prob(x).mean(0)
         rate = rate_of(q, prior, z, "exact")
         z = z[0]
         # log q(zᵢⱼ | xₖ) for every pair of images, (i, k, j)
         pairwise = q.base_dist.log_prob(z.unsqueeze(1))
-        log_weights = stratified_log_weights(len(x), max(clock.data_size, len(x))).to(pairwise)
+        log_weights = stratified_log_weights(len(x), max(progress.data_size, len(x))).to(pairwise)
         log_aggregate = (pairwise.sum(-1) + log_weights).logsumexp(1)
         log_marginals = (pairwise + log_weights.unsqueeze(-1)).logsumexp(1).sum(-1)
         log_q, log_p = q.log_prob(z), prior.log_prob(z)

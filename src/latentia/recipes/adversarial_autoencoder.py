@@ -1,6 +1,6 @@
 """The adversarial autoencoder: a VAE's rate replaced by a game in the latent space (Makhzani et al. 2016).
 
-An encoder and decoder make the distortion −log p(x|z) small; a judge tells codes of the prior from codes of images, and
+An encoder and decoder make the distortion −log p(x|z) small; a discriminator tells codes of the prior from codes of images, and
 the encoder plays against it, so that the aggregate posterior comes to be the prior.
 """
 
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from latentia.data import Splits
 from latentia.models import VAE
-from latentia.objectives import Clock, Terms
-from latentia.recipes.judged import JudgedRecipe
+from latentia.objectives import Progress, Terms
+from latentia.recipes.discriminator_recipe import DiscriminatorRecipe
 from latentia.recipes.vae import VAERecipe
 from latentia.training import Batch, Game, Player
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-class AdversarialAutoencoderRecipe(JudgedRecipe, VAERecipe, name="adversarial-autoencoder"):
+class AdversarialAutoencoderRecipe(DiscriminatorRecipe, VAERecipe, name="adversarial-autoencoder"):
     """Train an adversarial autoencoder; a `VAERecipe` whose `objective` is not used but for validation.
 
-    The judge's loss comes to about log 2 (relativistic; twice that for the other log losses) where it can no longer
+    The discriminator's loss comes to about log 2 (relativistic; twice that for the other log losses) where it can no longer
     tell the codes of images from the prior's. docs/hybrids.md gives what it reaches.
     """
 
@@ -37,29 +37,29 @@ class AdversarialAutoencoderRecipe(JudgedRecipe, VAERecipe, name="adversarial-au
 
     def model(self, shape: tuple[int, ...], classes: int = 0) -> VAE:
         vae = VAERecipe.model(self, shape, classes)
-        vae.judge = self.judge.encoder((self.latent,), 1)
+        vae.discriminator = self.discriminator.encoder((self.latent,), 1)
         return vae
 
     def game(self, model: nn.Module, splits: Splits, fabric: Fabric) -> Game:
         vae = cast(VAE, model)
-        judge = cast(nn.Module, vae.judge)
+        discriminator = cast(nn.Module, vae.discriminator)
         game = VAERecipe.game(self, model, splits, fabric)
 
         def score(z: Tensor) -> Tensor:
-            return judge(z).squeeze(-1)
+            return discriminator(z).squeeze(-1)
 
         def codes(x: Tensor) -> tuple[Tensor, Tensor]:
             return vae.prior.sample(torch.Size([len(x)])), vae.encode(x).rsample()
 
-        def cost(batch: Batch, _: Clock) -> Terms:
+        def cost(batch: Batch, _: Progress) -> Terms:
             real, z = codes(batch.x)
             distortion = -vae.decode(z).log_prob(batch.x)
             fooling = self.loss.generator(score(real), score(z))
             return {"cost": distortion + self.strength * fooling, "distortion": distortion, "fooling": fooling}
 
-        autoencoder = [module for name, module in vae.named_children() if name != "judge"]
+        autoencoder = [module for name, module in vae.named_children() if name != "discriminator"]
         game.players = [
-            self.judge_player(judge, score, codes),
-            Player("autoencoder", autoencoder, cost, self.optimiser),
+            self.discriminator_player(discriminator, score, codes),
+            Player("autoencoder", autoencoder, cost, self.optimizer),
         ]
         return game

@@ -1,7 +1,7 @@
 """BiGAN, or ALI: a GAN of pairs, with an encoder (Donahue et al. 2017; Dumoulin et al. 2017).
 
-A judge tells the pairs (x, z), z ~ q(z|x), from the pairs (G(z), z), z ~ p(z); generator and encoder play together
-against it. Where they win, the two joint laws are one: G has the law of the data, and q(z|x) is its posterior.
+A discriminator tells the pairs (x, z), z ~ q(z|x), from the pairs (G(z), z), z ~ p(z); generator and encoder play together
+against it. Where they win, the two joint distributions are one: G has the distribution of the data, and q(z|x) is its posterior.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from latentia.models import BiGAN
-from latentia.objectives import Clock, Terms
+from latentia.objectives import Progress, Terms
 from latentia.recipes.encoded_gan import EncodedGANRecipe
 from latentia.training import Batch, Player
 
@@ -28,7 +28,7 @@ class BiGANRecipe(EncodedGANRecipe, name="bigan"):
 
     def model(self, shape: tuple[int, ...], classes: int = 0) -> BiGAN:
         pair = torch.Size(shape).numel() + self.latent
-        return BiGAN(judge=self.judge.encoder((pair,), 1), **self.parts(shape))
+        return BiGAN(discriminator=self.discriminator.encoder((pair,), 1), **self.parts(shape))
 
     def players(self, model: BiGAN) -> Sequence[Player]:
         def pairs(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,12 +36,12 @@ class BiGANRecipe(EncodedGANRecipe, name="bigan"):
             z = model.prior.sample(torch.Size([len(x)]))
             return model.pair(x, model.encode(x).rsample()), model.pair(model.generate(z), z)
 
-        def cost(batch: Batch, _: Clock) -> Terms:
+        def cost(batch: Batch, _: Progress) -> Terms:
             encoded, generated = pairs(batch.x)
-            # the judge's own cost with the roles exchanged: for the classic loss, non-saturating on both sides
+            # the discriminator's own cost with the roles exchanged: for the classic loss, non-saturating on both sides
             return {"cost": self.loss.discriminator(model.score(generated), model.score(encoded))}
 
         return [
-            self.judge_player(model.judge, model.score, pairs),
-            Player("pair", [model.generator, model.encoder], cost, self.optimiser),
+            self.discriminator_player(model.discriminator, model.score, pairs),
+            Player("pair", [model.generator, model.encoder], cost, self.optimizer),
         ]

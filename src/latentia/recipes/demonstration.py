@@ -17,11 +17,11 @@ from latentia.training import Adam, Cosine, OneCycle
 
 
 def digits_vae() -> VAERecipe:
-    """A VAE with z ∈ R² on 8×8 digits, dynamically binarised."""
+    """A VAE with z ∈ R² on 8×8 digits, dynamically binarized."""
     return VAERecipe(
-        data=Digits(binarise="dynamic"),
+        data=Digits(binarize="dynamic"),
         network=MLP(hidden=(256, 256)),
-        optimiser=Adam(rate=2e-3, schedule=OneCycle()),
+        optimizer=Adam(lr=2e-3, schedule=OneCycle()),
         batch_size=64,
         epochs=200,
         validate_every=5,
@@ -30,16 +30,16 @@ def digits_vae() -> VAERecipe:
 
 
 def digits_gan() -> GANRecipe:
-    """A GAN on the same digits in grey: a relativistic pair with both zero-centred penalties."""
-    optimiser = Adam(rate=1e-3, beta1=0.0, beta2=0.99, schedule=Cosine())
+    """A GAN on the same digits in gray: a relativistic pair with both zero-centered penalties."""
+    optimizer = Adam(lr=1e-3, beta1=0.0, beta2=0.99, schedule=Cosine())
     return GANRecipe(
         data=Digits(),
         latent=16,
         network=MLP(hidden=(256, 256), activation="leaky-relu"),
         loss=Relativistic(),
         penalty=R1R2(gamma=0.5),
-        generator_optimiser=optimiser,
-        discriminator_optimiser=optimiser,
+        generator_optimizer=optimizer,
+        discriminator_optimizer=optimizer,
         ema=0.99,
         batch_size=64,
         epochs=120,

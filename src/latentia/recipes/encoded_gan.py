@@ -18,9 +18,9 @@ from latentia.distributions import Diagonal, Posterior
 from latentia.estimate import Estimate
 from latentia.models import EncodedGAN
 from latentia.networks import MLP, Network
-from latentia.recipes.judged import JudgedRecipe
+from latentia.recipes.discriminator_recipe import DiscriminatorRecipe
 from latentia.recipes.reality import reality_of
-from latentia.training import Adam, Batch, Cosine, Game, Optimiser, Player
+from latentia.training import Adam, Batch, Cosine, Game, Optimizer, Player
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 MEASURED = 10_000
 
 
-class EncodedGANRecipe(JudgedRecipe):
-    """A generator and an encoder of images, with a judge.
+class EncodedGANRecipe(DiscriminatorRecipe):
+    """A generator and an encoder of images, with a discriminator.
 
     Recorded on validation images and told of test images is `reconstruction_error`, the mean squared error of a pixel
     of G(E(x)), E(x) the mean of q(z|x), averaged over images.
@@ -39,8 +39,8 @@ class EncodedGANRecipe(JudgedRecipe):
     latent: int = Field(default=16, ge=1, description="dimension of z")
     network: OneOf[Network] = Field(default=MLP(hidden=(256, 256)), description="of generator and encoder")
     posterior: OneOf[Posterior] = Diagonal()
-    optimiser: OneOf[Optimiser] = Field(
-        default=Adam(rate=1e-3, beta1=0.0, beta2=0.99, schedule=Cosine()), description="of generator and encoder"
+    optimizer: OneOf[Optimizer] = Field(
+        default=Adam(lr=1e-3, beta1=0.0, beta2=0.99, schedule=Cosine()), description="of generator and encoder"
     )
     ema: float | None = Field(default=0.99, gt=0, lt=1, description="decay of averaged weights; null for none")
 
@@ -49,7 +49,7 @@ class EncodedGANRecipe(JudgedRecipe):
         """The players, in the order of their moves."""
 
     def parts(self, shape: tuple[int, ...]) -> dict[str, Any]:
-        """What every such model is made of, but for its judge."""
+        """What every such model is made of, but for its discriminator."""
         (numbers,) = self.posterior.parameter_shape((self.latent,))
         return {
             "generator": self.network.decoder(self.latent, shape),
@@ -70,7 +70,7 @@ class EncodedGANRecipe(JudgedRecipe):
             steps_per_epoch=examples.steps_per_epoch,
             data_size=examples.count,
             validate=(lambda _: self._measure(model, held_out, "validation")) if len(held_out.x) > 1 else None,
-            better_when_lower="validation/reconstruction_error",
+            monitor="validation/reconstruction_error",
             close=examples.close,
         )
 

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from latentia.configuration import OneOf
-from latentia.data import Digits, Source, ToyLaw
+from latentia.data import Digits, Source, ToyDistribution
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.models import GAN, has_batch_norm
@@ -20,33 +20,35 @@ from latentia.networks import MLP, Network
 from latentia.objectives import (
     R1,
     AdversarialLoss,
+    AdversarialObjective,
     Augmentation,
-    Clock,
-    Duel,
     NoAugmentation,
     NonSaturating,
     Penalty,
+    Progress,
     Terms,
 )
 from latentia.recipes.gan_probes import Diagnostics, Snapshots, conclude_gan
 from latentia.recipes.reality import reality_of
 from latentia.recipes.recipe import Recipe
-from latentia.training import Adam, Batch, Game, Optimiser, Player, Probe
+from latentia.training import Adam, Batch, Game, Optimizer, Player, Probe
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
 class GANRecipe(Recipe, name="gan"):
-    """Train a GAN on images, or on points of a toy law.
+    """Train a GAN on images, or on points of a toy distribution.
 
-    Each step is `discriminator_steps` moves of the discriminator and one of the generator. An epoch of a toy law is
+    Each step is `discriminator_steps` moves of the discriminator and one of the generator. An epoch of a toy distribution is
     `steps_per_epoch` steps, each on fresh points.
     """
 
-    data: OneOf[Source | ToyLaw] = Digits()  # pyright: ignore[reportIncompatibleVariableOverride]
+    data: OneOf[Source | ToyDistribution] = Digits()  # pyright: ignore[reportIncompatibleVariableOverride]
     latent: int = Field(default=32, ge=1, description="dimension of z")
-    latent_law: Literal["normal", "uniform"] = Field(default="normal", description="N(0, 1), or uniform on [−1, 1]")
+    latent_distribution: Literal["normal", "uniform"] = Field(
+        default="normal", description="N(0, 1), or uniform on [−1, 1]"
+    )
     network: OneOf[Network] = Field(
         default=MLP(hidden=(256, 256, 256), activation="leaky-relu"), description="of generator and discriminator"
     )
@@ -56,14 +58,14 @@ class GANRecipe(Recipe, name="gan"):
     augmentation: OneOf[Augmentation] = NoAugmentation()
     packing: int = Field(default=1, ge=1, description="examples that the discriminator judges at once (PacGAN)")
     conditional: bool = Field(default=False, description="give both networks the class label")
-    generator_optimiser: OneOf[Optimiser] = Adam(rate=2e-4, beta1=0.5)
-    discriminator_optimiser: OneOf[Optimiser] = Adam(rate=2e-4, beta1=0.5)
+    generator_optimizer: OneOf[Optimizer] = Adam(lr=2e-4, beta1=0.5)
+    discriminator_optimizer: OneOf[Optimizer] = Adam(lr=2e-4, beta1=0.5)
     discriminator_steps: int = Field(default=1, ge=1, description="discriminator's moves for each of the generator's")
     reuse_fakes: bool = Field(
-        default=False, description="judge the generator on the fakes just shown to the discriminator: faster"
+        default=False, description="discriminator the generator on the fakes just shown to the discriminator: faster"
     )
     ema: float | None = Field(default=0.999, gt=0, lt=1, description="decay of averaged weights; null for none")
-    steps_per_epoch: int = Field(default=1000, ge=1, description="steps of an epoch of a toy law")
+    steps_per_epoch: int = Field(default=1000, ge=1, description="steps of an epoch of a toy distribution")
     snapshots: tuple[int, ...] = Field(default=(), description="epochs after which samples from fixed noise are drawn")
     diagnostics_every: int = Field(default=1, ge=1, description="epochs between diagnostics of the game")
     fresh_steps: int = Field(default=1000, ge=0, description="steps of the fresh discriminator at the end; 0 for none")
@@ -71,9 +73,9 @@ class GANRecipe(Recipe, name="gan"):
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         problems = []
-        objection = self.penalty.objection(self.loss)
-        if objection:
-            problems.append(("penalty", objection))
+        incompatibility = self.penalty.incompatibility(self.loss)
+        if incompatibility:
+            problems.append(("penalty", incompatibility))
         late = [epoch for epoch in self.snapshots if not 1 <= epoch <= self.epochs]
         if late:
             text = f"the run has the epochs 1 to {self.epochs}, and a snapshot after {late[0]} was asked for"
@@ -97,21 +99,19 @@ class GANRecipe(Recipe, name="gan"):
 
     def model(self, shape: tuple[int, ...], classes: int = 0) -> GAN:
         if self.conditional and not classes:
-            text = (
-                f"{self.data.type_name} has no labels to condition on. Set conditional=false, or choose labelled data"
-            )
+            text = f"{self.data.type_name} has no labels to condition on. Set conditional=false, or choose labeled data"
             raise ConfigurationError([("conditional", text)])
         classes = classes if self.conditional else 0
-        judge = self.discriminator or self.network
+        discriminator = self.discriminator or self.network
         return GAN(
             self.network.decoder(self.latent, shape, classes),
-            judge.encoder(packed_shape(shape, self.packing), 1, classes),
+            discriminator.encoder(packed_shape(shape, self.packing), 1, classes),
             latent=self.latent,
             shape=shape,
             classes=classes,
             packing=self.packing,
-            latent_law=self.latent_law,
-            **(_standardising(self.data) if isinstance(self.data, ToyLaw) else {}),
+            latent_distribution=self.latent_distribution,
+            **(_standardizing(self.data) if isinstance(self.data, ToyDistribution) else {}),
         )
 
     def game(self, model: nn.Module, splits: Any, fabric: Fabric) -> Game:
@@ -121,15 +121,17 @@ class GANRecipe(Recipe, name="gan"):
         examples = reality.training(
             self.batch_size, self.seed, fabric.global_rank, fabric.world_size, self.steps_per_epoch
         )
-        duel = Duel(gan, self.loss, self.penalty, self.augmentation, epochs=self.epochs, reuse_fakes=self.reuse_fakes)
+        duel = AdversarialObjective(
+            gan, self.loss, self.penalty, self.augmentation, epochs=self.epochs, reuse_fakes=self.reuse_fakes
+        )
 
-        def discriminator_cost(batch: Batch, clock: Clock) -> Terms:
-            return duel.discriminator_cost(batch.x, batch.labels, clock)
+        def discriminator_cost(batch: Batch, progress: Progress) -> Terms:
+            return duel.discriminator_cost(batch.x, batch.labels, progress)
 
-        def generator_cost(batch: Batch, clock: Clock) -> Terms:
-            return duel.generator_cost(batch.x, batch.labels, clock)
+        def generator_cost(batch: Batch, progress: Progress) -> Terms:
+            return duel.generator_cost(batch.x, batch.labels, progress)
 
-        toy = self.data if isinstance(self.data, ToyLaw) else None
+        toy = self.data if isinstance(self.data, ToyDistribution) else None
         diagnostics = Diagnostics(gan, duel, reality, toy)
         snapshots = Snapshots(gan, reality, self.seed, writes=fabric.is_global_zero)
         return Game(
@@ -139,11 +141,11 @@ class GANRecipe(Recipe, name="gan"):
                     "discriminator",
                     [gan.discriminator],
                     discriminator_cost,
-                    self.discriminator_optimiser,
+                    self.discriminator_optimizer,
                     times=self.discriminator_steps,
                     after=lambda: self.penalty.after(gan.discriminator),
                 ),
-                Player("generator", [gan.generator], generator_cost, self.generator_optimiser),
+                Player("generator", [gan.generator], generator_cost, self.generator_optimizer),
             ],
             draw=examples.draw,
             steps_per_epoch=examples.steps_per_epoch,
@@ -157,13 +159,13 @@ class GANRecipe(Recipe, name="gan"):
 
     def conclude(self, model: nn.Module, splits: Any) -> list[Estimate]:
         gan = cast(GAN, model)
-        judge = self.discriminator or self.network
+        discriminator = self.discriminator or self.network
         device = next(gan.parameters()).device
         return conclude_gan(
             gan,
             reality_of(splits, self.data, device),
-            self.data if isinstance(self.data, ToyLaw) else None,
-            build=lambda: judge.encoder(gan.shape, 1, gan.classes),
+            self.data if isinstance(self.data, ToyDistribution) else None,
+            build=lambda: discriminator.encoder(gan.shape, 1, gan.classes),
             steps=self.fresh_steps,
             seed=self.seed,
         )
@@ -172,24 +174,24 @@ class GANRecipe(Recipe, name="gan"):
         """Refuse what only shows once the networks are there."""
         self.augmentation.check(gan.shape)
         problems = []
-        normalises = has_batch_norm(gan.discriminator)
+        normalizes = has_batch_norm(gan.discriminator)
         share = self.batch_size // fabric.world_size
-        if (share // self.packing < 2 and normalises) or (share < 2 and has_batch_norm(gan.generator)):
-            text = "batch normalisation cannot train on a batch of one, whose statistics are its own"
+        if (share // self.packing < 2 and normalizes) or (share < 2 and has_batch_norm(gan.generator)):
+            text = "batch normalization cannot train on a batch of one, whose statistics are its own"
             problems.append(("batch_size", f"{text}. Set batch_size={4 * self.packing}, or use a network without it"))
-        if normalises and self.penalty.type_name == "one-centred":
-            text = "batch normalisation makes each logit depend on the whole batch, so the critic has no slope at one x"
+        if normalizes and self.penalty.type_name == "one-centered":
+            text = "batch normalization makes each logit depend on the whole batch, so the discriminator has no slope at one x"
             problems.append(("penalty", f"{text}. Use network.norm=none, or a network without it (network=r3gan)"))
         spectral = any(hasattr(part, "parametrizations") for part in gan.discriminator.modules())
         if self.loss.needs_lipschitz and not self.penalty.bounds_slope and not spectral:
-            text = f"the cost of {self.loss.type_name} has no minimum unless the critic's slope is bounded"
-            problems.append(("penalty", f"{text}. Use penalty=one-centred or clip, or spectral normalisation"))
+            text = f"the cost of {self.loss.type_name} has no minimum unless the discriminator's slope is bounded"
+            problems.append(("penalty", f"{text}. Use penalty=one-centered or clip, or spectral normalization"))
         if problems:
             raise ConfigurationError(problems)
 
 
-def _standardising(toy: ToyLaw) -> dict[str, Tensor]:
-    """Centre and spread of a law's coordinates; a spread of 1 along an axis where it has none."""
-    law = toy.law()
-    spread = law.stddev
-    return {"centre": law.mean, "spread": torch.where(spread > 0, spread, 1.0)}
+def _standardizing(toy: ToyDistribution) -> dict[str, Tensor]:
+    """Center and spread of a distribution's coordinates; a spread of 1 along an axis where it has none."""
+    distribution = toy.distribution()
+    spread = distribution.stddev
+    return {"center": distribution.mean, "spread": torch.where(spread > 0, spread, 1.0)}

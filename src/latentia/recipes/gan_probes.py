@@ -12,11 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latentia.data import ToyLaw, write_image_grid
-from latentia.errors import CannotServe
-from latentia.estimate import Estimate
-from latentia.evaluation.fresh import SMALLEST, fresh_bound
-from latentia.evaluation.game import (
+from latentia.data import ToyDistribution, write_image_grid
+from latentia.diagnostics.discriminator_bound import SMALLEST, fresh_bound
+from latentia.diagnostics.game import (
     accuracy,
     collapse_alarm,
     gap_to_optimum,
@@ -25,9 +23,11 @@ from latentia.evaluation.game import (
     jensen_shannon_on_grid,
     players_value,
 )
-from latentia.evaluation.modes import PROTOCOL_SAMPLES, mode_coverage
+from latentia.diagnostics.mode_coverage import PROTOCOL_SAMPLES, mode_coverage
+from latentia.errors import UnsupportedError
+from latentia.estimate import Estimate
 from latentia.models import GAN
-from latentia.objectives import Clock, Duel
+from latentia.objectives import AdversarialObjective, Progress
 from latentia.recipes.reality import Reality
 from latentia.training import Batch, seed_of, seeded
 
@@ -47,19 +47,19 @@ class Diagnostics:
         gan: who plays.
         duel: their costs.
         reality: the real examples.
-        toy: the law of the data, where it is a toy law.
+        toy: the distribution of the data, where it is a toy distribution.
     """
 
     gan: GAN
-    duel: Duel
+    duel: AdversarialObjective
     reality: Reality
-    toy: ToyLaw | None
+    toy: ToyDistribution | None
 
-    def measure(self, clock: Clock, path: Path) -> list[Estimate]:
-        """Costs, accuracies, the certified bound, gradient norms, diversity; for toy laws modes and what is exact."""
+    def measure(self, progress: Progress, path: Path) -> list[Estimate]:
+        """Costs, accuracies, the certified bound, gradient norms, diversity; for toy distributions modes and what is exact."""
         gan, multiple = self.gan, self.gan.packing
         train, held_out = (self._whole_packs(self.reality.some(which, LOOKED_AT)) for which in ("train", "validation"))
-        estimates = self._costs(train, clock)
+        estimates = self._costs(train, progress)
         if len(held_out.x) // multiple < 4:
             held_out = train  # a run without validation data; the bound is then not on held-out data and is left out
         with torch.no_grad():
@@ -89,7 +89,7 @@ class Diagnostics:
         even = torch.zeros((), device=real_logits.device)
         return self.duel.loss.optimal_logit(even, even)
 
-    def _costs(self, train: Batch, clock: Clock) -> list[Estimate]:
+    def _costs(self, train: Batch, progress: Progress) -> list[Estimate]:
         """Both costs and the norms of their gradients on one batch."""
         estimates = []
         turns: tuple[tuple[str, Callable[..., dict[str, Tensor]], nn.Module], ...] = (
@@ -97,7 +97,7 @@ class Diagnostics:
             ("generator", self.duel.generator_cost, self.gan.generator),
         )
         for player, cost_of, network in turns:
-            cost = cost_of(train.x, train.labels, clock)["cost"]
+            cost = cost_of(train.x, train.labels, progress)["cost"]
             parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
             gradients = torch.autograd.grad(cost.mean(), parameters, allow_unused=True)
             norm = torch.stack([g.square().sum() for g in gradients if g is not None]).sum().sqrt().item()
@@ -108,7 +108,7 @@ class Diagnostics:
         return estimates
 
     @torch.no_grad()
-    def _toy(self, toy: ToyLaw) -> list[Estimate]:
+    def _toy(self, toy: ToyDistribution) -> list[Estimate]:
         gan = self.gan
         estimates = coverage(gan, toy, perfect_repeats=0)
         if gan.has_density:
@@ -127,7 +127,7 @@ class Snapshots:
 
     Attributes:
         gan: who generates.
-        reality: real points to show beside, for toy laws.
+        reality: real points to show beside, for toy distributions.
         seed: of the run.
         writes: whether this process writes the file.
     """
@@ -138,7 +138,7 @@ class Snapshots:
     writes: bool = True
 
     @torch.no_grad()
-    def draw(self, clock: Clock, path: Path) -> Sequence[Estimate]:
+    def draw(self, progress: Progress, path: Path) -> Sequence[Estimate]:
         """Write figures/snapshot-epoch-0010.png for images; for points, an .npz of points and logits.
 
         The .npz holds `fake` and `real`, (n, d); and in the plane `first` and `second`, the axes of a grid around both,
@@ -146,7 +146,7 @@ class Snapshots:
         """
         if not self.writes:
             return []
-        name = path / "figures" / f"snapshot-epoch-{round(clock.epoch):04d}"
+        name = path / "figures" / f"snapshot-epoch-{round(progress.epoch):04d}"
         gan = self.gan
         device = next(gan.parameters()).device
         with seeded(seed_of("snapshots", self.seed), device):
@@ -176,17 +176,19 @@ class Snapshots:
         np.savez_compressed(path, allow_pickle=False, **{key: value.cpu().numpy() for key, value in arrays.items()})
 
 
-def coverage(gan: GAN, toy: ToyLaw, *, perfect_repeats: int) -> list[Estimate]:
-    """Mode coverage by the published protocol, or nothing where the law has no modes to count."""
+def coverage(gan: GAN, toy: ToyDistribution, *, perfect_repeats: int) -> list[Estimate]:
+    """Mode coverage by the published protocol, or nothing where the distribution has no modes to count."""
     try:
         return mode_coverage(gan.sample(PROTOCOL_SAMPLES).cpu(), toy, perfect_repeats=perfect_repeats)
-    except CannotServe:
+    except UnsupportedError:
         return []
 
 
-def exact_game(gan: GAN, duel: Duel, toy: ToyLaw, real: Tensor, fake: Tensor) -> list[Estimate]:
+def exact_game(
+    gan: GAN, duel: AdversarialObjective, toy: ToyDistribution, real: Tensor, fake: Tensor
+) -> list[Estimate]:
     """What only known densities tell: JSD, the value of the game at D*, and the gap of the discriminator to D*."""
-    divergence = jensen_shannon_of_densities(toy.law().log_prob, gan.log_prob, real, fake)
+    divergence = jensen_shannon_of_densities(toy.distribution().log_prob, gan.log_prob, real, fake)
     error = None if divergence.stderr is None else 2 * divergence.stderr
     value = 2 * divergence.value - 2 * float(np.log(2))
     estimates = [
@@ -195,19 +197,19 @@ def exact_game(gan: GAN, duel: Duel, toy: ToyLaw, real: Tensor, fake: Tensor) ->
     ]
     try:
         return estimates + gap_to_optimum(gan, duel.loss, toy, real, fake)
-    except CannotServe:  # a loss whose best discriminator is not given by the densities
+    except UnsupportedError:  # a loss whose best discriminator is not given by the densities
         return estimates
 
 
 def conclude_gan(
-    gan: GAN, reality: Reality, toy: ToyLaw | None, *, build: Callable[[], nn.Module], steps: int, seed: int
+    gan: GAN, reality: Reality, toy: ToyDistribution | None, *, build: Callable[[], nn.Module], steps: int, seed: int
 ) -> list[Estimate]:
     """The figures of a finished GAN on test data: fresh bound, diversity, modes beside a perfect model's, exact JSD.
 
     Args:
         gan: the model.
         reality: the real examples.
-        toy: the law of the data, where it is a toy law.
+        toy: the distribution of the data, where it is a toy distribution.
         build: makes an untrained discriminator.
         steps: of the fresh discriminator; 0 for none.
         seed: of the run.
@@ -225,13 +227,13 @@ def conclude_gan(
             estimates += coverage(gan, toy, perfect_repeats=200)
             if gan.has_density:
                 fake = gan.sample(len(test.x))
-                log_p, log_q = toy.law().log_prob, gan.log_prob
+                log_p, log_q = toy.distribution().log_prob, gan.log_prob
                 estimates.append(jensen_shannon_of_densities(log_p, log_q, test.x, fake))
                 estimates += _integrated(gan, toy, torch.cat([test.x, fake]))
     return [estimate.named(f"test/{estimate.name}") for estimate in estimates]
 
 
-def _integrated(gan: GAN, toy: ToyLaw, points: Tensor) -> list[Estimate]:
+def _integrated(gan: GAN, toy: ToyDistribution, points: Tensor) -> list[Estimate]:
     """JSD by the trapezoid rule on a grid around all points, as fine as the narrowest mode; nothing where that fails.
 
     (The Monte Carlo figure, `game/jsd`, stands in any case.)
@@ -243,6 +245,8 @@ def _integrated(gan: GAN, toy: ToyLaw, points: Tensor) -> list[Estimate]:
     narrowest = 0.0 if scale is None else scale.min().item()
     spacing = max(narrowest, max(b - a for a, b in box) / FINEST_GRID)
     try:
-        return [jensen_shannon_on_grid(toy.law().log_prob, gan.log_prob, box, spacing, name="game/jsd_integrated")]
-    except CannotServe:
+        return [
+            jensen_shannon_on_grid(toy.distribution().log_prob, gan.log_prob, box, spacing, name="game/jsd_integrated")
+        ]
+    except UnsupportedError:
         return []

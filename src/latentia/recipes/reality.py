@@ -1,4 +1,4 @@
-"""The real examples of a game, whether they are images in splits or points drawn from a law."""
+"""The real examples of a game, whether they are images in splits or points drawn from a distribution."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Examples:
     Attributes:
         draw: the batch of the n-th draw of the run.
         steps_per_epoch: batches of an epoch.
-        count: training examples; of a law, those that an epoch draws.
+        count: training examples; of a distribution, those that an epoch draws.
         close: lets go of workers.
     """
 

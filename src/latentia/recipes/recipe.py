@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Recipe(Training, family=True):
     """The family of recipes. Everything random in one follows from `seed`."""
 
-    data: OneOf[Source] = Digits(binarise="dynamic")
+    data: OneOf[Source] = Digits(binarize="dynamic")
 
     @abstractmethod
     def model(self, shape: tuple[int, ...], classes: int) -> nn.Module:

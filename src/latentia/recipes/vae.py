@@ -15,12 +15,12 @@ from latentia.configuration import OneOf
 from latentia.data import Source, Split, Splits, StreamedSplit
 from latentia.distributions import Bernoulli, Diagonal, Likelihood, Posterior, Prior, StandardNormal
 from latentia.estimate import Estimate
-from latentia.evaluation import evaluate_bound
+from latentia.likelihood import evaluate_bound
 from latentia.models import VAE
 from latentia.networks import MLP, Network
-from latentia.objectives import ELBO, Clock, Objective
+from latentia.objectives import ELBO, Objective, Progress
 from latentia.recipes.recipe import Recipe
-from latentia.training import Adam, Batch, Game, Optimiser, Player, seed_of, seeded
+from latentia.training import Adam, Batch, Game, Optimizer, Player, seed_of, seeded
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -31,7 +31,7 @@ CHECKED_AT_ONCE = 5_000
 class VAERecipe(Recipe, name="vae"):
     """Train a VAE.
 
-    On MNIST with `data=mnist data.binarise=dynamic` and every other default (z ∈ R², MLP 512-512, 20 epochs) the README
+    On MNIST with `data=mnist data.binarize=dynamic` and every other default (z ∈ R², MLP 512-512, 20 epochs) the README
     gives the bound that it reaches, its time and the command.
     """
 
@@ -42,7 +42,7 @@ class VAERecipe(Recipe, name="vae"):
     likelihood: OneOf[Likelihood] = Bernoulli()
     prior: OneOf[Prior] = StandardNormal()
     objective: OneOf[Objective] = ELBO()
-    optimiser: OneOf[Optimiser] = Adam()
+    optimizer: OneOf[Optimizer] = Adam()
 
     def model(self, shape: tuple[int, ...], classes: int = 0) -> VAE:
         (numbers,) = self.posterior.parameter_shape((self.latent,))
@@ -63,22 +63,24 @@ class VAERecipe(Recipe, name="vae"):
         batches = train.batches(self.batch_size, self.seed, fabric.global_rank, fabric.world_size)
         validation = self.data.prepare_fixed(splits.validation, "validation").to(fabric.device)
 
-        with torch.no_grad():  # an objective that these laws cannot serve is refused before anything is written
-            self.objective(vae, self.data.prepare_step(next(train.chunks(2)).to(fabric.device)), Clock())
+        with (
+            torch.no_grad()
+        ):  # an objective that these distributions cannot serve is refused before anything is written
+            self.objective(vae, self.data.prepare_step(next(train.chunks(2)).to(fabric.device)), Progress())
 
         def draw(number: int) -> Batch:
             images, labels = batches.batch(number)
             return Batch(self.data.prepare_step(images), labels)
 
-        def cost(batch: Batch, clock: Clock) -> dict[str, Tensor]:
-            return self.objective(vae, batch.x, clock)
+        def cost(batch: Batch, progress: Progress) -> dict[str, Tensor]:
+            return self.objective(vae, batch.x, progress)
 
-        def validate(clock: Clock) -> list[Estimate]:
-            return self._validate(vae, validation, clock)
+        def validate(progress: Progress) -> list[Estimate]:
+            return self._validate(vae, validation, progress)
 
         return Game(
             model=vae,
-            players=[Player("vae", [vae], cost, self.optimiser)],
+            players=[Player("vae", [vae], cost, self.optimizer)],
             draw=draw,
             steps_per_epoch=batches.steps_per_epoch,
             data_size=len(train),
@@ -92,9 +94,9 @@ class VAERecipe(Recipe, name="vae"):
         with seeded(seed_of("conclude", self.seed), device):
             return [e.named(f"test/{e.name}") for e in evaluate_bound(cast(VAE, model), images, samples=10)]
 
-    def _validate(self, vae: VAE, images: Tensor, clock: Clock) -> list[Estimate]:
+    def _validate(self, vae: VAE, images: Tensor, progress: Progress) -> list[Estimate]:
         """The objective's terms on validation images, any warm-up over, so that epochs can be compared."""
-        warmed = Clock(clock.step, float("inf"), clock.data_size)
+        warmed = Progress(progress.step, float("inf"), progress.data_size)
         parts = [self.objective(vae, x, warmed) for x in images.split(self.batch_size) if len(x) > 1]
         terms = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return [Estimate.mean(values, name=f"validation/{name}") for name, values in terms.items()]

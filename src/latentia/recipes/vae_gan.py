@@ -1,15 +1,15 @@
 """The VAE/GAN: a VAE that measures likeness by what a GAN's discriminator sees (Larsen et al. 2016).
 
-The decoder of the VAE is the generator G of the GAN. In place of a likelihood of pixels stands one of the judge's
-features φ, log p(φ(x)|z) = log N(φ(x); φ(G(z)), s² I), and the judge tells images from both G(z), z ~ p(z), and
+The decoder of the VAE is the generator G of the GAN. In place of a likelihood of pixels stands one of the discriminator's
+features φ, log p(φ(x)|z) = log N(φ(x); φ(G(z)), s² I), and the discriminator tells images from both G(z), z ~ p(z), and
 G(z), z ~ q(z|x). As in the paper's algorithm 1 everybody moves by a cost of his own:
 
     encoder     KL(q(z|x), p(z)) − E_q[log p(φ(x)|z)]
     generator   −γ E_q[log p(φ(x)|z)] + the generator's cost on prior samples and reconstructions
-    judge       the discriminator's cost on images against prior samples and reconstructions
+    discriminator       the discriminator's cost on images against prior samples and reconstructions
 
 The constant of the Gaussian is left out. Each real image meets a prior sample and a reconstruction, so that half of
-what the judge sees is real (the paper counts the real ones once, a third).
+what the discriminator sees is real (the paper counts the real ones once, a third).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from latentia.models import VAEGAN
-from latentia.objectives import Clock, Terms
+from latentia.objectives import Progress, Terms
 from latentia.objectives.objective import rate_of
 from latentia.recipes.encoded_gan import EncodedGANRecipe
 from latentia.training import Batch, Player
@@ -32,14 +32,16 @@ from latentia.training import Batch, Player
 class VAEGANRecipe(EncodedGANRecipe, name="vae-gan"):
     """Train a VAE/GAN on images; docs/hybrids.md gives what it reaches."""
 
-    features: int = Field(default=128, ge=1, description="k, features of the judge that likeness is measured by")
+    features: int = Field(
+        default=128, ge=1, description="k, features of the discriminator that likeness is measured by"
+    )
     scale: float = Field(default=0.1, gt=0, description="s, standard deviation of each feature")
     gamma: float = Field(default=0.05, ge=0, description="γ, the generator's weight of likeness against the game")
 
     def model(self, shape: tuple[int, ...], classes: int = 0) -> VAEGAN:
-        body = self.judge.encoder(shape, self.features)
-        judge = nn.Sequential(body, nn.LeakyReLU(0.2), nn.Linear(self.features, 1))
-        return VAEGAN(judge=judge, **self.parts(shape))
+        body = self.discriminator.encoder(shape, self.features)
+        discriminator = nn.Sequential(body, nn.LeakyReLU(0.2), nn.Linear(self.features, 1))
+        return VAEGAN(discriminator=discriminator, **self.parts(shape))
 
     def players(self, model: VAEGAN) -> Sequence[Player]:
         def distortion(x: Tensor, again: Tensor) -> Tensor:
@@ -50,20 +52,20 @@ class VAEGANRecipe(EncodedGANRecipe, name="vae-gan"):
             z = torch.cat([model.prior.sample(torch.Size([len(x)])), model.encode(x).sample()])
             return torch.cat([x, x]), model.generate(z)
 
-        def encoder_cost(batch: Batch, _: Clock) -> Terms:
+        def encoder_cost(batch: Batch, _: Progress) -> Terms:
             q = model.encode(batch.x)
             z = q.rsample()
             terms = {"rate": rate_of(q, model.prior, z, "exact"), "distortion": distortion(batch.x, model.generate(z))}
             return {"cost": terms["rate"] + terms["distortion"], **terms}
 
-        def generator_cost(batch: Batch, _: Clock) -> Terms:
+        def generator_cost(batch: Batch, _: Progress) -> Terms:
             real, fake = sides(batch.x)
             fooling = self.loss.generator(model.score(real), model.score(fake)).unflatten(0, (2, -1)).mean(0)
             likeness = distortion(batch.x, fake[len(batch.x) :])
             return {"cost": self.gamma * likeness + fooling, "fooling": fooling}
 
         return [
-            self.judge_player(model.judge, model.score, sides),
-            Player("encoder", [model.encoder], encoder_cost, self.optimiser),
-            Player("generator", [model.generator], generator_cost, self.optimiser),
+            self.discriminator_player(model.discriminator, model.score, sides),
+            Player("encoder", [model.encoder], encoder_cost, self.optimizer),
+            Player("generator", [model.generator], generator_cost, self.optimizer),
         ]

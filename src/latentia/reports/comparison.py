@@ -17,7 +17,7 @@ from typing import Any
 
 from latentia.errors import DataError, RunError
 from latentia.estimate import Estimate, exact, read_estimates
-from latentia.evaluation.samples import Entry, best_of, better, card_text, figure_of, require_comparable
+from latentia.metrics import Entry, best_of, better, card_text, figure_of, require_comparable
 from latentia.recipes import Run
 from latentia.reports.facts import REALITY
 
@@ -116,7 +116,7 @@ def compare_runs(runs: Sequence[Run], scores: Sequence[Sequence[Estimate]], *, s
 
     Args:
         runs: any models.
-        scores: of each run's samples, as `latentia.evaluation.samples.score` gives them.
+        scores: of each run's samples, as `latentia.metrics.score` gives them.
         strict: refuse scores whose cards differ; else such a row has a note and no best.
 
     Raises:
@@ -155,7 +155,7 @@ def _best(figure: str, entries: Sequence[Entry], runs: Sequence[Run], strict: bo
     likelihood = figure.rpartition("/")[2] in LIKELIHOODS
     kinds = sorted({_scored(run) for run in runs}) if likelihood else []
     if len(kinds) > 1:
-        return None, f"likelihoods of different data or laws ({'; '.join(kinds)})"
+        return None, f"likelihoods of different data or distributions ({'; '.join(kinds)})"
     with_cards = [e for entry in entries for e in entry.by_seed.values() if "card" in e.settings]
     try:
         if with_cards:
@@ -187,8 +187,8 @@ def _scored(run: Run) -> str:
     """What a likelihood of this run is a likelihood of, in words."""
     data: Any = run.recipe.data
     likelihood = getattr(getattr(run.recipe, "likelihood", None), "type_name", "")
-    how = f"drawn with the seed {data.binarise_seed}" if data.binarise in ("dynamic", "static") else data.binarise
-    return f"{data.type_name}, binarised: {how}, {likelihood}"
+    how = f"drawn with the seed {data.binarize_seed}" if data.binarize in ("dynamic", "static") else data.binarize
+    return f"{data.type_name}, binarized: {how}, {likelihood}"
 
 
 def _likelihoods(run: Run) -> list[Estimate]:

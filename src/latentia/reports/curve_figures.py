@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from latentia.errors import RunError
-from latentia.reports.style import SMALL, WIDTH, class_colour, label_axes, new_figure
+from latentia.reports.style import SMALL, WIDTH, class_color, label_axes, new_figure
 
 # Panel titles and units of terms that are known; any other term is shown under its own name.
 TERMS: Mapping[str, tuple[str, str]] = {
@@ -75,16 +75,16 @@ def curves(
         figure.suptitle(title, fontsize=SMALL + 2)
     panels = figure.subplots(rows, columns, squeeze=False).flat
     cut = False
-    colours = {who: class_colour(number) for number, who in enumerate(dict.fromkeys(who for who, _ in series))}
+    colors = {who: class_color(number) for number, who in enumerate(dict.fromkeys(who for who, _ in series))}
     for axes, term in zip(panels, terms, strict=False):
         drawn = {who: values for (who, name), values in series.items() if name == term}
         for who, values in drawn.items():
-            _line(axes, _thinned(values), colours[who], (lines or {}).get(who, who))
+            _line(axes, _thinned(values), colors[who], (lines or {}).get(who, who))
         cut |= _fit(axes, list(drawn.values()))
         label_axes(axes, _title(term, list(drawn)), "epoch", known.get(term, ""))
         axes.grid(visible=True, linewidth=0.3, color="#d9d9d9")
         axes.set_axisbelow(True)
-        if len(drawn) > 1 or (len(colours) > 1 and term in TERMS):
+        if len(drawn) > 1 or (len(colors) > 1 and term in TERMS):
             axes.legend(fontsize=SMALL, frameon=False)
     for axes in figure.axes[len(terms) :]:
         axes.set_axis_off()
@@ -128,11 +128,11 @@ def _thinned(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(means)
 
 
-def _line(axes: Axes, values: NDArray[np.float64], colour: str, name: str) -> None:
+def _line(axes: Axes, values: NDArray[np.float64], color: str, name: str) -> None:
     epoch, value, stderr = values.T
     marker = "o" if len(values) <= 12 else None
-    axes.plot(epoch, value, color=colour, linewidth=1.1, marker=marker, markersize=2.5, label=name or None)
-    axes.fill_between(epoch, value - stderr, value + stderr, color=colour, alpha=0.25, linewidth=0)
+    axes.plot(epoch, value, color=color, linewidth=1.1, marker=marker, markersize=2.5, label=name or None)
+    axes.fill_between(epoch, value - stderr, value + stderr, color=color, alpha=0.25, linewidth=0)
 
 
 def _fit(axes: Axes, drawn: Sequence[NDArray[np.float64]]) -> bool:

@@ -1,4 +1,4 @@
-"""Two laws, or two samples, and the optimal map that carries one to the other.
+"""Two distributions, or two samples, and the optimal map that carries one to the other.
 
 On the line the map joins equal quantiles. In the plane, and for projections of higher dimensions, it is the best
 matching (of squared distances) of as many draws of each.
@@ -6,7 +6,7 @@ matching (of squared distances) of as many draws of each.
 
 from __future__ import annotations
 
-__all__ = ["draw_laws", "draw_samples"]
+__all__ = ["draw_distributions", "draw_samples"]
 
 import numpy as np
 import scipy  # its parts are slow to import; it does that when they are first used
@@ -23,53 +23,53 @@ from latentia.divergences.table import optimal_map
 from latentia.divergences.transport import sample_of
 from latentia.reports.style import PALETTE, SMALL, WIDTH, label_axes, new_figure
 
-MATCHED = 400  # draws of each law that are matched in the plane
+MATCHED = 400  # draws of each distribution that are matched in the plane
 JOINED = 41  # quantiles that are joined on the line
 Vector = NDArray[np.float64]
 
 
-def draw_laws(p: Distribution, q: Distribution, names: tuple[str, str]) -> Figure:
+def draw_distributions(p: Distribution, q: Distribution, names: tuple[str, str]) -> Figure:
     """Both densities, P above the line and Q below it, and lines that join equal quantiles; draws in the plane.
 
     Args:
-        p: a law.
+        p: a distribution.
         q: another over the same space.
         names: of the two, for the legend.
 
     Raises:
-        ConfigurationError: laws over different spaces.
-        CannotServe: laws on the line without a known distribution function.
+        ConfigurationError: distributions over different spaces.
+        UnsupportedError: distributions on the line without a known distribution function.
     """
     p, q = canonical_pair(p, q)
     if p.event_shape:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            drawn = [law.sample((MATCHED,)).double().reshape(MATCHED, -1).numpy() for law in (p, q)]
-        return _matching(drawn[0], drawn[1], names, "Draws of both laws and their best matching")
+            drawn = [distribution.sample((MATCHED,)).double().reshape(MATCHED, -1).numpy() for distribution in (p, q)]
+        return _matching(drawn[0], drawn[1], names, "Draws of both distributions and their best matching")
     x, y = (values.numpy() for values in optimal_map(p, q, JOINED))
     wide = [values.numpy() for values in optimal_map(p, q, 201)]
     low, high = min(part.min() for part in wide), max(part.max() for part in wide)
     margin = 0.12 * (high - low) + 1e-3
     line = torch.linspace(low - margin, high + margin, 2001, dtype=torch.float64)
     heights = []
-    for law in (p, q):
-        if is_discrete(law):
+    for distribution in (p, q):
+        if is_discrete(distribution):
             heights.append(None)
         else:
-            heights.append(log_density(law, line).exp().numpy())
+            heights.append(log_density(distribution, line).exp().numpy())
     figure = new_figure(WIDTH, 3.4)
     axes = figure.subplots()
     top = max([float(np.quantile(h, 0.999)) for h in heights if h is not None] or [1.0])
-    for law, height, sign, colour, name in zip((p, q), heights, (1, -1), PALETTE, names, strict=False):
+    for distribution, height, sign, color, name in zip((p, q), heights, (1, -1), PALETTE, names, strict=False):
         level = sign * (1 + 1e-9)
         if height is None:
-            points, weights = _atoms(law)
-            axes.vlines(points, level, level + sign * weights / weights.max(), color=colour, lw=2, label=name)
+            points, weights = _atoms(distribution)
+            axes.vlines(points, level, level + sign * weights / weights.max(), color=color, lw=2, label=name)
         else:
             shape = level + sign * np.minimum(height / top, 1.3)
-            axes.fill_between(line.numpy(), level, shape, color=colour, alpha=0.45, lw=0, label=name)
+            axes.fill_between(line.numpy(), level, shape, color=color, alpha=0.45, lw=0, label=name)
     _join(axes, x, y)
-    _finish(axes, "Two laws, and the optimal map between equal quantiles", "x")
+    _finish(axes, "Two distributions, and the optimal map between equal quantiles", "x")
     return figure
 
 
@@ -91,18 +91,18 @@ def draw_samples(x: Vector, y: Vector, names: tuple[str, str]) -> Figure:
     edges = np.histogram_bin_edges(both, bins=min(60, max(10, int(np.sqrt(len(both))))))
     counts = [np.histogram(part[:, 0], bins=edges, density=True)[0] for part in (first, second)]
     top = max(float(count.max()) for count in counts)
-    for count, sign, colour, name in zip(counts, (1, -1), PALETTE, names, strict=False):
-        axes.stairs(sign * (1 + count / top), edges, baseline=sign, fill=True, color=colour, alpha=0.45, label=name)
+    for count, sign, color, name in zip(counts, (1, -1), PALETTE, names, strict=False):
+        axes.stairs(sign * (1 + count / top), edges, baseline=sign, fill=True, color=color, alpha=0.45, label=name)
     share = (np.arange(JOINED) + 0.5) / JOINED
     _join(axes, np.quantile(first[:, 0], share), np.quantile(second[:, 0], share))
     _finish(axes, "Two samples, and the optimal map between equal quantiles", "x")
     return figure
 
 
-def _atoms(law: Distribution) -> tuple[Vector, Vector]:
+def _atoms(distribution: Distribution) -> tuple[Vector, Vector]:
     from latentia.divergences.supports import atoms
 
-    finite, _ = atoms(law)
+    finite, _ = atoms(distribution)
     return finite.points.numpy(), finite.weights.numpy()
 
 
@@ -132,8 +132,8 @@ def _matching(x: Vector, y: Vector, names: tuple[str, str], title: str) -> Figur
     axes = figure.subplots()
     matched = y[order]
     axes.plot(np.stack([x[:, 0], matched[:, 0]]), np.stack([x[:, 1], matched[:, 1]]), color="#888888", lw=0.4, zorder=1)
-    for points, colour, name in ((x, PALETTE[0], names[0]), (y, PALETTE[1], names[1])):
-        axes.scatter(points[:, 0], points[:, 1], s=6, color=colour, lw=0, label=name, zorder=2)
+    for points, color, name in ((x, PALETTE[0], names[0]), (y, PALETTE[1], names[1])):
+        axes.scatter(points[:, 0], points[:, 1], s=6, color=color, lw=0, label=name, zorder=2)
     axes.set_aspect("equal", adjustable="datalim")
     label_axes(axes, title, *labels)
     axes.legend(fontsize=SMALL, frameon=False)

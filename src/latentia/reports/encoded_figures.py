@@ -26,7 +26,7 @@ from latentia.reports.style import (
     NORMAL,
     SMALL,
     WIDTH,
-    class_colour,
+    class_color,
     class_marker,
     label_axes,
     new_figure,
@@ -42,7 +42,7 @@ SHOWN_CLASSES = 30
 def encoded_test_set(
     means: Tensor, prior: Distribution, labels: Tensor | None = None, classes: Sequence[str] = ()
 ) -> Figure:
-    """The means of q(z|x) of a set of images in the plane, coloured by class, with contours of the prior.
+    """The means of q(z|x) of a set of images in the plane, colored by class, with contours of the prior.
 
     For z of more than two dimensions, the plane is that of the first two principal directions of the means (through the
     origin of z, so that a standard normal prior stays one). The contours hold the prior's mass that 1, 2 and 3 standard
@@ -62,8 +62,8 @@ def encoded_test_set(
     axis_words = ("$z_1$", "$z_2$")
     directions, title = None, r"Encoded test set: means of $q(z\,|\,x)$"
     if means.shape[1] > 2:
-        centred = points - points.mean(0)
-        _, singular, rotation = torch.linalg.svd(centred, full_matrices=False)
+        centered = points - points.mean(0)
+        _, singular, rotation = torch.linalg.svd(centered, full_matrices=False)
         directions = _signed(rotation[:2].T)
         shares = (singular**2 / (singular**2).sum())[:2].tolist()
         points = points @ directions
@@ -114,18 +114,18 @@ def _scatter(axes: Axes, points: NDArray[np.float64], kinds: list[tuple[str, Ten
         for number, (_, rows) in enumerate(kinds):
             part = points[rows.numpy()[turn::8]]
             axes.scatter(
-                *part.T, s=size, color=class_colour(number), marker=class_marker(number), linewidths=0, alpha=0.75
+                *part.T, s=size, color=class_color(number), marker=class_marker(number), linewidths=0, alpha=0.75
             )
     if len(kinds) < 2:
         return
     handles, written = [], []
     apart = 0.06 * float(np.ptp(points, axis=0).max())
     for number, (name, rows) in enumerate(kinds[:SHOWN_CLASSES]):
-        look: dict[str, Any] = {"color": class_colour(number), "marker": class_marker(number), "linestyle": ""}
+        look: dict[str, Any] = {"color": class_color(number), "marker": class_marker(number), "linestyle": ""}
         handles.append(Line2D([], [], markersize=5, label=name, **look))
         middle = np.median(points[rows.numpy()], axis=0)
         halo = [withStroke(linewidth=2.2, foreground="white")]
-        # A name at the middle of its class, for those who cannot go by colour, where there is room for it.
+        # A name at the middle of its class, for those who cannot go by color, where there is room for it.
         if len(name) <= 3 and all(np.linalg.norm(middle - other) > apart for other in written):
             written.append(middle)
             words: dict[str, Any] = {
@@ -135,7 +135,7 @@ def _scatter(axes: Axes, points: NDArray[np.float64], kinds: list[tuple[str, Ten
                 "va": "center",
                 "zorder": 5,
             }
-            axes.text(middle[0], middle[1], name, color=class_colour(number), path_effects=halo, **words)
+            axes.text(middle[0], middle[1], name, color=class_color(number), path_effects=halo, **words)
     title = "class" if len(kinds) <= SHOWN_CLASSES else f"class (first {SHOWN_CLASSES} of {len(kinds)})"
     axes.legend(
         handles=handles, title=title, fontsize=SMALL, title_fontsize=SMALL, loc="center left", bbox_to_anchor=(1, 0.5),
@@ -151,13 +151,13 @@ def _contours(axes: Axes, prior: Distribution, directions: Tensor | None, bound:
             _word(axes, 0.5 * sigma, -(0.75**0.5) * sigma, f"{sigma}σ")
         return
     edges = np.linspace(-bound, bound, CELLS + 1)
-    centres = (edges[:-1] + edges[1:]) / 2
-    density = _density(prior, directions, edges, centres)
+    centers = (edges[:-1] + edges[1:]) / 2
+    density = _density(prior, directions, edges, centers)
     levels = mass_levels(density, MASSES)
     rising, words = np.unique(levels, return_index=True)
     names = {level: f"{SIGMAS[index]}σ" for level, index in zip(rising, words, strict=True)}
     lines = axes.contour(
-        centres, centres, density, levels=rising, colors=INK, linewidths=0.8, linestyles="dashed", alpha=0.6
+        centers, centers, density, levels=rising, colors=INK, linewidths=0.8, linestyles="dashed", alpha=0.6
     )
     axes.clabel(lines, fmt=names, fontsize=SMALL)
 
@@ -173,12 +173,12 @@ def _reach(prior: Distribution, directions: Tensor | None) -> float:
 
 
 def _density(
-    prior: Distribution, directions: Tensor | None, edges: NDArray[np.float64], centres: NDArray[np.float64]
+    prior: Distribution, directions: Tensor | None, edges: NDArray[np.float64], centers: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """The prior's density over the plane: exact for z ∈ R², else a smoothed histogram of projected draws."""
     with torch.no_grad():
         if directions is None:
-            y, x = np.meshgrid(centres, centres, indexing="ij")
+            y, x = np.meshgrid(centers, centers, indexing="ij")
             grid = torch.as_tensor(np.stack([x, y], -1).reshape(-1, 2), dtype=torch.float32)
             log_density = torch.cat([prior.log_prob(part) for part in grid.split(8192)]).double()
             return (log_density - log_density.max()).exp().numpy().reshape(CELLS, CELLS)
@@ -193,8 +193,8 @@ def _histogram(values: Tensor, prior: Distribution, kinds: list[tuple[str, Tenso
     bound = max(_reach(prior, None), 1.04 * values.abs().max().item())
     bins = np.linspace(-bound, bound, 81)
     parts = [values[rows].numpy() for _, rows in kinds]
-    colours = [class_colour(number) for number in range(len(kinds))]
-    axes.hist(parts, bins=list(bins), stacked=True, color=colours, label=[name for name, _ in kinds])
+    colors = [class_color(number) for number in range(len(kinds))]
+    axes.hist(parts, bins=list(bins), stacked=True, color=colors, label=[name for name, _ in kinds])
     z = torch.linspace(-bound, bound, 400)
     with torch.no_grad():
         density = prior.log_prob(z[:, None]).exp() * len(values) * float(bins[1] - bins[0])

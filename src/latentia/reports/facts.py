@@ -14,7 +14,7 @@ from typing import Any
 
 from latentia.errors import RunError
 from latentia.estimate import Estimate, read_estimates
-from latentia.evaluation.samples import card_text
+from latentia.metrics import card_text
 from latentia.recipes import Run
 
 REALITY = {"floor": "real images", "train_vs_test": "training images"}  # in the place of samples

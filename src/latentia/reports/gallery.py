@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from latentia.data import Split, image_grid
-from latentia.errors import CannotServe
+from latentia.errors import UnsupportedError
 from latentia.models import GAN, VAE, EncodedGAN
 from latentia.recipes import Run
 from latentia.reports.curve_figures import curves
@@ -42,7 +42,7 @@ def draw_all(run: Run) -> list[Path]:
     Each picture draws from a seed of its own, made of the run's and its name: the same run gives the same pictures.
 
     Raises:
-        CannotServe: for a kind of model that has no pictures yet.
+        UnsupportedError: for a kind of model that has no pictures yet.
         RunError: for a run that has not ended, or a folder that cannot be written.
     """
     paths = []
@@ -68,13 +68,13 @@ def gallery_of(model: nn.Module) -> Gallery:
     """The gallery of the first class in `GALLERIES` that the model belongs to.
 
     Raises:
-        CannotServe: if there is none.
+        UnsupportedError: if there is none.
     """
     for kind, gallery in GALLERIES.items():
         if isinstance(model, kind):
             return gallery
     known = ", ".join(kind.__name__ for kind in GALLERIES)
-    raise CannotServe(
+    raise UnsupportedError(
         f"there are no pictures of a {type(model).__name__} yet, only of: {known}; "
         "draw its curves with latentia.reports.curves(run.records)"
     )

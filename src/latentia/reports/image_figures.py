@@ -56,8 +56,8 @@ def reconstructions(originals: Tensor, reconstructed: Tensor, columns: int = 10)
     for number, axes in enumerate(grid[:, 0]):
         part = slice(number * columns, (number + 1) * columns)
         rows = [_filled(images[part], columns) for images in (originals, reconstructed)]
-        _, centres = show_tiles(axes, torch.cat(rows), columns)
-        axes.set_yticks(centres, ["$x$", r"E[$x\,|\,z$]"])
+        _, centers = show_tiles(axes, torch.cat(rows), columns)
+        axes.set_yticks(centers, ["$x$", r"E[$x\,|\,z$]"])
         label_axes(axes, bare=True)
         axes.tick_params(axis="y", labelsize=NORMAL)
     label_axes(grid[0, 0], r"Test images $x$ over their reconstructions, $z$ the mean of $q(z\,|\,x)$", bare=True)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
-from latentia.errors import CannotServe
+from latentia.errors import UnsupportedError
 from latentia.models import VAE
 from latentia.reports.style import INK, NORMAL, SMALL, WIDTH, label_axes, new_figure, show_tiles
 
@@ -45,10 +45,12 @@ def decoded_plane(vae: VAE, side: int = 15) -> Figure:
         side: images along an axis.
 
     Raises:
-        CannotServe: for more dimensions; `latent_slices` shows those.
+        UnsupportedError: for more dimensions; `latent_slices` shows those.
     """
     if vae.latent > 2:
-        raise CannotServe(f"a plane shows z of one or two dimensions, and here are {vae.latent}; use latent_slices")
+        raise UnsupportedError(
+            f"a plane shows z of one or two dimensions, and here are {vae.latent}; use latent_slices"
+        )
     levels = (torch.arange(side) + 0.5) / side
     quantiles, how = prior_quantiles(vae, levels)
     if vae.latent == 1:
@@ -63,7 +65,7 @@ def decoded_plane(vae: VAE, side: int = 15) -> Figure:
     wide = 0.85 * WIDTH if rows > 1 else WIDTH
     figure = new_figure(wide, (wide - 0.8) * rows / side * ratio + 0.9)
     axes = figure.subplots()
-    columns, centres = show_tiles(axes, images, side)
+    columns, centers = show_tiles(axes, images, side)
     step = max(1, side // 7)
     shown = list(range(side // 2 % step, side, step))
     words = [f"{level:.2f}" for level in levels[shown].tolist()]
@@ -75,10 +77,10 @@ def decoded_plane(vae: VAE, side: int = 15) -> Figure:
     top.set_xlabel(r"quantile of $z_1$", fontsize=NORMAL, color=INK)
     _second(top)
     if rows > 1:
-        axes.set_yticks(centres[::-1][shown], _numbers(quantiles[shown, 1]))
+        axes.set_yticks(centers[::-1][shown], _numbers(quantiles[shown, 1]))
         axes.set_ylabel("$z_2$", fontsize=NORMAL, color=INK)
         right_axis = axes.secondary_yaxis("right")
-        right_axis.set_yticks(centres[::-1][shown], words)
+        right_axis.set_yticks(centers[::-1][shown], words)
         right_axis.set_ylabel(r"quantile of $z_2$", fontsize=NORMAL, color=INK)
         _second(right_axis)
     return figure
@@ -98,10 +100,10 @@ def latent_slices(vae: VAE, means: Tensor, side: int = 9, dimensions: int = 3) -
         dimensions: how many of the dimensions take part; three give three slices.
 
     Raises:
-        CannotServe: for z of one dimension; `decoded_plane` shows that.
+        UnsupportedError: for z of one dimension; `decoded_plane` shows that.
     """
     if vae.latent < 2:
-        raise CannotServe("slices need z of at least two dimensions; use decoded_plane")
+        raise UnsupportedError("slices need z of at least two dimensions; use decoded_plane")
     levels = (torch.arange(side) + 0.5) / side
     quantiles, how = prior_quantiles(vae, levels)
     order = means.var(0).argsort(descending=True)[:dimensions].sort().values.tolist()

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions import Distribution
 
-from latentia.errors import CannotServe
-from latentia.evaluation import GridPosterior, LatentModel, LikelihoodEvaluation, pareto_k
-from latentia.evaluation.latent_model import full_precision
-from latentia.evaluation.pareto import K_HAT_LIMIT
+from latentia.errors import UnsupportedError
+from latentia.likelihood import GridPosterior, LatentModel, LikelihoodEvaluation, pareto_k
+from latentia.likelihood.latent_model import full_precision
+from latentia.likelihood.pareto import K_HAT_LIMIT
 from latentia.reports.encoded_figures import MASSES, mass_levels
 from latentia.reports.posterior_figures import (
     extreme_gaps,
@@ -38,7 +38,7 @@ from latentia.reports.style import (
     PALETTE,
     SMALL,
     WIDTH,
-    class_colour,
+    class_color,
     class_marker,
     label_axes,
     new_figure,
@@ -50,7 +50,7 @@ COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 DECODED_AT_ONCE = 20_000
 DRAWS = 20_000  # of the prior, for how far it reaches
 SHOWN, CURVE = 8, 100  # images
-RATIO = 3.0  # nats at either end of the colours of a log density ratio
+RATIO = 3.0  # nats at either end of the colors of a log density ratio
 LEAST = 1e-4  # nats: errors below it are drawn there
 BOUND = PALETTE[1]
 
@@ -119,11 +119,11 @@ def bound_against_draws(model: Any, images: Tensor, truth: Tensor, draws: int = 
         draws: the largest K.
 
     Raises:
-        CannotServe: a model without an encoder.
+        UnsupportedError: a model without an encoder.
     """
-    subject = LatentModel.of(model)
+    subject = LatentModel.from_model(model)
     if subject.encoder is None:
-        raise CannotServe("a bound by an encoder's draws needs an encoder, and this model has none")
+        raise UnsupportedError("a bound by an encoder's draws needs an encoder, and this model has none")
     truth = truth.double().cpu()
     with full_precision():
         log_weights = _log_weights(subject, images, draws)
@@ -182,7 +182,7 @@ def plane_mass(posterior: GridPosterior, labels: Tensor | None = None, classes: 
         classes: their names.
 
     Raises:
-        CannotServe: for z of another dimension.
+        UnsupportedError: for z of another dimension.
     """
     require_plane(posterior)
     done = finished(posterior)
@@ -204,12 +204,12 @@ def plane_mass(posterior: GridPosterior, labels: Tensor | None = None, classes: 
 
     figure = new_figure(WIDTH, 3.1)
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-    # A cell where neither law holds half an image says nothing.
+    # A cell where neither distribution holds half an image says nothing.
     seen = np.where(np.maximum(mass, share) * len(done) > 0.5, np.maximum(ratio, -2 * RATIO), np.nan)
     left.set_facecolor("#e6e6e6")
     shade = left.pcolormesh(edges, edges, seen, cmap="RdBu_r", vmin=-RATIO, vmax=RATIO, rasterized=True)
     bar = figure.colorbar(shade, ax=left, extend="both", shrink=0.75, pad=0.02)
-    bar.set_label(r"log $\bar p(z)/p(z)$, nats" "\n(grey: less than half an image)", fontsize=SMALL)
+    bar.set_label(r"log $\bar p(z)/p(z)$, nats" "\n(gray: less than half an image)", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
     axis = np.linspace(edges[0], edges[-1], 161)
     density = _prior_density(posterior.model, axis)
@@ -280,14 +280,12 @@ def _scatter(axes: Axes, points: NDArray[Any], labels: Tensor | None, classes: S
     order = np.random.default_rng(0).permutation(len(points))  # the last class would hide the others
     size = float(np.clip(12000 / len(points), 1.5, 10))
     for kind in np.unique(kinds):
-        axes.scatter([], [], s=14, color=class_colour(kind), marker=class_marker(kind),
+        axes.scatter([], [], s=14, color=class_color(kind), marker=class_marker(kind),
                      label=classes[kind] if kind < len(classes) else str(kind))  # fmt: skip
     for part in np.array_split(order, 8):
         for kind in np.unique(kinds[part]):
             chosen = points[part[kinds[part] == kind]]
-            axes.scatter(
-                *chosen.T, s=size, color=class_colour(kind), marker=class_marker(kind), linewidths=0, alpha=0.8
-            )
+            axes.scatter(*chosen.T, s=size, color=class_color(kind), marker=class_marker(kind), linewidths=0, alpha=0.8)
     if labels is not None:
         axes.legend(fontsize=SMALL, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5),
                     handletextpad=0, ncols=1 + (len(np.unique(kinds)) - 1) // 12)  # fmt: skip

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
-from latentia.errors import CannotServe
-from latentia.evaluation import Gaps, GridPosterior, LatentModel
+from latentia.errors import UnsupportedError
+from latentia.likelihood import Gaps, GridPosterior, LatentModel
 from latentia.reports.style import INK, NORMAL, PALETTE, SMALL, WIDTH, label_axes, new_figure, show_tiles, tile_images
 
 CELLS = 91  # along a panel's axis
@@ -32,7 +32,7 @@ DRAWS = 20_000  # of q, for the heights of its contours
 HELD = (0.5, 0.9, 0.99)  # mass within the contours
 FILLS = ("#4674a2", "#92b3d2", "#d9e5f0")
 DEPTHS = (0, 1, 3, 10, 30, 100, 300)  # nats below the peak
-DEPTH_COLOURS = ("#08306b", "#2a6cab", "#6aa3cf", "#a9cbe4", "#d2e2f0", "#eaf1f8")
+DEPTH_COLORS = ("#08306b", "#2a6cab", "#6aa3cf", "#a9cbe4", "#d2e2f0", "#eaf1f8")
 ENCODER, BEST = PALETTE[1], "#00703c"
 EXTREME = 4
 
@@ -53,7 +53,7 @@ def posterior_contours(
         gaps: of the first images, for the slack in the titles.
 
     Raises:
-        CannotServe: for z of another dimension.
+        UnsupportedError: for z of another dimension.
     """
     require_plane(posterior)
     columns = min(4, len(rows))
@@ -82,7 +82,7 @@ def posterior_contours(
     with_q = r" and the encoder's $q(z\,|\,x)$" if posterior.model.encoder is not None else ""
     figure.suptitle(rf"Exact posteriors $p(z\,|\,x)$ of {len(rows)} images{with_q}", fontsize=NORMAL + 1)
     handles: list[Any] = [
-        Patch(color=colour, label=f"{held * 100:.0f} % of p(z|x)") for held, colour in zip(HELD, FILLS, strict=True)
+        Patch(color=color, label=f"{held * 100:.0f} % of p(z|x)") for held, color in zip(HELD, FILLS, strict=True)
     ]
     if with_q:
         handles.append(Line2D([], [], color=ENCODER, linewidth=1, label="50, 90 and 99 % of q(z|x)"))
@@ -104,7 +104,7 @@ def extreme_gaps(gaps: Gaps, images: Tensor, count: int = EXTREME) -> Figure:
         count: how many of each kind.
 
     Raises:
-        CannotServe: for z of another dimension.
+        UnsupportedError: for z of another dimension.
     """
     posterior = gaps.posterior
     require_plane(posterior)
@@ -112,7 +112,7 @@ def extreme_gaps(gaps: Gaps, images: Tensor, count: int = EXTREME) -> Figure:
     order = done[gaps.slack[done].argsort(descending=True)].tolist()
     count = min(count, max(1, len(order) // 2))
     chosen = [("most slack", order[:count]), ("least slack", order[: -count - 1 : -1])]
-    norm, colours = BoundaryNorm(DEPTHS, len(DEPTH_COLOURS)), ListedColormap(DEPTH_COLOURS)
+    norm, colors = BoundaryNorm(DEPTHS, len(DEPTH_COLORS)), ListedColormap(DEPTH_COLORS)
     figure = new_figure(WIDTH, 4.9)
     cells = figure.subplots(2, count, squeeze=False)
     shade = None
@@ -124,12 +124,12 @@ def extreme_gaps(gaps: Gaps, images: Tensor, count: int = EXTREME) -> Figure:
             view = _window(posterior, row, q, best)
             log_density = _log_posterior(posterior, images, row, plane_grid(view)).reshape(CELLS, CELLS)
             depth = np.clip(posterior[row].log_density.max().item() - log_density, 0, DEPTHS[-1])
-            shade = axes.contourf(*view, depth, levels=DEPTHS, cmap=colours, norm=norm)
+            shade = axes.contourf(*view, depth, levels=DEPTHS, cmap=colors, norm=norm)
             _lines(axes, view, best, BEST, (0.9,), linestyle="--")
             _lines(axes, view, q, ENCODER, (0.9,))
             _frame(axes, view)
             words = f"approximation {number(gaps.approximation[row].item(), 2)}"
-            words += f"\namortisation {number(gaps.amortisation[row].item(), 2)}"
+            words += f"\namortization {number(gaps.amortization[row].item(), 2)}"
             _strip(axes, posterior, images[row], q, row, words)
         cells[line, 0].set_ylabel(f"{kind}\n$z_2$", fontsize=NORMAL, color=INK)
     figure.suptitle(
@@ -152,7 +152,9 @@ def extreme_gaps(gaps: Gaps, images: Tensor, count: int = EXTREME) -> Figure:
 def require_plane(posterior: GridPosterior) -> None:
     """Refuse z of another dimension than two."""
     if posterior.lattice.dimension != 2:
-        raise CannotServe(f"this picture is of z in the plane, and here z has {posterior.lattice.dimension} dimensions")
+        raise UnsupportedError(
+            f"this picture is of z in the plane, and here z has {posterior.lattice.dimension} dimensions"
+        )
 
 
 def finished(posterior: GridPosterior) -> Tensor:
@@ -176,8 +178,10 @@ def _encoded(model: LatentModel, image: Tensor) -> Distribution | None:
     return None if model.encoder is None else model.encoder(image[None].to(model.device, model.dtype))
 
 
-def _window(posterior: GridPosterior, row: int, *laws: Distribution | None) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Coordinates of a square around 99 % of the posterior and of the laws, with a margin for the image."""
+def _window(
+    posterior: GridPosterior, row: int, *distributions: Distribution | None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Coordinates of a square around 99 % of the posterior and of the distributions, with a margin for the image."""
     part = posterior[row]
     weight = part.log_density.exp() * part.cell
     lows, highs = [], []
@@ -189,9 +193,9 @@ def _window(posterior: GridPosterior, row: int, *laws: Distribution | None) -> t
         lows.append(low)
         highs.append(high)
     low, high = torch.tensor(lows), torch.tensor(highs)
-    for law in laws:
-        if law is not None:
-            draws = law.sample(torch.Size([2000])).reshape(-1, 2).float().cpu()
+    for distribution in distributions:
+        if distribution is not None:
+            draws = distribution.sample(torch.Size([2000])).reshape(-1, 2).float().cpu()
             low = torch.minimum(low, draws.quantile(0.003, 0))
             high = torch.maximum(high, draws.quantile(0.997, 0))
     middle, half = ((low + high) / 2).tolist(), 0.7 * (high - low).max().item()
@@ -221,17 +225,28 @@ def _heights(posterior: GridPosterior, row: int) -> list[float]:
 def _lines(
     axes: Axes,
     view: tuple[NDArray[Any], NDArray[Any]],
-    law: Distribution,
-    colour: str,
+    distribution: Distribution,
+    color: str,
     held: Sequence[float] = HELD,
     linestyle: str = "-",
 ) -> NDArray[Any]:
-    """Lines that hold these masses of a law, at quantiles of its density over its own draws; returns density/peak."""
-    draws = law.sample(torch.Size([DRAWS]))
-    levels = law.log_prob(draws).flatten().double().quantile(torch.tensor([1 - h for h in held], dtype=torch.float64))
+    """Lines that hold these masses of a distribution, at quantiles of its density over its own draws; returns density/peak."""
+    draws = distribution.sample(torch.Size([DRAWS]))
+    levels = (
+        distribution.log_prob(draws)
+        .flatten()
+        .double()
+        .quantile(torch.tensor([1 - h for h in held], dtype=torch.float64))
+    )
     z = plane_grid(view).to(draws)
-    log_density = law.log_prob(z if not law.batch_shape else z[:, None]).reshape(CELLS, CELLS).double().cpu().numpy()
-    look: dict[str, Any] = {"colors": colour, "linewidths": 0.9, "linestyles": linestyle}
+    log_density = (
+        distribution.log_prob(z if not distribution.batch_shape else z[:, None])
+        .reshape(CELLS, CELLS)
+        .double()
+        .cpu()
+        .numpy()
+    )
+    look: dict[str, Any] = {"colors": color, "linewidths": 0.9, "linestyles": linestyle}
     axes.contour(*view, log_density, levels=np.unique(levels.cpu().numpy()), **look)
     return np.exp(log_density - log_density.max())
 

@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from latentia.data import ToyLaw
+from latentia.data import ToyDistribution
 from latentia.errors import LatentiaError, RunError
 from latentia.estimate import Estimate
 from latentia.models import GAN, VAE
@@ -170,7 +170,7 @@ def _checks(run: Run) -> tuple[list[ModelCheck], str]:
             images = data.prepare_fixed(run.splits.test, "test")  # pyright: ignore[reportArgumentType]
             return list(checks_of(model, images)), ""
         if isinstance(model, GAN):
-            toy = data if isinstance(data, ToyLaw) else None
+            toy = data if isinstance(data, ToyDistribution) else None
             real = reality_of(run.splits, data, next(model.parameters()).device).some("test", CHECKED)
             return list(checks_of(model, real.x, toy=toy)), ""
     except LatentiaError as error:

@@ -1,7 +1,7 @@
-"""How every picture looks: one place for sizes, colours and the way images are laid side by side.
+"""How every picture looks: one place for sizes, colors and the way images are laid side by side.
 
 Pictures are made with matplotlib's objects alone (`Figure`, never pyplot), so that drawing one changes nothing for
-whoever else draws in the same process. The ten class colours were chosen by search so that any two of them stay at
+whoever else draws in the same process. The ten class colors were chosen by search so that any two of them stay at
 least 25 CIELAB units apart in normal vision and under full protanopia, deuteranopia and tritanopia (tests hold that).
 """
 
@@ -12,7 +12,7 @@ __all__ = [
     "INK",
     "PALETTE",
     "WIDTH",
-    "class_colour",
+    "class_color",
     "class_marker",
     "label_axes",
     "new_figure",
@@ -74,8 +74,8 @@ def label_axes(axes: Axes, title: str = "", x: str = "", y: str = "", *, bare: b
         spine.set_visible(not bare and side in ("left", "bottom"))
 
 
-def class_colour(index: int) -> str:
-    """The colour of a class; after ten they come round again, with another marker."""
+def class_color(index: int) -> str:
+    """The color of a class; after ten they come round again, with another marker."""
     return PALETTE[index % len(PALETTE)]
 
 
@@ -128,10 +128,10 @@ def tile_images(images: Tensor, columns: int) -> NDArray[np.uint8]:
 
 
 def show_tiles(axes: Axes, images: Tensor, columns: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Show `tile_images` on axes whose unit is one image, so that column j has its centre at x = j and row i at y = i.
+    """Show `tile_images` on axes whose unit is one image, so that column j has its center at x = j and row i at y = i.
 
     Returns:
-        The centres of the columns and of the rows, for ticks.
+        The centers of the columns and of the rows, for ticks.
     """
     whole = tile_images(images, columns)
     rows = math.ceil(len(images) / columns)

@@ -33,9 +33,9 @@ def bound_and_likelihood(seed: int) -> Figure:
     figure = new_figure(0.6 * WIDTH, 2.6)
     axes = figure.subplots()
     ways = ((reached_by_bound(seed), "by the bound"), (reached_directly(seed), "log p(x) itself"))
-    for (reached, name), colour in zip(ways, PALETTE, strict=False):
+    for (reached, name), color in zip(ways, PALETTE, strict=False):
         spent, nats = zip(*reached.path, strict=True)
-        axes.plot(spent, nats, "o-", color=colour, label=name, lw=1.2, ms=3)
+        axes.plot(spent, nats, "o-", color=color, label=name, lw=1.2, ms=3)
     axes.set_xscale("log")
     label_axes(axes, "What a decoder evaluation buys (1e)", "decoder evaluations", r"mean $\log\,p(x)$, nats")
     axes.legend(fontsize=SMALL, frameon=False)

@@ -1,4 +1,4 @@
-"""Points of a toy law beside a generator's, over the level sets of a discriminator."""
+"""Points of a toy distribution beside a generator's, over the level sets of a discriminator."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def toy_scatter(
     """Real and generated points of the plane; under them, where given, the level sets of a function of the plane.
 
     Args:
-        real: draws of the data's law, (N, 2).
+        real: draws of the data's distribution, (N, 2).
         generated: draws of the generator's, (M, 2).
         level: takes points (K, 2) to numbers (K,), such as D(x) in [0, 1].
         title: of the figure.
-        level_name: what `level` is, for its colour bar.
+        level_name: what `level` is, for its color bar.
 
     Raises:
         DataError: for points that are not of the plane.
@@ -60,11 +60,11 @@ def toy_scatter(
         bar.set_label(level_name, fontsize=SMALL + 1)
         bar.ax.tick_params(labelsize=SMALL, width=0.6)
         bar.outline.set_linewidth(0.5)  # pyright: ignore[reportCallIssue]
-    for points, name, colour, marker in ((real, "data", PALETTE[0], "o"), (generated, "generated", PALETTE[1], "x")):
+    for points, name, color, marker in ((real, "data", PALETTE[0], "o"), (generated, "generated", PALETTE[1], "x")):
         size = float(np.clip(6000 / len(points), 2, 14))
         x, y = points.detach().cpu().T.numpy()
         axes.scatter(
-            x, y, s=size, color=colour, marker=marker, alpha=0.7, label=f"{name} ({len(points)})",
+            x, y, s=size, color=color, marker=marker, alpha=0.7, label=f"{name} ({len(points)})",
             linewidths=0 if marker == "o" else 0.7,
         )  # fmt: skip
     axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")

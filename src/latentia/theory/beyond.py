@@ -1,4 +1,4 @@
-"""Beyond the notes: importance-weighted bounds, linear VAEs, expectation-maximisation, and inequalities."""
+"""Beyond the notes: importance-weighted bounds, linear VAEs, expectation-maximization, and inequalities."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.distributions import Bernoulli
 from latentia.divergences import jensen_shannon, kl, total_variation
 from latentia.estimate import Estimate, exact
 from latentia.models import fit_bernoulli_mixture
-from latentia.objectives import IWAE, Clock
+from latentia.objectives import IWAE, Progress
 from latentia.objectives.objective import log_mean_exp
 from latentia.theory.game_instances import LOG_2, normal, pairs
 from latentia.theory.instances import binary_digits, every_image, generator_of, random_finite_model
@@ -77,7 +77,7 @@ def importance_weighted(seed: int) -> Relations:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for k in (1, 8, 64):
-            repeated = [IWAE(k=k)(model.vae, x.view(-1, *SHAPE), Clock())["bound"] for _ in range(20)]
+            repeated = [IWAE(k=k)(model.vae, x.view(-1, *SHAPE), Progress())["bound"] for _ in range(20)]
             bound = torch.stack(repeated)
             gap = Estimate.mean(truth - bound, name="log p(x) − L_K")
             yield at_least(gap, 0, note=f"trained VAE, K = {k}")
@@ -97,7 +97,7 @@ def importance_weighted(seed: int) -> Relations:
     source="Hoffman and Johnson 2016, eq. 3",
 )
 def rate_in_two_parts(seed: int) -> Relations:
-    """Laws on a finite set; and at the posterior under the model's own p(x), where the second part vanishes."""
+    """Distributions on a finite set; and at the posterior under the model's own p(x), where the second part vanishes."""
     generator = generator_of(seed)
     for components, pixels in ((3, 4), (6, 5)):
         model = random_finite_model(components, pixels, generator)
@@ -116,12 +116,12 @@ def rate_in_two_parts(seed: int) -> Relations:
                 yield equal(exact(rest.item(), "KL(q(z), p(z))", method="finite sum"), 0, note=note)
 
 
-# ── expectation-maximisation ────────────────────────────────────────────────────────────────────────────────────────
+# ── expectation-maximization ────────────────────────────────────────────────────────────────────────────────────────
 
 
 @statement(
     "beyond.em",
-    "Expectation-maximisation never lowers the log-likelihood: a mixture of Bernoullis on digits.",
+    "Expectation-maximization never lowers the log-likelihood: a mixture of Bernoullis on digits.",
     latex=r"\log p_{\theta_{t+1}}(x) \geq \log p_{\theta_t}(x)",
     source="Dempster, Laird and Rubin 1977, theorem 1; notes, 1i and 1j for its E-step",
 )
@@ -151,7 +151,7 @@ def em_never_falls(seed: int) -> Relations:
     source="Pinsker 1964; Bretagnolle and Huber 1979; Lin 1991, theorem 3",
 )
 def pinsker(seed: int) -> Relations:
-    """Pairs on the line by quadrature; Bernoulli laws, for which the first becomes an equality as they meet."""
+    """Pairs on the line by quadrature; Bernoulli distributions, for which the first becomes an equality as they meet."""
     for name, p, q in pairs(seed):
         distance = total_variation.quadrature(p, q)
         nats, jsd = kl.quadrature(p, q), jensen_shannon.quadrature(p, q)
@@ -163,7 +163,7 @@ def pinsker(seed: int) -> Relations:
     for size in sizes:
         p, q = (Bernoulli(torch.tensor(0.5 + s * size, dtype=torch.float64)) for s in (1, -1))
         ratios.append(kl.exact(p, q).value / (2 * total_variation.exact(p, q).value ** 2) - 1)
-    yield converges(sizes, ratios, order=2, tolerance=0.1, note="KL/(2 TV²) − 1 as the laws meet")
+    yield converges(sizes, ratios, order=2, tolerance=0.1, note="KL/(2 TV²) − 1 as the distributions meet")
 
 
 @statement(
@@ -173,20 +173,20 @@ def pinsker(seed: int) -> Relations:
     source="an integral without closed form",
 )
 def jsd_of_gaussians(seed: int) -> Relations:
-    """By quadrature to the printed digits, by Monte Carlo, and as the information of x on which law it came from."""
+    """By quadrature to the printed digits, by Monte Carlo, and as the information of x on which distribution it came from."""
     for mu, printed in ((0.5, 0.030311), (1.0, 0.111421), (2.0, 0.336831), (4.0, 0.632720)):
         p, q = normal(0.0, 1.0), normal(mu, 1.0)
         value = jensen_shannon.quadrature(p, q)
         yield equal(value, exact(printed, "printed to six digits"), tolerance=5e-7, note=f"μ = {mu:g}")
         yield equal(jensen_shannon.monte_carlo(p, q, n=50_000, seed=seed), value, note=f"μ = {mu:g}, by Monte Carlo")
-        x, label = _labelled_draws(mu, seed)
+        x, label = _labeled_draws(mu, seed)
         log_ratio = q.log_prob(x) - p.log_prob(x)
         surprise = LOG_2 - torch.nn.functional.softplus(torch.where(label, -log_ratio, log_ratio))
-        information = Estimate.mean(surprise, name="I(x; which law)")
+        information = Estimate.mean(surprise, name="I(x; which distribution)")
         yield equal(information, value, note=f"μ = {mu:g}, as mutual information")
 
 
-def _labelled_draws(mu: float, seed: int) -> tuple[Tensor, Tensor]:
+def _labeled_draws(mu: float, seed: int) -> tuple[Tensor, Tensor]:
     generator = generator_of(seed + 1)
     label = torch.rand(50_000, generator=generator) < 0.5
     return torch.randn(50_000, dtype=torch.float64, generator=generator) + mu * label, label
@@ -197,7 +197,7 @@ def _labelled_draws(mu: float, seed: int) -> tuple[Tensor, Tensor]:
 
 @statement(
     "beyond.gradient",
-    "The reparametrised and the score-function gradients of an expectation have one mean.",
+    "The reparametrized and the score-function gradients of an expectation have one mean.",
     latex=r"\nabla_\phi E_{q_\phi}[f(z)] = E_\epsilon[\nabla_\phi f(\mu + \sigma\epsilon)] "
     r"= E_{q_\phi}[f(z) \nabla_\phi \log q_\phi(z)]",
     source="Kingma and Welling 2014, section 2.4; Williams 1992",

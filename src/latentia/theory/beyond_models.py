@@ -16,7 +16,16 @@ from torch.distributions import Normal
 from latentia.distributions.finite import Finite
 from latentia.divergences import transport, wasserstein
 from latentia.estimate import Estimate, exact
-from latentia.objectives import R1, AdversarialLoss, Minimax, NonSaturating, NoPenalty, Penalty, Seen, Wasserstein
+from latentia.objectives import (
+    R1,
+    AdversarialLoss,
+    DiscriminatorOutput,
+    Minimax,
+    NonSaturating,
+    NoPenalty,
+    Penalty,
+    Wasserstein,
+)
 from latentia.theory.instances import LinearGaussian, generator_of, largest, random_gaussian
 from latentia.theory.statement import Relations, at_least, at_most, differ, equal, statement
 
@@ -46,17 +55,17 @@ def _linear_vae_bound(covariance: Tensor, latent: int, seed: int) -> tuple[float
         rate = 0.5 * (means + (variance - 1 - 2 * log_scale).sum())
         return distortion + rate
 
-    optimiser = torch.optim.LBFGS(
+    optimizer = torch.optim.LBFGS(
         parameters, max_iter=400, history_size=40, tolerance_grad=1e-8, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         value = cost()
         value.backward()
         return value
 
-    optimiser.step(closure)
+    optimizer.step(closure)
     return -cost().item(), decoder.detach(), log_sigma.exp().item()
 
 
@@ -110,7 +119,7 @@ def linear_vae_is_pca(seed: int) -> Relations:
     source="Kantorovich and Rubinstein 1958; Villani 2003, theorem 1.14",
 )
 def duality(seed: int) -> Relations:
-    """Finite laws on the line and in the plane: two linear programs, and the library's exact distance."""
+    """Finite distributions on the line and in the plane: two linear programs, and the library's exact distance."""
     generator = generator_of(seed)
     for dimension in (1, 2):
         points = torch.randn(9, dimension, dtype=torch.float64, generator=generator)
@@ -152,7 +161,7 @@ def _greatest_rise(cost: np.ndarray, p: np.ndarray, q: np.ndarray) -> float:
     source="Dowson and Landau 1982; Gelbrich 1990",
 )
 def between_gaussians(seed: int) -> Relations:
-    """By quantiles on the line; in Rᵈ by the linear map, and from below by Kantorovich's dual, drawn from each law."""
+    """By quantiles on the line; in Rᵈ by the linear map, and from below by Kantorovich's dual, drawn from each distribution."""
     generator = generator_of(seed)
     mean, scale = torch.rand(2, 2, dtype=torch.float64, generator=generator) + 0.3
     p, q = Normal(mean[0], scale[0]), Normal(mean[1], scale[1])
@@ -212,7 +221,7 @@ def _field(loss: AdversarialLoss, penalty: Penalty, state: Tensor) -> Tensor:
     def score(x: Tensor) -> Tensor:
         return (psi * x)[:, 0]
 
-    seen = Seen(real, fake, score(real), score(fake), score)
+    seen = DiscriminatorOutput(real, fake, score(real), score(fake), score)
     cost = loss.discriminator(seen.real_logits, seen.fake_logits) + penalty.weight(0.0) * penalty(seen)
     (by_psi,) = torch.autograd.grad(cost.sum(), psi, create_graph=True)
     (by_theta,) = torch.autograd.grad(loss.generator(seen.real_logits, score(fake)).sum(), theta, create_graph=True)

@@ -2,7 +2,7 @@
 
     C(D) = −E_p[log D] − E_q[log(1 − D)],   least at D* = p/(p + q), where C = log 4 − 2 JSD(p, q)
 
-with p the law of the data and q the generator's. The discriminator makes C small and the generator makes it large.
+with p the distribution of the data and q the generator's. The discriminator makes C small and the generator makes it large.
 """
 
 from __future__ import annotations

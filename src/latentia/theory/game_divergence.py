@@ -1,4 +1,4 @@
-"""Chapter 3 of the notes, 3d and 3e: what the generator minimises, and three uniform laws.
+"""Chapter 3 of the notes, 3d and 3e: what the generator minimizes, and three uniform distributions.
 
 min_D C(D) = log 4 − 2 JSD(p_data, p_G)
 """
@@ -23,7 +23,7 @@ from latentia.theory.game_instances import LOG_2, LOG_4, cost_of, pairs, uniform
 from latentia.theory.instances import generator_of, largest, random_gaussian
 from latentia.theory.statement import Erratum, Relations, at_least, at_most, differ, equal, statement
 
-# ── 3d: what the generator then minimises ───────────────────────────────────────────────────────────────────────────
+# ── 3d: what the generator then minimizes ───────────────────────────────────────────────────────────────────────────
 
 
 @statement(
@@ -97,14 +97,16 @@ def flow_to_the_data(seed: int) -> Relations:
         if narrow:
             start = torch.where(torch.arange(points) == 0, 1.0, 1e-6).double()
         for loss in (Minimax(), NonSaturating()):
-            law, costs = start / start.sum(), []
+            distribution, costs = start / start.sum(), []
             for _ in range(400):
-                costs.append(float(loss.least_cost(target, law)))
-                per_point = loss.generator(None, loss.optimal_logit(target.log(), law.log()))
-                law = law * (-0.1 * per_point).exp()  # Euler's step of the flow in log p_G
-                law = law / law.sum()
+                costs.append(float(loss.least_cost(target, distribution)))
+                per_point = loss.generator(None, loss.optimal_logit(target.log(), distribution.log()))
+                distribution = distribution * (-0.1 * per_point).exp()  # Euler's step of the flow in log p_G
+                distribution = distribution / distribution.sum()
             note = f"{points} points, {loss.type_name}" + (", from nearly one point" if narrow else "")
-            yield equal(largest(law - target, "largest |p_G − p_data|", unit="1"), 0, tolerance=1e-6, note=note)
+            yield equal(
+                largest(distribution - target, "largest |p_G − p_data|", unit="1"), 0, tolerance=1e-6, note=note
+            )
             falls = exact(min(b - a for a, b in itertools.pairwise(costs)), "least rise of min_D C")
             yield at_least(falls, 0, note=f"{note}: the cost never falls")
             yield equal(exact(costs[-1], "min_D C in the end"), LOG_4, tolerance=1e-10, note=note)
@@ -140,7 +142,7 @@ def _certified(cost: Estimate) -> Estimate:
 def _only_one_way_round(_seed: int) -> Relations:
     narrow = uniform(0, 0.5)
     forward = kl.exact(narrow, uniform(0)).named("KL(U[0,½], U[0,1])")
-    yield equal(forward, LOG_2, note="finite, though the second law has mass where the first has none")
+    yield equal(forward, LOG_2, note="finite, though the second distribution has mass where the first has none")
     yield equal(kl.exact(uniform(0), narrow).named("KL(U[0,1], U[0,½])"), math.inf, note="the other way round")
     yield equal(kl.exact(uniform(0), uniform(0.5)).named("KL(P₁, P₂)"), math.inf, note="+∞ is an answer")
 
@@ -154,7 +156,7 @@ def _only_one_way_round(_seed: int) -> Relations:
         notes=r"D_{KL} \text{ is undefined, since } P_1(x) = 0 \text{ or } P_2(x) = 0 \text{ while the other is not}",
         right=r"D_{KL}(P_1, P_2) = +\infty \text{ where } P_1 \text{ has mass and } P_2 \text{ none}; "
         r"\quad 0 \log 0 = 0 \text{ where } P_1 \text{ has none}",
-        words="Undefined is +∞ by the usual convention. And only one of the two cases does it: mass of the first law "
+        words="Undefined is +∞ by the usual convention. And only one of the two cases does it: mass of the first distribution "
         "where the second has none. The other way round contributes 0 log 0 = 0, as KL(U[0,½], U[0,1]) = log 2 shows.",
         counter_example=_only_one_way_round,
     ),

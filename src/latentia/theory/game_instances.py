@@ -1,4 +1,4 @@
-"""Pairs of laws that the statements of chapter 3 are checked on, and the cost of a discriminator between them."""
+"""Pairs of distributions that the statements of chapter 3 are checked on, and the cost of a discriminator between them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def uniform(low: float, high: float | None = None) -> Uniform:
 
 
 def cost_of(logit: Logit, p: Distribution, q: Distribution, name: str = "C(D)") -> Estimate:
-    """The cost E_p[softplus(−t)] + E_q[softplus(t)] of laws on the line, by quadrature of the library's loss."""
+    """The cost E_p[softplus(−t)] + E_q[softplus(t)] of distributions on the line, by quadrature of the library's loss."""
 
     def density_times_cost(x: Tensor) -> Tensor:
         t, silent = logit(x), torch.zeros(1, dtype=x.dtype)
@@ -47,7 +47,7 @@ def cost_of(logit: Logit, p: Distribution, q: Distribution, name: str = "C(D)") 
 
 
 def pairs(seed: int) -> Iterator[tuple[str, Distribution, Distribution]]:
-    """Pairs of laws of the line, with their names."""
+    """Pairs of distributions of the line, with their names."""
     generator = generator_of(seed)
     a, b, r, s = (torch.rand(4, dtype=torch.float64, generator=generator) + 0.5).unbind()
     both = Mixture(torch.tensor([0.3, 0.7], dtype=torch.float64), [Normal(-2 * a, r), Normal(2 * b, s)])

@@ -105,6 +105,6 @@ def every_image(pixels: int) -> Tensor:
 @cache
 def binary_digits(count: int) -> Tensor:
     """The first images of the digits' training split, cut at half: (count, 64), float64 in {0, 1}."""
-    source = Digits(binarise="threshold")
+    source = Digits(binarize="threshold")
     images = source.prepare_fixed(source.load().train, "train")
     return images[:count].flatten(1).double()

@@ -4,7 +4,7 @@
     ELBO = L₁ ≤ L₁₀ ≤ L₁₀₀ ≤ log p(x)                  C(D*) = log 4 − 2 JSD,  C(D) ≥ C(D*)            (3d)
 
 `checks_of` runs them like any statement. What a model has no numbers for, such as log p(x) where z has many dimensions,
-is left to the general statement, on laws that are known.
+is left to the general statement, on distributions that are known.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 from torch.nn.functional import softplus
 
-from latentia.data import ToyLaw
+from latentia.data import ToyDistribution
+from latentia.diagnostics import jensen_shannon_of_densities
 from latentia.distributions import Bernoulli
 from latentia.divergences import kl
 from latentia.estimate import Estimate
-from latentia.evaluation import exact_log_likelihood, jensen_shannon_of_densities
-from latentia.evaluation.gaps import gaussian_bound
-from latentia.evaluation.latent_model import LatentModel
+from latentia.likelihood import exact_log_likelihood
+from latentia.likelihood.gaps import gaussian_bound
+from latentia.likelihood.latent_model import LatentModel
 from latentia.models import GAN, VAE
 from latentia.theory.statement import Check, Relations, Statement, at_least, at_most, equal
 from latentia.theory.verification import Verdict, verify
@@ -43,7 +44,7 @@ WORDS = {
     "beyond.iwae": "This model's importance-weighted bounds rise with K, and stay below log p(x).",
     "3a": "The cost of this discriminator is the same from logits and from probabilities.",
     "3d": "The best discriminator of this generator costs log 4 − 2 JSD, and this run's discriminator no less.",
-    "3d.certificate": "This run's discriminator certifies a distance that the two laws have: JSD ≥ log 2 − C/2.",
+    "3d.certificate": "This run's discriminator certifies a distance that the two distributions have: JSD ≥ log 2 − C/2.",
 }
 PLANE = 2  # dimensions of z up to which log p(x) takes no time
 
@@ -56,14 +57,16 @@ class ModelCheck:
     own: bool
 
 
-def checks_of(model: object, images: Tensor, *, toy: ToyLaw | None = None, seed: int = 0) -> Iterator[ModelCheck]:
+def checks_of(
+    model: object, images: Tensor, *, toy: ToyDistribution | None = None, seed: int = 0
+) -> Iterator[ModelCheck]:
     """Check what the theory says of this model; nothing of a model that is neither a `VAE` nor a `GAN`.
 
     Args:
         model: trained, in evaluation mode.
         images: examples that it was not trained on, (N, *event_shape), as the likelihood scores them or as the
             discriminator takes them. A VAE is checked on the first few.
-        toy: the law of the data, where it is known.
+        toy: the distribution of the data, where it is known.
         seed: of the draws.
     """
     own: dict[str, Check] = {}
@@ -91,7 +94,7 @@ def _statements(own: dict[str, Check], general: list[str]) -> Iterator[Statement
 
 
 def _of_vae(vae: VAE, x: Tensor) -> tuple[dict[str, Check], list[str]]:
-    subject = LatentModel.of(vae)
+    subject = LatentModel.from_model(vae)
     subject = subject.in_float64() or subject
     checks: dict[str, Check] = {}
     general: list[str] = []
@@ -109,8 +112,10 @@ def _of_vae(vae: VAE, x: Tensor) -> tuple[dict[str, Check], list[str]]:
     return checks, general
 
 
-def _is_gaussian(law: Distribution) -> bool:
-    return isinstance(law, MultivariateNormal) or (isinstance(law, Independent) and isinstance(law.base_dist, Normal))
+def _is_gaussian(distribution: Distribution) -> bool:
+    return isinstance(distribution, MultivariateNormal) or (
+        isinstance(distribution, Independent) and isinstance(distribution.base_dist, Normal)
+    )
 
 
 def _encode(model: LatentModel, x: Tensor) -> Any:
@@ -157,12 +162,12 @@ def _closed_form(model: LatentModel, x: Tensor) -> Relations:
     drawn = q.log_prob(z) - model.prior.log_prob(z)
     for i in range(len(x)):
         one = _encode(model, x[i : i + 1])
-        law = (
+        distribution = (
             MultivariateNormal(one.mean[0], scale_tril=one.scale_tril[0])
             if isinstance(one, MultivariateNormal)
             else Independent(Normal(one.mean[0], one.stddev[0]), 1)
         )
-        closed = kl.exact(law, model.prior).named("KL(q, p(z)), closed form")
+        closed = kl.exact(distribution, model.prior).named("KL(q, p(z)), closed form")
         yield equal(closed, Estimate.mean(drawn[:, i], name="drawn"), note=f"image {i}")
 
 
@@ -197,7 +202,7 @@ def _log_weights(model: LatentModel, x: Tensor) -> Tensor:
 # ── Generative adversarial networks ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _of_gan(gan: GAN, real: Tensor, toy: ToyLaw | None) -> tuple[dict[str, Check], list[str]]:
+def _of_gan(gan: GAN, real: Tensor, toy: ToyDistribution | None) -> tuple[dict[str, Check], list[str]]:
     known = toy is not None and gan.has_density
     checks: dict[str, Check] = {
         "3a": lambda _seed: _cost_formula(gan, real),
@@ -225,25 +230,25 @@ def _cost_formula(gan: GAN, real: Tensor) -> Relations:
     yield equal(left, replace(cost, stderr=None), note="the same examples")
 
 
-def _certificate(gan: GAN, real: Tensor, toy: ToyLaw | None) -> Relations:
+def _certificate(gan: GAN, real: Tensor, toy: ToyDistribution | None) -> Relations:
     """What this run's discriminator certifies, beside JSD where it is known, and its largest value."""
     cost = _cost(gan.discriminate(real), gan.discriminate(gan.sample(len(real))), "C")
     certified = Estimate(
         math.log(2) - cost.value / 2, "log 2 − C/2", (cost.stderr or 0.0) / 2, cost.n, kind="lower bound"
     )
-    yield at_most(certified, math.log(2), note="JSD ≤ log 2 for any two laws")
+    yield at_most(certified, math.log(2), note="JSD ≤ log 2 for any two distributions")
     if toy is not None:
         yield at_most(certified, _divergence(gan, real, toy), note="this discriminator, and both densities")
 
 
-def _best_cost(gan: GAN, real: Tensor, toy: ToyLaw) -> Relations:
+def _best_cost(gan: GAN, real: Tensor, toy: ToyDistribution) -> Relations:
     """D* from both densities: its cost on fresh draws, and log 4 − 2 JSD."""
-    law = toy.law()
+    distribution = toy.distribution()
 
     def best(x: Tensor) -> Tensor:
-        return law.log_prob(x) - gan.log_prob(x)
+        return distribution.log_prob(x) - gan.log_prob(x)
 
-    points, fake = law.sample(torch.Size([len(real)])), gan.sample(len(real))
+    points, fake = distribution.sample(torch.Size([len(real)])), gan.sample(len(real))
     cost = _cost(best(points), best(fake), "C(D*)")
     divergence = _divergence(gan, real, toy)
     value = math.log(4) - 2 * divergence.value
@@ -252,6 +257,6 @@ def _best_cost(gan: GAN, real: Tensor, toy: ToyLaw) -> Relations:
     yield at_least(own, cost, note="no discriminator costs less than D*")
 
 
-def _divergence(gan: GAN, real: Tensor, toy: ToyLaw) -> Estimate:
-    log_p: Callable[[Tensor], Tensor] = toy.law().log_prob
+def _divergence(gan: GAN, real: Tensor, toy: ToyDistribution) -> Estimate:
+    log_p: Callable[[Tensor], Tensor] = toy.distribution().log_prob
     return jensen_shannon_of_densities(log_p, gan.log_prob, real, gan.sample(len(real)), name="JSD")

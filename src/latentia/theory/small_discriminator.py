@@ -1,4 +1,4 @@
-"""Discriminators of growing capacity, trained on the exact cost between two laws of the line: the instance for 3c."""
+"""Discriminators of growing capacity, trained on the exact cost between two distributions of the line: the instance for 3c."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAIR = (
     Mixture(torch.tensor([0.5, 0.5], dtype=torch.float64), [normal(-1.5, 0.6), normal(1.5, 0.6)]),
     normal(0.0, 1.2),
 )
-"""The data's law, with two modes, and the generator's, with one in between: no single unit can tell them apart."""
+"""The data's distribution, with two modes, and the generator's, with one in between: no single unit can tell them apart."""
 REACH = 4.0  # p and q have less than 1e-3 of their mass beyond ±4
 
 
@@ -51,7 +51,7 @@ def trained_discriminator(width: int, seed: int) -> TrainedDiscriminator:
             hidden.weight.mul_(2)
             hidden.bias.uniform_(-3, 3)
         network = nn.Sequential(hidden, nn.Tanh(), nn.Linear(width, 1)).double()
-    optimiser = torch.optim.LBFGS(
+    optimizer = torch.optim.LBFGS(
         network.parameters(), max_iter=300, tolerance_grad=1e-9, tolerance_change=1e-14, line_search_fn="strong_wolfe"
     )
     silent = torch.zeros(1, dtype=torch.float64)
@@ -60,13 +60,13 @@ def trained_discriminator(width: int, seed: int) -> TrainedDiscriminator:
         return network(points.unsqueeze(-1)).squeeze(-1)
 
     def closure() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         t = logit(x)
         cost = mass_p @ Minimax().discriminator(t, silent) + mass_q @ Minimax().discriminator(silent, t)
         cost.backward()
         return cost
 
-    optimiser.step(closure)
+    optimizer.step(closure)
     line = torch.linspace(-REACH, REACH, 801, dtype=torch.float64)
     with torch.no_grad():
         gap = torch.sigmoid(logit(line)) - torch.sigmoid(p.log_prob(line) - q.log_prob(line))

@@ -115,7 +115,7 @@ def reached_by_bound(seed: int, steps: int = STEPS) -> Reached:
 
 @cache
 def reached_directly(seed: int, steps: int = STEPS) -> Reached:
-    """Train the decoder alone, with no encoder: maximise log p(x) by quadrature on a randomly shifted grid."""
+    """Train the decoder alone, with no encoder: maximize log p(x) by quadrature on a randomly shifted grid."""
     model, x = SmallVAE(seed), binary_digits(IMAGES)
     grid = _grid(TRAINING_SPACING, 4.0)
     z, log_weight = grid.points(), grid.log_weights()
@@ -131,14 +131,14 @@ def _trained(
     model: SmallVAE, x: Tensor, cost: Callable[[], Tensor], seed: int, steps: int, evaluations: int
 ) -> Reached:
     """Adam on a cost that asks the decoder for that many z at each step."""
-    optimiser = torch.optim.Adam(model.vae.parameters(), lr=2e-2)
+    optimizer = torch.optim.Adam(model.vae.parameters(), lr=2e-2)
     path: list[tuple[int, float]] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for step in range(1, steps + 1):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             cost().backward()
-            optimiser.step()
+            optimizer.step()
             if step in LOOKED_AT or step == steps:
                 path.append((step * evaluations, model.log_evidence(x, SPACING).mean().item()))
     return Reached(model, steps * evaluations, path)

@@ -4,10 +4,10 @@ A check is a generator: from a seed it yields *relations* between two estimates.
 that draws nothing calls its argument `_seed`. An erratum says what the notes have, what is right, and yields a
 counter-example: relations that contradict the notes' version, mostly of the kind `!=`.
 
-    @statement("1g", "The divergence of a law from itself is zero.", latex=r"D_{KL}(q, q) = 0", source="notes, 1g")
+    @statement("1g", "The divergence of a distribution from itself is zero.", latex=r"D_{KL}(q, q) = 0", source="notes, 1g")
     def divergence_from_itself(seed: int) -> Relations:
-        for law in some_laws(seed):
-            yield equal(kl.exact(law, law), 0)
+        for distribution in some_distributions(seed):
+            yield equal(kl.exact(distribution, distribution), 0)
 
 `latentia verify`, the report and the tests all go through the same list (`latentia.theory.statements`).
 """

@@ -34,7 +34,7 @@ from latentia.theory.statement import Erratum, Relations, at_least, at_most, dif
 # ── 1a: the likelihood ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _grey_integral(_seed: int) -> Relations:
+def _gray_integral(_seed: int) -> Relations:
     for logit in (-3.0, 0.5, 2.0):
 
         def density(x: Tensor, logit: float = logit) -> Tensor:
@@ -51,10 +51,10 @@ def _grey_integral(_seed: int) -> Relations:
     source="notes, 1a",
     erratum=Erratum(
         notes=r"p_\theta(x|z) = \prod_j \hat y_j^{x_j} (1-\hat y_j)^{1-x_j} \text{ for images } x",
-        right=r"x_j \in \{0, 1\}; \quad \int_0^1 \hat y^x (1-\hat y)^{1-x} dx \neq 1 \text{ for grey pixels}",
-        words="The formula is a law of binary pixels alone. For grey ones it is no density: it does not integrate to "
-        "one. Binarise the images, or take the continuous Bernoulli law, which carries the missing constant.",
-        counter_example=_grey_integral,
+        right=r"x_j \in \{0, 1\}; \quad \int_0^1 \hat y^x (1-\hat y)^{1-x} dx \neq 1 \text{ for gray pixels}",
+        words="The formula is a distribution of binary pixels alone. For gray ones it is no density: it does not integrate to "
+        "one. Binarize the images, or take the continuous Bernoulli distribution, which carries the missing constant.",
+        counter_example=_gray_integral,
     ),
 )
 def bernoulli_sums_to_one(seed: int) -> Relations:
@@ -63,10 +63,10 @@ def bernoulli_sums_to_one(seed: int) -> Relations:
     for pixels, size in ((1, 1.0), (6, 3.0), (10, 3.0), (10, 1e4)):
         logits = size * torch.randn(1, 1, pixels, dtype=torch.float64, generator=generator)
         images = every_image(pixels).view(-1, 1, 1, pixels)
-        total = Bernoulli().law(logits).log_prob(images).exp().sum().item()
+        total = Bernoulli().distribution(logits).log_prob(images).exp().sum().item()
         left = exact(total, "Σ p(x|z)", unit="1", method="sum over all images")
         yield equal(left, 1, note=f"G = {pixels}, |logit| ~ {size:g}")
-    extreme = Bernoulli().law(torch.tensor([[[1e4, -1e4]]], dtype=torch.float64))
+    extreme = Bernoulli().distribution(torch.tensor([[[1e4, -1e4]]], dtype=torch.float64))
     for pixels, score, note in (([1.0, 0.0], 0.0, "certain and right"), ([0.0, 1.0], -2e4, "certain and wrong")):
         image = torch.tensor([[pixels]], dtype=torch.float64)
         yield equal(exact(extreme.log_prob(image).item(), "log p(x|z)"), score, note=f"{note}: finite and exact")
@@ -97,15 +97,19 @@ def _four_and_five(_seed: int) -> Relations:
     ),
 )
 def numbers_emitted(seed: int) -> Relations:
-    """Count, and check that the numbers reach a law with the right number of free parameters (rank of the map)."""
+    """Count, and check that the numbers reach a distribution with the right number of free parameters (rank of the map)."""
     for family, numbers in ((Fixed(), 2), (Diagonal(), 4), (Full(), 5)):
         parameters = torch.randn(numbers, dtype=torch.float64, generator=generator_of(seed))
         yield equal(_emitted(family), numbers, note=type(family).__name__)
 
         def moments(parameters: Tensor, family: Fixed | Diagonal | Full = family) -> Tensor:
-            law = family.law(parameters.unsqueeze(0))
-            full = law.covariance_matrix if isinstance(law, MultivariateNormal) else torch.diag_embed(law.variance)
-            return torch.cat([law.mean.flatten(), full.flatten()])
+            distribution = family.distribution(parameters.unsqueeze(0))
+            full = (
+                distribution.covariance_matrix
+                if isinstance(distribution, MultivariateNormal)
+                else torch.diag_embed(distribution.variance)
+            )
+            return torch.cat([distribution.mean.flatten(), full.flatten()])
 
         leaf = parameters.requires_grad_()
         jacobian = torch.stack([torch.autograd.grad(m, leaf, retain_graph=True)[0] for m in moments(leaf)])
@@ -198,7 +202,7 @@ def slack_trained(seed: int) -> Relations:
 # ── 1d, 1g: what a divergence is ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _laws(seed: int) -> list[tuple[str, Distribution, Distribution]]:
+def _distributions(seed: int) -> list[tuple[str, Distribution, Distribution]]:
     generator = generator_of(seed)
     a, b = (torch.randn(2, dtype=torch.float64, generator=generator) for _ in range(2))
     r, s = (0.3 + torch.rand(2, dtype=torch.float64, generator=generator) for _ in range(2))
@@ -213,14 +217,14 @@ def _laws(seed: int) -> list[tuple[str, Distribution, Distribution]]:
 
 @statement(
     "1d",
-    "The KL divergence is non-negative, zero for equal laws and for no others, and not symmetric.",
+    "The KL divergence is non-negative, zero for equal distributions and for no others, and not symmetric.",
     latex=r"D_{KL}(p, q) \geq 2\,\mathrm{TV}(p, q)^2, \quad D_{KL}(p, q) = 0 \iff p = q, "
     r"\quad D_{KL}(p,q) \neq D_{KL}(q,p)",
     source="notes, 1d; Pinsker's inequality for `only then`",
 )
 def divergence_properties(seed: int) -> Relations:
-    """Pinsker's bound is positive whenever the laws differ, so a zero divergence means equal laws."""
-    for name, p, q in _laws(seed):
+    """Pinsker's bound is positive whenever the distributions differ, so a zero divergence means equal distributions."""
+    for name, p, q in _distributions(seed):
         forward = kl.quadrature(p, q)
         yield at_least(forward, 0, note=name)
         distance = total_variation.quadrature(p, q).value
@@ -250,7 +254,7 @@ def _same_optimum(seed: int) -> Relations:
 
 @statement(
     "1e",
-    "Maximising the bound and maximising log p(x) differ: the second reaches more nats, for more evaluations.",
+    "Maximizing the bound and maximizing log p(x) differ: the second reaches more nats, for more evaluations.",
     latex=r"\max_\theta \log p_\theta(x) \;\geq\; \log p_{\theta'}(x), "
     r"\quad \theta' = \operatorname{argmax}_{\theta} \max_\phi \mathrm{ELBO}(\theta, \phi)",
     source="notes, 1e",
@@ -260,7 +264,7 @@ def _same_optimum(seed: int) -> Relations:
         r" \neq \operatorname{argmax}_\theta \log p_\theta(x) "
         r"\text{ where } \min_\phi D_{KL} \text{ varies with } \theta",
         words="Cost is no reason for two maxima to differ. They differ because the slack depends on θ, so that the "
-        "bound favours decoders whose posteriors the encoder can match. Where the encoder's family holds the "
+        "bound favors decoders whose posteriors the encoder can match. Where the encoder's family holds the "
         "posterior, as in a linear model, the two are the same, whatever they cost.",
         counter_example=_same_optimum,
     ),
@@ -322,7 +326,7 @@ def _drawn_share(posterior: MultivariateNormal, proposal: MultivariateNormal, se
     erratum=Erratum(
         notes=r"\text{a better encoder allows us to reduce our lower bound}",
         right=r"\mathrm{ELBO}(q) = \log p(x) - D_{KL}(q, p(z|x)) \text{ rises as } q \text{ improves}",
-        words="A better encoder raises the bound towards log p(x), which does not move. And it is not there for "
+        words="A better encoder raises the bound toward log p(x), which does not move. And it is not there for "
         "sampling, which needs the decoder alone: it makes the bound tractable, by proposing the few z that matter.",
         counter_example=_better_is_higher,
     ),

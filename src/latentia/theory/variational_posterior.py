@@ -37,13 +37,13 @@ def _bound_is_not_zero(seed: int) -> Relations:
 
 @statement(
     "1g",
-    "The divergence of a law from itself is zero, and so is its gradient: it is a minimum.",
+    "The divergence of a distribution from itself is zero, and so is its gradient: it is a minimum.",
     latex=r"D_{KL}(q_\phi, q_\phi) = 0, \quad \nabla_{\phi'} D_{KL}(q_\phi, q_{\phi'})|_{\phi' = \phi} = 0",
     source="notes, 1g",
     erratum=Erratum(
         notes=r"q = q \Rightarrow \text{a perfect representation of our data, so the lower bound would be } 0",
         right=r"D_{KL}(q, p_\theta(z|x)) = 0 \Rightarrow \mathrm{ELBO}(q) = \log p_\theta(x) \neq 0",
-        words="That a law equals itself says nothing of the data. What vanishes when q is the posterior is the bound's "
+        words="That a distribution equals itself says nothing of the data. What vanishes when q is the posterior is the bound's "
         "slack; the bound itself is then log p(x).",
         counter_example=_bound_is_not_zero,
     ),
@@ -146,14 +146,14 @@ def symbolic_derivation(_seed: int) -> Relations:
 
     t, mean_q, mean_p = sympy.symbols("t mu_q mu_p", real=True)
     scale_q, scale_p = sympy.symbols("sigma_q sigma_p", positive=True)
-    z = mean_q + scale_q * t  # so that q(z) dz is the standard normal law of t
+    z = mean_q + scale_q * t  # so that q(z) dz is the standard normal distribution of t
 
     def log_density(mean: sympy.Expr, scale: sympy.Expr) -> sympy.Expr:
         return -((z - mean) ** 2) / (2 * scale**2) - sympy.log(scale) - sympy.log(2 * sympy.pi) / 2
 
     log_ratio = sympy.expand(log_density(mean_q, scale_q) - log_density(mean_p, scale_p))
-    law = sympy.exp(-(t**2) / 2) / sympy.sqrt(2 * sympy.pi)
-    integral = sympy.integrate(sympy.expand(law * log_ratio), (t, -sympy.oo, sympy.oo))
+    distribution = sympy.exp(-(t**2) / 2) / sympy.sqrt(2 * sympy.pi)
+    integral = sympy.integrate(sympy.expand(distribution * log_ratio), (t, -sympy.oo, sympy.oo))
     general = (
         sympy.log(scale_p / scale_q) + (scale_q**2 + (mean_q - mean_p) ** 2) / (2 * scale_p**2) - sympy.Rational(1, 2)
     )
@@ -170,7 +170,7 @@ Vector = NDArray[np.float64]
 
 
 def _greatest_bound(log_joint: Vector, start: Vector, total: float = 1.0) -> tuple[Vector, float]:
-    """Maximise the bound over q with Σq = total by projected gradient, knowing nothing of Bayes: q and the bound.
+    """Maximize the bound over q with Σq = total by projected gradient, knowing nothing of Bayes: q and the bound.
 
     The gradient is projected onto Σ dq = 0, lengths being measured by Σ dq²/q, so that a step never leaves the simplex
     through a corner. It goes at most half way to an edge.
@@ -188,26 +188,26 @@ def _greatest_bound(log_joint: Vector, start: Vector, total: float = 1.0) -> tup
 
 @statement(
     "1i",
-    "On a finite set, the q with Σq = 1 that maximises the bound is ∝ p(x|zᵢ)p(zᵢ), with multiplier λ = 1 − log p(x).",
+    "On a finite set, the q with Σq = 1 that maximizes the bound is ∝ p(x|zᵢ)p(zᵢ), with multiplier λ = 1 − log p(x).",
     latex=r"q(z_i|x) = \frac{p(x|z_i)p(z_i)}{\sum_j p(x|z_j)p(z_j)}, \quad \lambda = 1 - \log p_\theta(x)",
     source="notes, 1i",
 )
 def optimal_posterior(seed: int) -> Relations:
-    """Two optimisers that know nothing of Bayes, from random starts; λ from stationarity and as a shadow price."""
+    """Two optimizers that know nothing of Bayes, from random starts; λ from stationarity and as a shadow price."""
     generator = generator_of(seed)
     for components in (2, 4, 7):
         model = random_finite_model(components, 6, generator)
         x = every_image(6)[torch.randint(64, (1,), generator=generator)]
         log_joint, truth = model.log_joint(x)[0].numpy(), model.log_prob(x).item()
         posterior = model.posterior(x).probs[0].numpy()
-        for optimiser, maximise in (("projected gradient", _greatest_bound), ("SLSQP", _by_least_squares)):
+        for optimizer, maximize in (("projected gradient", _greatest_bound), ("SLSQP", _by_least_squares)):
             start = torch.rand(components, dtype=torch.float64, generator=generator).numpy()
-            q, bound = maximise(log_joint, start / start.sum())
-            note = f"K = {components}, {optimiser}"
+            q, bound = maximize(log_joint, start / start.sum())
+            note = f"K = {components}, {optimizer}"
             # The bound lacks KL(q, posterior) ≥ ½ |q − posterior|₁² of log p(x): 1e-9 nats are 4.5e-5 in q.
-            distance = exact(float(np.abs(q - posterior).sum()), "Σ |q − posterior|", unit="1", method=optimiser)
+            distance = exact(float(np.abs(q - posterior).sum()), "Σ |q − posterior|", unit="1", method=optimizer)
             yield equal(distance, 0, tolerance=4.5e-5, note=note)
-            yield equal(exact(bound, "greatest bound", method=optimiser), truth, tolerance=1e-9, note=note)
+            yield equal(exact(bound, "greatest bound", method=optimizer), truth, tolerance=1e-9, note=note)
         # Stationarity of the Lagrangian, log p(x, zᵢ) − log qᵢ − 1 + λ = 0, where q does not all but leave out zᵢ.
         multipliers = (1 + np.log(q) - log_joint)[q > 1e-2]
         for multiplier in multipliers:

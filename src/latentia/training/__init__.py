@@ -1,8 +1,8 @@
 """Training: a game of players, one engine, atomic checkpoints, and randomness that is a function of the step."""
 
-from latentia.training.engine import Interrupted, Outcome, play
 from latentia.training.game import Batch, Game, Player, Probe
-from latentia.training.optimisers import SGD, Adam, AdamW, Constant, Cosine, OneCycle, Optimiser, Schedule, Stages
+from latentia.training.loop import Interrupted, Outcome, play
+from latentia.training.optimizers import SGD, Adam, AdamW, Constant, Cosine, OneCycle, Optimizer, Schedule, Stages
 from latentia.training.processes import make_fabric
 from latentia.training.run_directory import RunDirectory
 from latentia.training.seeds import seed_of, seeded
@@ -18,7 +18,7 @@ __all__ = [
     "Game",
     "Interrupted",
     "OneCycle",
-    "Optimiser",
+    "Optimizer",
     "Outcome",
     "Player",
     "Probe",

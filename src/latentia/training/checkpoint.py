@@ -1,7 +1,7 @@
 """Checkpoints: everything that a run needs to go on as if it had never stopped.
 
     checkpoints/step-00012345/
-      state.safetensors    weights (`model.…`), optimisers (`optimiser.<player>.<index>.<name>`), averages (`ema.…`),
+      state.safetensors    weights (`model.…`), optimizers (`optimizer.<player>.<index>.<name>`), averages (`ema.…`),
                            and what the costs came to since the last record (`tally.table`)
       state.json           step, progress of early stopping, the SHA-256 of the other file, and its own
 
@@ -16,10 +16,10 @@ __all__ = [
     "Checkpoint",
     "find_checkpoints",
     "newest_sound",
-    "optimiser_tensors",
+    "optimizer_tensors",
     "prune",
     "read_checkpoint",
-    "restore_optimiser",
+    "restore_optimizer",
     "set_aside",
     "write_checkpoint",
 ]
@@ -61,20 +61,20 @@ class Checkpoint:
         return {name[len(prefix) + 1 :]: value for name, value in self.tensors.items() if name.startswith(prefix + ".")}
 
 
-def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimiser's state as `<index>.<name>`; its settings come from the recipe."""
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimizer's state as `<index>.<name>`; its settings come from the recipe."""
     return {
         f"{index}.{name}": torch.as_tensor(value)
-        for index, state in optimiser.state_dict()["state"].items()
+        for index, state in optimizer.state_dict()["state"].items()
         for name, value in state.items()
         if value is not None
     }
 
 
-def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Inverse of `optimiser_tensors`."""
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    whole = optimiser.state_dict()
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Inverse of `optimizer_tensors`."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    whole = optimizer.state_dict()
     whole["state"] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
@@ -82,7 +82,7 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tenso
         if value.shape == like.shape:  # fused steps want the parameter's own layout in memory
             value = torch.empty_like(like, dtype=value.dtype, requires_grad=False).copy_(value)
         whole["state"].setdefault(int(index), {})[name] = value
-    optimiser.load_state_dict(whole)
+    optimizer.load_state_dict(whole)
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:

@@ -3,12 +3,12 @@
 Runs that differ in their seed alone share no parameter, so the sum of their costs has for gradient the gradients of all
 of them side by side, and one Adam over parameters stacked along a new dimension is as many Adams. The stacked game has
 the networks of all seeds in one (`networks/stacked.py`) and batches in which example i belongs to seed i mod S; the
-costs, laws and penalties around them are those of a single run, called once, and the engine plays it like any other
+costs, distributions and penalties around them are those of a single run, called once, and the engine plays it like any other
 game, with its checkpoints and averages.
 
 How a run made so differs from the same seed trained alone: its weights start from the same bits, it goes through a data
-set in the same order, and it is measured by the same draws; but the noise of its steps (fresh points of a toy law,
-binarisation, z) comes from one stream that all seeds share, and products are summed in another order. So the laws of
+set in the same order, and it is measured by the same draws; but the noise of its steps (fresh points of a toy distribution,
+binarization, z) comes from one stream that all seeds share, and products are summed in another order. So the distributions of
 the two runs are the same and their bits are not, and a seed's run depends on which others are trained beside it.
 
 A cost that mixes examples (free bits, a penalty on the gradient of the batch's mean) would mix seeds. That is looked
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from latentia.errors import ConfigurationError, LatentiaError
 from latentia.estimate import Estimate
 from latentia.networks.stacked import ALONE, stack_networks
-from latentia.objectives import Clock, Terms
+from latentia.objectives import Progress, Terms
 from latentia.training.checkpoint import Checkpoint, newest_sound, write_checkpoint
 from latentia.training.game import Batch, Game, Player, Probe, networks_of
 from latentia.training.run_directory import Complete, RunDirectory
@@ -99,7 +99,7 @@ class SeedsDirectory(RunDirectory):
 
             def of_seed(name: str, value: Tensor, part: int = part, own: Mapping[str, Tensor] = own) -> Tensor:
                 owner, _, key = name.partition(".")
-                shared = value.dim() == (own[key].dim() if key in own else 0)  # an optimiser's count of steps is
+                shared = value.dim() == (own[key].dim() if key in own else 0)  # an optimizer's count of steps is
                 return value if shared or owner == "tally" else value[part].clone()
 
             tensors = {name: of_seed(name, value) for name, value in saved.tensors.items()}
@@ -135,13 +135,13 @@ def stacked_game(whole: Game, games: Mapping[int, Game], device: torch.device) -
         labels = [batch.labels for batch in batches if batch.labels is not None]
         return Batch(x, torch.stack(labels, dim=1).flatten(0, 1) if labels else None)
 
-    def validate(clock: Clock) -> list[Estimate]:
-        return _of_each(games, device, lambda game: game.validate and game.validate(clock), "validation")
+    def validate(progress: Progress) -> list[Estimate]:
+        return _of_each(games, device, lambda game: game.validate and game.validate(progress), "validation")
 
     def probe(number: int) -> Probe:
-        def measure(clock: Clock, path: Path) -> list[Estimate]:
+        def measure(progress: Progress, path: Path) -> list[Estimate]:
             places = {id(game): path / f"seed-{seed}" for seed, game in games.items()}
-            return _of_each(games, device, lambda g: g.probes[number].measure(clock, places[id(g)]), "probe", number)
+            return _of_each(games, device, lambda g: g.probes[number].measure(progress, places[id(g)]), "probe", number)
 
         like = first.probes[number]
         return Probe(measure, every=like.every, epochs=like.epochs)
@@ -156,7 +156,7 @@ def stacked_game(whole: Game, games: Mapping[int, Game], device: torch.device) -
             player.name,
             player.modules,
             _apart(player.cost, list(games)),
-            player.optimiser,
+            player.optimizer,
             times=player.times,
             after=player.after,
         )
@@ -176,11 +176,11 @@ def stacked_game(whole: Game, games: Mapping[int, Game], device: torch.device) -
     return game
 
 
-def _apart(cost: Callable[[Batch, Clock], Terms], seeds: Sequence[int]) -> Callable[[Batch, Clock], Terms]:
+def _apart(cost: Callable[[Batch, Progress], Terms], seeds: Sequence[int]) -> Callable[[Batch, Progress], Terms]:
     """Terms (N·S,) as terms (N,): the sum of the costs, whose mean is the sum of the seeds' means, and each seed's."""
 
-    def apart(batch: Batch, clock: Clock) -> Terms:
-        terms = {name: term.unflatten(0, (-1, len(seeds))) for name, term in cost(batch, clock).items()}
+    def apart(batch: Batch, progress: Progress) -> Terms:
+        terms = {name: term.unflatten(0, (-1, len(seeds))) for name, term in cost(batch, progress).items()}
         own = {
             f"{name}{MARK}{seed}": part
             for name, term in terms.items()
@@ -240,7 +240,10 @@ def _check_apart(game: Game, seeds: Sequence[int], device: torch.device) -> None
                 f"the {player.name} of this recipe cannot be run for several seeds at once: {reason}. {ALONE}"
             ) from error
         for strength in DISTURBANCES:
-            with _put_back(game.model), suppress(*failures):  # a law may refuse to be drawn from where it is not a law
+            with (
+                _put_back(game.model),
+                suppress(*failures),
+            ):  # a distribution may refuse to be drawn from where it is not a distribution
                 _disturb_others(game, strength)
                 beside = _first_seed(game, player, seeds, device)
                 if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(alone, beside, strict=True)):
@@ -256,7 +259,7 @@ def _first_seed(game: Game, player: Player, seeds: Sequence[int], device: torch.
     """The first seed's terms, and the gradient of its cost by its own parameters, with fixed noise."""
     parameters = player.parameters
     with seeded(0, device):
-        terms = player.cost(game.draw(0), Clock(0, math.inf, game.data_size))  # with all warm-ups over
+        terms = player.cost(game.draw(0), Progress(0, math.inf, game.data_size))  # with all warm-ups over
     gradients = torch.autograd.grad(terms["cost"].mean(), parameters, allow_unused=True)
     own = [term.detach() for name, term in terms.items() if name.endswith(f"{MARK}{seeds[0]}")]
     return own + [gradient[0] for gradient in gradients if gradient is not None]

@@ -120,10 +120,10 @@ class FusedAdamW(_Direct, torch.optim.AdamW):
     _update = staticmethod(torch._fused_adamw_)
 
 
-def _lists_of(optimiser: torch.optim.Optimizer, group: dict[str, Any]) -> _Lists | None:
+def _lists_of(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> _Lists | None:
     """The group's lists, where it is an ordinary one and every parameter has a state."""
     parameters = group["params"]
-    states = [optimiser.state.get(parameter, {}) for parameter in parameters]
+    states = [optimizer.state.get(parameter, {}) for parameter in parameters]
     kinds = {(parameter.device, parameter.dtype) for parameter in parameters}
     ordinary = group["fused"] and not group["amsgrad"] and not group["capturable"] and not group["differentiable"]
     if not ordinary or len(kinds) != 1 or not all(states) or not isinstance(group["lr"], float):

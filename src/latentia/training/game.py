@@ -1,6 +1,6 @@
 """Training is a game of players.
 
-A player owns parameters, an optimiser and a cost; it moves by a step down the gradient of its own cost, the others held
+A player owns parameters, an optimizer and a cost; it moves by a step down the gradient of its own cost, the others held
 still. A VAE is a game of one player, a GAN of two, a hybrid of two or three.
 """
 
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from latentia.distributions import Conditional
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
-from latentia.objectives import Clock, Terms
-from latentia.training.optimisers import Adam, Optimiser
+from latentia.objectives import Progress, Terms
+from latentia.training.optimizers import Adam, Optimizer
 
 
 class Batch(NamedTuple):
@@ -37,15 +37,15 @@ class Player:
         name: `vae`, `generator`, `discriminator`, …
         modules: whose parameters are the player's own. Players may share parameters.
         cost: terms of a batch, each (B,), among them `cost`, which the player makes small.
-        optimiser: how it steps.
+        optimizer: how it steps.
         times: moves in each step of the game, each on a fresh batch. (Players who move in one step share its batches.)
         after: called after each of its moves (weight clipping).
     """
 
     name: str
     modules: Sequence[nn.Module]
-    cost: Callable[[Batch, Clock], Terms]
-    optimiser: Optimiser = field(default_factory=Adam)
+    cost: Callable[[Batch, Progress], Terms]
+    optimizer: Optimizer = field(default_factory=Adam)
     times: int = 1
     after: Callable[[], None] | None = None
 
@@ -60,12 +60,12 @@ class Probe:
     """What is measured or drawn while training runs.
 
     Attributes:
-        measure: given the clock and the run's directory, returns estimates that are recorded; may write figures.
+        measure: given the progress and the run's directory, returns estimates that are recorded; may write figures.
         every: epochs between calls.
         epochs: if given, the epochs after which it is called, in place of `every`.
     """
 
-    measure: Callable[[Clock, Path], Sequence[Estimate]]
+    measure: Callable[[Progress, Path], Sequence[Estimate]]
     every: int = 1
     epochs: tuple[int, ...] | None = None
 
@@ -85,7 +85,7 @@ class Game:
         steps_per_epoch: how many steps pass through the training data once.
         data_size: number of training examples.
         validate: estimates on the validation split, with the averaged weights in place where there are any.
-        better_when_lower: name of the validated estimate by which the best checkpoint is chosen.
+        monitor: name of the validated estimate by which the best checkpoint is chosen.
         probes: what else is measured.
         close: called when play has ended, however it ended; lets go of the data's workers.
     """
@@ -95,8 +95,8 @@ class Game:
     draw: Callable[[int], Batch]
     steps_per_epoch: int
     data_size: int
-    validate: Callable[[Clock], Sequence[Estimate]] | None = None
-    better_when_lower: str = "validation/cost"
+    validate: Callable[[Progress], Sequence[Estimate]] | None = None
+    monitor: str = "validation/cost"
     probes: Sequence[Probe] = ()
     close: Callable[[], None] | None = None
 
@@ -120,7 +120,7 @@ def cost_of(terms: Terms, player: str) -> Tensor:
 def networks_of(game: Game) -> list[nn.Module]:
     """The networks of the players, each once: those of conditionals, and modules that hold none (a discriminator).
 
-    A prior is none of them: it gives a law, and no tensor.
+    A prior is none of them: it gives a distribution, and no tensor.
     """
     found = [module.network for module in game.model.modules() if isinstance(module, Conditional)]
     prior = getattr(game.model, "prior_module", None)

@@ -1,0 +1,34 @@
+"""log p(x) of a latent-variable model: by quadrature, importance sampling and annealing; gaps of the bound."""
+
+from latentia.likelihood.annealed import Bidirectional, annealed_log_likelihood, bidirectional_monte_carlo
+from latentia.likelihood.bound import evaluate_bound
+from latentia.likelihood.evaluate import LikelihoodEvaluation, evaluate_likelihood
+from latentia.likelihood.gaps import Gaps, evaluate_gaps, mutual_information
+from latentia.likelihood.importance import importance_log_likelihood
+from latentia.likelihood.latent_model import LatentModel, observe
+from latentia.likelihood.pareto import fit_generalized_pareto, pareto_k
+from latentia.likelihood.posterior import GridPosterior, exact_posterior
+from latentia.likelihood.quadrature import LikelihoodResult, exact_log_likelihood
+from latentia.likelihood.refit import refit_encoder
+
+__all__ = [
+    "Bidirectional",
+    "Gaps",
+    "GridPosterior",
+    "LatentModel",
+    "LikelihoodEvaluation",
+    "LikelihoodResult",
+    "annealed_log_likelihood",
+    "bidirectional_monte_carlo",
+    "evaluate_bound",
+    "evaluate_gaps",
+    "evaluate_likelihood",
+    "exact_log_likelihood",
+    "exact_posterior",
+    "fit_generalized_pareto",
+    "importance_log_likelihood",
+    "mutual_information",
+    "observe",
+    "pareto_k",
+    "refit_encoder",
+]

@@ -1,0 +1,325 @@
+r"""Annealed importance sampling: bounds of log p(x) on both sides, for z of any dimension.
+
+A chain walks from a tractable r₀ (prior or encoder) to the joint p(x, z) through
+
+    log r_t(z) = (1 − β_t) log r₀(z) + β_t log p(x, z),      0 = β₀ < … < β_T = 1,
+
+with a Hamiltonian Monte Carlo transition at each temperature (Neal 2001; Neal 2011). The weight
+
+    log w = Σ_t (β_t − β_{t−1}) (log p(x, z_{t−1}) − log r₀(z_{t−1}))
+
+has E w = p(x), so E log of the mean of K weights is a *lower* bound. Run backwards from an exact posterior draw, the
+same chain gives E[1/w] = 1/p(x), an *upper* bound. Posterior draws are at hand for simulated data alone: draw z from
+the prior, then x from p(x|z), and z is one (bidirectional Monte Carlo; Grosse, Ghahramani and Adams 2015). The gap
+between the two bounds on simulated data is what certifies the method's settings for real data of the same kind.
+
+The step sizes are adapted by pilot chains that are thrown away, and stand still while the estimating chains run; a step
+adapted inside the chain would make its transitions depend on the past and its weights biased.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Bidirectional", "Chains", "annealed_log_likelihood", "bidirectional_monte_carlo"]
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict, Unpack
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from latentia.errors import ConfigurationError, UnsupportedError
+from latentia.estimate import Estimate
+from latentia.likelihood.latent_model import LatentModel, full_precision
+from latentia.likelihood.quadrature import LikelihoodResult
+
+Start = Literal["prior", "encoder"]
+
+LEAPFROG = 10
+TARGET = 0.65  # acceptance rate to tune to (Beskos et al. 2013)
+PILOT = 0.2  # of the temperatures, in the pilot run
+CHAINS_AT_ONCE = 4096
+
+
+class Chains(TypedDict, total=False):
+    """Which chains are to walk, and for how long.
+
+    Keys:
+        chains: independent chains for each image, 16 by default.
+        start: r₀, `prior` by default or `encoder`.
+        seed: of the draws, 0 by default; the caller's generator is left as it was.
+        seconds: time allowed, without end by default.
+    """
+
+    chains: int
+    start: Start
+    seed: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """`Chains` with their defaults, and the temperatures they walk through."""
+
+    temperatures: int
+    chains: int = 16
+    start: Start = "prior"
+    seed: int = 0
+    seconds: float = math.inf
+
+    def __post_init__(self) -> None:
+        if self.temperatures < 1 or self.chains < 1 or self.start not in ("prior", "encoder"):
+            raise ConfigurationError(
+                "annealed: temperatures and chains must be >= 1 and start prior or encoder; "
+                f"given {self.temperatures}, {self.chains}, {self.start!r}"
+            )
+
+    @property
+    def schedule(self) -> Tensor:
+        """0 = β₀ < … < β_T = 1: a sigmoid in t spends most near both ends (Grosse et al. 2015, section 6)."""
+        ramp = torch.sigmoid(torch.linspace(-4, 4, self.temperatures + 1, dtype=torch.float64))
+        return (ramp - ramp[0]) / (ramp[-1] - ramp[0])
+
+    @property
+    def images_at_once(self) -> int:
+        return max(1, CHAINS_AT_ONCE // self.chains)
+
+    def subject(self, model: Any) -> LatentModel:
+        """The model, with the encoder that the plan asks for."""
+        with torch.no_grad():
+            subject = LatentModel.from_model(model)
+        if self.start == "encoder" and subject.encoder is None:
+            raise UnsupportedError("annealing from the encoder needs one, and this model has none; use start='prior'")
+        return subject
+
+    def settings(self, begin: float, accepted: list[float]) -> dict[str, Any]:
+        """What estimates say about the chains."""
+        finite = [rate for rate in accepted if math.isfinite(rate)]
+        return {
+            "temperatures": self.temperatures,
+            "chains": self.chains,
+            "start": self.start,
+            "leapfrog": LEAPFROG,
+            "acceptance": round(sum(finite) / len(finite), 3) if finite else None,
+            "seed": self.seed,
+            "seconds": round(time.monotonic() - begin, 3),
+        }
+
+
+@dataclass(frozen=True)
+class Bidirectional:
+    """Bounds of log p(x) from both sides, on images drawn from the model itself.
+
+    Attributes:
+        images: the simulated images, (N, *event_shape).
+        lower: of each image, in expectation, (N,).
+        upper: of each image, in expectation, (N,).
+        settings: of the chains, and their cost.
+    """
+
+    images: Tensor
+    lower: Tensor
+    upper: Tensor
+    settings: dict[str, Any]
+
+    def estimates(self) -> list[Estimate]:
+        """Mean lower bound, mean upper bound and mean gap, in nats."""
+        about: dict[str, Any] = {
+            "method": "bidirectional monte carlo",
+            "settings": {"stderr_over": "images", **self.settings},
+        }
+        return [
+            Estimate.mean(self.lower, name="simulated_log_likelihood_lower", kind="lower bound", **about),
+            Estimate.mean(self.upper, name="simulated_log_likelihood_upper", kind="upper bound", **about),
+            Estimate.mean(self.upper - self.lower, name="bidirectional_gap", kind="upper bound", **about),
+        ]
+
+
+def annealed_log_likelihood(
+    model: Any, images: Tensor, temperatures: int = 500, **chains: Unpack[Chains]
+) -> LikelihoodResult:
+    """A lower bound (in expectation) of log p(x) of each image by annealed importance sampling.
+
+    Args:
+        model: a `VAE`, a run, or a `LatentModel` (`observe` makes one of a generator).
+        images: (N, *event_shape).
+        temperatures: T, how many steps from r₀ to the joint; the bound tightens as it grows.
+        **chains: see `Chains`.
+
+    Raises:
+        UnsupportedError: an encoder is asked for and there is none, or time is up.
+        DataError: images that the likelihood cannot score.
+    """
+    begin = time.monotonic()
+    plan = _Plan(temperatures, **chains)
+    subject, schedule = plan.subject(model), plan.schedule
+    subject.require_scorable(images)
+    values, errors, accepted = [], [], []
+    with full_precision(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.seed)
+        for x in images.split(plan.images_at_once):
+            walk = _Walk(subject, x, plan.chains, plan.start)
+            walk.end = begin + plan.seconds
+            steps = walk.tune(schedule)
+            log_weight = walk.forward(schedule, steps)
+            values.append(log_weight.logsumexp(0) - math.log(plan.chains))
+            errors.append(_delta(log_weight))
+            accepted.append(walk.acceptance)
+    settings = plan.settings(begin, accepted)
+    return LikelihoodResult(
+        torch.cat(values), torch.cat(errors), "lower bound", "annealed importance sampling", settings, random=True
+    )
+
+
+def bidirectional_monte_carlo(
+    model: Any, count: int = 100, temperatures: int = 500, **chains: Unpack[Chains]
+) -> Bidirectional:
+    """Bounds from both sides on `count` images drawn from the model; see `annealed_log_likelihood` for the rest.
+
+    The reverse chains of an image all start from the one exact posterior draw that it came with.
+    """
+    begin = time.monotonic()
+    plan = _Plan(temperatures, **chains)
+    subject, schedule = plan.subject(model), plan.schedule
+    lower, upper, accepted, images = [], [], [], []
+    with full_precision(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.seed)
+        left = count
+        while left:
+            n = min(left, plan.images_at_once)
+            z = subject.prior.sample(torch.Size([n])).to(subject.device, subject.dtype)
+            x = subject.decoder(z).sample()
+            walk = _Walk(subject, x, plan.chains, plan.start)
+            walk.end = begin + plan.seconds
+            steps = walk.tune(schedule)
+            forward = walk.forward(schedule, steps)
+            backward = walk.backward(schedule, steps, z)
+            lower.append(forward.logsumexp(0) - math.log(plan.chains))
+            upper.append(-((-backward).logsumexp(0) - math.log(plan.chains)))
+            accepted.append(walk.acceptance)
+            images.append(x.cpu())
+            left -= n
+    settings = plan.settings(begin, accepted)
+    return Bidirectional(torch.cat(images), torch.cat(lower), torch.cat(upper), settings)
+
+
+class _Walk:
+    """Chains for a batch of images: states (K, N, d)."""
+
+    def __init__(self, model: LatentModel, x: Tensor, chains: int, start: Start):
+        self.model, self.chains = model, chains
+        self.x = x.to(model.device, model.dtype)
+        self.images = self.x.repeat(chains, *[1] * (x.dim() - 1))
+        q: Distribution | None = model.encoder(self.x) if start == "encoder" and model.encoder else None
+        self.q = q
+        self.log_start: Callable[[Tensor], Tensor] = model.prior.log_prob if q is None else q.log_prob
+        # Momenta get the start's own scale, so that a step means the same in every direction.
+        self.scale = self._initial().std(0) if q is None else q.stddev
+        if q is None:
+            self.scale = model.prior.sample(torch.Size([2000])).std(0).to(self.x).expand(len(x), -1)
+        self.end = math.inf
+        self.acceptance = math.nan
+
+    def tune(self, schedule: Tensor) -> Tensor:
+        """A step size for each temperature and image, (T, N), from pilot chains that are thrown away."""
+        count = max(2, math.ceil(PILOT * (len(schedule) - 1)))
+        pilot = schedule[torch.linspace(0, len(schedule) - 1, count + 1).round().long()]
+        z = self._initial()
+        step = torch.full((len(self.x),), 0.5, device=z.device, dtype=z.dtype)
+        found = []
+        for beta in pilot[1:].tolist():
+            for _ in range(3):
+                z, accepted = self._move(z, beta, step)
+                step = step * torch.exp(0.8 * (accepted - TARGET))
+            found.append(step)
+            self._check_time(0, len(schedule) - 1)
+        # Each estimating temperature takes the step of the pilot's next one.
+        place = torch.searchsorted(pilot[1:].contiguous(), schedule[1:].contiguous()).clamp(max=count - 1)
+        return torch.stack(found)[place]
+
+    def forward(self, schedule: Tensor, steps: Tensor) -> Tensor:
+        """log w from r₀ to the joint, (K, N), float64."""
+        z = self._initial()
+        log_weight = torch.zeros(self.chains, len(self.x), dtype=torch.float64, device=z.device)
+        rates = []
+        betas = schedule.tolist()
+        for t in range(1, len(betas)):
+            log_weight += (betas[t] - betas[t - 1]) * self._energy_gap(z)
+            if t < len(betas) - 1:  # nothing is weighed after the last temperature
+                z, accepted = self._move(z, betas[t], steps[t - 1])
+                rates.append(accepted.mean().item())
+            self._check_time(t, len(betas) - 1)
+        self.acceptance = sum(rates) / max(1, len(rates)) if rates else math.nan
+        return log_weight.cpu()
+
+    def backward(self, schedule: Tensor, steps: Tensor, z: Tensor) -> Tensor:
+        """log w of the reversed chain from posterior draws z (N, d): E exp(−log w) = 1/p(x). (K, N), float64."""
+        z = z.expand(self.chains, *z.shape).clone()
+        log_weight = torch.zeros(self.chains, len(self.x), dtype=torch.float64, device=z.device)
+        betas = schedule.tolist()
+        for t in range(len(betas) - 1, 0, -1):
+            if t < len(betas) - 1:
+                z, _ = self._move(z, betas[t], steps[t - 1])
+            log_weight += (betas[t] - betas[t - 1]) * self._energy_gap(z)
+            self._check_time(len(betas) - t, len(betas) - 1)
+        return log_weight.cpu()
+
+    def _initial(self) -> Tensor:
+        if self.q is not None:
+            return self.q.sample(torch.Size([self.chains]))
+        return self.model.prior.sample(torch.Size([self.chains, len(self.x)])).to(self.x)
+
+    def _joint(self, z: Tensor) -> Tensor:
+        """log p(x, z), (K, N)."""
+        score = self.model.decoder(z.flatten(0, 1)).log_prob(self.images)
+        return score.view(z.shape[:-1]) + self.model.prior.log_prob(z)
+
+    def _energy_gap(self, z: Tensor) -> Tensor:
+        return (self._joint(z) - self.log_start(z)).double()
+
+    def _potential(self, z: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+        """log r_β and its gradient."""
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            value = (1 - beta) * self.log_start(z) + beta * self._joint(z)
+            (gradient,) = torch.autograd.grad(value.sum(), z)
+        return value.detach(), gradient
+
+    def _move(self, z: Tensor, beta: float, step: Tensor) -> tuple[Tensor, Tensor]:
+        """One HMC transition that leaves r_β as it is; the new states and each image's acceptance rate (N,)."""
+        # The direction of time is symmetric, so a random number of leapfrog steps keeps the target too, and breaks
+        # cycles.
+        count = int(torch.randint(LEAPFROG // 2, LEAPFROG + 1, ()))
+        size = (step[:, None] * self.scale).unsqueeze(0)
+        momentum = torch.randn_like(z)
+        value, gradient = self._potential(z, beta)
+        before = value - 0.5 * momentum.square().sum(-1)
+        place, p = z, momentum
+        for _ in range(count):
+            p = p + 0.5 * size * gradient
+            place = place + size * p
+            value, gradient = self._potential(place, beta)
+            p = p + 0.5 * size * gradient
+        after = value - 0.5 * p.square().sum(-1)
+        chance = (after - before).nan_to_num(-torch.inf).clamp(max=0).exp()
+        take = torch.rand_like(chance) < chance
+        return torch.where(take[..., None], place, z), chance.mean(0)
+
+    def _check_time(self, done: int, wanted: int) -> None:
+        if time.monotonic() > self.end:
+            raise UnsupportedError(
+                f"annealing: time was up after {done} of {wanted} temperatures of the batch in hand; allow more "
+                "seconds, or fewer images, chains or temperatures"
+            )
+
+
+def _delta(log_weight: Tensor) -> Tensor:
+    """Standard error of log mean w over the chains (K, N), by the delta method; infinite for a single chain."""
+    chains = len(log_weight)
+    if chains == 1:
+        return torch.full((log_weight.shape[1],), torch.inf, dtype=torch.float64)
+    relative = (log_weight - log_weight.logsumexp(0) + math.log(chains)).exp()
+    return relative.std(0) / math.sqrt(chains)

@@ -1,0 +1,221 @@
+r"""Nested lattices, their tiles, and what is kept of a table of log-densities over tiles.
+
+Level ℓ is the lattice of spacing h_ℓ = h₀ 2⁻ˡ. Its nodes come in tiles, cubes of 64 nodes; a tile of level ℓ splits
+into 2ᵈ tiles of level ℓ+1. How these are used, and why f is bounded as it is here: `latentia.likelihood.refinement`.
+"""
+
+from __future__ import annotations
+
+__all__ = ["NODES", "Lattice", "Pairs", "Summary", "promise", "segment", "summarize"]
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad as pad_last
+
+SAFETY = 0.75  # of the rise to a neighbor; ½ is exact for convex and for concave functions along an axis
+NODES_PER_SIDE = {1: 64, 2: 8, 3: 4}
+NODES = 64
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Nested lattices z = origin + spacing · 2⁻ˡ k, k ∈ Zᵈ.
+
+    Attributes:
+        origin: (d,), float64.
+        spacing: of level 0 along each axis, (d,), float64.
+    """
+
+    origin: Tensor
+    spacing: Tensor
+
+    @property
+    def dimension(self) -> int:
+        """d."""
+        return len(self.origin)
+
+    @property
+    def side(self) -> int:
+        """Nodes along the side of a tile."""
+        return NODES_PER_SIDE[self.dimension]
+
+    def log_cell(self, level: int) -> float:
+        """log hᵈ, the logarithm of the volume that belongs to one node."""
+        return (self.spacing.log().sum() - level * self.dimension * math.log(2)).item()
+
+    def nodes(self, tiles: Tensor, level: int) -> Tensor:
+        """Every node of some tiles, (T, d) whole numbers → (T · 64, d), float64; the last axis runs fastest."""
+        return (self.origin + self.spacing * 2.0**-level * self.indices(tiles)).reshape(-1, self.dimension)
+
+    def indices(self, tiles: Tensor) -> Tensor:
+        """Lattice coordinates k of every node of some tiles, (T, 64, d)."""
+        return tiles[:, None] * self.side + self.offsets(tiles.device)
+
+    def offsets(self, device: torch.device) -> Tensor:
+        """Lattice coordinates of a tile's nodes from its first, (64, d)."""
+        axis = torch.arange(self.side, device=device)
+        return torch.cartesian_prod(*[axis] * self.dimension).reshape(NODES, self.dimension)
+
+    def tile_of(self, points: Tensor, level: int) -> Tensor:
+        """The tile that each point (N, d) belongs to, (N, d)."""
+        index = torch.round((points.double() - self.origin) / self.spacing * 2.0**level).long()
+        return torch.div(index, self.side, rounding_mode="floor")
+
+
+@dataclass
+class Pairs:
+    """Which functions visit which tiles: sorted by tile; `start[t]:start[t+1]` are those of tile t."""
+
+    tiles: Tensor
+    start: Tensor
+    function: Tensor
+    bound: Tensor  # the largest u that the parent tile promised
+
+    def __len__(self) -> int:
+        return len(self.function)
+
+    @property
+    def tile_of_pair(self) -> Tensor:
+        return torch.repeat_interleave(torch.arange(len(self.tiles)), self.start.diff())
+
+    @classmethod
+    def loose(cls, tiles: Tensor, function: Tensor) -> Pairs:
+        """One tile for each pair, (P, d), none of them shared: enough to split, not to evaluate."""
+        return cls(tiles, torch.arange(len(tiles) + 1), function, torch.full((len(tiles),), torch.inf))
+
+    @classmethod
+    def of(cls, tiles: Tensor, function: Tensor, bound: Tensor) -> Pairs:
+        """From one tile for each pair, (P, d), in any order; of equal pairs the first stays."""
+        if len(function) == 0:
+            return cls(tiles, torch.zeros(1, dtype=torch.long), function, bound)
+        # One whole number for each pair, so that a single sort brings equal tiles together, functions in rising order.
+        low, count = tiles.amin(0), int(function.max()) + 1
+        key, order = torch.sort(_keys(tiles, function, low, tiles.amax(0) - low + 1, count), stable=True)
+        new = _changes(key)
+        key, order = key[new].div(count, rounding_mode="floor"), order[new]
+        first = _changes(key).nonzero().squeeze(1)
+        start = torch.cat([first, torch.tensor([len(key)])])
+        return cls(tiles[order[first]], start, function[order], bound[order])
+
+    def holds(self, tiles: Tensor, function: Tensor) -> Tensor:
+        """Whether each of these pairs, (Q, d) and (Q,), is one of ours."""
+        low, high = self.tiles.amin(0), self.tiles.amax(0)
+        extent, count = high - low + 1, int(self.function.max()) + 1
+        mine = _keys(self.tiles[self.tile_of_pair], self.function, low, extent, count)  # in rising order
+        theirs = _keys(tiles, function, low, extent, count)
+        inside = ((tiles >= low) & (tiles <= high)).all(-1) & (function < count)
+        place = torch.searchsorted(mine, theirs).clamp(max=len(mine) - 1)
+        return inside & (mine[place] == theirs)
+
+
+def _keys(tiles: Tensor, function: Tensor, low: Tensor, extent: Tensor, count: int) -> Tensor:
+    """A whole number for each pair, that sorts by tile and then by function."""
+    key = torch.zeros(len(tiles), dtype=torch.long)
+    for axis in range(tiles.shape[1]):
+        key = key * extent[axis] + (tiles[:, axis] - low[axis])
+    return key * count + function
+
+
+def _changes(key: Tensor) -> Tensor:
+    """Where a sorted array has a new value."""
+    return torch.cat([torch.ones(1, dtype=torch.bool), key[1:] != key[:-1]])
+
+
+@dataclass
+class Summary:
+    """What is kept of each pair: log-sums of f over the 2ᵈ shifted lattices; of u over the 2ᵈ parts that a tile splits
+    into, and the largest u of each part; the largest f and where; and what u promises of the first nodes outside the
+    tile, beyond the face that each part has across each axis."""
+
+    cosets: Tensor  # (P, 2ᵈ)
+    bound: Tensor  # (P, 2ᵈ)
+    most_bound: Tensor  # (P, 2ᵈ)
+    most: Tensor  # (P,)
+    where: Tensor  # (P,)
+    faces: Tensor  # (P, 2ᵈ, d)
+
+    @classmethod
+    def join(cls, parts: list[Summary]) -> Summary:
+        """One summary of the pairs of several, in order."""
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__})
+
+
+def summarize(table: Tensor, lattice: Lattice) -> Summary:
+    """Reduce tables (P, 64) to what is kept of each pair."""
+    d, side = lattice.dimension, lattice.side
+    most, where = table.max(-1)
+    floor = torch.where(torch.isfinite(most), most, torch.zeros_like(most))
+    cube = table.reshape(-1, *[side] * d)
+    steps = [cube.diff(dim=axis) for axis in range(1, d + 1)]
+    if bool((table == -torch.inf).any()):  # beside the edge of a support there is no slope to speak of
+        steps = [step.nan_to_num(0.0, 0.0, 0.0) for step in steps]
+    rises = [_rise(step.abs(), axis + 1) for axis, step in enumerate(steps)]
+    upper = cube + torch.stack(rises).sum(0) if d > 1 else cube + rises[0]
+    parts = _parts(upper, d)
+    faces = []
+    for axis in range(d):
+        # Outwards f goes on rising as it did on the way to the face, and does not fall: so much for its own axis.
+        ends = torch.tensor([0, side - 1], device=table.device)
+        on_face = (upper - rises[axis]).index_select(axis + 1, ends)
+        first, last = steps[axis].narrow(axis + 1, 0, 1), steps[axis].narrow(axis + 1, side - 2, 1)
+        out = torch.cat([-first, last], axis + 1).clamp_min_(0).mul_(2 * SAFETY)
+        faces.append(_log_sum(_parts(on_face + out, d)).cpu())
+    sums = (table - floor[:, None]).exp_() @ _parities(lattice, table)
+    cosets = sums.double().log_().add_(floor[:, None])
+    return Summary(
+        cosets.cpu(),
+        _log_sum(parts).cpu(),
+        parts.amax(-1).cpu(),
+        most.double().cpu(),
+        where.cpu(),
+        torch.stack(faces, -1),
+    )
+
+
+def promise(table: Tensor, lattice: Lattice) -> Tensor:
+    """An upper bound of log Σ u over tiles, (…, 64) → (…), looser than that of `summarize` and ten times cheaper."""
+    d, side = lattice.dimension, lattice.side
+    cube = table.unflatten(-1, [side] * d)
+    total = table.amax(-1) + math.log(NODES)
+    for axis in range(-d, 0):
+        total += SAFETY * cube.diff(dim=axis).abs_().amax(list(range(-d, 0)))
+    return total.nan_to_num_(torch.inf, torch.inf, -torch.inf)  # NaN where a step goes off a support
+
+
+def _rise(size: Tensor, axis: int) -> Tensor:
+    """What f may rise by within half a spacing along an axis, from the sizes of its steps there."""
+    pad = [0, 0] * (size.dim() - 1 - axis)
+    return torch.maximum(pad_last(size, [*pad, 1, 0]), pad_last(size, [*pad, 0, 1])).mul_(SAFETY)
+
+
+def _log_sum(parts: Tensor) -> Tensor:
+    """log Σ exp over the last axis, float64."""
+    top = parts.amax(-1)
+    safe = torch.where(torch.isfinite(top), top, torch.zeros_like(top))
+    return (parts - safe[..., None]).exp_().sum(-1).double().log_().add_(safe)
+
+
+def _parts(cube: Tensor, d: int) -> Tensor:
+    """The 2ᵈ halves-along-each-axis of cubes (P, …), in the order of `itertools.product`: (P, 2ᵈ, nodes)."""
+    split = cube.reshape(-1, *[size for axis in range(1, d + 1) for size in (2, cube.shape[axis] // 2)])
+    corners, inner = range(1, 2 * d, 2), range(2, 2 * d + 1, 2)
+    return split.permute(0, *corners, *inner).flatten(d + 1).flatten(1, d)
+
+
+def _parities(lattice: Lattice, like: Tensor) -> Tensor:
+    """Which of the 2ᵈ shifted lattices each node of a tile lies on, (64, 2ᵈ), as zeros and ones."""
+    d = lattice.dimension
+    powers = 2 ** torch.arange(d, device=like.device)
+    kind = (lattice.offsets(like.device) % 2 * powers).sum(-1)
+    return torch.nn.functional.one_hot(kind, 2**d).to(like.dtype)
+
+
+def segment(values: Tensor, group: Tensor, count: int) -> Tensor:
+    """log Σ exp over the values of each group, (count,), float64; −inf for an empty one."""
+    top = torch.full((count,), -torch.inf, dtype=torch.float64).scatter_reduce(0, group, values.double(), "amax")
+    safe = torch.where(torch.isfinite(top), top, torch.zeros_like(top))
+    total = torch.zeros(count, dtype=torch.float64).index_add(0, group, (values.double() - safe[group]).exp())
+    return safe + total.log()

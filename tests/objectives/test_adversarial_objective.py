@@ -1,0 +1,230 @@
+"""The duel: which player moves what, that looking at both at once changes nothing, packing, conditions, coupling."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from latentia.errors import ConfigurationError
+from latentia.models import GAN
+from latentia.networks import DCGAN, MLP
+from latentia.objectives import (
+    R1,
+    R1R2,
+    AdversarialLoss,
+    AdversarialObjective,
+    Consensus,
+    DiffAugment,
+    Minimax,
+    NonSaturating,
+    Penalty,
+    Progress,
+    Relativistic,
+)
+
+
+def small_gan(packing: int = 1, classes: int = 0, seed: int = 0) -> GAN:
+    torch.manual_seed(seed)
+    network = MLP(hidden=(16,), activation="silu")
+    return GAN(
+        network.decoder(3, (2,), classes),
+        network.encoder((2 * packing,), 1, classes),
+        latent=3,
+        shape=(2,),
+        classes=classes,
+        packing=packing,
+    )
+
+
+def gradients(cost: torch.Tensor, module: nn.Module) -> list[torch.Tensor | None]:
+    return list(torch.autograd.grad(cost.mean(), list(module.parameters()), allow_unused=True, retain_graph=True))
+
+
+def test_the_discriminator_s_turn_leaves_the_generator_without_a_graph():
+    gan = small_gan()
+    terms = AdversarialObjective(gan, Minimax(), R1()).discriminator_cost(torch.randn(8, 2), None, Progress())
+    assert all(g is None for g in gradients(terms["cost"], gan.generator))
+    assert all(g is not None for g in gradients(terms["cost"], gan.discriminator))
+
+
+@pytest.mark.parametrize("loss", [Minimax(), Relativistic()])
+def test_the_generator_s_turn_moves_the_generator(loss: AdversarialLoss):
+    gan = small_gan()
+    terms = AdversarialObjective(gan, loss).generator_cost(torch.randn(8, 2), None, Progress())
+    assert terms["cost"].shape == (8,)
+    assert all(g is not None for g in gradients(terms["cost"], gan.generator))
+
+
+def test_cost_is_loss_and_penalty():
+    terms = AdversarialObjective(small_gan(), NonSaturating(), R1(gamma=2.0)).discriminator_cost(
+        torch.randn(8, 2), None, Progress()
+    )
+    torch.testing.assert_close(terms["cost"], terms["loss"] + terms["penalty"])
+    assert (terms["penalty"] > 0).all()
+    loss = NonSaturating().discriminator(terms["real_logit"], terms["fake_logit"])
+    torch.testing.assert_close(terms["loss"], loss)
+
+
+def test_a_lazy_penalty_is_absent_between_its_steps():
+    duel = AdversarialObjective(small_gan(), NonSaturating(), R1(every=4))
+    x = torch.randn(8, 2)
+    on, off = (duel.discriminator_cost(x, None, Progress(step=step)) for step in (4, 5))
+    assert on["penalty"].min() > 0
+    assert off["penalty"].abs().max() == 0
+    assert on.keys() == off.keys()
+
+
+def test_the_weight_follows_the_run():
+    duel = AdversarialObjective(small_gan(), NonSaturating(), R1(gamma=1.0, final=1e-4), epochs=10)
+    x = torch.randn(64, 2)
+    early, late = (duel.discriminator_cost(x, None, Progress(epoch=epoch))["penalty"].mean() for epoch in (0.0, 10.0))
+    assert (late / early).item() == pytest.approx(1e-4, rel=1e-3)
+
+
+@pytest.mark.parametrize("penalty", [R1R2(gamma=0.7), R1(gamma=0.7)])
+def test_looking_at_both_at_once_is_looking_at_each(penalty: Penalty):
+    gan, x = small_gan(), torch.randn(8, 2)
+    at_once = AdversarialObjective(gan, NonSaturating(), penalty)
+    by_turns = AdversarialObjective(gan, NonSaturating(), penalty)
+    by_turns.__dict__["_together"] = False
+    results = []
+    for duel in (at_once, by_turns):
+        torch.manual_seed(3)
+        results.append(duel.discriminator_cost(x, None, Progress()))
+    for name, value in results[0].items():
+        torch.testing.assert_close(value, results[1][name])
+    for a, b in zip(*(gradients(r["cost"], gan.discriminator) for r in results), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_batch_normalization_sees_real_and_fake_apart():
+    network = DCGAN(width=4)
+    gan = GAN(network.decoder(3, (1, 8, 8)), network.encoder((1, 8, 8), 1), latent=3, shape=(1, 8, 8)).train()
+    terms = AdversarialObjective(gan, NonSaturating()).discriminator_cost(torch.rand(6, 1, 8, 8), None, Progress())
+    real = torch.rand(6, 1, 8, 8)
+    again = AdversarialObjective(gan, NonSaturating()).discriminator_cost(real, None, Progress())
+    torch.testing.assert_close(again["real_logit"], gan.discriminate(real))  # as if there were no fake ones
+    assert terms["cost"].shape == (6,)
+
+
+@pytest.mark.parametrize("packing", [2, 4])
+def test_packs_are_judged_together(packing: int):
+    gan, x = small_gan(packing), torch.randn(8, 2)
+    duel = AdversarialObjective(gan, NonSaturating(), R1R2())
+    assert duel.discriminator_cost(x, None, Progress())["cost"].shape == (8 // packing,)
+    assert duel.generator_cost(x, None, Progress())["cost"].shape == (8 // packing,)
+    assert torch.equal(gan.pack(x)[0], x[:packing].flatten())
+    with pytest.raises(ConfigurationError, match="do not divide"):
+        gan.pack(torch.randn(packing + 1, 2))
+
+
+def test_labels_reach_both_networks():
+    gan, x = small_gan(classes=3), torch.randn(6, 2)
+    duel = AdversarialObjective(gan, Relativistic(), R1R2())
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    values = []
+    for given in (labels, (labels + 1) % 3):
+        torch.manual_seed(0)
+        values.append(duel.discriminator_cost(x, given, Progress())["loss"])
+    assert not torch.allclose(values[0], values[1])
+    with pytest.raises(ConfigurationError, match="label"):
+        duel.generator_cost(x, None, Progress())
+
+
+def test_consensus_adds_the_same_number_to_both_costs():
+    gan, x = small_gan(), torch.randn(8, 2)
+    plain, coupled = AdversarialObjective(gan, Minimax()), AdversarialObjective(gan, Minimax(), Consensus(gamma=0.5))
+    added = []
+    for name in ("discriminator_cost", "generator_cost"):
+        costs = []
+        for duel in (plain, coupled):
+            torch.manual_seed(1)
+            costs.append(getattr(duel, name)(x, None, Progress())["cost"])
+        added.append((costs[1] - costs[0]).detach())
+    torch.testing.assert_close(added[0], added[0][:1].expand(8))
+    torch.testing.assert_close(added[0], added[1])
+    assert added[0][0] > 0
+
+
+def test_both_real_and_fake_are_augmented():
+    network = MLP(hidden=(8,))
+    gan = GAN(network.decoder(2, (1, 8, 8)), network.encoder((1, 8, 8), 1), latent=2, shape=(1, 8, 8))
+    seen = []
+    gan.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    duel = AdversarialObjective(gan, NonSaturating(), augmentation=DiffAugment(brightness=0, translation=0, cutout=0.5))
+    duel.discriminator_cost(torch.ones(4, 1, 8, 8), None, Progress())
+    assert ((seen[0] == 0).flatten(1).sum(1) > 0).all()
+    assert len(seen[0]) == 8
+
+
+def runs_of(module: nn.Module) -> list[torch.Tensor]:
+    outputs: list[torch.Tensor] = []
+    module.register_forward_hook(lambda _, __, output: outputs.append(output.detach()))
+    return outputs
+
+
+@pytest.mark.parametrize("penalty", [R1R2(gamma=0.7), R1(gamma=0.7)])
+def test_the_generator_answers_on_the_fakes_just_shown_when_they_are_reused(penalty: Penalty):
+    gan, x = small_gan().train(), torch.randn(8, 2)
+    duel = AdversarialObjective(gan, NonSaturating(), penalty, reuse_fakes=True)
+    made, seen = runs_of(gan.generator), []
+    gan.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    shown = duel.discriminator_cost(x, None, Progress())
+    assert all(g is None for g in gradients(shown["cost"], gan.generator))
+    cost = duel.generator_cost(x, None, Progress())["cost"]
+    assert len(made) == 1
+    assert torch.equal(seen[0][8:], seen[-1])  # the second half of what the discriminator was shown
+    torch.testing.assert_close(cost, NonSaturating().generator(None, shown["fake_logit"]))
+    fresh = duel.generator_cost(x, None, Progress())["cost"]  # those are used up
+    assert len(made) == 2
+    assert not torch.allclose(fresh, cost)
+
+
+def test_reused_fakes_give_the_gradient_of_the_same_latents():
+    gan, x = small_gan().train(), torch.randn(8, 2)
+    z = torch.randn(8, 3)
+    gan.__dict__["draw_latent"] = lambda n: z[:n]
+    found = []
+    for reuse in (True, False):
+        duel = AdversarialObjective(gan, Relativistic(), reuse_fakes=reuse)
+        duel.discriminator_cost(x, None, Progress())
+        with torch.no_grad():  # the discriminator has moved on by the time the generator answers
+            for parameter in gan.discriminator.parameters():
+                parameter.mul_(1.1)
+        found.append(gradients(duel.generator_cost(x, None, Progress())["cost"], gan.generator))
+        with torch.no_grad():
+            for parameter in gan.discriminator.parameters():
+                parameter.div_(1.1)
+    for reused, fresh in zip(*found, strict=True):
+        torch.testing.assert_close(reused, fresh)
+
+
+def test_reused_fakes_keep_their_labels():
+    gan, x = small_gan(classes=3).train(), torch.randn(6, 2)
+    seen: list[torch.Tensor] = []
+    gan.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+    duel = AdversarialObjective(gan, NonSaturating(), reuse_fakes=True)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    duel.discriminator_cost(x, labels, Progress())
+    duel.generator_cost(x, (labels + 1) % 3, Progress())
+    assert torch.equal(seen[-1], labels)
+
+
+def test_what_is_only_measured_draws_fresh_fakes():
+    gan, x = small_gan().eval(), torch.randn(8, 2)
+    made = runs_of(gan.generator)
+    duel = AdversarialObjective(gan, NonSaturating(), reuse_fakes=True)
+    duel.discriminator_cost(x, None, Progress())
+    duel.generator_cost(x, None, Progress())
+    assert len(made) == 2
+    assert not torch.equal(*made)
+
+
+def test_a_coupling_penalty_draws_fresh_fakes():
+    gan, x = small_gan().train(), torch.randn(8, 2)
+    made = runs_of(gan.generator)
+    duel = AdversarialObjective(gan, Minimax(), Consensus(gamma=0.5), reuse_fakes=True)
+    duel.discriminator_cost(x, None, Progress())
+    duel.generator_cost(x, None, Progress())
+    assert len(made) == 2

@@ -1,0 +1,288 @@
+"""Compiled moves: the same numbers as plain ones, the same bits when resumed, and a way out where nothing compiles.
+
+Most cases are traced, derivatives and all, and run by torch's own operations (`aot_eager`): what can go wrong is in the
+tracing, and a C++ compiler takes seconds for each. Two cases and the slow ones go the whole way.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.eval_frame import TorchPatcher
+from torch._dynamo.utils import counters
+
+from latentia.data import Digits, Ring
+from latentia.distributions import (
+    DiscretizedLogisticMixture,
+    Full,
+    Gaussian,
+    GaussianLearnedScale,
+    MixturePrior,
+    VampPrior,
+)
+from latentia.errors import ConfigurationError
+from latentia.networks import DCGAN, MLP
+from latentia.objectives import (
+    ELBO,
+    IWAE,
+    R1,
+    R1R2,
+    BetaTC,
+    Clip,
+    DiffAugment,
+    Info,
+    OneCentered,
+    Progress,
+    Relativistic,
+    Wasserstein,
+)
+from latentia.recipes import (
+    AdversarialAutoencoderRecipe,
+    BiGANRecipe,
+    GANRecipe,
+    Recipe,
+    VAEGANRecipe,
+    VAERecipe,
+    train,
+    train_seeds,
+)
+from latentia.training import Adam, Batch, Player, RunDirectory, make_fabric
+from latentia.training.gradients import compiled, gradients_traced, plain
+
+from .toys import play_duel, same_run
+
+BINARY, SMALL = Digits(binarize="dynamic"), MLP(hidden=(16,))
+
+RECIPES: dict[str, Recipe] = {
+    "elbo": VAERecipe(data=BINARY, network=SMALL),
+    "bf16": VAERecipe(data=BINARY, network=SMALL, precision="bf16-mixed"),
+    "warm-up": VAERecipe(data=BINARY, network=SMALL, objective=ELBO(warm_up=2, samples=2)),
+    "free bits": VAERecipe(data=BINARY, network=SMALL, objective=ELBO(free_bits=0.1)),
+    "score": VAERecipe(data=BINARY, network=SMALL, objective=ELBO(gradient="score", samples=2)),
+    "iwae": VAERecipe(data=BINARY, network=SMALL, objective=IWAE(k=3)),
+    "total correlation": VAERecipe(data=BINARY, network=SMALL, objective=BetaTC()),
+    "info": VAERecipe(data=BINARY, network=SMALL, objective=Info()),
+    "full": VAERecipe(data=BINARY, network=SMALL, posterior=Full(), latent=3),
+    "gaussian": VAERecipe(data=Digits(), network=SMALL, likelihood=Gaussian()),
+    "learned scale": VAERecipe(data=Digits(), network=SMALL, likelihood=GaussianLearnedScale()),
+    "logistics": VAERecipe(data=Digits(), network=SMALL, likelihood=DiscretizedLogisticMixture()),
+    "mixture": VAERecipe(data=BINARY, network=SMALL, prior=MixturePrior(), objective=ELBO(kl="monte-carlo")),
+    "vamp": VAERecipe(data=BINARY, network=SMALL, prior=VampPrior(), objective=ELBO(kl="monte-carlo")),
+    "dcgan": GANRecipe(data=Digits(), network=DCGAN(width=4), discriminator=DCGAN(width=4)),
+    "lazy r1": GANRecipe(data=Digits(), network=SMALL, penalty=R1(every=2)),
+    "falling penalty": GANRecipe(data=Ring(), latent=2, network=SMALL, penalty=R1R2(final=0.01), epochs=9),
+    "r1r2": GANRecipe(data=Ring(), latent=2, network=SMALL, loss=Relativistic(), penalty=R1R2()),
+    "wasserstein": GANRecipe(data=Ring(), latent=2, network=SMALL, loss=Wasserstein(), penalty=OneCentered()),
+    "packed": GANRecipe(data=Digits(), network=SMALL, loss=Wasserstein(), penalty=Clip(), packing=2),
+    "augmented": GANRecipe(data=Digits(), network=SMALL, augmentation=DiffAugment()),
+    "labels": GANRecipe(data=Digits(), network=SMALL, conditional=True),
+    "bigan": BiGANRecipe(data=Digits(), network=SMALL, discriminator=SMALL),
+    "adversarial autoencoder": AdversarialAutoencoderRecipe(data=BINARY, network=SMALL, discriminator=SMALL),
+    "vae-gan": VAEGANRecipe(data=BINARY, network=SMALL, discriminator=SMALL),
+}
+
+
+def refuse(text: str) -> None:
+    raise AssertionError(text)
+
+
+def same_moves(recipe: Recipe, steps: int = 3) -> None:
+    """Every player's move gives the same terms, gradients and buffers both ways, by the same random numbers."""
+    fabric = make_fabric(recipe)
+    splits = recipe.data.load()
+    torch.manual_seed(0)
+    model = recipe.model(splits.shape, len(splits.classes))
+    game = recipe.game(model, splits, fabric)
+    model.train()
+    loose = recipe.precision != "32-true"  # bfloat16 keeps eight bits, and the graph rounds where it likes
+    for player in game.players:
+        one = plain(player, player.parameters, fabric)
+        two = compiled(player, player.parameters, fabric, say=lambda _: None, warn=refuse)
+        for step in range(steps):
+            batch, progress = game.draw(step), Progress(step, step / 2, game.data_size)
+            found = []
+            start = {name: value.clone() for name, value in model.state_dict().items()}
+            for move in (one, two):
+                model.load_state_dict(start)
+                torch.manual_seed(step)
+                terms = move(batch, progress)
+                gradients = [None if p.grad is None else p.grad.clone() for p in player.parameters]
+                buffers = [value.clone() for value in model.buffers()]
+                found.append((terms, gradients, buffers, torch.rand(())))
+            (terms, gradients, buffers, after), (terms2, gradients2, buffers2, after2) = found
+            assert terms.keys() == terms2.keys()
+            scale = max(terms["cost"].abs().max().item(), 1e-3)
+            for name, term in terms.items():
+                assert not terms2[name].requires_grad
+                torch.testing.assert_close(terms2[name], term, rtol=0.05 if loose else 1e-4, atol=1e-4 * scale)
+            assert [g is None for g in gradients] == [g is None for g in gradients2]
+            for a, b in zip(gradients, gradients2, strict=True):
+                if a is not None and b is not None:
+                    assert (a - b).norm() <= (0.02 if loose else 2e-4) * a.norm() + 1e-7
+            torch.testing.assert_close(buffers2, buffers, rtol=1e-4, atol=1e-5)
+            assert after == after2  # as many numbers were drawn
+
+
+@pytest.fixture
+def traced_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_compiler(function: Any, *, options: dict[str, Any], **settings: Any) -> Any:
+        return torchs(function, backend="aot_eager", **settings)
+
+    torchs = torch.compile
+    monkeypatch.setattr(torch, "compile", without_compiler)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.usefixtures("traced_alone")
+def test_a_traced_move_is_the_plain_one(name: str):
+    with gradients_traced():
+        same_moves(RECIPES[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_compiled_move_is_the_plain_one(name: str):
+    with gradients_traced():
+        same_moves(RECIPES[name])
+
+
+@pytest.mark.usefixtures("traced_alone")
+@pytest.mark.parametrize("name", ["warm-up", "falling penalty", "lazy r1"])
+def test_the_progress_does_not_call_for_a_new_program_at_every_step(name: str):
+    counters.clear()
+    with gradients_traced():
+        same_moves(RECIPES[name], steps=12)
+    assert 1 <= counters["stats"]["unique_graphs"] <= 8  # for one player or two
+
+
+@pytest.mark.usefixtures("traced_alone")
+def test_distributions_check_their_numbers_after_compiling_as_before(tmp_path: Path):
+    TorchPatcher.patch.cache_clear()  # as in a process that has not compiled yet
+    torch.distributions.Distribution.set_default_validate_args(True)
+    play_duel(tmp_path / "run", epochs=1, compile=True)
+    with pytest.raises(ValueError, match="scale"):
+        torch.distributions.Normal(0.0, -1.0)
+
+
+def test_a_compiled_run_resumes_to_the_same_bits_and_is_the_plain_run_to_rounding(tmp_path: Path):
+    def stop(number: int) -> None:
+        if number == 15:
+            raise MemoryError("no more")
+
+    # Without batch normalization: it leaves biases with gradients of rounding errors alone, which Adam makes large.
+    play_duel(tmp_path / "plain", noise=False)
+    play_duel(tmp_path / "whole", noise=False, compile=True)
+    with pytest.raises(MemoryError):
+        play_duel(tmp_path / "torn", noise=False, compile=True, seen=stop)
+    play_duel(tmp_path / "torn", noise=False, compile=True, resume=True)
+    same_run(tmp_path / "whole", tmp_path / "torn")
+    one, two = (RunDirectory(tmp_path / name) for name in ("plain", "whole"))
+    torch.testing.assert_close(two.weights(), one.weights(), rtol=1e-3, atol=1e-4)
+    assert [(r["step"], r["name"]) for r in one.records()] == [(r["step"], r["name"]) for r in two.records()]
+
+
+@pytest.mark.usefixtures("traced_alone")
+def test_several_seeds_at_once_may_be_compiled(tmp_path: Path):
+    recipe = GANRecipe(
+        data=Ring(), latent=2, network=SMALL, loss=Relativistic(), penalty=R1R2(), epochs=1, steps_per_epoch=6,
+        diagnostics_every=1, fresh_steps=0,
+    )  # fmt: skip
+    runs = [
+        train_seeds(recipe.model_copy(update={"compile": c}), [0, 1], tmp_path / str(c), quiet=True)
+        for c in (False, True)
+    ]
+    for plainly, by_graph in zip(*(r.values() if isinstance(r, dict) else r for r in runs), strict=True):
+        for name, value in plainly.directory.weights().items():
+            torch.testing.assert_close(by_graph.directory.weights()[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_gradients_lie_as_their_parameters_do_whatever_way_they_came():
+    """torch's fused Adam takes memory in its order, and would mix up the numbers of a gradient laid out otherwise."""
+    fabric = make_fabric(RECIPES["dcgan"])
+    weight = torch.nn.Parameter(torch.randn(6, 5))
+    player = Player("one", [torch.nn.ParameterList([weight])], lambda batch, _: {"cost": (batch.x.t() @ weight.t())[0]})
+    by_move, by_backward = (Adam().build([weight]) for _ in range(2))
+    start, x = weight.detach().clone(), torch.randn(5, 3)
+    plain(player, [weight], fabric)(Batch(x), Progress())
+    assert weight.grad is not None
+    assert weight.grad.stride() == weight.stride()
+    by_move.step()
+    found = weight.detach().clone()
+    with torch.no_grad():
+        weight.copy_(start)
+    weight.grad = None
+    player.cost(Batch(x), Progress())["cost"].mean().backward()
+    by_backward.step()
+    assert torch.equal(found, weight.detach())
+
+
+@pytest.mark.parametrize("way", [plain, functools.partial(compiled, say=lambda _: None, warn=refuse)])
+@pytest.mark.usefixtures("traced_alone")
+def test_each_parameter_has_a_gradient_of_its_own(way: Any):
+    fabric = make_fabric(RECIPES["elbo"])
+    weights = [torch.nn.Parameter(torch.randn(3)) for _ in range(2)]
+    player = Player(
+        "one", [torch.nn.ParameterList(weights)], lambda batch, _: {"cost": batch.x * (weights[0] + weights[1])}
+    )
+    with gradients_traced():
+        way(player, weights, fabric)(Batch(torch.tensor([1.0, 2.0, 3.0])), Progress())
+    torch.nn.utils.clip_grad_norm_(weights, 0.5)
+    for weight in weights:
+        assert weight.grad is not None
+        torch.testing.assert_close(weight.grad.norm(), torch.tensor(0.5 / 2**0.5), rtol=1e-4, atol=0.0)
+
+
+def test_without_a_compiler_the_run_goes_on_and_says_so(tmp_path: Path, capsys, monkeypatch):
+    def no_compiler(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no C++ compiler found")
+
+    play_duel(tmp_path / "plain")
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    play_duel(tmp_path / "run", compile=True)
+    told = " ".join(capsys.readouterr().err.split())
+    for player in ("discriminator", "generator"):
+        assert f"no effect on the {player}, whose move runs uncompiled: no C++ compiler found" in told
+    assert told.count("no effect") == 2
+    same_run(tmp_path / "plain", tmp_path / "run")
+
+
+@pytest.mark.usefixtures("traced_alone")
+def test_a_cost_that_cannot_be_traced_is_played_as_it_is(tmp_path: Path, capsys):
+    def peek(game: Any) -> None:
+        cost = game.players[0].cost
+
+        def peeking(batch: Any, progress: Progress) -> Any:
+            terms = cost(batch, progress)
+            return terms if terms["cost"].mean().item() > -1e9 else {}
+
+        game.players[0].cost = peeking
+
+    play_duel(tmp_path / "plain", noise=False, change=peek)
+    play_duel(tmp_path / "run", noise=False, compile=True, change=peek)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "no effect on the discriminator" in told
+    assert "no effect on the generator" not in told
+    one, two = (RunDirectory(tmp_path / name).weights() for name in ("plain", "run"))
+    torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.usefixtures("traced_alone")
+@pytest.mark.parametrize("compiling", [False, True])
+def test_an_error_of_the_cost_is_told_as_it_is(tmp_path: Path, compiling: bool):
+    def forget(game: Any) -> None:
+        game.players[1].cost = lambda batch, _: {"cost": batch.x}
+
+    with pytest.raises(ConfigurationError, match=r"the generator gives the terms cost \(16, 2\); give one number"):
+        play_duel(tmp_path / "run", compile=compiling, change=forget)
+
+
+@pytest.mark.slow
+def test_a_compiled_vae_is_the_plain_one_to_rounding(tmp_path: Path):
+    runs = [train(VAERecipe(epochs=1, compile=c), tmp_path / str(c), quiet=True) for c in (False, True)]
+    for a, b in zip(runs[0].records, runs[1].records, strict=True):
+        assert b["value"] == pytest.approx(a["value"], rel=1e-3)
+    assert set(runs[0].directory.weights()) == set(runs[1].directory.weights())
