@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from latentia.errors import RunError
+from latentia.files import atomic_write
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,13 +157,8 @@ def write_estimates(path: Path, estimates: Iterable[Estimate]) -> None:
         RunError: if the file cannot be written.
     """
     text = estimates_to_json(estimates) + "\n"
-    beside = path.with_name(f".{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        raise RunError(f"could not write {path}: {error}") from error
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_estimates(path: Path) -> list[Estimate]:
