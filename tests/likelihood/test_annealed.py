@@ -5,7 +5,7 @@ from torch import nn
 from latentia.distributions import Bernoulli, Gaussian
 from latentia.errors import ConfigurationError, UnsupportedError
 from latentia.estimate import Estimate
-from latentia.likelihood import annealed_log_likelihood, bidirectional_monte_carlo, exact_log_likelihood, observe
+from latentia.likelihood import LatentModel, annealed_log_likelihood, bidirectional_monte_carlo, exact_log_likelihood
 
 from .known_models import LinearGaussian, narrow_model, standard_normal, toy_vae
 
@@ -43,7 +43,7 @@ def test_more_temperatures_close_the_gap():
 def test_a_generator_with_an_observation_model_stands_in_the_same_table(likelihood):
     torch.manual_seed(0)
     generator = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 9), nn.Unflatten(1, (1, 3, 3)))
-    model = observe(generator, likelihood, standard_normal(2), shape=(1, 3, 3))
+    model = LatentModel.from_generator(generator, likelihood, standard_normal(2), shape=(1, 3, 3))
     both = bidirectional_monte_carlo(model, count=30, temperatures=40, chains=8)
     exact = exact_log_likelihood(LatentModelWithoutCheck(model), both.images, tolerance=1e-3).values
     assert abs((both.lower - exact).mean()) < 0.3
@@ -52,8 +52,6 @@ def test_a_generator_with_an_observation_model_stands_in_the_same_table(likeliho
 
 def LatentModelWithoutCheck(model):
     """Draws of a Gaussian leave [0, 1], where images live: score them by the distribution alone."""
-    from latentia.likelihood import LatentModel
-
     return LatentModel(model.decoder, model.prior)
 
 

@@ -78,7 +78,7 @@ def evaluate(
     if likelihood is not None and not isinstance(run.model, VAE):
         raise RunError(
             f"{path} holds a {type(run.model).__name__}, which gives images no probability: score its samples with "
-            "--samples, or wrap its generator with latentia.evaluation.observe to put an observation model on it"
+            "--samples, or wrap its generator with latentia.likelihood.LatentModel.from_generator to put an observation model on it"
         )
     found: list[Estimate] = []
     if samples:

@@ -5,7 +5,7 @@ from latentia.likelihood.bound import evaluate_bound
 from latentia.likelihood.evaluate import LikelihoodEvaluation, evaluate_likelihood
 from latentia.likelihood.gaps import Gaps, evaluate_gaps, mutual_information
 from latentia.likelihood.importance import importance_log_likelihood
-from latentia.likelihood.latent_model import LatentModel, observe
+from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.pareto import fit_generalized_pareto, pareto_k
 from latentia.likelihood.posterior import GridPosterior, exact_posterior
 from latentia.likelihood.quadrature import LikelihoodResult, exact_log_likelihood
@@ -28,7 +28,6 @@ __all__ = [
     "fit_generalized_pareto",
     "importance_log_likelihood",
     "mutual_information",
-    "observe",
     "pareto_k",
     "refit_encoder",
 ]

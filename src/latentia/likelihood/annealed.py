@@ -144,7 +144,7 @@ def annealed_log_likelihood(
     """A lower bound (in expectation) of log p(x) of each image by annealed importance sampling.
 
     Args:
-        model: a `VAE`, a run, or a `LatentModel` (`observe` makes one of a generator).
+        model: a `VAE`, a run, or a `LatentModel` (`LatentModel.from_generator` makes one of a generator).
         images: (N, *event_shape).
         temperatures: T, how many steps from r₀ to the joint; the bound tightens as it grows.
         **chains: see `Chains`.

@@ -11,7 +11,7 @@ where `decoder` may be any callable from z (M, d) to a distribution with batch s
 
 from __future__ import annotations
 
-__all__ = ["LatentModel", "full_precision", "observe"]
+__all__ = ["LatentModel", "full_precision"]
 
 import copy
 from collections.abc import Callable, Iterator
@@ -68,7 +68,7 @@ class LatentModel:
         if not callable(decode) or not isinstance(prior, Distribution):
             raise UnsupportedError(
                 f"{type(model).__name__} has no distribution p(x|z), so images have no likelihood under it. A generator becomes "
-                "a model with observe(generator, likelihood, prior); a decoder of your own with "
+                "a model with LatentModel.from_generator(generator, likelihood, prior, shape=…); a decoder of your own with "
                 "LatentModel(decoder, prior)"
             )
         family = getattr(getattr(model, "likelihood", None), "family", None)
@@ -81,6 +81,24 @@ class LatentModel:
             family if isinstance(family, Likelihood) else None,
             source,
         )
+
+    @classmethod
+    def from_generator(
+        cls, generator: nn.Module, likelihood: Likelihood, prior: Distribution, *, shape: tuple[int, ...]
+    ) -> LatentModel:
+        """A GAN's generator with an observation model, so that images have a likelihood under it.
+
+        Args:
+            generator: z (B, d) → parameters of the likelihood: an image for `Gaussian(scale=…)`, logits for `Bernoulli()`.
+            likelihood: p(x | generator output); choose its scale on validation data.
+            prior: distribution of z, event shape (d,).
+            shape: of an image, (C, H, W).
+
+        Source: Wu et al. 2017, "On the quantitative analysis of decoder-based generative models", section 3.
+        """
+        condition = tuple(prior.event_shape)
+        decoder = Conditional(generator, likelihood, event_shape=shape, condition_shape=condition).eval()
+        return cls(decoder, prior, family=likelihood)
 
     @property
     def latent(self) -> int:
@@ -150,25 +168,6 @@ class LatentModel:
 
     def _module(self) -> nn.Module | None:
         return self.source or (self.decoder if isinstance(self.decoder, nn.Module) else None)
-
-
-def observe(
-    generator: nn.Module, likelihood: Likelihood, prior: Distribution, *, shape: tuple[int, ...]
-) -> LatentModel:
-    """A GAN's generator with an observation model on top, so that images have a likelihood under it.
-
-    Args:
-        generator: z (B, d) → numbers that the likelihood takes: an image for `Gaussian(scale=…)`, logits for
-            `Bernoulli()`.
-        likelihood: of an image given the generator's; its scale is yours to choose, on validation data.
-        prior: distribution of z, event shape (d,).
-        shape: of an image, (C, H, W).
-
-    Source: Wu et al. 2017, "On the quantitative analysis of decoder-based generative models", section 3.
-    """
-    condition = tuple(prior.event_shape)
-    decoder = Conditional(generator, likelihood, event_shape=shape, condition_shape=condition).eval()
-    return LatentModel(decoder, prior, family=likelihood)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ into 2ᵈ tiles of level ℓ+1. How these are used, and why f is bounded as it i
 
 from __future__ import annotations
 
-__all__ = ["NODES", "Lattice", "Pairs", "Summary", "promise", "segment", "summarize"]
+__all__ = ["NODES", "Lattice", "Pairs", "Summary", "mass_upper_bound", "segment", "summarize"]
 
 import math
 from dataclasses import dataclass
@@ -175,7 +175,7 @@ def summarize(table: Tensor, lattice: Lattice) -> Summary:
     )
 
 
-def promise(table: Tensor, lattice: Lattice) -> Tensor:
+def mass_upper_bound(table: Tensor, lattice: Lattice) -> Tensor:
     """An upper bound of log Σ u over tiles, (…, 64) → (…), looser than that of `summarize` and ten times cheaper."""
     d, side = lattice.dimension, lattice.side
     cube = table.unflatten(-1, [side] * d)

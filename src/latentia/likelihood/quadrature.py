@@ -14,7 +14,7 @@ The certificate of an image is the sum of
 
 It is a numerical certificate: it takes the decoder's log-density to be about as smooth as a coarse spacing shows it
 to be.
-`settings["surprises"]` counts how often that was contradicted on the way down.
+`settings["bound_violations"]` counts how often that was contradicted on the way down.
 """
 
 from __future__ import annotations
@@ -335,7 +335,7 @@ def _collect(
         "precision": str(model.dtype).removeprefix("torch."),
         "decoder_evaluations": sum(part.nodes for part in found),
         "scores": sum(part.products for part in found),
-        "surprises": max(part.surprises for part in found),
+        "bound_violations": max(part.bound_violations for part in found),
         "seconds": round(seconds, 3),
     }
     return LikelihoodResult(

@@ -35,19 +35,91 @@ import contextlib
 import itertools
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from latentia.errors import UnsupportedError
-from latentia.likelihood.integrand import Integrand, Refined, Tables
-from latentia.likelihood.lattice import NODES, Lattice, Pairs, Summary, promise, segment, summarize
+from latentia.likelihood.lattice import NODES, Lattice, Pairs, Summary, mass_upper_bound, segment, summarize
 
 RESOLVED = 0.95  # nats for each dimension that ∫ u may exceed ∫ f by; a Gaussian of scale h gives 1.06
 TABLE_AT_ONCE = 4_000_000  # numbers of the table f(image, node) in work at a time
 LEVELS = 16
 NOT_A_NUMBER = "quadrature: the model gives log-densities that are not a number (NaN)"
+
+
+class Integrand(ABC):
+    """Functions f₁ … f_N of z ∈ Rᵈ, evaluated in blocks of nodes.
+
+    Attributes:
+        count: N.
+        nodes_at_once: how many nodes to hand out together.
+    """
+
+    count: int
+    nodes_at_once: int = 64 * NODES
+
+    @abstractmethod
+    def prepare(self, points: Tensor) -> object:
+        """Whatever is needed to evaluate at the nodes `points`, (M, d), float64."""
+
+    @abstractmethod
+    def table(self, prepared: object, rows: Tensor | slice, columns: slice) -> Tensor:
+        """f for the functions `rows` at the nodes `columns`, (n, m); −inf is allowed, NaN is not."""
+
+
+@dataclass
+class Tables:
+    """Values f at the nodes of the tiles that some functions ended on, all at one level.
+
+    Attributes:
+        level: the level.
+        function: which f, (P,).
+        tiles: its tile, (P, d).
+        values: f at the tile's nodes, (P, 64).
+    """
+
+    level: int
+    function: Tensor
+    tiles: Tensor
+    values: Tensor
+
+
+@dataclass
+class Refined:
+    """The integrals, and what is known of them.
+
+    Attributes:
+        log_integral: log ∫ exp f, (N,), float64.
+        error: bound on its error, (N,): of the rule, and of what was dropped; ∞ for one that was not resolved.
+        deviations: of each shifted lattice from their union, (N, 2ᵈ): their means over the functions are the shifted
+            lattices' opinions of the mean of log_integral, whose spread is its certificate.
+        left_out: the part of the error that is mass left out, (N,).
+        level: where each f ended, (N,).
+        done: whether it reached the tolerance, (N,).
+        best: the highest node met, (N, d).
+        best_value: f there, (N,).
+        tables: the values at the final nodes, if asked for.
+        nodes: how many nodes were handed out.
+        products: how many values f(node) were taken.
+        bound_violations: of the tiles that were refined, the part in which f rose above its bound u: 0 where the bound holds.
+    """
+
+    log_integral: Tensor
+    error: Tensor
+    deviations: Tensor
+    left_out: Tensor
+    level: Tensor
+    done: Tensor
+    best: Tensor
+    best_value: Tensor
+    tables: list[Tables] = field(default_factory=list)
+    nodes: int = 0
+    products: int = 0
+    bound_violations: float = 0.0
 
 
 class _OutOfTime(Exception):
@@ -122,14 +194,14 @@ class _Run:
         self.spread_before = self.spread.clone()
         self.deviations = torch.full((n, 2**d), torch.inf, dtype=torch.float64)
         self.dropped = torch.full((n,), -torch.inf, dtype=torch.float64)
-        self.escaping = torch.full((n,), -torch.inf, dtype=torch.float64)
+        self.unbounded = torch.full((n,), -torch.inf, dtype=torch.float64)
         self.level = torch.zeros(n, dtype=torch.long)
         self.is_resolved = torch.zeros(n, dtype=torch.bool)
         self.is_done = torch.zeros(n, dtype=torch.bool)
         self.best = torch.zeros(n, d, dtype=torch.float64)
         self.best_value = torch.full((n,), -torch.inf, dtype=torch.float64)
         self.tables: list[Tables] = []
-        self.nodes = self.products = self.judged = self.surprised = 0
+        self.nodes = self.products = self.checked = self.violated = 0
 
     @property
     def error(self) -> Tensor:
@@ -139,7 +211,7 @@ class _Run:
     @property
     def left_out(self) -> Tensor:
         """Mass that was left out, as a part of the integral: what log_integral would rise by, at most."""
-        return (torch.logaddexp(self.dropped, self.escaping) - self.value).clamp(max=50).exp()
+        return (torch.logaddexp(self.dropped, self.unbounded) - self.value).clamp(max=50).exp()
 
     def core(self, core: int) -> Pairs:
         """Level 0 over the first box, for every function; returns what survives, split to level 1."""
@@ -239,7 +311,7 @@ class _Run:
             self.tables,
             self.nodes,
             self.products,
-            self.surprised / max(1, self.judged),
+            self.violated / max(1, self.checked),
         )
 
     def _search(
@@ -279,7 +351,7 @@ class _Run:
                 table = self.integrand.table(prepared, chosen, slice(0, NODES * len(some))).unflatten(-1, [-1, NODES])
                 self.products += table.numel()
                 most[rows] = torch.maximum(most[rows], table.amax((-1, -2)).double().cpu())
-                mass = promise(table, self.lattice).double().cpu() + cell
+                mass = mass_upper_bound(table, self.lattice).double().cpu() + cell
                 least = torch.maximum(self.value[rows], most[rows] + cell) - self.depth
                 stays = mass > least[:, None]
                 self._drop(rows, torch.where(stays, -torch.inf, mass).logsumexp(-1))
@@ -315,9 +387,9 @@ class _Run:
         summary = Summary.join(parts)
         if bool(torch.isnan(summary.most).any()):
             raise UnsupportedError(NOT_A_NUMBER)
-        judged = torch.isfinite(pairs.bound)
-        self.judged += int(judged.sum())
-        self.surprised += int((summary.most[judged] > pairs.bound[judged]).sum())
+        checked = torch.isfinite(pairs.bound)
+        self.checked += int(checked.sum())
+        self.violated += int((summary.most[checked] > pairs.bound[checked]).sum())
         return summary, torch.cat(kept) if kept else None
 
     def _drop(self, functions: Tensor, mass: Tensor) -> None:
@@ -387,10 +459,10 @@ class _Run:
         # What is smaller counts as left out, and so as error: were it asked to be as small as `_least`, which falls as
         # parts are added, the tiles would have to grow by more than the one ring that a level adds.
         matters = mass > self.value[function] - self.depth
-        escaping = segment(mass[~matters], function[~matters], n)
+        unbounded = segment(mass[~matters], function[~matters], n)
         here = torch.zeros(n, dtype=torch.bool)
         here[pairs.function] = True
-        self.escaping = torch.where(here, escaping, self.escaping)
+        self.unbounded = torch.where(here, unbounded, self.unbounded)
         enclosed = torch.ones(n, dtype=torch.bool)
         enclosed[function[matters]] = False
         return enclosed
