@@ -1,4 +1,4 @@
-"""A user's own modules: probed before use, left as they were found, named in the recipe."""
+"""A user's own modules: tried before use, unchanged by the trial, named in the recipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from latentia.networks import Custom, Network
 
 
 class Picky(nn.Module):
-    """Takes labels, and has parts in different modes, buffers that training moves, and draws of its own."""
+    """Takes labels; has parts in different modes, buffers that training changes, and dropout."""
 
     def __init__(self, outputs: int = 3):
         super().__init__()
@@ -34,14 +34,14 @@ def small_decoder() -> nn.Module:
     return nn.Sequential(nn.Linear(2, 64), nn.Unflatten(1, (1, 8, 8)))
 
 
-def test_the_very_modules_come_back():
+def test_the_given_modules_are_returned():
     encoder, decoder = small_encoder(), small_decoder()
     network = Custom(encoder=encoder, decoder=decoder)
     assert network.encoder((1, 8, 8), 4) is encoder
     assert network.decoder(2, (1, 8, 8)) is decoder
 
 
-def test_the_probe_leaves_modes_buffers_and_random_state_alone():
+def test_the_trial_changes_no_mode_buffer_or_random_state():
     module = Picky()
     modes = [part.training for part in module.modules()]
     buffers = {name: value.clone() for name, value in module.state_dict().items()}
@@ -54,7 +54,7 @@ def test_the_probe_leaves_modes_buffers_and_random_state_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_the_probe_uses_the_modules_own_precision():
+def test_the_trial_uses_the_modules_precision():
     module = small_encoder().double()
     assert Custom(encoder=module).encoder((1, 8, 8), 4) is module
 
@@ -69,7 +69,7 @@ def test_a_wrong_shape_is_refused_with_both_shapes():
         network.decoder(2, (1, 4, 16))
 
 
-def test_a_module_that_fails_is_refused_with_its_own_words():
+def test_a_module_that_fails_is_refused_with_its_error():
     module = small_encoder()
     module.eval()
     with pytest.raises(ConfigurationError, match=r"fails on zeros of shape \(2, 1, 9, 9\).*mat1 and mat2") as caught:
@@ -80,7 +80,7 @@ def test_a_module_that_fails_is_refused_with_its_own_words():
         Custom(encoder=small_encoder()).encoder((1, 8, 8), 4, classes=10)
 
 
-def test_a_module_that_gives_no_tensor_is_refused():
+def test_a_module_that_returns_no_tensor_is_refused():
     with pytest.raises(ConfigurationError, match="to tuple"):
         Custom(encoder=nn.LSTM(5, 4)).encoder((3, 5), 4)
 
@@ -90,7 +90,7 @@ def test_a_missing_module_is_named():
         Custom(decoder=small_decoder()).encoder((1, 8, 8), 4)
 
 
-def test_recipes_hold_class_names_and_say_how_to_load_them():
+def test_recipes_hold_class_names_and_name_the_way_to_load():
     network = Custom(encoder=Picky(), decoder=small_decoder())
     mapping = network.to_mapping()
     assert mapping == {

@@ -1,4 +1,4 @@
-"""What each kind of network promises by itself."""
+"""Properties of single kinds of networks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.integrate import quad
 from torch import nn
 
 from latentia.errors import ConfigurationError
-from latentia.networks import DCGAN, MLP, R3GAN, Conv, Network, Residual, ResidualMLP
+from latentia.networks import DCGAN, MLP, R3GAN, Conv, Custom, Network, Residual, ResidualMLP
 from latentia.networks.layers import ACTIVATIONS, Center, PreciseLinear, activation, ladder, scaled
 from latentia.networks.strided import strided, transposed
 
@@ -75,7 +75,7 @@ def kinds(module: nn.Module) -> list[type]:
     return [type(part) for part in module.modules() if not isinstance(part, nn.Sequential) and part is not module]
 
 
-def test_mlp_is_nothing_but_its_layers():
+def test_mlp_is_a_sequence_of_its_layers():
     network = MLP(hidden=(400,))
     encoder, decoder = network.encoder((1, 28, 28), 40), network.decoder(20, (1, 28, 28))
     assert type(encoder) is type(decoder) is nn.Sequential
@@ -86,7 +86,7 @@ def test_mlp_is_nothing_but_its_layers():
 
 @pytest.mark.parametrize("spectral", [False, True])
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_rectifiers_that_overwrite_their_input_change_no_number(name, spectral):
+def test_rectifiers_in_place_change_no_value(name, spectral):
     """Values, slopes in x and in the weights, and the gradient of a penalty on the slope in x."""
     network = MLP(hidden=(7, 5), activation=name, spectral_norm=spectral)
     encoder = network.encoder((1, 2, 3), 2).double().eval()
@@ -105,7 +105,7 @@ def test_rectifiers_that_overwrite_their_input_change_no_number(name, spectral):
     assert bool(results[0][1].any())
 
 
-def test_activations_leave_their_input_alone_unless_told_otherwise():
+def test_activations_keep_their_input_by_default():
     for name in ACTIVATIONS:
         x = torch.randn(5)
         before = x.clone()
@@ -146,6 +146,8 @@ def test_spectral_normalization_brings_every_weight_to_norm_one(network, classes
     for weight in weights:
         assert torch.linalg.matrix_norm(weight.flatten(1), 2).item() == pytest.approx(1, abs=1e-3)
     assert not any("parametrizations" in key for key in network.decoder(4, (1, 12, 12)).state_dict())
+    assert network.bounds_slope
+    assert Custom(encoder=module).bounds_slope
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ def test_spectral_normalization_brings_every_weight_to_norm_one(network, classes
     [("batch", nn.BatchNorm2d), ("none", None), ("spectral", None)],
     ids=["batch", "none", "spectral"],
 )
-def test_dcgan_discriminator_has_the_norm_asked_for_after_all_but_the_first(norm, expected):
+def test_dcgan_discriminator_normalizes_after_all_but_the_first_convolution(norm, expected):
     module = DCGAN(width=4, norm=norm).encoder((1, 32, 32), 1)
     norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
     assert [part.num_features for part in norms] == ([8, 16] if expected else [])
@@ -171,6 +173,11 @@ def test_dcgan_initial_weights():
             assert abs(parameter.std().item() - 0.02) < 5 * 0.02 / math.sqrt(2 * n), name
 
 
+@pytest.mark.parametrize("network", [MLP(), DCGAN(), R3GAN(), Conv(), Custom(encoder=nn.Linear(2, 1))], ids=str)
+def test_networks_without_spectral_normalization_do_not_bound_the_slope(network):
+    assert not network.bounds_slope
+
+
 def test_batch_of_one_under_batch_normalization_is_refused_in_training_only():
     discriminator, generator = DCGAN(width=4).encoder((1, 16, 16), 1), DCGAN(width=4).decoder(3, (1, 16, 16))
     for module, one in ((discriminator, torch.rand(1, 1, 16, 16)), (generator, torch.randn(1, 3))):
@@ -181,7 +188,7 @@ def test_batch_of_one_under_batch_normalization_is_refused_in_training_only():
         assert DCGAN(width=4, norm=norm).encoder((1, 16, 16), 1)(torch.rand(1, 1, 16, 16)).shape == (1, 1)
 
 
-def test_r3gan_begins_as_identities_without_normalization():
+def test_r3gan_starts_as_identities_without_normalization():
     shallow = R3GAN(width=8, blocks=1)
     module = shallow.decoder(3, (1, 28, 28))
     assert not any("Norm" in kind.__name__ for kind in kinds(module))
@@ -196,7 +203,7 @@ def test_r3gan_groups_divide_odd_widths():
     assert grouped == [10 // 2, 20 // 4]
 
 
-def test_unknown_settings_name_the_nearest_known():
+def test_unknown_settings_name_the_nearest_known_one():
     with pytest.raises(ConfigurationError, match="Did you mean width"):
         Network.parse({"type": "conv", "widht": 3})
     with pytest.raises(ConfigurationError, match="activation"):
@@ -206,8 +213,8 @@ def test_unknown_settings_name_the_nearest_known():
 
 
 @pytest.mark.parametrize("network", [MLP(hidden=(32,)), ResidualMLP(width=32)], ids=str)
-def test_half_precision_leaves_codes_their_digits(network: Network):
-    """Codes that bfloat16 cannot tell apart, 2.000 and 2.001, are decoded apart, and means are written in float32."""
+def test_half_precision_keeps_the_digits_of_z(network: Network):
+    """2.000 and 2.001, which bfloat16 cannot distinguish, are decoded differently; means are in float32."""
     encoder, decoder = network.encoder((1, 8, 8), 4), network.decoder(2, (1, 8, 8))
     z = torch.tensor([[2.0, -2.0], [2.001, -2.0]])
     assert torch.equal(*z.bfloat16())

@@ -1,4 +1,4 @@
-"""Distributions that hold for every network, run over one table of (network, shape)."""
+"""Properties of every network, run over one table of (network, shape)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from latentia.errors import ConfigurationError
-from latentia.networks import DCGAN, MLP, R3GAN, Conv, Network, Residual, ResidualMLP, count_parameters
+from latentia.networks import DCGAN, MLP, R3GAN, Conv, Network, Residual, ResidualMLP
 
-# Small instances of every kind and option; whatever joins this table inherits every distribution below.
+# Small instances of every kind and option; each new entry inherits every test below.
 NETWORKS: dict[str, Network] = {
     "mlp": MLP(hidden=(16, 12)),
     "mlp-tanh-spectral": MLP(hidden=(16, 12), activation="tanh", spectral_norm=True),
@@ -85,7 +85,7 @@ def test_any_size_from_8_to_128_returns_to_itself(network: Network, height: int,
 
 @pytest.mark.parametrize("shape", [(2,), (7,)], ids=str)
 @with_and_without_classes
-def test_mlp_serves_vectors(shape: tuple[int, ...], classes: int):
+def test_mlp_takes_vectors(shape: tuple[int, ...], classes: int):
     for (module, arguments), expected in zip(
         both(MLP(hidden=(8,)), shape, classes), [(4, 5), (4, *shape)], strict=True
     ):
@@ -95,7 +95,7 @@ def test_mlp_serves_vectors(shape: tuple[int, ...], classes: int):
 @every_network
 @with_and_without_classes
 def test_gradient_reaches_every_parameter_after_one_step(network: Network, classes: int):
-    """After one step, because zero-initialized branches shut out the layers inside them at the very first."""
+    """After one step, because a zero-initialized branch blocks the gradient of its inner layers in the first."""
     for module, arguments in both(network, (3, 17, 12), classes, batch=8):
         optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
         for _ in range(2):
@@ -110,7 +110,7 @@ def test_gradient_reaches_every_parameter_after_one_step(network: Network, class
 
 @every_network
 def test_gradient_reaches_every_pixel(network: Network):
-    """Rounding of odd sizes must not cut off the last row or column."""
+    """Rounding of odd sizes must not drop the last row or column."""
     module = shake(network.encoder((1, 27, 9), 3).double())
     x = torch.rand(6, 1, 27, 9, dtype=torch.float64, requires_grad=True)
     module(x).square().sum().backward()
@@ -171,7 +171,7 @@ def test_projection_adds_an_inner_product_linear_in_the_embedding(network: Netwo
 def test_double_backward_matches_finite_differences(network: Network, classes: int):
     """A gradient penalty differentiates the input gradient: gradgradcheck in float64, in x and in the parameters."""
     module = shake(network.encoder((1, 9, 8), 1, classes).double())
-    module.eval()  # spectral normalization turns its vectors at every call in training
+    module.eval()  # spectral normalization updates its vectors at every call in training
     x = torch.rand(2, 1, 9, 8, dtype=torch.float64, requires_grad=True)
     labels = labels_for(classes, 2)
     assert torch.autograd.gradgradcheck(lambda x: module(x, *labels), (x,), fast_mode=True)
@@ -185,7 +185,7 @@ def test_double_backward_matches_finite_differences(network: Network, classes: i
     direction = [torch.randn_like(p) for p in parameters]
     gradients = torch.autograd.grad(penalty(), parameters, allow_unused=True)
     along = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True) if g is not None)
-    step, values = 1e-7, []  # short, so that hardly any rectifier changes sides
+    step, values = 1e-7, []  # short, so that hardly any rectifier changes sign
     for sign in (1, -1):
         with torch.no_grad():
             for p, d in zip(parameters, direction, strict=True):
@@ -210,7 +210,7 @@ def test_gradient_penalty_trains_in_training_mode(network: Network):
 @every_image_network
 @with_and_without_classes
 def test_channels_last_equals_contiguous(network: Network, classes: int):
-    """Sums in another order differ by rounding alone; float32 has kernels of its own for this layout."""
+    """Sums in another order differ by rounding only; float32 has separate kernels for this memory format."""
     for module, arguments in both(network, (3, 17, 12), classes, dtype=torch.float64):
         shake(module).eval()
         expected = module(*arguments)
@@ -220,7 +220,7 @@ def test_channels_last_equals_contiguous(network: Network, classes: int):
         torch.testing.assert_close(module(x, *labels), expected, rtol=1e-10, atol=1e-10)
         single = module.float()(x.float(), *labels)
         assert (single - expected).abs().max() < 1e-5 * max(1.0, expected.abs().max().item())
-        if x.dim() == 2:  # the decoder ends in the layout of its weights
+        if x.dim() == 2:  # the decoder returns the memory format of its weights
             assert single.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -257,7 +257,7 @@ def smooth_images(batch: int, shape: tuple[int, int, int]) -> Tensor:
     ids=str,
 )
 def test_initial_scale_is_sane_whatever_the_depth(network: Network, side: int):
-    """Logits neither saturated nor vanishing: root mean square between 0.05 and 3 at the start."""
+    """Logits that neither saturate nor vanish: root mean square between 0.05 and 3 at the start."""
     encoder, decoder = network.encoder((1, side, side), 16), network.decoder(16, (1, side, side))
     with torch.no_grad():
         for output in (encoder(smooth_images(32, (1, side, side))), decoder(torch.randn(32, 16))):
@@ -265,9 +265,9 @@ def test_initial_scale_is_sane_whatever_the_depth(network: Network, side: int):
 
 
 def test_r3gan_steps_do_not_grow_with_depth():
-    """Fixup's promise: a step of the branches moves the output by an amount that depth leaves alone.
+    """Fixup: a step of the branches changes the output by an amount that does not depend on the depth.
 
-    Without the factor L^(−1/4) sixteen times the blocks move it sixteen times as far.
+    Without the factor L^(−1/4), sixteen times the blocks change it by sixteen times as much.
     """
 
     def moved(blocks: int, seed: int) -> float:
@@ -286,13 +286,13 @@ def test_r3gan_steps_do_not_grow_with_depth():
 
 
 @every_network
-def test_recipe_text_returns_the_network(network: Network):
+def test_network_from_its_mapping_is_equal(network: Network):
     assert Network.parse(network.to_mapping()) == network
 
 
 @every_image_network
 @pytest.mark.parametrize("shape", [(2,), (28, 28), (1, 7, 28), (28, 28, 1), (0, 8, 8)], ids=str)
-def test_shapes_that_are_no_image_are_refused_with_the_cure(network: Network, shape: tuple[int, ...]):
+def test_shapes_that_are_not_images_are_refused_with_the_cure(network: Network, shape: tuple[int, ...]):
     for build in (lambda: network.encoder(shape, 2), lambda: network.decoder(2, shape)):
         with pytest.raises(ConfigurationError, match="network=mlp"):
             build()
@@ -306,13 +306,6 @@ def test_counts_below_one_are_refused(network: Network):
         network.decoder(0, (1, 8, 8))
     with pytest.raises(ConfigurationError, match="classes: must be"):
         network.decoder(2, (1, 8, 8), -1)
-
-
-def test_count_parameters_takes_shared_ones_once_and_frozen_ones_not():
-    first, second = nn.Linear(3, 4), nn.Linear(4, 3)
-    second.weight.requires_grad_(False)
-    assert count_parameters(nn.Sequential(first, second, first, nn.BatchNorm1d(4, affine=False))) == 3 * 4 + 4 + 3
-    assert count_parameters(MLP(hidden=(400,)).encoder((1, 28, 28), 40)) == 784 * 400 + 400 + 400 * 40 + 40
 
 
 def test_the_family_lists_every_network():

@@ -1,4 +1,4 @@
-"""Stacked networks compute what their copies compute, each on its own examples."""
+"""A stacked network computes what its copies compute, each on its examples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from latentia.errors import ConfigurationError
 from latentia.networks import DCGAN, MLP, R3GAN, Conv, Fourier, Network, Residual
-from latentia.networks.fourier import FourierFeatures
+from latentia.networks.mlp import FourierFeatures
 from latentia.networks.stacked import STACKED_FORMS, stack_networks
 
 SEEDS = 3
@@ -43,7 +43,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_example_is_mapped_by_its_own_copy(name: str):
+def test_each_example_is_mapped_by_its_copy(name: str):
     build, shape, classes = CASES[name]
     torch.manual_seed(0)
     copies, network = [build() for _ in range(SEEDS)], build()
@@ -80,7 +80,7 @@ def test_names_stay_and_copies_are_views():
     assert [p.shape for p in copies[0].parameters()] == [p.shape[1:] for p in network.parameters()]
 
 
-def test_what_is_frozen_stays_frozen():
+def test_frozen_parameters_stay_frozen():
     def build() -> nn.Module:
         layer = nn.Linear(2, 2)
         layer.weight.requires_grad_(False)
@@ -91,7 +91,7 @@ def test_what_is_frozen_stays_frozen():
     assert [p.requires_grad for p in network.parameters()] == [False, True]
 
 
-def test_two_batches_joined_keep_every_example_with_its_copy():
+def test_joined_batches_keep_every_example_with_its_copy():
     torch.manual_seed(0)
     copies, network = [nn.Linear(2, 1) for _ in range(SEEDS)], nn.Linear(2, 1)
     stack_networks(network, copies)
@@ -101,7 +101,7 @@ def test_two_batches_joined_keep_every_example_with_its_copy():
         torch.testing.assert_close(joined[:, s], one(second[:, s]))
 
 
-def test_under_autocast_a_stacked_network_keeps_the_digits_that_its_copies_keep():
+def test_under_autocast_a_stacked_network_keeps_its_copies_precision():
     torch.manual_seed(0)
     copies, network = [MLP(hidden=(8,)).encoder((3,), 2) for _ in range(SEEDS)], MLP(hidden=(8,)).encoder((3,), 2)
     stack_networks(network, copies)
@@ -114,7 +114,7 @@ def test_under_autocast_a_stacked_network_keeps_the_digits_that_its_copies_keep(
             torch.testing.assert_close(got[:, s], expected, rtol=2e-2, atol=2e-2)
 
 
-def test_every_form_that_is_named_is_used_in_a_network_above_or_pointwise():
+def test_pointwise_forms_are_their_layers():
     x = torch.randn(2, 4, 6)
     for kind in STACKED_FORMS:
         if issubclass(kind, nn.Linear | nn.Flatten | nn.Unflatten | FourierFeatures):
@@ -131,7 +131,7 @@ def test_one_object_for_all_seeds_is_refused():
 
 
 @pytest.mark.parametrize("normalized", [nn.BatchNorm1d(4), nn.Identity()], ids=["batch norm", "spectral norm"])
-def test_what_networks_remember_is_remembered_by_seed(normalized: nn.Module):
+def test_buffers_are_kept_by_seed(normalized: nn.Module):
     def build() -> nn.Module:
         last = nn.Linear(4, 1) if isinstance(normalized, nn.BatchNorm1d) else spectral_norm(nn.Linear(4, 1))
         return nn.Sequential(nn.Linear(2, 4), copy.deepcopy(normalized), last)

@@ -1,4 +1,4 @@
-"""Convolutions as they are computed on a CPU: the very sums of torch's own, in values, gradients and layout."""
+"""Convolutions as computed on a CPU: values, gradients and memory format equal those of torch's layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _seed() -> None:
 
 
 def plain(layer: nn.Module) -> nn.Module:
-    """torch's own layer with the same weights."""
+    """torch's layer with the same weights."""
     kind = nn.ConvTranspose2d if isinstance(layer, nn.ConvTranspose2d) else nn.Conv2d
     assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
     settings = {} if kind is nn.Conv2d else {"output_padding": layer.output_padding}
@@ -33,7 +33,7 @@ def plain(layer: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("larger", "smaller"), SIZES, ids=str)
 @pytest.mark.parametrize("up", [False, True], ids=["down", "up"])
-def test_it_is_torch_s_convolution(up: bool, larger, smaller, bias: bool, channels: int):
+def test_it_equals_the_convolution_of_torch(up: bool, larger, smaller, bias: bool, channels: int):
     layer = (
         transposed((6, channels), smaller, larger, bias=bias)
         if up
@@ -65,7 +65,7 @@ def test_under_autocast_it_is_within_bfloat16_of_float32(up: bool):
 
 @pytest.mark.parametrize("network", [DCGAN(width=4), Conv(width=4)], ids=str)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_feature_maps_lie_with_channels_last(network: DCGAN | Conv, channels: int):
+def test_feature_maps_are_channels_last(network: DCGAN | Conv, channels: int):
     layouts: list[bool] = []
 
     def note(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
@@ -89,7 +89,7 @@ def test_feature_maps_lie_with_channels_last(network: DCGAN | Conv, channels: in
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
-def test_a_head_reads_maps_in_their_order_however_they_lie(layout: torch.memory_format):
+def test_a_head_reads_maps_of_any_memory_format(layout: torch.memory_format):
     head = MapsHead((5, 3, 4), 2).double()
     maps = torch.randn(6, 5, 3, 4, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
     y = head(maps)

@@ -1,14 +1,14 @@
-"""How a network ends or begins, with and without class labels.
+"""The last layer of an encoder and the first of a decoder, with and without class labels.
 
 A class-conditional encoder adds to its linear head an inner product of the features with an embedding of the label,
 f(x, y) = ψ(φ(x)) + V_y φ(x) (Miyato & Koyama 2018, eq. 4): the *projection*. Feature maps enter it as their mean
-over pixels. With more than one output, V_y has one row for each. A class-conditional decoder reads z with an embedding
-of the label beside it.
+over pixels. With more than one output, V_y has one row for each. A class-conditional decoder reads z concatenated with
+an embedding of the label.
 """
 
 from __future__ import annotations
 
-__all__ = ["LabeledDecoder", "MapsHead", "ProjectionEncoder", "decoder_with_labels", "encoder_with_head"]
+__all__ = ["decoder_with_labels", "encoder_with_head"]
 
 import math
 from collections.abc import Callable
@@ -27,13 +27,13 @@ WIDEST_EMBEDDING = 64
 class MapsHead(nn.Linear):
     """A linear layer on all numbers of feature maps, (B, C, h, w), in that order.
 
-    Maps whose channels lie last in memory are read as they lie, against weights that are put in the same order: to copy
-    the maps would cost more, and the gradients that came back would lie otherwise than the maps, which slows every
-    layer down to the next convolution.
+    Maps in the channels-last memory format are read in that order, against weights that are permuted to match. Copying
+    the maps would cost more, and their gradients would then have another memory format than the maps, which slows down
+    all layers before it.
 
     Args:
         features: (C, h, w).
-        outputs: how many numbers it gives.
+        outputs: how many numbers it gives for each example.
     """
 
     def __init__(self, features: tuple[int, ...], outputs: int):
@@ -48,14 +48,14 @@ class MapsHead(nn.Linear):
         return linear(input.permute(0, 2, 3, 1).flatten(1), weight, self.bias)
 
 
-class ProjectionEncoder(nn.Module):
+class _ProjectionEncoder(nn.Module):
     """Features, a linear head, and the projection on the label's embedding."""
 
     def __init__(self, body: nn.Module, head: nn.Linear, channels: int, classes: int, spectral: bool):
         super().__init__()
         self.body, self.head = body, head
         embedding = nn.Embedding(classes, head.out_features * channels)
-        nn.init.normal_(embedding.weight, std=1 / math.sqrt(channels))  # the scale of the head's own part
+        nn.init.normal_(embedding.weight, std=1 / math.sqrt(channels))  # the scale of the head's own output
         self.embedding = spectral_norm(embedding) if spectral else embedding
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class ProjectionEncoder(nn.Module):
         return self.head(features) + (rows @ pooled.unsqueeze(2)).squeeze(2)
 
 
-class LabeledDecoder(nn.Module):
+class _LabeledDecoder(nn.Module):
     """A decoder that reads z with an embedding of the label appended."""
 
     def __init__(self, decoder: nn.Module, classes: int, width: int):
@@ -82,12 +82,12 @@ class LabeledDecoder(nn.Module):
 def encoder_with_head(
     body: nn.Sequential, features: tuple[int, ...], outputs: int, classes: int, *, spectral: bool = False
 ) -> nn.Module:
-    """Put a linear head on a body, and the projection beside it where there are classes.
+    """Put a linear head on a body, and with classes add the projection.
 
     Args:
         body: maps (B, *input_shape) to (B, *features).
         features: (F,) or (C, h, w).
-        outputs: how many numbers the whole gives for each x.
+        outputs: how many numbers the result gives for each x.
         classes: number of classes; 0 for none.
         spectral: whether the head and the embedding are spectrally normalized.
     """
@@ -97,17 +97,17 @@ def encoder_with_head(
     if spectral:
         spectral_norm(head)
     if classes:
-        return ProjectionEncoder(body, head, features[0], classes, spectral)
-    return nn.Sequential(*body, *([nn.Identity()] if maps else []), head)  # so that weights keep their old names
+        return _ProjectionEncoder(body, head, features[0], classes, spectral)
+    return nn.Sequential(*body, *([nn.Identity()] if maps else []), head)  # the identity keeps the names of the weights
 
 
 def decoder_with_labels(build: Callable[[int], nn.Module], inputs: int, classes: int) -> nn.Module:
-    """Build a decoder of `inputs` numbers that reads an embedding of the label beside them where there are classes."""
+    """Build a decoder of `inputs` numbers; with classes, it also reads an embedding of the label."""
     _check(inputs=inputs, classes=classes)
     if not classes:
         return build(inputs)
     width = min(classes, WIDEST_EMBEDDING)
-    return LabeledDecoder(build(inputs + width), classes, width)
+    return _LabeledDecoder(build(inputs + width), classes, width)
 
 
 def _check(*, classes: int, **counts: int) -> None:

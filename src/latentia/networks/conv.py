@@ -1,8 +1,8 @@
 """A convolutional encoder and decoder for VAEs.
 
-Strided convolutions carry the image down the ladder of sizes (`latentia.networks.layers`), so that the depth follows
-from the image: two of them for 28×28, five for 128×128. One fully connected layer stands between the smallest feature
-map and the code on either side. Images are taken in [0, 1] and centered to [−1, 1] by the encoder itself.
+Strided convolutions reduce the image through the ladder of sizes (`latentia.networks.layers`), so that the depth
+follows from the image's size: two for 28×28, five for 128×128. One fully connected layer stands between the smallest
+feature maps and the vector on either side. The encoder takes images in [0, 1] and centers them to [−1, 1].
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from latentia.networks.strided import FeatureMaps, doubling_widths, sizes_of_ste
 
 
 class Conv(Network):
-    """Strided convolutions down, transposed convolutions up; serves images from 8×8.
+    """Strided convolutions down, transposed convolutions up; for images from 8×8.
 
     Attributes:
         width: channels after the first convolution; they double with each further one, to 8 × width at most.
-        hidden: width of the fully connected layer beside the code.
+        hidden: width of the fully connected layer next to the vector.
         norm: group normalization after each hidden convolution, or none.
         activation: the activation after each hidden layer.
     """

@@ -1,13 +1,12 @@
-"""A user's own modules in the place of a network.
+"""A user's own modules as a network.
 
     network = Custom(encoder=my_encoder, decoder=my_decoder)
 
-The modules must map tensors of the shapes that the model needs; a batch of two zeros is run through each to see that
-they do before anything is trained. What a module does with the range of its inputs is its own affair: images come
-in [0, 1].
+The modules must map tensors of the shapes that the model needs; each is tried on a batch of two zeros before training.
+Images come in [0, 1]; a module that wants another range must rescale them itself.
 
-A recipe is text, so only the classes' names are written to it. A run made with custom modules is loaded by
-passing the modules again; the weights then come from the run.
+A recipe is text, so that only the names of the classes are written to it. To load a run made with custom modules, pass
+the modules again; the weights then come from the run.
 """
 
 from __future__ import annotations
@@ -19,20 +18,21 @@ from typing import Any
 import torch
 from pydantic import ConfigDict, Field, model_serializer
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from latentia.errors import ConfigurationError
-from latentia.networks.network import Network
+from latentia.networks.network import Network, evaluating
 
 
 class Custom(Network):
-    """Holds modules; the methods `encoder` and `decoder` return the very module given, so that training changes it.
+    """Holds modules; `encoder` and `decoder` return the given module itself, so that training changes it.
 
-    Class-conditional modules take (x, labels) and (z, labels). One of the two may be left out where the model has no
-    use for it.
+    Class-conditional modules take (x, labels) and (z, labels). One of the two may be left out where the model does not
+    use it.
 
     Attributes:
         encoder_module: passed as `encoder`; a module, or the name of its class as read from a recipe.
-        decoder_module: passed as `decoder`, likewise.
+        decoder_module: passed as `decoder`; likewise.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -41,27 +41,33 @@ class Custom(Network):
     decoder_module: nn.Module | str | None = Field(default=None, alias="decoder")
 
     def encoder(self, input_shape: tuple[int, ...], outputs: int, classes: int = 0) -> nn.Module:
-        """Return the user's encoder once it has been seen to map (2, *input_shape) to (2, outputs).
+        """Return the user's encoder, after a trial that it maps (2, *input_shape) to (2, outputs).
 
         Raises:
-            ConfigurationError: where there is no module, where it fails, and where its output has another shape.
+            ConfigurationError: if the module is missing, fails, or gives another shape.
         """
         module = _present(self.encoder_module, "encoder")
         _probe(module, "encoder", tuple(input_shape), (outputs,), classes)
         return module
 
     def decoder(self, inputs: int, output_shape: tuple[int, ...], classes: int = 0) -> nn.Module:
-        """Return the user's decoder once it has been seen to map (2, inputs) to (2, *output_shape).
+        """Return the user's decoder, after a trial that it maps (2, inputs) to (2, *output_shape).
 
         Raises:
-            ConfigurationError: where there is no module, where it fails, and where its output has another shape.
+            ConfigurationError: if the module is missing, fails, or gives another shape.
         """
         module = _present(self.decoder_module, "decoder")
         _probe(module, "decoder", (inputs,), tuple(output_shape), classes)
         return module
 
+    @property
+    def bounds_slope(self) -> bool:
+        if not isinstance(self.encoder_module, nn.Module):
+            return True  # a name read from a recipe; what it stands for is checked when the module is passed
+        return any(is_parametrized(part) for part in self.encoder_module.modules())
+
     @model_serializer(mode="wrap")
-    def _serialize(self, handler: Any) -> dict[str, Any]:  # under the names that people write; modules as class names
+    def _serialize(self, handler: Any) -> dict[str, Any]:  # the keys that users write; modules as class names
         return {
             "type": self.type_name,
             "encoder": _class_name(self.encoder_module),
@@ -82,35 +88,31 @@ def _present(module: nn.Module | str | None, role: str) -> nn.Module:
         text = f"this custom network has no {role}, and the model needs one. Use Custom({role}=module)."
     else:
         text = (
-            f"the {role} of this recipe is a module of the class {module}, and a recipe holds no modules. Pass them: "
-            "latentia.load(run, network=Custom(encoder=..., decoder=...)), or Custom(...) in a recipe made in Python."
+            f"the {role} of this recipe is a module of the class {module}, and a recipe does not hold modules. Pass "
+            "them: latentia.load(run, network=Custom(encoder=..., decoder=...)), or Custom(...) in a recipe in Python."
         )
     raise ConfigurationError([(f"network.{role}", text)])
 
 
 def _probe(module: nn.Module, role: str, given: tuple[int, ...], wanted: tuple[int, ...], classes: int) -> None:
-    """Run two zeros through the module in evaluation mode, and leave it as it was found."""
+    """Run two zeros through the module in evaluation mode; its modes, buffers and weights do not change."""
     name, expected = type(module).__name__, (2, *wanted)
     first = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     arguments = [torch.zeros(2, *given, device=first.device, dtype=first.dtype)]
     if classes:
         arguments.append(torch.zeros(2, device=first.device, dtype=torch.int64))
     takes = " and ".join(str(tuple(argument.shape)) for argument in arguments)
-    modes = {part: part.training for part in module.modules()}
     try:
-        with torch.no_grad():
-            got = module.eval()(*arguments)
+        with torch.no_grad(), evaluating(module):
+            got = module(*arguments)
     except Exception as error:
         cure = (
             f"With {classes} classes its forward must take (x, labels)."
             if classes
             else "Its forward must take one tensor."
         )
-        text = f"{name} fails on zeros of shape {takes}, where {expected} is wanted: {error}. {cure}"
+        text = f"{name} fails on zeros of shape {takes}, and {expected} is expected: {error}. {cure}"
         raise ConfigurationError([(f"network.{role}", text)]) from error
-    finally:
-        for part, training in modes.items():
-            part.training = training
     shown = tuple(got.shape) if isinstance(got, Tensor) else type(got).__name__
     if shown != expected:
         cure = "Change its last layer to give that."

@@ -1,15 +1,15 @@
 """The networks of Radford et al. 2016 (DCGAN), for any image size.
 
-A discriminator of strided convolutions with leaky rectifiers, a generator of transposed convolutions with batch
-normalization and rectifiers; all weights from N(0, 0.02²), the scales of batch normalization from N(1, 0.02²).
-Two things differ from the paper in form and not in substance: the full-size convolutions next to the code are linear
-layers, which they equal, and the generator emits logits, whose sigmoid is the image in [0, 1] (the paper's tanh is that
-sigmoid on [−1, 1], of twice the logit). The discriminator takes images in [0, 1] and centers them to [−1, 1].
+The discriminator has strided convolutions with leaky rectifiers; the generator has transposed convolutions with batch
+normalization and rectifiers. All weights start from N(0, 0.02²), the scales of batch normalization from N(1, 0.02²).
+Two things have another form than in the paper, with the same meaning: the full-size convolutions next to z are linear
+layers, and the generator emits logits, whose sigmoid is the image in [0, 1] (the paper's tanh is that sigmoid of twice
+the logit, on [−1, 1]). The discriminator takes images in [0, 1] and centers them to [−1, 1].
 """
 
 from __future__ import annotations
 
-__all__ = ["DCGAN", "BatchNorm"]
+__all__ = ["DCGAN"]
 
 import math
 from itertools import pairwise
@@ -28,8 +28,8 @@ from latentia.networks.strided import FeatureMaps, doubling_widths, sizes_of_ste
 _Layer = TypeVar("_Layer", bound=nn.Module)
 
 
-class BatchNorm(nn.BatchNorm2d):
-    """Batch normalization that refuses to train on one image, whose statistics would be its own."""
+class _BatchNorm(nn.BatchNorm2d):
+    """Batch normalization that refuses to train on a single image, which it would map to zero."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize feature maps, (B, C, H, W); in training, B of two or more."""
@@ -43,7 +43,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class DCGAN(Network):
-    """Deep convolutional generator and discriminator; serves images from 8×8.
+    """Deep convolutional generator and discriminator; for images from 8×8.
 
     Attributes:
         width: channels next to the image; they double with each size, to 8 × width at most.
@@ -53,6 +53,10 @@ class DCGAN(Network):
 
     width: PositiveInt = 64
     norm: Literal["batch", "none", "spectral"] = "batch"
+
+    @property
+    def bounds_slope(self) -> bool:
+        return self.norm == "spectral"
 
     def encoder(self, input_shape: tuple[int, ...], outputs: int, classes: int = 0) -> nn.Module:
         """The discriminator; labels enter by projection on the mean of the last feature maps."""
@@ -64,12 +68,12 @@ class DCGAN(Network):
             normalized = self.norm == "batch" and step > 0
             conv = _initial(strided(shapes, *sides, bias=not normalized))
             layers.append(spectral_norm(conv) if self.norm == "spectral" else conv)
-            layers += [_initial(BatchNorm(shapes[1]))] if normalized else []
-            layers.append(nn.LeakyReLU(0.2, inplace=step > 0))  # in place where that saves memory and a copy
+            layers += [_initial(_BatchNorm(shapes[1]))] if normalized else []
+            layers.append(nn.LeakyReLU(0.2, inplace=step > 0))  # in place saves memory and a copy
         features = (widths[-1], *sizes[-1])
         spectral = self.norm == "spectral"
         module = encoder_with_head(nn.Sequential(*layers), features, outputs, classes, spectral=spectral)
-        if not spectral:  # under spectral normalization the scale of the weight does not count
+        if not spectral:  # spectral normalization divides the scale of the weight out
             module.apply(_initial_head)
         return module
 
@@ -86,7 +90,7 @@ class DCGAN(Network):
                 FeatureMaps(start),
             ]
             for shapes, sides in zip(pairwise(widths), pairwise(sizes), strict=True):
-                layers += [_initial(BatchNorm(shapes[0])), nn.ReLU(inplace=True)]
+                layers += [_initial(_BatchNorm(shapes[0])), nn.ReLU(inplace=True)]
                 last = sides[1] == (height, width)
                 layers.append(_initial(transposed(shapes, *sides, bias=last)))
             return nn.Sequential(*layers)
@@ -96,7 +100,7 @@ class DCGAN(Network):
 
 def _initial(layer: _Layer) -> _Layer:
     """Draw the paper's initial weights."""
-    mean = 1.0 if isinstance(layer, BatchNorm) else 0.0
+    mean = 1.0 if isinstance(layer, _BatchNorm) else 0.0
     nn.init.normal_(layer.weight, mean, 0.02)  # pyright: ignore[reportArgumentType]
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]

@@ -1,28 +1,17 @@
 """The small parts that the networks share: activations, initial scales, and the ladder of image sizes.
 
-**Sizes.** A convolutional network halves each side of the image until it is below 8, each side by itself, so that
-8×128 ends at 4×4 as 128×128 does. The sizes on the way are the *ladder*. Strided convolutions round down
-(a kernel of 4 with padding 1 still touches every pixel of an odd side), pooling rounds up.
+**Sizes.** A convolutional network halves each side of the image until it is below 8. Each side is halved separately, so
+that both 8×128 and 128×128 end at 4×4. The sizes on the way are the *ladder*. Strided convolutions round down (a kernel
+of 4 with padding 1 still touches every pixel of an odd side), pooling rounds up.
 
-**Scales.** A layer whose weights have standard deviation gain/√fan_in turns inputs of mean square 1 into numbers of
-variance gain²; with gain = 1/√E[f(u)²], u ~ N(0, 1), the activation f brings their mean square back to 1
-(He et al. 2015, eq. 10, there for the rectifier, gain √2).
+**Scales.** A layer whose weights have standard deviation gain/√fan_in maps inputs of mean square 1 to numbers of
+variance gain². With gain = 1/√E[f(u)²], u ~ N(0, 1), the activation f returns their mean square to 1 (He et al. 2015,
+eq. 10, for the rectifier, whose gain is √2).
 """
 
 from __future__ import annotations
 
-__all__ = [
-    "ACTIVATIONS",
-    "Activation",
-    "Center",
-    "PreciseLinear",
-    "activation",
-    "gain_of",
-    "group_norm",
-    "image_shape",
-    "ladder",
-    "scaled",
-]
+__all__ = ["Activation"]
 
 import math
 from collections.abc import Callable
@@ -54,9 +43,9 @@ def activation(name: Activation, *, in_place: bool = False) -> nn.Module:
     """Make the activation of that name; the leaky rectifier has slope 0.2.
 
     Args:
-        name: which.
-        in_place: let a rectifier write over its input, which saves a pass over memory that is not in any cache yet.
-            Only after a layer that needs not its own output for its gradient, such as a linear one.
+        name: of the activation.
+        in_place: let a rectifier overwrite its input, which saves a pass over memory. Only after a layer that does not
+            need its own output for its gradient, such as a linear one.
     """
     module = ACTIVATIONS[name][0]()
     if in_place and isinstance(module, nn.ReLU | nn.LeakyReLU):
@@ -90,9 +79,9 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 class PreciseLinear(nn.Linear):
-    """A linear layer that keeps float32 where autocast would halve it: for layers that read or write few numbers.
+    """A linear layer that computes in float32 under autocast: for layers that read or write few numbers.
 
-    A product with a handful of columns costs little, and a code z or the mean of q(z|x) needs its digits.
+    A product with few columns costs little, and z and the mean of q(z|x) need their digits.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -115,15 +104,15 @@ def image_shape(network: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Return (C, H, W), checked.
 
     Raises:
-        ConfigurationError: where the shape is no image or a side is below 8 pixels.
+        ConfigurationError: where the shape is not that of an image, or a side is below 8 pixels.
     """
     if len(shape) != 3:
-        text = f"{network} serves images (C, H, W), and the shape is {tuple(shape)}. Use network=mlp."
+        text = f"{network} needs images (C, H, W), and the shape is {tuple(shape)}. Use network=mlp."
         raise ConfigurationError([("network", text)])
     channels, height, width = shape
     if channels < 1 or min(height, width) < SMALLEST_SIDE:
         text = (
-            f"{network} serves images of at least {SMALLEST_SIDE}×{SMALLEST_SIDE} pixels and one channel, and the "
+            f"{network} needs images of at least {SMALLEST_SIDE}×{SMALLEST_SIDE} pixels and one channel, and the "
             f"shape (C, H, W) is {tuple(shape)}. Use network=mlp, or put the channels first."
         )
         raise ConfigurationError([("network", text)])
@@ -131,7 +120,7 @@ def image_shape(network: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def ladder(height: int, width: int, *, round_up: bool = False) -> list[tuple[int, int]]:
-    """The sizes from the image's own to the smallest, each side halved while it has 8 pixels or more.
+    """The sizes from the image's size to the smallest; each side is halved while it has 8 pixels or more.
 
     Examples:
         >>> ladder(28, 9)

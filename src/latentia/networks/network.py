@@ -1,21 +1,25 @@
-"""What a network is here: a setting that builds modules.
+"""What a network is: a setting that builds modules, and what can be asked of a module.
 
-A `Network` is not itself a module. It is the frozen description of a pair, an *encoder* that maps x to a vector
-and a *decoder* that maps a vector to the shape of x, and it builds either for any shape that is asked for. What
-the vectors mean is no affair of this layer: a VAE reads the parameters of a distribution from the encoder and logits from
-the decoder, a GAN takes `encoder(shape, outputs=1)` for its discriminator and `decoder` for its generator.
+A `Network` is not itself a module. It is the frozen description of a pair: an *encoder* that maps x to a vector and a
+*decoder* that maps a vector to the shape of x. It builds either for any shape. It does not know what the vectors mean:
+a VAE reads the parameters of a distribution from the encoder and logits from the decoder; a GAN takes
+`encoder(shape, outputs=1)` as its discriminator and `decoder` as its generator.
 
-With `classes > 0` the modules are class-conditional: their `forward` takes (x, labels), labels of shape (B,) and
-an integer dtype with values in 0 … classes − 1.
+With `classes > 0` the modules are class-conditional: their `forward` takes (x, labels), with labels of shape (B,) and
+an integer dtype, with values in 0 … classes − 1.
 """
 
 from __future__ import annotations
 
-__all__ = ["Network", "count_parameters"]
+__all__ = ["Network", "ends_in_sigmoid", "has_batch_norm"]
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from latentia.configuration import Component
 
@@ -36,7 +40,7 @@ class Network(Component, family=True):
             A module (B, *input_shape) → (B, outputs); with classes, ((B, *input_shape), (B,)) → (B, outputs).
 
         Raises:
-            ConfigurationError: for a shape that this network cannot serve, naming one that can.
+            ConfigurationError: for a shape that this network does not support, naming one that does.
         """
 
     @abstractmethod
@@ -52,10 +56,49 @@ class Network(Component, family=True):
             A module (B, inputs) → (B, *output_shape); with classes, ((B, inputs), (B,)) → (B, *output_shape).
 
         Raises:
-            ConfigurationError: for a shape that this network cannot serve, naming one that can.
+            ConfigurationError: for a shape that this network does not support, naming one that does.
         """
 
+    @property
+    def bounds_slope(self) -> bool:
+        """Whether the encoder's weights are normalized so that its slope is bounded (spectral normalization)."""
+        return False
 
-def count_parameters(module: nn.Module) -> int:
-    """Count the numbers that training may change: shared tensors once, buffers and frozen parameters not."""
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether any part of the module normalizes over the batch."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    return any(isinstance(part, kinds) for part in module.modules())
+
+
+@torch.no_grad()
+def ends_in_sigmoid(module: nn.Module, shape: tuple[int, ...], classes: int = 0) -> bool:
+    """Whether the module maps all its inputs into [0, 1], by a trial with 32 inputs from size 0.1 to 10⁴.
+
+    The module's modes, its buffers and torch's random state are left as they were.
+
+    Args:
+        module: (B, *shape) → reals; with classes, it also takes labels (B,).
+        shape: of one input.
+        classes: number of classes; 0 for none.
+    """
+    first = next(module.parameters(), torch.zeros(()))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(32, *shape, generator=generator) * torch.logspace(-1, 4, 32).reshape(-1, *[1] * len(shape))
+    labels = [torch.arange(32, device=first.device) % classes] if classes else []
+    with evaluating(module):
+        outputs = cast(Tensor, module(x.to(first.device, first.dtype), *labels))
+    within = bool(((outputs >= 0) & (outputs <= 1)).all())
+    return within and bool(outputs.max() > outputs.min())
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; afterwards each part of the module is in the mode that it was in."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training

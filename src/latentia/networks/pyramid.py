@@ -1,13 +1,13 @@
-"""The common frame of the two residual networks: blocks at every size, resampling between the sizes.
+"""The frame of the two residual networks: blocks at every size, resampling between the sizes.
 
-Down: a convolution to `width` channels at the image's own size, then at each size of the ladder some blocks, and
-between the sizes the mean of 2×2 pixels (at an odd edge, of what there is) and a 1×1 convolution to more channels.
-Up: a linear layer to the smallest size, and the same in reverse with bilinear interpolation, which reaches any size.
+Down: a convolution to `width` channels at the image's size, then some blocks at each size of the ladder. Between the
+sizes come the mean of 2×2 pixels (at an odd edge, of those that exist) and a 1×1 convolution to more channels.
+Up: a linear layer to the smallest size, then the same in reverse with bilinear interpolation, which reaches any size.
 """
 
 from __future__ import annotations
 
-__all__ = ["Block", "Pyramid"]
+__all__: list[str] = []  # used by the networks of this package only
 
 import math
 from collections.abc import Callable
@@ -21,11 +21,11 @@ from latentia.networks.layers import Center, ladder, scaled
 from latentia.networks.strided import doubling_widths
 
 
-class Block(Protocol):
-    """Makes a residual block, which keeps the shape of feature maps."""
+class _MakeBlock(Protocol):
+    """Make a residual block, which keeps the shape of feature maps."""
 
     def __call__(self, channels: int, total: int) -> nn.Module:
-        """Make a block of so many channels for a network with `total` blocks in all."""
+        """Make a block with this number of channels, for a network with `total` blocks."""
         ...
 
 
@@ -35,23 +35,23 @@ class Pyramid:
 
     Attributes:
         shape: (C, H, W).
-        width: channels at the image's own size; they double with each size, to 8 × width at most.
+        width: channels at the image's size; they double with each size, to 8 × width at most.
         blocks: residual blocks at each size.
-        block: makes one.
-        finish: makes the layers after the last block, for so many channels.
+        block: makes a block.
+        finish: makes the layers after the last block, from its number of channels.
         kernel: side of the convolutions from and to the image, odd.
     """
 
     shape: tuple[int, int, int]
     width: int
     blocks: int
-    block: Block
+    block: _MakeBlock
     finish: Callable[[int], list[nn.Module]]
     kernel: int
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
-        """The ladder, from the image's own size down."""
+        """The ladder, from the image's size down."""
         return ladder(*self.shape[1:], round_up=True)
 
     @property

@@ -1,14 +1,13 @@
-"""A residual generator and discriminator without normalization, in the manner of Huang et al. 2024 (R3GAN).
+"""A residual generator and discriminator without normalization, after Huang et al. 2024 (R3GAN).
 
-What that paper keeps of a modern convolutional network: residual bottlenecks 1×1 → grouped 3×3 → 1×1 with leaky
-rectifiers, resampling by smooth filters apart from the convolutions, no normalization, and initial weights that make up
-for its absence (Zhang et al. 2019, "Fixup", sect. 3): of L blocks, each begins as the identity, since its last
-convolution is zero, and its other m − 1 = 2 convolutions are scaled by L^(−1/(2m−2)) = L^(−1/4), so that one step of
-gradient descent moves the output by an amount that does not grow with L.
+From that paper: residual bottlenecks 1×1 → grouped 3×3 → 1×1 with leaky rectifiers, resampling by smooth filters apart
+from the convolutions, no normalization, and initial weights that replace it (Zhang et al. 2019, "Fixup", sect. 3). Of L
+blocks, each begins as the identity, since its last convolution is zero, and its other m − 1 = 2 convolutions are scaled
+by L^(−1/(2m−2)) = L^(−1/4), so that the change of the output in one step of gradient descent does not grow with L.
 
-The frame around the blocks is our own: a linear layer to the smallest maps, bilinear steps up, means of 2×2 pixels
-down. The discriminator takes images in [0, 1] and centers them to [−1, 1]; the generator emits logits, whose sigmoid is
-the image.
+The frame around the blocks is not the paper's: a linear layer to the smallest maps, bilinear steps up, means of 2×2
+pixels down. The discriminator takes images in [0, 1] and centers them to [−1, 1]; the generator emits logits, whose
+sigmoid is the image.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from latentia.networks.pyramid import Pyramid
 
 
 class _Bottleneck(nn.Module):
-    """x + conv₁ₓ₁(f(conv₃ₓ₃(f(conv₁ₓ₁(x))))), zero but for x at the start."""
+    """x + conv₁ₓ₁(f(conv₃ₓ₃(f(conv₁ₓ₁(x))))), whose second term starts at zero."""
 
     def __init__(self, channels: int, inner: int, group_width: int, total: int):
         super().__init__()
@@ -46,10 +45,10 @@ class _Bottleneck(nn.Module):
 
 
 class R3GAN(Network, name="r3gan"):
-    """Residual bottlenecks without normalization; serves images from 8×8.
+    """Residual bottlenecks without normalization; for images from 8×8.
 
     Attributes:
-        width: channels at the image's own size; they double with each halving, to 8 × width at most.
+        width: channels at the image's size; they double with each halving, to 8 × width at most.
         blocks: bottlenecks at each size.
         expansion: channels inside a bottleneck, as a multiple of those outside. 2 takes twice the time.
         group_width: channels that a 3×3 convolution sees at once (the greatest common divisor with the inner channels).

@@ -1,8 +1,8 @@
 """A residual convolutional encoder and decoder for VAEs.
 
-Each block adds to its input what two 3×3 convolutions make of it, activation first (He et al. 2016, "Identity
-mappings"). The last convolution of each of L blocks starts at 1/√L of the usual scale, so that all of them together add
-a fixed share of variance, whatever the depth. Images are taken in [0, 1] and centered to [−1, 1] by the encoder itself.
+Each block adds to its input the output of two 3×3 convolutions, activation first (He et al. 2016, "Identity mappings").
+The last convolution of each of L blocks starts at 1/√L of the usual scale, so that all of them together add a fixed
+share of variance at any depth. The encoder takes images in [0, 1] and centers them to [−1, 1].
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from latentia.networks.pyramid import Pyramid
 
 
 class _PreActivation(nn.Module):
-    """x + conv(f(conv(f(x)))), each f behind a normalization where there is one."""
+    """x + conv(f(conv(f(x)))); each f follows the normalization, where there is one."""
 
     def __init__(self, setting: Residual, channels: int, total: int):
         super().__init__()
@@ -39,10 +39,10 @@ class _PreActivation(nn.Module):
 
 
 class Residual(Network):
-    """Residual blocks at each size of the image; serves images from 8×8.
+    """Residual blocks at each size of the image; for images from 8×8.
 
     Attributes:
-        width: channels at the image's own size; they double with each halving, to 8 × width at most.
+        width: channels at the image's size; they double with each halving, to 8 × width at most.
         blocks: residual blocks at each size.
         norm: group normalization before each activation, or none.
         activation: the activation before each convolution of a block.
@@ -59,7 +59,7 @@ class Residual(Network):
         return encoder_with_head(pyramid.down(), pyramid.features, outputs, classes)
 
     def decoder(self, inputs: int, output_shape: tuple[int, ...], classes: int = 0) -> nn.Module:
-        """A linear layer, and blocks up the sizes."""
+        """A linear layer, then blocks up the sizes."""
         return decoder_with_labels(self._pyramid(output_shape).up, inputs, classes)
 
     def before_convolution(self, channels: int) -> list[nn.Module]:

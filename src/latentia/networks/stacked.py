@@ -1,18 +1,18 @@
-"""Several networks of one build as one: their tensors gain a leading dimension, the seed.
+"""Several networks of one architecture as one: their tensors gain a leading dimension, the seed.
 
-Networks that train side by side, each on examples of its own, are one network with S times the parameters and a batch
-S times as large in which the *last* of the batch's indices is the seed: example i belongs to network i mod S. So laid,
-everything around the networks stays what it is, for concatenating two batches, halving one, or adding a dimension of
-draws in front leaves every example with its network.
+Networks that train at the same time on different examples are one network with S times the parameters and a batch S
+times as large, in which the *last* of the batch's indices is the seed: example i belongs to network i mod S. With this
+order, concatenating two batches, halving one, or adding a dimension of draws in front leaves every example with its
+network, so that the code around the networks does not change.
 
-Networks made of `Linear` layers, Fourier features and what acts on each number alone run as one: the S products of a
-layer go in one call (`baddbmm`), and what a step costs beside arithmetic is paid once. Any others are run one after
-another, which is right and gains nothing: convolutions have enough to do for one seed.
+Networks of `Linear` layers, Fourier features and pointwise functions run as one: the S products of a layer are one call
+(`baddbmm`), and the overhead of a step is paid once. Other networks run one after another, with the same result and no
+gain: convolutions use the processor fully for one seed.
 """
 
 from __future__ import annotations
 
-__all__ = ["STACKED_FORMS", "stack_networks"]
+__all__ = ["stack_networks"]
 
 import copy
 from collections.abc import Callable, Sequence
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from latentia.errors import ConfigurationError
-from latentia.networks.fourier import FourierFeatures
 from latentia.networks.layers import PreciseLinear
+from latentia.networks.mlp import FourierFeatures
 
 ALONE = "Train such seeds one by one, with seed=…"
 
@@ -34,22 +34,21 @@ POINTWISE = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.SiLU, nn.GELU, nn.S
 
 
 def stack_networks(network: nn.Module, copies: Sequence[nn.Module]) -> None:
-    """Make `network`, in place, all of the copies at once, and every copy a view of its part.
+    """Turn `network`, in place, into all of the copies at once, and every copy into a view of its part.
 
-    Its modules keep their names and its state its keys; each tensor becomes (S, …). Called with inputs (N·S, …), it
-    gives (N·S, …), example i being mapped by copy i mod S. The copies share the memory of its tensors: what training
-    changes in the one is changed in the others.
+    Its modules keep their names and its state its keys; each tensor becomes (S, …). It maps inputs (N·S, …) to
+    (N·S, …), example i by copy i mod S. The copies share the memory of its tensors, so that training it trains them.
 
     Args:
-        network: of the same build as the copies; its own weights are lost.
+        network: of the same architecture as the copies; its weights are lost.
         copies: S networks.
 
     Raises:
-        ConfigurationError: for copies that are one and the same object.
+        ConfigurationError: if copies are the same object.
     """
     if len({id(one) for one in (network, *copies)}) <= len(copies):
         text = "the same modules are given for every seed (network=custom), so the seeds would share their weights"
-        raise ConfigurationError([("network", f"{text}. {ALONE}, each with modules of its own")])
+        raise ConfigurationError([("network", f"{text}. {ALONE}, each with its own modules")])
     skeleton = copy.deepcopy(network).to("meta")
     states = [dict(one.state_dict(keep_vars=True)) for one in copies]
     for name in states[0]:
@@ -69,14 +68,14 @@ def stack_networks(network: nn.Module, copies: Sequence[nn.Module]) -> None:
     def forward(*inputs: Tensor) -> Tensor:
         return run(*(x.unflatten(0, (-1, count)) for x in inputs)).flatten(0, 1)
 
-    setattr(network, "forward", forward)  # noqa: B010  (a method of the class, and from now on of this module alone)
+    setattr(network, "forward", forward)  # noqa: B010  (overrides the class's method in this module only)
 
 
 def _features_first(body: Forward) -> Forward:
-    """From a form on (S, …, N) to one on (N, S, …).
+    """From a function on (S, …, N) to one on (N, S, …).
 
-    Examples come last within, so that weights stand first in a product, W x: their gradient then lies in memory as they
-    do, where that of x Wᵀ would be copied into their order at every step.
+    Inside, examples come last, so that weights come first in a product, W x. Their gradient then has their memory
+    format; that of x Wᵀ would be copied at every step.
     """
     return lambda x: body(x.movedim(0, -1)).movedim(-1, 0)
 
@@ -93,7 +92,7 @@ def _linear(layer: nn.Linear) -> Forward:
 
 
 def _precise(layer: nn.Linear) -> Forward:
-    """The same, in float32 where autocast would halve it."""
+    """The same, in float32 under autocast."""
     product = _linear(layer)
 
     def forward(x: Tensor) -> Tensor:
@@ -124,7 +123,7 @@ def _unflatten(layer: nn.Unflatten) -> Forward:
 
 
 def _place(dimension: int) -> int:
-    """Where a dimension of (N, …) stands in (S, …, N)."""
+    """The index in (S, …, N) of a dimension of (N, …)."""
     return dimension if dimension >= 0 else dimension - 1
 
 
@@ -136,11 +135,11 @@ STACKED_FORMS: dict[type[nn.Module], Callable[..., Forward]] = {
     FourierFeatures: _fourier,
     **dict.fromkeys(POINTWISE, lambda layer: layer.forward),
 }
-"""How modules with a batched form of their own run on (S, …, N), from the module with stacked tensors."""
+"""How each kind of module, with stacked tensors, runs on (S, …, N)."""
 
 
 def _batched(module: nn.Module) -> Forward | None:
-    """How the module, its tensors stacked, runs on (S, …, N) in one go; None if a part of it has no such form."""
+    """How the module, with stacked tensors, runs on (S, …, N) at once; None if a part of it has no such form."""
     if type(module) is not nn.Sequential:
         form = STACKED_FORMS.get(type(module))
         return None if form is None else form(module)
@@ -158,7 +157,7 @@ def _batched(module: nn.Module) -> Forward | None:
 
 
 def _one_by_one(network: nn.Module, skeleton: nn.Module) -> Forward:
-    """How a network, its tensors stacked, runs on (N, S, …), seed by seed: `skeleton` with the seed's tensors."""
+    """How a network with stacked tensors runs on (N, S, …), seed by seed: `skeleton` with the seed's tensors."""
 
     def forward(*inputs: Tensor) -> Tensor:
         skeleton.train(network.training)

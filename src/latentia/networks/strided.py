@@ -1,19 +1,18 @@
-"""Strided convolutions between two sizes of the ladder, and back.
+"""Strided convolutions from one size of the ladder to the next, and transposed convolutions back.
 
-Along a side that is halved the kernel is 4 with stride 2, along one that is not, 3 with stride 1; padding is 1 in both.
-The transposed convolution returns to any size, odd ones too: its output padding of one pixel lies within the kernel's
+Along a side that is halved the kernel is 4 with stride 2; along one that is not, 3 with stride 1; padding is 1 in both.
+The transposed convolution returns to any size, also odd ones: its output padding of one pixel lies within the kernel's
 reach, so that the last row and column are computed like all others.
 
-**Speed on a CPU** (docs/speed-gan.md has the measurements). Feature maps lie in memory with their channels last, in
-which batch normalization takes a third of its time; the layers that touch the image, and the one that unfolds the code,
-see to that, and all between them keep it. A convolution from or to an image of one channel has too few channels for the
-processor's vectors: it is computed as a matrix product with the image's patches instead, the very same sums. Weights
-keep their shapes and their layout, so checkpoints know nothing of this, and on other devices nothing changes.
+**Speed on a CPU** (measured in docs/speed-gan.md). Feature maps are kept in the channels-last memory format, in which
+batch normalization takes a third of its time. A convolution from or to an image of one channel has too few channels for
+the processor's vectors; it is computed as a matrix product with the image's patches, which gives the same sums. Weights
+keep their shapes and memory format, so that checkpoints do not depend on this. On other devices nothing changes.
 """
 
 from __future__ import annotations
 
-__all__ = ["FeatureMaps", "doubling_widths", "sizes_of_steps", "strided", "transposed"]
+__all__: list[str] = []  # used by the networks of this package only
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +39,7 @@ def transposed(channels: tuple[int, int], smaller: Size, larger: Size, *, bias: 
 
 
 class FeatureMaps(nn.Unflatten):
-    """Vectors as the feature maps that transposed convolutions start from, (B, C·h·w) → (B, C, h, w)."""
+    """Reshape vectors to the feature maps that transposed convolutions start from, (B, C·h·w) → (B, C, h, w)."""
 
     def __init__(self, shape: tuple[int, int, int]):
         super().__init__(1, shape)
@@ -51,7 +50,7 @@ class FeatureMaps(nn.Unflatten):
 
 
 def sizes_of_steps(height: int, width: int) -> list[Size]:
-    """The ladder from the image's own size down, with its last size repeated where there would be a single step.
+    """The ladder from the image's size down; its last size is repeated where there would be a single step.
 
     Examples:
         >>> sizes_of_steps(28, 28)
@@ -74,7 +73,7 @@ def doubling_widths(width: int, count: int) -> list[int]:
 
 
 class _Strided(nn.Conv2d):
-    """A convolution that reads one channel as a product with its patches, (B, pixels, kernel) · (kernel, channels)."""
+    """A convolution that reads one channel by a product with its patches, (B, pixels, kernel) · (kernel, channels)."""
 
     def forward(self, input: Tensor) -> Tensor:
         if input.device.type != "cpu" or self.in_channels > 1:
@@ -83,7 +82,7 @@ class _Strided(nn.Conv2d):
         maps = linear(patches.transpose(1, 2), self.weight.flatten(1), self.bias)
         geometry = zip(input.shape[2:], self.kernel_size, self.stride, strict=True)
         sides = [(side + 2 * PADDING - kernel) // stride + 1 for side, kernel, stride in geometry]
-        return maps.unflatten(1, sides).permute(0, 3, 1, 2)  # channels last as it stands
+        return maps.unflatten(1, sides).permute(0, 3, 1, 2)  # already channels-last
 
 
 class _Transposed(nn.ConvTranspose2d):
@@ -95,7 +94,7 @@ class _Transposed(nn.ConvTranspose2d):
         pixels = input.permute(0, 2, 3, 1).flatten(1, 2)
         patches = (pixels @ self.weight.flatten(1)).transpose(1, 2)
         if patches.dtype in (torch.float16, torch.bfloat16):
-            patches = patches.float()  # each pixel is a sum, which is to be rounded once
+            patches = patches.float()  # each pixel is a sum, which should be rounded once
         geometry = zip(input.shape[2:], self.stride, self.output_padding, strict=True)
         sides = tuple(stride * side + missing for side, stride, missing in geometry)
         images = fold(patches, sides, self.kernel_size, padding=PADDING, stride=self.stride)
