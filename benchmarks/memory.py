@@ -90,7 +90,7 @@ def streaming(options: argparse.Namespace) -> dict[str, Any]:
 
     from latentia.networks import MLP
     from latentia.recipes import VAERecipe
-    from latentia.training import Batch, RunDirectory, make_fabric, play
+    from latentia.training import Batch, RunDirectory, fit, start_worker
     from synthetic import Synthetic
 
     source = Synthetic(gigabytes=options.gigabytes, workers=options.workers, validation=1000, binarize="dynamic")
@@ -98,10 +98,10 @@ def streaming(options: argparse.Namespace) -> dict[str, Any]:
     samples: list[tuple[int, float]] = []
     before, began = forget_peak(), time.perf_counter()
 
-    fabric = make_fabric(recipe)
+    worker = start_worker(recipe)
     splits = source.load()
     torch.manual_seed(0)
-    game = recipe.game(recipe.model(splits.shape, 0), splits, fabric)
+    game = recipe.build_game(recipe.build_model(splits.shape, 0), splits, worker)
     draw = game.draw
 
     def watched(number: int) -> Batch:
@@ -113,7 +113,7 @@ def streaming(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder) / "run")
         directory.create(recipe.to_mapping(), False)
-        play(game, recipe, directory, fabric, quiet=True)
+        fit(game, recipe, directory, worker, quiet=True)
     settled = [value for step, value in samples if step >= options.steps // 4]
     growth = {"first": samples[0][1], "settled": settled[0], "last": settled[-1], "most": max(settled)}
     size = len(splits.train) * 3 * 64 * 64 / 1e9

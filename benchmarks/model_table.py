@@ -92,19 +92,19 @@ def recipe_of(words: Sequence[str], **changes: Any) -> Any:
     return Recipe.parse({**apply_overrides(base, parse_overrides(settings)), "type": name, **changes})
 
 
-def timed_play() -> list[float]:
+def timed_fit() -> list[float]:
     """Have the training loop's CPU time put into the list that this returns."""
     import latentia.recipes.run as module
 
-    play, spent = module.play, []
+    fit, spent = module.fit, []
 
     def timed(*arguments: Any, **options: Any) -> Any:
         began = time.process_time()
-        outcome = play(*arguments, **options)
+        outcome = fit(*arguments, **options)
         spent.append(time.process_time() - began)
         return outcome
 
-    module.play = timed
+    module.fit = timed
     return spent
 
 
@@ -112,7 +112,7 @@ def pilot(words: Sequence[str], folder: Path, seconds: float) -> dict[str, float
     """CPU seconds of an epoch, from runs of one epoch and of about as many as fit in a part of the budget."""
     from latentia.recipes import train
 
-    spent, epochs = timed_play(), 1
+    spent, epochs = timed_fit(), 1
     for attempt in range(2):
         shutil.rmtree(folder, ignore_errors=True)
         # steps alone are measured: a run that validates rarely pays for it once in all
@@ -131,7 +131,7 @@ def train_one(words: Sequence[str], epochs: int, seed: int, folder: Path) -> Non
     from latentia.estimate import Estimate, write_estimates
     from latentia.recipes import train
 
-    spent = timed_play()
+    spent = timed_fit()
     run = train(recipe_of(words, epochs=epochs, seed=seed), folder, quiet=True)
     cost = Estimate(spent[0], "cpu_to_train", unit="s", method="process time of the training loop")
     count = Estimate(float(epochs), "epochs", unit="1", kind="exact", method="from a timed pilot")

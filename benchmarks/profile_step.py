@@ -28,6 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 import torch
+from latentia.training.fused_adam import FusedAdam
 
 from latentia.configuration import apply_overrides, parse_overrides
 from latentia.data import MNIST, ShuffledBatches, Source
@@ -35,12 +36,11 @@ from latentia.distributions import Bernoulli, Conditional, DiagonalGaussian
 from latentia.networks import MLP
 from latentia.objectives import elbo
 from latentia.recipes import VAERecipe
-from latentia.training import RunDirectory, engine, make_fabric
-from latentia.training.fused_adam import FusedAdam
+from latentia.training import RunDirectory, engine, start_worker
 from latentia.training.optimizers import Optimizer
 from latentia.training.progress_bar import ProgressBar
-from latentia.training.records import Tally
-from latentia.training.state import Table
+from latentia.training.records import MetricAccumulator
+from latentia.training.state import TrainState
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
 from floor import products_of_a_step
@@ -94,7 +94,7 @@ def profile(steps: int, settings: dict[str, Any]) -> tuple[dict[str, float], flo
     played = 0
     step = engine._step
 
-    def watched_step(table: Table, leaving: bool) -> bool:
+    def watched_step(table: TrainState, leaving: bool) -> bool:
         nonlocal played
         played += 1
         if played == WARM_UP:
@@ -107,9 +107,9 @@ def profile(steps: int, settings: dict[str, Any]) -> tuple[dict[str, float], flo
 
     recipe = VAERecipe.parse(apply_overrides(RECIPE.to_mapping(), settings))
     splits = recipe.data.load()
-    fabric = make_fabric(recipe)
-    model = recipe.model(splits.shape, 0)
-    game = recipe.game(model, splits, fabric)
+    worker = start_worker(recipe)
+    model = recipe.build_model(splits.shape, 0)
+    game = recipe.build_game(model, splits, worker)
     recipe = recipe.model_copy(update={"epochs": -(-(steps + WARM_UP) // game.steps_per_epoch)})
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         for owner, attribute, name in (
@@ -122,12 +122,12 @@ def profile(steps: int, settings: dict[str, Any]) -> tuple[dict[str, float], flo
             (elbo, "rate_of", "KL"),
             (type(recipe.objective), "__call__", "objective, the rest"),
             (torch.autograd, "grad", "backward"),
-            (Tally, "add", "tally"),
-            (Tally, "settle", "tally"),
+            (MetricAccumulator, "add", "tally"),
+            (MetricAccumulator, "settle", "tally"),
             (Optimizer, "set_lr", "optimizer"),
             (FusedAdam, "step", "optimizer"),
-            (Table, "check", "check that all is finite"),
-            (Table, "save", "checkpoints"),
+            (TrainState, "check", "check that all is finite"),
+            (TrainState, "save", "checkpoints"),
             (RunDirectory, "append_records", "records"),
             (ProgressBar, "advance", "progress"),
         ):
@@ -135,7 +135,7 @@ def profile(steps: int, settings: dict[str, Any]) -> tuple[dict[str, float], flo
         stack.enter_context(mock.patch.object(engine, "_step", watched_step))
         directory = RunDirectory(Path(folder) / "run")
         directory.create(recipe.to_mapping(), False)
-        engine.play(game, recipe, directory, fabric, quiet=True)
+        engine.fit(game, recipe, directory, worker, quiet=True)
     seconds = parts.read()
     seconds["the loop"] -= sum(laps[WARM_UP // 10 - 1 :])
     return {name: 1e3 * s / (played - WARM_UP) for name, s in seconds.items()}, 1e3 * statistics.median(laps)

@@ -26,10 +26,10 @@ from latentia.data import MNIST, Grid, Ring
 from latentia.networks import MLP
 from latentia.recipes import GANRecipe, Recipe, VAERecipe, mode_covering_gan
 from latentia.recipes.seeds import game_of_seeds
-from latentia.training import Game, RunDirectory, engine, make_fabric, seed_of, seeded
+from latentia.training import Game, RunDirectory, engine, seed_of, seeded, start_worker
 from latentia.training.gradients import gradients_traced
 from latentia.training.progress_bar import ProgressBar
-from latentia.training.state import Table
+from latentia.training.state import TrainState
 from machine import machine
 
 WARM_UP = 20
@@ -56,18 +56,18 @@ def changed(recipe: GANRecipe, network: MLP) -> GANRecipe:
 def stepper(recipe: Recipe, seeds: list[int] | None, compiles: bool, folder: Path) -> Callable[[], object]:
     """What makes one step of the engine: of one run, or of several seeds at once."""
     recipe = recipe.model_copy(update={"accelerator": "cpu"})
-    fabric = make_fabric(recipe)
+    worker = start_worker(recipe)
     splits = recipe.data.load()
     game: Game
     if seeds is None:
         with seeded(seed_of("weights", 0)):
-            model = recipe.model(splits.shape, len(splits.classes))
-            game = recipe.game(model, splits, fabric)
+            model = recipe.build_model(splits.shape, len(splits.classes))
+            game = recipe.build_game(model, splits, worker)
     else:
         own = {seed: recipe.model_copy(update={"seed": seed}) for seed in seeds}
-        game, _ = game_of_seeds(own, splits, fabric)
+        game, _ = game_of_seeds(own, splits, worker)
     game.model.train()
-    table = Table(game, recipe, RunDirectory(folder), fabric)
+    table = TrainState(game, recipe, RunDirectory(folder), worker)
     if compiles:
         table.compile_moves(ProgressBar(1, quiet=True))
 

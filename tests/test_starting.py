@@ -16,7 +16,7 @@ def cpu_seconds(code: str) -> float:
 
 
 def test_import_brings_nothing_heavy() -> None:
-    heavy = {"torch", "numpy", "scipy", "pydantic", "matplotlib", "typer", "lightning_fabric"}
+    heavy = {"torch", "numpy", "scipy", "pydantic", "matplotlib", "typer"}
     code = f"import sys, latentia; found = {heavy!r} & set(sys.modules); assert not found, found"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -27,8 +27,7 @@ def test_import_takes_less_than_a_third_of_a_second() -> None:
 
 
 SLOW = {
-    "lightning_fabric",  # which brings the next two: only training does with them
-    "torch._dynamo",
+    "torch._dynamo",  # only training brings it
     "torchmetrics",
     "scipy.optimize",
     "scipy.signal",

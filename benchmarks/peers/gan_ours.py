@@ -15,20 +15,20 @@ from torch import Tensor
 from latentia.configuration import apply_overrides, parse_overrides
 from latentia.objectives import Terms
 from latentia.recipes import GANRecipe, Recipe
-from latentia.training import RunDirectory, make_fabric, play
-from latentia.training.records import Tally
+from latentia.training import RunDirectory, fit, start_worker
+from latentia.training.records import MetricAccumulator
 
 
 def last_costs() -> Callable[[], dict[str, object]]:
     """What tells the players' mean costs at the last step; they are read then, for the engine waits for no number."""
     last: dict[str, Tensor] = {}
-    added = Tally.add
+    added = MetricAccumulator.add
 
-    def add(tally: Tally, step: int, player: str, terms: Terms) -> None:
+    def add(tally: MetricAccumulator, step: int, player: str, terms: Terms) -> None:
         added(tally, step, player, terms)
         last[player] = terms["cost"].detach()
 
-    Tally.add = add  # pyright: ignore[reportAttributeAccessIssue]  (it has another word for self)
+    MetricAccumulator.add = add  # pyright: ignore[reportAttributeAccessIssue]  (it has another word for self)
     return lambda: {"costs": [last[player].mean().item() for player in ("discriminator", "generator")]}
 
 
@@ -37,17 +37,16 @@ def main() -> None:
     words = [*basis.split(), "loss=nonsaturating", f"accelerator={DEVICE}", "epochs=1000000", *sys.argv[1:]]
     recipe = Recipe.parse(apply_overrides({"type": "gan"}, parse_overrides(words)))
     assert isinstance(recipe, GANRecipe)
-    fabric = make_fabric(recipe)
-    fabric.launch()
+    worker = start_worker(recipe)
     splits = recipe.data.load()
     torch.manual_seed(0)
-    game = recipe.game(recipe.model(splits.shape, 0).to(fabric.device), splits, fabric)
+    game = recipe.build_game(recipe.build_model(splits.shape, 0).to(worker.device), splits, worker)
     game.probes = []  # what is measured and drawn at the ends of epochs is no part of a step
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder) / "run")
         directory.create(recipe.to_mapping(), False)
         gate_engine(Gate(STEPS, last_costs()), lambda *_: None)
-        play(game, recipe, directory, fabric, quiet=True)
+        fit(game, recipe, directory, worker, quiet=True)
 
 
 if __name__ == "__main__":

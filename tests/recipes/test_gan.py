@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from latentia.configuration import apply_overrides, parse_overrides
@@ -35,7 +34,7 @@ from latentia.objectives import (
 )
 from latentia.recipes import GANRecipe, Recipe, Run, load, mean_over_seeds, train, train_seeds
 from latentia.recipes.gan_presets import mode_covering_gan
-from latentia.training import Adam
+from latentia.training import Adam, Worker
 
 TINY = MLP(hidden=(16, 16), activation="leaky-relu")
 SMALL: dict[str, Any] = {
@@ -52,11 +51,11 @@ RAW_DIGITS = Digits()
 
 
 def game_of(recipe: GANRecipe) -> tuple[GAN, Any]:
-    fabric = Fabric(accelerator="cpu", devices=1)
+    worker = Worker()
     splits = recipe.data.load()
     torch.manual_seed(0)
-    model = recipe.model(splits.shape, len(splits.classes))
-    return model, recipe.game(model, splits, fabric)
+    model = recipe.build_model(splits.shape, len(splits.classes))
+    return model, recipe.build_game(model, splits, worker)
 
 
 PAIRS = [

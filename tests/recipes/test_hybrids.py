@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from latentia.data import Digits
@@ -21,7 +20,7 @@ from latentia.models import VAE, VAEGAN, BiGAN
 from latentia.networks import MLP
 from latentia.objectives import Consensus, NonSaturating, NoPenalty, Progress, Wasserstein
 from latentia.recipes import AdversarialAutoencoderRecipe, BiGANRecipe, Run, VAEGANRecipe, train
-from latentia.training import Adam, Batch
+from latentia.training import Adam, Batch, Worker
 from latentia.training.checkpoint import find_checkpoints
 from tests.cli.test_commands import latentia
 
@@ -47,10 +46,8 @@ def game_of(recipe: Any, seed: int = 0) -> tuple[Any, dict[str, Any], Batch]:
     """Model, players by name, and a batch of real images."""
     torch.manual_seed(seed)
     splits = recipe.data.load()
-    model = recipe.model(SHAPE, 10)
-    players = {
-        player.name: player for player in recipe.game(model, splits, Fabric(accelerator="cpu", devices=1)).players
-    }
+    model = recipe.build_model(SHAPE, 10)
+    players = {player.name: player for player in recipe.build_game(model, splits, Worker()).players}
     return model, players, Batch(recipe.data.prepare_step(next(splits.train.chunks(32))))
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from latentia.data import Digits, Ring
@@ -31,7 +30,7 @@ from latentia.objectives import (
 )
 from latentia.recipes import GANRecipe, Recipe, VAERecipe
 from latentia.recipes.seeds import game_of_seeds
-from latentia.training import SGD, Adam, Batch, Game, Player, seed_of
+from latentia.training import SGD, Adam, Batch, Game, Player, Worker, seed_of
 from latentia.training.ensemble import stacked_game
 
 SEEDS = (3, 0, 8)
@@ -72,7 +71,7 @@ RECIPES: dict[str, Recipe] = {
 
 def games_of(recipe: Recipe, seeds: tuple[int, ...] = SEEDS) -> tuple[Game, dict[int, Game]]:
     recipes = {seed: recipe.model_copy(update={"seed": seed}) for seed in seeds}
-    return game_of_seeds(recipes, recipe.data.load(), Fabric(accelerator="cpu", devices=1))
+    return game_of_seeds(recipes, recipe.data.load(), Worker())
 
 
 class Noise:
@@ -134,9 +133,9 @@ def optimizers_of(game: Game) -> dict[str, torch.optim.Optimizer]:
 def single_game(recipe: Recipe, like: nn.Module) -> Game:
     """An ordinary game that starts from the weights of another model, and shares nothing with it."""
     splits = recipe.data.load()
-    model = recipe.model(splits.shape, len(splits.classes))
+    model = recipe.build_model(splits.shape, len(splits.classes))
     model.load_state_dict(like.state_dict())
-    return recipe.game(model, splits, Fabric(accelerator="cpu", devices=1))
+    return recipe.build_game(model, splits, Worker())
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -178,7 +177,7 @@ def test_a_seed_starts_from_the_weights_and_goes_in_the_order_of_its_single_run(
         with torch.random.fork_rng():
             torch.manual_seed(seed_of("weights", seed))
             splits = recipe.data.load()
-            model = recipe.model(splits.shape, len(splits.classes))
+            model = recipe.build_model(splits.shape, len(splits.classes))
         for name, value in model.state_dict().items():
             assert torch.equal(value, views[seed].model.state_dict()[name])
             assert torch.equal(value, whole.model.state_dict()[name][part])
@@ -186,8 +185,8 @@ def test_a_seed_starts_from_the_weights_and_goes_in_the_order_of_its_single_run(
     whole, _ = games_of(still)
     for part, seed in enumerate(SEEDS):
         splits = still.data.load()
-        model = still.model(splits.shape, len(splits.classes))
-        single = still.model_copy(update={"seed": seed}).game(model, splits, Fabric(accelerator="cpu", devices=1))
+        model = still.build_model(splits.shape, len(splits.classes))
+        single = still.model_copy(update={"seed": seed}).build_game(model, splits, Worker())
         for number in (0, 7, whole.steps_per_epoch + 1):
             assert torch.equal(whole.draw(number).x[part :: len(SEEDS)], single.draw(number).x)
 

@@ -50,7 +50,7 @@ from latentia.recipes import (
     train,
     train_seeds,
 )
-from latentia.training import Adam, Batch, Player, RunDirectory, make_fabric
+from latentia.training import Adam, Batch, Player, RunDirectory, start_worker
 from latentia.training.gradients import compiled, gradients_traced, plain
 
 from .toys import play_duel, same_run
@@ -92,16 +92,16 @@ def refuse(text: str) -> None:
 
 def same_moves(recipe: Recipe, steps: int = 3) -> None:
     """Every player's move gives the same terms, gradients and buffers both ways, by the same random numbers."""
-    fabric = make_fabric(recipe)
+    worker = start_worker(recipe)
     splits = recipe.data.load()
     torch.manual_seed(0)
-    model = recipe.model(splits.shape, len(splits.classes))
-    game = recipe.game(model, splits, fabric)
+    model = recipe.build_model(splits.shape, len(splits.classes))
+    game = recipe.build_game(model, splits, worker)
     model.train()
     loose = recipe.precision != "32-true"  # bfloat16 keeps eight bits, and the graph rounds where it likes
     for player in game.players:
-        one = plain(player, player.parameters, fabric)
-        two = compiled(player, player.parameters, fabric, say=lambda _: None, warn=refuse)
+        one = plain(player, player.parameters, worker)
+        two = compiled(player, player.parameters, worker, say=lambda _: None, warn=refuse)
         for step in range(steps):
             batch, progress = game.draw(step), Progress(step, step / 2, game.data_size)
             found = []
@@ -202,12 +202,12 @@ def test_several_seeds_at_once_may_be_compiled(tmp_path: Path):
 
 def test_gradients_lie_as_their_parameters_do_whatever_way_they_came():
     """torch's fused Adam takes memory in its order, and would mix up the numbers of a gradient laid out otherwise."""
-    fabric = make_fabric(RECIPES["dcgan"])
+    worker = start_worker(RECIPES["dcgan"])
     weight = torch.nn.Parameter(torch.randn(6, 5))
     player = Player("one", [torch.nn.ParameterList([weight])], lambda batch, _: {"cost": (batch.x.t() @ weight.t())[0]})
     by_move, by_backward = (Adam().build([weight]) for _ in range(2))
     start, x = weight.detach().clone(), torch.randn(5, 3)
-    plain(player, [weight], fabric)(Batch(x), Progress())
+    plain(player, [weight], worker)(Batch(x), Progress())
     assert weight.grad is not None
     assert weight.grad.stride() == weight.stride()
     by_move.step()
@@ -223,13 +223,13 @@ def test_gradients_lie_as_their_parameters_do_whatever_way_they_came():
 @pytest.mark.parametrize("way", [plain, functools.partial(compiled, say=lambda _: None, warn=refuse)])
 @pytest.mark.usefixtures("traced_alone")
 def test_each_parameter_has_a_gradient_of_its_own(way: Any):
-    fabric = make_fabric(RECIPES["elbo"])
+    worker = start_worker(RECIPES["elbo"])
     weights = [torch.nn.Parameter(torch.randn(3)) for _ in range(2)]
     player = Player(
         "one", [torch.nn.ParameterList(weights)], lambda batch, _: {"cost": batch.x * (weights[0] + weights[1])}
     )
     with gradients_traced():
-        way(player, weights, fabric)(Batch(torch.tensor([1.0, 2.0, 3.0])), Progress())
+        way(player, weights, worker)(Batch(torch.tensor([1.0, 2.0, 3.0])), Progress())
     torch.nn.utils.clip_grad_norm_(weights, 0.5)
     for weight in weights:
         assert weight.grad is not None

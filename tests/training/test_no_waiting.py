@@ -18,7 +18,7 @@ from latentia.data import Digits, Ring, binarization
 from latentia.networks import DCGAN, MLP
 from latentia.objectives import IWAE, R1, Clip, NoPenalty, OneCentered, Wasserstein
 from latentia.recipes import GANRecipe, Recipe, VAERecipe
-from latentia.training import Batch, RunDirectory, loop, make_fabric, play
+from latentia.training import Batch, RunDirectory, fit, loop, start_worker
 
 # What the dispatcher sees: a number read from a tensor, a shape that depends on values, a tensor of Python's numbers.
 WAITING = {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "lift_fresh", "_unique2"}
@@ -79,9 +79,9 @@ def calls_in_steps(
     """What the steps of a short run call, and how many steps there were; `change` is called in each cost."""
     # what a GPU draws by; the CPU's own way looks for rare bytes with numpy
     monkeypatch.setattr(binarization, "_bytes_below_255", binarization._integers_below_255)
-    fabric = make_fabric(recipe)
+    worker = start_worker(recipe)
     splits = recipe.data.load()
-    game = recipe.game(recipe.model(splits.shape, len(splits.classes)), splits, fabric)
+    game = recipe.build_game(recipe.build_model(splits.shape, len(splits.classes)), splits, worker)
     player = game.players[0]
     cost = player.cost
     first = dataclasses.replace(player, cost=lambda batch, progress: (change(batch), cost(batch, progress))[1])
@@ -97,7 +97,7 @@ def calls_in_steps(
     monkeypatch.setattr(loop, "_step", watched)
     directory = RunDirectory(folder / "run")
     directory.create(recipe.to_mapping(), False)
-    play(game, recipe, directory, fabric, quiet=True)
+    fit(game, recipe, directory, worker, quiet=True)
     return calls.counts, steps
 
 

@@ -25,12 +25,12 @@ from latentia.training import (
     Schedule,
     Stages,
     Training,
-    make_fabric,
+    start_worker,
 )
 from latentia.training.ema import AveragedWeights
 from latentia.training.game import cost_of, networks_of
 from latentia.training.progress_bar import ProgressBar
-from latentia.training.records import FOLD_ROWS, Tally
+from latentia.training.records import FOLD_ROWS, MetricAccumulator
 from latentia.training.run_directory import differences
 
 from .toys import duel, play_duel
@@ -117,7 +117,7 @@ def test_a_tally_is_the_mean_of_everything(moves):
     """Also where the mean is a thousand times the spread, which squares in single precision would lose."""
     torch.manual_seed(0)
     values = 1000 + torch.randn(moves, 32)
-    tally = Tally()
+    tally = MetricAccumulator()
     for step, row in enumerate(values, 1):
         tally.add(step, "vae", {"cost": row, "rate": -2 * row})
     tally.settle()
@@ -133,7 +133,7 @@ def test_a_tally_is_the_mean_of_everything(moves):
 
 
 def test_terms_may_come_and_go_and_batches_may_differ():
-    tally = Tally()
+    tally = MetricAccumulator()
     for step in range(1, 5):
         terms = {"cost": torch.full((step,), float(step))}
         tally.add(step, "d", {**terms, "penalty": torch.ones(step)} if step == 3 else terms)
@@ -144,11 +144,11 @@ def test_terms_may_come_and_go_and_batches_may_differ():
 
 
 def test_a_tally_goes_on_from_its_state():
-    one, two = Tally(), Tally()
+    one, two = MetricAccumulator(), MetricAccumulator()
     for tally in (one, two):
         tally.add(1, "p", {"cost": torch.tensor([1.0, 2.0])})
         tally.settle()
-    three = Tally()
+    three = MetricAccumulator()
     three.restore(*two.state())
     for tally in (one, three):
         tally.add(2, "p", {"cost": torch.tensor([4.0, 8.0])})
@@ -357,9 +357,9 @@ def test_each_move_of_a_player_has_a_batch_of_its_own(tmp_path):
 
 
 def test_the_networks_of_a_game():
-    game = duel(make_fabric(Training()))
+    game = duel(start_worker(Training()))
     assert networks_of(game) == [game.model.discriminator, game.model.generator]
-    vae = VAERecipe().model((1, 8, 8))
+    vae = VAERecipe().build_model((1, 8, 8))
     game.model, game.players = vae, [Player("vae", [vae], game.players[0].cost)]
     assert networks_of(game) == [vae.posterior.network, vae.likelihood.network]
 

@@ -5,8 +5,8 @@ import signal
 import pytest
 import torch
 
-from latentia.training import Interrupted, RunDirectory, Training, make_fabric, seed_of
-from latentia.training.state import Table
+from latentia.training import Interrupted, RunDirectory, Training, seed_of, start_worker
+from latentia.training.state import TrainState
 
 from .toys import duel, play_duel, same_run
 
@@ -102,8 +102,8 @@ def test_a_table_comes_back_from_its_checkpoint_bit_by_bit(tmp_path):
     """All that changes in play is in the checkpoint, once a few steps have been played."""
     play_duel(tmp_path / "run", epochs=1, ema=0.9)
     training = Training(epochs=1, batch_size=16, ema=0.9)
-    fabric = make_fabric(training)
-    table = Table(duel(fabric), training, RunDirectory(tmp_path / "run"), fabric)
+    worker = start_worker(training)
+    table = TrainState(duel(worker), training, RunDirectory(tmp_path / "run"), worker)
     table.restore(bar=_Silent())
     for name, optimizer in table.optimizers.items():
         state = optimizer.state_dict()["state"]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -25,10 +24,11 @@ from latentia.training import (
     Player,
     RunDirectory,
     Training,
+    Worker,
     checkpoint,
-    make_fabric,
-    play,
+    fit,
     seeded,
+    start_worker,
 )
 
 COUNT = 96
@@ -45,7 +45,7 @@ class AdversarialObjective(nn.Module):
 
 
 def duel(
-    fabric: Fabric,
+    worker: Worker,
     batch_size: int = 16,
     noise: bool = True,
     seen: Callable[[int], object] = lambda _: None,
@@ -54,7 +54,7 @@ def duel(
     """The non-saturating game with a gradient penalty on the data.
 
     Args:
-        fabric: which process of how many.
+        worker: which process of how many.
         batch_size: over all processes.
         noise: whether z is drawn; else it is a function of x, and the game draws nothing.
         seen: called with the number of each draw.
@@ -64,7 +64,7 @@ def duel(
         data = torch.randn(COUNT, 2) * torch.tensor([1.0, 0.3]) + torch.tensor([2.0, -1.0])
     with seeded(2):
         model = AdversarialObjective(norm=noise)
-    order = EpochOrder(COUNT, batch_size, 3, fabric.global_rank, fabric.world_size)
+    order = EpochOrder(COUNT, batch_size, 3, worker.rank, worker.world_size)
 
     def draw(number: int) -> Batch:
         seen(number)
@@ -96,7 +96,7 @@ def duel(
                 [model.discriminator],
                 discriminator,
                 Adam(lr=0.02, schedule=Cosine(warm_up=0.2)),
-                times=2,
+                steps=2,
             ),
             Player("generator", [model.generator], generator, Adam(lr=0.01)),
         ],
@@ -113,16 +113,16 @@ def duel(
 def play_duel(path: Path, *, resume: bool = False, noise: bool = True, seen=None, change=None, **settings) -> Outcome:
     """Play the duel in a run directory at `path`; `change` may alter the game first."""
     training = Training(**{"epochs": 4, "batch_size": 16, "record_every": 4, "checkpoint_every": 0.5, **settings})
-    fabric = make_fabric(training)
-    fabric.launch()
-    game = duel(fabric, training.batch_size, noise, seen or (lambda _: None))
+    worker = start_worker(training)
+    game = duel(worker, training.batch_size, noise, seen or (lambda _: None))
     if change is not None:
         change(game)
     directory = RunDirectory(path)
-    if fabric.is_global_zero:
+    if worker.rank == 0:
         directory.create({"settings": training.to_mapping()}, resume)
-    fabric.barrier()
-    return play(game, training, directory, fabric, resume=resume, quiet=True)
+    if worker.world_size > 1:
+        torch.distributed.barrier()
+    return fit(game, training, directory, worker, resume=resume, quiet=True)
 
 
 def same_run(a: Path, b: Path) -> None:

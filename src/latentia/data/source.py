@@ -127,7 +127,8 @@ class Source(Component, family=True):
             return to_unit(split.images)
         if self.binarize == "threshold":
             return threshold(split.images)
-        return binarize_static(split.images, seed_of("binarize", self.binarize_seed, which))
+        # the word is a part of the seed: another one would change every fixed binarization
+        return binarize_static(split.images, seed_of("binarise", self.binarize_seed, which))
 
     def _binary(self, split: Split, which: Which) -> Split:
         if self.binarize == "none" or not len(split):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 __all__ = ["AdversarialAutoencoderRecipe"]
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from pydantic import Field
@@ -19,10 +19,7 @@ from latentia.models import VAE
 from latentia.objectives import Progress, Terms
 from latentia.recipes.discriminator_recipe import DiscriminatorRecipe
 from latentia.recipes.vae import VAERecipe
-from latentia.training import Batch, Game, Player
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from latentia.training import Batch, Game, Player, Worker
 
 
 class AdversarialAutoencoderRecipe(DiscriminatorRecipe, VAERecipe, name="adversarial-autoencoder"):
@@ -35,15 +32,15 @@ class AdversarialAutoencoderRecipe(DiscriminatorRecipe, VAERecipe, name="adversa
     latent: int = Field(default=8, ge=1, description="dimension of z")
     strength: float = Field(default=10.0, gt=0, description="nats of distortion that one nat of the game is worth")
 
-    def model(self, shape: tuple[int, ...], classes: int = 0) -> VAE:
-        vae = VAERecipe.model(self, shape, classes)
+    def build_model(self, shape: tuple[int, ...], classes: int = 0) -> VAE:
+        vae = VAERecipe.build_model(self, shape, classes)
         vae.discriminator = self.discriminator.encoder((self.latent,), 1)
         return vae
 
-    def game(self, model: nn.Module, splits: Splits, fabric: Fabric) -> Game:
+    def build_game(self, model: nn.Module, splits: Splits, worker: Worker) -> Game:
         vae = cast(VAE, model)
         discriminator = cast(nn.Module, vae.discriminator)
-        game = VAERecipe.game(self, model, splits, fabric)
+        game = VAERecipe.build_game(self, model, splits, worker)
 
         def score(z: Tensor) -> Tensor:
             return discriminator(z).squeeze(-1)

@@ -26,7 +26,7 @@ class BiGANRecipe(EncodedGANRecipe, name="bigan"):
     z from a learned Gaussian, which is the default. docs/hybrids.md gives what it reaches.
     """
 
-    def model(self, shape: tuple[int, ...], classes: int = 0) -> BiGAN:
+    def build_model(self, shape: tuple[int, ...], classes: int = 0) -> BiGAN:
         pair = torch.Size(shape).numel() + self.latent
         return BiGAN(discriminator=self.discriminator.encoder((pair,), 1), **self.parts(shape))
 

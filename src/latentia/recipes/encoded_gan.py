@@ -6,7 +6,7 @@ __all__ = ["EncodedGANRecipe"]
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from pydantic import Field
@@ -20,10 +20,7 @@ from latentia.models import EncodedGAN
 from latentia.networks import MLP, Network
 from latentia.recipes.discriminator_recipe import DiscriminatorRecipe
 from latentia.recipes.reality import reality_of
-from latentia.training import Adam, Batch, Cosine, Game, Optimizer, Player
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from latentia.training import Adam, Batch, Cosine, Game, Optimizer, Player, Worker
 
 MEASURED = 10_000
 
@@ -59,9 +56,9 @@ class EncodedGANRecipe(DiscriminatorRecipe):
             "posterior": self.posterior,
         }
 
-    def game(self, model: nn.Module, splits: Splits, fabric: Fabric) -> Game:
-        reality = reality_of(splits, self.data, fabric.device)
-        examples = reality.training(self.batch_size, self.seed, fabric.global_rank, fabric.world_size, 1)
+    def build_game(self, model: nn.Module, splits: Splits, worker: Worker) -> Game:
+        reality = reality_of(splits, self.data, worker.device)
+        examples = reality.training(self.batch_size, self.seed, worker.rank, worker.world_size, 1)
         held_out = reality.some("validation", MEASURED)
         return Game(
             model=model,
@@ -74,7 +71,7 @@ class EncodedGANRecipe(DiscriminatorRecipe):
             close=examples.close,
         )
 
-    def conclude(self, model: nn.Module, splits: Splits) -> list[Estimate]:
+    def final_estimates(self, model: nn.Module, splits: Splits) -> list[Estimate]:
         device = next(model.parameters()).device
         return self._measure(model, reality_of(splits, self.data, device).some("test", MEASURED), "test")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["GANRecipe"]
 
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -31,10 +31,7 @@ from latentia.objectives import (
 from latentia.recipes.gan_probes import Diagnostics, Snapshots, conclude_gan
 from latentia.recipes.reality import reality_of
 from latentia.recipes.recipe import Recipe
-from latentia.training import Adam, Batch, Game, Optimizer, Player, Probe
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from latentia.training import Adam, Batch, Game, Optimizer, Player, Probe, Worker
 
 
 class GANRecipe(Recipe, name="gan"):
@@ -97,7 +94,7 @@ class GANRecipe(Recipe, name="gan"):
             raise ConfigurationError(problems)
         return self
 
-    def model(self, shape: tuple[int, ...], classes: int = 0) -> GAN:
+    def build_model(self, shape: tuple[int, ...], classes: int = 0) -> GAN:
         if self.conditional and not classes:
             text = f"{self.data.type_name} has no labels to condition on. Set conditional=false, or choose labeled data"
             raise ConfigurationError([("conditional", text)])
@@ -114,13 +111,11 @@ class GANRecipe(Recipe, name="gan"):
             **(_standardizing(self.data) if isinstance(self.data, ToyDistribution) else {}),
         )
 
-    def game(self, model: nn.Module, splits: Any, fabric: Fabric) -> Game:
+    def build_game(self, model: nn.Module, splits: Any, worker: Worker) -> Game:
         gan = cast(GAN, model)
-        self._check(gan, fabric)
-        reality = reality_of(splits, self.data, fabric.device)
-        examples = reality.training(
-            self.batch_size, self.seed, fabric.global_rank, fabric.world_size, self.steps_per_epoch
-        )
+        self._check(gan, worker)
+        reality = reality_of(splits, self.data, worker.device)
+        examples = reality.training(self.batch_size, self.seed, worker.rank, worker.world_size, self.steps_per_epoch)
         duel = AdversarialObjective(
             gan, self.loss, self.penalty, self.augmentation, epochs=self.epochs, reuse_fakes=self.reuse_fakes
         )
@@ -133,7 +128,7 @@ class GANRecipe(Recipe, name="gan"):
 
         toy = self.data if isinstance(self.data, ToyDistribution) else None
         diagnostics = Diagnostics(gan, duel, reality, toy)
-        snapshots = Snapshots(gan, reality, self.seed, writes=fabric.is_global_zero)
+        snapshots = Snapshots(gan, reality, self.seed, writes=worker.rank == 0)
         return Game(
             model=gan,
             players=[
@@ -142,7 +137,7 @@ class GANRecipe(Recipe, name="gan"):
                     [gan.discriminator],
                     discriminator_cost,
                     self.discriminator_optimizer,
-                    times=self.discriminator_steps,
+                    steps=self.discriminator_steps,
                     after=lambda: self.penalty.after(gan.discriminator),
                 ),
                 Player("generator", [gan.generator], generator_cost, self.generator_optimizer),
@@ -157,7 +152,7 @@ class GANRecipe(Recipe, name="gan"):
             ],
         )
 
-    def conclude(self, model: nn.Module, splits: Any) -> list[Estimate]:
+    def final_estimates(self, model: nn.Module, splits: Any) -> list[Estimate]:
         gan = cast(GAN, model)
         discriminator = self.discriminator or self.network
         device = next(gan.parameters()).device
@@ -170,12 +165,12 @@ class GANRecipe(Recipe, name="gan"):
             seed=self.seed,
         )
 
-    def _check(self, gan: GAN, fabric: Fabric) -> None:
+    def _check(self, gan: GAN, worker: Worker) -> None:
         """Refuse what only shows once the networks are there."""
         self.augmentation.check(gan.shape)
         problems = []
         normalizes = has_batch_norm(gan.discriminator)
-        share = self.batch_size // fabric.world_size
+        share = self.batch_size // worker.world_size
         if (share // self.packing < 2 and normalizes) or (share < 2 and has_batch_norm(gan.generator)):
             text = "batch normalization cannot train on a batch of one, whose statistics are its own"
             problems.append(("batch_size", f"{text}. Set batch_size={4 * self.packing}, or use a network without it"))

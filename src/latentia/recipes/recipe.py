@@ -6,7 +6,7 @@ __all__ = ["Recipe"]
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -14,10 +14,7 @@ from latentia.configuration import OneOf
 from latentia.data import Digits, Source, Splits
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
-from latentia.training import Game, Training
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from latentia.training import Game, Training, Worker
 
 
 class Recipe(Training, family=True):
@@ -26,22 +23,22 @@ class Recipe(Training, family=True):
     data: OneOf[Source] = Digits(binarize="dynamic")
 
     @abstractmethod
-    def model(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+    def build_model(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """Build the model, untrained, for examples of this shape and so many classes (0 without labels)."""
 
     @abstractmethod
-    def game(self, model: nn.Module, splits: Splits, fabric: Fabric) -> Game:
+    def build_game(self, model: nn.Module, splits: Splits, worker: Worker) -> Game:
         """The game that trains the model on these data.
 
         Raises:
             DataError: for data that the model cannot score.
         """
 
-    def conclude(self, model: nn.Module, splits: Splits) -> list[Estimate]:
+    def final_estimates(self, model: nn.Module, splits: Splits) -> list[Estimate]:
         """Figures of the trained model on the test split, written to evaluation/training.json."""
         return []
 
-    def complete(self, written: Mapping[str, Any]) -> Mapping[str, Any]:
+    def with_defaults(self, written: Mapping[str, Any]) -> Mapping[str, Any]:
         """A recipe on disk with the defaults of all keys that it lacks, to compare this one with.
 
         Networks of the user's own, which cannot be made from what is written, are this recipe's, if they are written

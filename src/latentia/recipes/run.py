@@ -16,10 +16,15 @@ from latentia.data import Splits
 from latentia.errors import RunError
 from latentia.estimate import Estimate, read_estimates, write_estimates
 from latentia.recipes.recipe import Recipe
-from latentia.training import RunDirectory, make_fabric, play, seed_of, seeded
-from latentia.training.launch import launch, refuse_while_importing
+from latentia.training import RunDirectory, fit, seed_of, seeded, start_worker
+from latentia.training.distributed import (
+    check_devices,
+    launch,
+    launched_by_torchrun,
+    on_rank_zero,
+    refuse_while_importing,
+)
 from latentia.training.lock import locked
-from latentia.training.processes import by_first, check_devices, join_processes, under_torchrun
 
 
 class Run:
@@ -51,7 +56,7 @@ class Run:
         """The trained model, in evaluation mode."""
         if self._model is None:
             about = self.environment
-            model = self.recipe.model(tuple(about["shape"]), len(about["classes"]))
+            model = self.recipe.build_model(tuple(about["shape"]), len(about["classes"]))
             try:
                 model.load_state_dict(self.directory.weights())
             except RuntimeError as error:
@@ -119,9 +124,9 @@ def train(recipe: Recipe, out: Path | str | None = None, *, resume: bool = False
     refuse_while_importing()
     check_devices(recipe)
     place = None if out is None else Path(out)
-    if recipe.devices > 1 and not under_torchrun():
+    if recipe.devices > 1 and not launched_by_torchrun():
         if place is not None:  # before processes are started for nothing
-            RunDirectory(place, recipe.complete).check(recipe.to_mapping(), resume)
+            RunDirectory(place, recipe.with_defaults).check(recipe.to_mapping(), resume)
         path = launch(_train_here, recipe.devices, recipe=recipe, out=place, resume=resume, quiet=quiet)
     else:
         path = _train_here(recipe, place, resume, quiet)
@@ -131,18 +136,17 @@ def train(recipe: Recipe, out: Path | str | None = None, *, resume: bool = False
 
 def _train_here(recipe: Recipe, out: Path | None, resume: bool, quiet: bool) -> Path:
     """The part that every process runs; returns the run directory."""
-    fabric = make_fabric(recipe)
-    join_processes(fabric)
+    worker = start_worker(recipe)
     if out is not None:  # before data are loaded for nothing
-        by_first(fabric, partial(RunDirectory(out, recipe.complete).check, recipe.to_mapping(), resume))
+        on_rank_zero(worker, partial(RunDirectory(out, recipe.with_defaults).check, recipe.to_mapping(), resume))
     splits = recipe.data.load()
     shape = splits.shape
-    with seeded(seed_of("weights", recipe.seed), fabric.device):
-        model = recipe.model(shape, len(splits.classes)).to(fabric.device)
-        game = recipe.game(model, splits, fabric)
+    with seeded(seed_of("weights", recipe.seed), worker.device):
+        model = recipe.build_model(shape, len(splits.classes)).to(worker.device)
+        game = recipe.build_game(model, splits, worker)
     facts = {
-        "device": str(fabric.device),
-        "devices": fabric.world_size,
+        "device": str(worker.device),
+        "devices": worker.world_size,
         "precision": recipe.precision,
         "matmul": recipe.matmul,
         "seed": recipe.seed,
@@ -152,11 +156,11 @@ def _train_here(recipe: Recipe, out: Path | None, resume: bool, quiet: bool) -> 
         "parameters": sum(p.numel() for p in model.parameters()),
     }
     with ExitStack() as held:
-        directory = by_first(fabric, partial(_open, recipe, out, resume, facts, held))
-        outcome = play(game, recipe, directory, fabric, resume=resume, quiet=quiet)
+        directory = on_rank_zero(worker, partial(_open, recipe, out, resume, facts, held))
+        outcome = fit(game, recipe, directory, worker, resume=resume, quiet=quiet)
         results = directory.evaluation / "training.json"
-        by_first(fabric, lambda: write_estimates(results, recipe.conclude(model, splits)))
-        by_first(fabric, partial(directory.add_to_environment, training_seconds=round(outcome.total_seconds, 3)))
+        on_rank_zero(worker, lambda: write_estimates(results, recipe.final_estimates(model, splits)))
+        on_rank_zero(worker, partial(directory.add_to_environment, training_seconds=round(outcome.total_seconds, 3)))
     return directory.path
 
 
@@ -165,7 +169,7 @@ def _open(recipe: Recipe, out: Path | None, resume: bool, facts: dict[str, Any],
 
     The lock is held until `held` closes, and by this process alone.
     """
-    directory = RunDirectory(out if out is not None else _new_folder(recipe), recipe.complete)
+    directory = RunDirectory(out if out is not None else _new_folder(recipe), recipe.with_defaults)
     directory.make(recipe.to_mapping(), resume)
     held.enter_context(locked(directory.path))
     directory.create(recipe.to_mapping(), resume)

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,13 +20,10 @@ from latentia.errors import ConfigurationError, RunError
 from latentia.estimate import Estimate, write_estimates
 from latentia.recipes.recipe import Recipe
 from latentia.recipes.run import Run
-from latentia.training import Game, make_fabric, play, seed_of, seeded
+from latentia.training import Game, Worker, fit, seed_of, seeded, start_worker
+from latentia.training.distributed import check_devices, launched_by_torchrun
 from latentia.training.ensemble import SeedsDirectory, stacked_game
 from latentia.training.lock import locked
-from latentia.training.processes import check_devices, under_torchrun
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
 
 def train_seeds(
@@ -54,15 +50,14 @@ def train_seeds(
         DataError: as `train`.
     """
     recipes = _of_each_seed(recipe, seeds)
-    fabric = make_fabric(recipe)
-    fabric.launch()
+    worker = start_worker(recipe)
     mapping = {"seeds": list(recipes), **{key: value for key, value in recipe.to_mapping().items() if key != "seed"}}
     if out is not None:  # before data are loaded for nothing
-        SeedsDirectory(out, list(recipes), recipe.complete).check(mapping, resume)
+        SeedsDirectory(out, list(recipes), recipe.with_defaults).check(mapping, resume)
     splits = recipe.data.load()
-    game, games = game_of_seeds(recipes, splits, fabric)
+    game, games = game_of_seeds(recipes, splits, worker)
     folder = out if out is not None else _new_folder(recipe)
-    directory = SeedsDirectory(folder, list(recipes), recipe.complete)
+    directory = SeedsDirectory(folder, list(recipes), recipe.with_defaults)
     directory.models = {seed: own.model for seed, own in games.items()}
     together = recipe.model_copy(update={"seed": seed_of("seeds", *recipes)})  # of the noise of all steps
     with ExitStack() as held:
@@ -72,37 +67,37 @@ def train_seeds(
         for seed, own in recipes.items():
             directory.runs[seed].create(own.to_mapping(), resume=True)
             held.enter_context(locked(directory.runs[seed].path))
-        _describe(directory, recipes, splits, fabric.device)
-        outcome = play(game, together, directory, fabric, resume=resume, quiet=quiet)
+        _describe(directory, recipes, splits, worker.device)
+        outcome = fit(game, together, directory, worker, resume=resume, quiet=quiet)
         directory.divide_checkpoint()
         share = round(outcome.total_seconds / len(recipes), 3)
         for seed, own in recipes.items():
             run = directory.runs[seed]
-            write_estimates(run.evaluation / "training.json", own.conclude(games[seed].model, splits))
+            write_estimates(run.evaluation / "training.json", own.final_estimates(games[seed].model, splits))
             run.add_to_environment(training_seconds=share)
     return [Run(run.path) for run in directory.runs.values()]
 
 
-def game_of_seeds(recipes: Mapping[int, Recipe], splits: Splits, fabric: Fabric) -> tuple[Game, dict[int, Game]]:
+def game_of_seeds(recipes: Mapping[int, Recipe], splits: Splits, worker: Worker) -> tuple[Game, dict[int, Game]]:
     """The game that trains all seeds, and the game of each, whose model is a view of the stacked one.
 
     Args:
         recipes: of each seed.
         splits: their data.
-        fabric: where to train.
+        worker: where to train.
 
     Raises:
         ConfigurationError: see `stacked_game`.
     """
 
     def built(recipe: Recipe, seed: int) -> Game:
-        with seeded(seed_of("weights", seed), fabric.device):  # the weights that the seed would start from alone
-            model = recipe.model(splits.shape, len(splits.classes)).to(fabric.device)
-            return recipe.game(model, splits, fabric)
+        with seeded(seed_of("weights", seed), worker.device):  # the weights that the seed would start from alone
+            model = recipe.build_model(splits.shape, len(splits.classes)).to(worker.device)
+            return recipe.build_game(model, splits, worker)
 
     games = {seed: built(recipe, seed) for seed, recipe in recipes.items()}
     first = next(iter(recipes))
-    return stacked_game(built(recipes[first], first), games, fabric.device), games
+    return stacked_game(built(recipes[first], first), games, worker.device), games
 
 
 def mean_over_seeds(runs: Sequence[Run]) -> list[Estimate]:
@@ -133,7 +128,7 @@ def _of_each_seed(recipe: Recipe, seeds: Sequence[int]) -> dict[int, Recipe]:
     problems = []
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         problems.append(("seeds", f"give at least one seed, each once and none negative (given: {list(seeds)})"))
-    if recipe.devices > 1 or under_torchrun():
+    if recipe.devices > 1 or launched_by_torchrun():
         problems.append(("devices", "several seeds at once are trained in one process; set devices=1"))
     if recipe.clip is not None:
         text = "the norm of a gradient would be that of all seeds together"

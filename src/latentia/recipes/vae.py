@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["VAERecipe"]
 
 from itertools import islice
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from pydantic import Field
@@ -20,10 +20,7 @@ from latentia.models import VAE
 from latentia.networks import MLP, Network
 from latentia.objectives import ELBO, Objective, Progress
 from latentia.recipes.recipe import Recipe
-from latentia.training import Adam, Batch, Game, Optimizer, Player, seed_of, seeded
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from latentia.training import Adam, Batch, Game, Optimizer, Player, Worker, seed_of, seeded
 
 CHECKED_AT_ONCE = 5_000
 
@@ -44,7 +41,7 @@ class VAERecipe(Recipe, name="vae"):
     objective: OneOf[Objective] = ELBO()
     optimizer: OneOf[Optimizer] = Adam()
 
-    def model(self, shape: tuple[int, ...], classes: int = 0) -> VAE:
+    def build_model(self, shape: tuple[int, ...], classes: int = 0) -> VAE:
         (numbers,) = self.posterior.parameter_shape((self.latent,))
         return VAE(
             self.network.encoder(shape, numbers),
@@ -56,17 +53,17 @@ class VAERecipe(Recipe, name="vae"):
             prior=self.prior,
         )
 
-    def game(self, model: nn.Module, splits: Splits, fabric: Fabric) -> Game:
+    def build_game(self, model: nn.Module, splits: Splits, worker: Worker) -> Game:
         vae = cast(VAE, model)
-        train = splits.train.to(fabric.device)
+        train = splits.train.to(worker.device)
         _check(self.likelihood, self.data, train)
-        batches = train.batches(self.batch_size, self.seed, fabric.global_rank, fabric.world_size)
-        validation = self.data.prepare_fixed(splits.validation, "validation").to(fabric.device)
+        batches = train.batches(self.batch_size, self.seed, worker.rank, worker.world_size)
+        validation = self.data.prepare_fixed(splits.validation, "validation").to(worker.device)
 
         with (
             torch.no_grad()
         ):  # an objective that these distributions cannot serve is refused before anything is written
-            self.objective(vae, self.data.prepare_step(next(train.chunks(2)).to(fabric.device)), Progress())
+            self.objective(vae, self.data.prepare_step(next(train.chunks(2)).to(worker.device)), Progress())
 
         def draw(number: int) -> Batch:
             images, labels = batches.batch(number)
@@ -88,7 +85,7 @@ class VAERecipe(Recipe, name="vae"):
             close=batches.close,
         )
 
-    def conclude(self, model: nn.Module, splits: Splits) -> list[Estimate]:
+    def final_estimates(self, model: nn.Module, splits: Splits) -> list[Estimate]:
         device = next(model.parameters()).device
         images = self.data.prepare_fixed(splits.test, "test").to(device)
         with seeded(seed_of("conclude", self.seed), device):

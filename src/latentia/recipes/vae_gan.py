@@ -38,7 +38,7 @@ class VAEGANRecipe(EncodedGANRecipe, name="vae-gan"):
     scale: float = Field(default=0.1, gt=0, description="s, standard deviation of each feature")
     gamma: float = Field(default=0.05, ge=0, description="γ, the generator's weight of likeness against the game")
 
-    def model(self, shape: tuple[int, ...], classes: int = 0) -> VAEGAN:
+    def build_model(self, shape: tuple[int, ...], classes: int = 0) -> VAEGAN:
         body = self.discriminator.encoder(shape, self.features)
         discriminator = nn.Sequential(body, nn.LeakyReLU(0.2), nn.Linear(self.features, 1))
         return VAEGAN(discriminator=discriminator, **self.parts(shape))

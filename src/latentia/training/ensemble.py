@@ -157,7 +157,7 @@ def stacked_game(whole: Game, games: Mapping[int, Game], device: torch.device) -
             player.modules,
             _apart(player.cost, list(games)),
             player.optimizer,
-            times=player.times,
+            steps=player.steps,
             after=player.after,
         )
         for player in whole.players

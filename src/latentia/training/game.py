@@ -38,7 +38,7 @@ class Player:
         modules: whose parameters are the player's own. Players may share parameters.
         cost: terms of a batch, each (B,), among them `cost`, which the player makes small.
         optimizer: how it steps.
-        times: moves in each step of the game, each on a fresh batch. (Players who move in one step share its batches.)
+        steps: moves in each step of the game, each on a fresh batch. (Players who move in one step share its batches.)
         after: called after each of its moves (weight clipping).
     """
 
@@ -46,7 +46,7 @@ class Player:
     modules: Sequence[nn.Module]
     cost: Callable[[Batch, Progress], Terms]
     optimizer: Optimizer = field(default_factory=Adam)
-    times: int = 1
+    steps: int = 1
     after: Callable[[], None] | None = None
 
     @property

@@ -13,23 +13,20 @@ __all__ = ["Move", "compiled", "gradients_traced", "plain"]
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentia.objectives import Progress, Terms
+from latentia.training.distributed import Worker
 from latentia.training.game import Batch, Player, cost_of
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
 Move = Callable[[Batch, Progress], Terms]
 """Gives the terms of a batch, each (B,), and leaves the gradient of their mean cost in the player's parameters."""
 
 
-def plain(player: Player, parameters: Sequence[nn.Parameter], fabric: Fabric) -> Move:
+def plain(player: Player, parameters: Sequence[nn.Parameter], worker: Worker) -> Move:
     """The move as it is written.
 
     Raises (by the move):
@@ -37,7 +34,7 @@ def plain(player: Player, parameters: Sequence[nn.Parameter], fabric: Fabric) ->
     """
 
     def move(batch: Batch, progress: Progress) -> Terms:
-        terms, gradients = _terms_and_gradients(player, parameters, fabric, batch, progress)
+        terms, gradients = _terms_and_gradients(player, parameters, worker, batch, progress)
         _leave(gradients, parameters)
         return terms
 
@@ -47,7 +44,7 @@ def plain(player: Player, parameters: Sequence[nn.Parameter], fabric: Fabric) ->
 def compiled(
     player: Player,
     parameters: Sequence[nn.Parameter],
-    fabric: Fabric,
+    worker: Worker,
     say: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> Move:
@@ -60,16 +57,16 @@ def compiled(
     Args:
         player: whose move.
         parameters: the player's.
-        fabric: whose device and precision.
+        worker: whose device and precision.
         say: shows a line of bar.
         warn: shows a line of warning.
     """
-    fallback = plain(player, parameters, fabric)
+    fallback = plain(player, parameters, worker)
     program: Callable[[Batch, Progress], tuple[Terms, Sequence[Tensor | None]]] | None = None
     failed = False
 
     def traced(batch: Batch, progress: Progress) -> tuple[Terms, Sequence[Tensor | None]]:
-        return _terms_and_gradients(player, parameters, fabric, batch, progress)
+        return _terms_and_gradients(player, parameters, worker, batch, progress)
 
     def first(batch: Batch, progress: Progress) -> tuple[Terms, Sequence[Tensor | None]]:
         nonlocal program
@@ -126,12 +123,12 @@ def gradients_traced() -> Iterator[None]:
 
 
 def _terms_and_gradients(
-    player: Player, parameters: Sequence[nn.Parameter], fabric: Fabric, batch: Batch, progress: Progress
+    player: Player, parameters: Sequence[nn.Parameter], worker: Worker, batch: Batch, progress: Progress
 ) -> tuple[Terms, Sequence[Tensor | None]]:
-    with fabric.autocast():
+    with worker.autocast():
         terms = player.cost(batch, progress)
     cost = cost_of(terms, player.name)
-    weights = torch.full_like(cost, 1 / (len(cost) * fabric.world_size))
+    weights = torch.full_like(cost, 1 / (len(cost) * worker.world_size))
     gradients = torch.autograd.grad(cost, parameters, weights, allow_unused=True)
     return {name: term.detach() for name, term in terms.items()}, gradients
 

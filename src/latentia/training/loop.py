@@ -1,7 +1,7 @@
 """The engine: one loop that plays a game of players.
 
     for each step:   seed from (seed, rank, step)
-      for each player, `times` times:
+      for each player, `steps` times:
         draw a batch · its terms, and the gradient of their mean cost · sum over processes · clip · step
       average the weights · record · at the ends of epochs validate and probe · checkpoint when due
 
@@ -12,33 +12,29 @@ Steps are counted from 1: checkpoint `step-00000007` is what the seventh step le
 
 from __future__ import annotations
 
-__all__ = ["Interrupted", "Outcome", "play"]
+__all__ = ["Interrupted", "Outcome", "fit"]
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 
 from latentia.errors import LatentiaError, RunError
 from latentia.estimate import Estimate
 from latentia.training import checkpoint as checkpoints
+from latentia.training.distributed import Worker, all_reduce_gradients, broadcast_weights, on_rank_zero
 from latentia.training.event_files import EventFiles
 from latentia.training.game import Game, Player
 from latentia.training.gradients import gradients_traced
 from latentia.training.interruption import Interrupted, Stop
-from latentia.training.processes import by_first, same_start, sum_over_processes
 from latentia.training.progress_bar import ProgressBar
 from latentia.training.run_directory import RunDirectory
 from latentia.training.seeds import seed_everything, seed_of, seeded
 from latentia.training.settings import Training
-from latentia.training.state import Table
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from latentia.training.state import TrainState
 
 
 @dataclass
@@ -60,11 +56,11 @@ class Outcome:
     latest: dict[str, Estimate] = field(default_factory=dict)
 
 
-def play(
+def fit(
     game: Game,
     training: Training,
     directory: RunDirectory,
-    fabric: Fabric,
+    worker: Worker,
     *,
     resume: bool = False,
     quiet: bool = False,
@@ -74,10 +70,10 @@ def play(
     The caller's random state and precision of matrix products are as before when it returns or raises.
 
     Args:
-        game: who plays, on what data. Its model is on the fabric's device.
+        game: who plays, on what data. Its model is on the worker's device.
         training: how long and how.
         directory: where records, checkpoints and weights go; it must exist.
-        fabric: launched already.
+        worker: launched already.
         resume: go on from the newest sound checkpoint, if there is one.
         quiet: show no progress bar.
 
@@ -87,20 +83,20 @@ def play(
         RunError: if a cost is not finite, or the disk fails.
     """
     started = time.perf_counter()
-    table = Table(game, training, directory, fabric)
+    table = TrainState(game, training, directory, worker)
     with ExitStack() as stack:
         stack.enter_context(_matmul_precision(training.matmul))
-        stack.enter_context(seeded(0, fabric.device))
-        bar = stack.enter_context(ProgressBar(table.total, quiet=quiet, mute=fabric.global_rank > 0))
+        stack.enter_context(seeded(0, worker.device))
+        bar = stack.enter_context(ProgressBar(table.total, quiet=quiet, mute=worker.rank > 0))
         if game.close is not None:
             stack.callback(game.close)
         if training.compile:
             stack.enter_context(gradients_traced())
             table.compile_moves(bar)
-        same_start(fabric, game.model)
+        broadcast_weights(worker, game.model)
         if resume:
             table.restore(bar)
-        event_files = by_first(fabric, lambda: _event_files(table))
+        event_files = on_rank_zero(worker, lambda: _event_files(table))
         if event_files is not None:
             stack.callback(event_files.close)
         _loop(table, bar, _recorder(table, event_files))
@@ -112,7 +108,7 @@ def play(
 Record = Callable[[Sequence[Estimate]], None]
 
 
-def _loop(table: Table, bar: ProgressBar, record: Record) -> None:
+def _loop(table: TrainState, bar: ProgressBar, record: Record) -> None:
     game, training = table.game, table.training
     per_epoch = game.steps_per_epoch
     checkpoint_every = max(1, round(training.checkpoint_every * per_epoch))
@@ -144,10 +140,10 @@ def _loop(table: Table, bar: ProgressBar, record: Record) -> None:
                 )
 
 
-def _step(table: Table, leaving: bool) -> bool:
+def _step(table: TrainState, leaving: bool) -> bool:
     """One step of the game; returns whether any process wants to leave."""
-    fabric = table.fabric
-    seed_everything(seed_of("step", table.training.seed, fabric.global_rank, table.step), fabric.device)
+    worker = table.worker
+    seed_everything(seed_of("step", table.training.seed, worker.rank, table.step), worker.device)
     for player in table.game.players:
         leaving = _move(table, player, leaving)
     table.step += 1
@@ -156,16 +152,16 @@ def _step(table: Table, leaving: bool) -> bool:
     return leaving
 
 
-def _move(table: Table, player: Player, leaving: bool) -> bool:
+def _move(table: TrainState, player: Player, leaving: bool) -> bool:
     """All moves of one player in a step."""
-    fabric, progress, move = table.fabric, table.progress, table.moves[player.name]
+    worker, progress, move = table.worker, table.progress, table.moves[player.name]
     optimizer, parameters = table.optimizers[player.name], table.parameters[player.name]
     player.optimizer.set_lr(optimizer, table.step / table.total)
-    for turn in range(player.times):
+    for turn in range(player.steps):
         batch = table.game.draw(table.step * table.draws + turn)
         terms = move(batch, progress)
         table.tally.add(table.step + 1, player.name, terms)
-        leaving = sum_over_processes(fabric, parameters, leaving)
+        leaving = all_reduce_gradients(worker, parameters, leaving)
         if table.training.clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters, table.training.clip)
         optimizer.step()
@@ -174,11 +170,11 @@ def _move(table: Table, player: Player, leaving: bool) -> bool:
     return leaving
 
 
-def _event_files(table: Table) -> EventFiles | None:
+def _event_files(table: TrainState) -> EventFiles | None:
     return EventFiles(table.directory.path / "tensorboard", table.step) if table.training.tensorboard else None
 
 
-def _recorder(table: Table, event_files: EventFiles | None) -> Record:
+def _recorder(table: TrainState, event_files: EventFiles | None) -> Record:
     """What writes estimates down, in the first process."""
 
     def write(estimates: Sequence[Estimate]) -> None:
@@ -199,12 +195,12 @@ def _recorder(table: Table, event_files: EventFiles | None) -> Record:
 
     def record(estimates: Sequence[Estimate]) -> None:
         table.latest.update({estimate.name: estimate for estimate in estimates})
-        by_first(table.fabric, lambda: write(estimates))
+        on_rank_zero(table.worker, lambda: write(estimates))
 
     return record
 
 
-def _validate(table: Table, record: Record) -> bool:
+def _validate(table: TrainState, record: Record) -> bool:
     """Measure on the validation split; returns whether these are the best weights so far, and are to be kept."""
     game, training = table.game, table.training
     if game.validate is None:
@@ -226,7 +222,7 @@ def _validate(table: Table, record: Record) -> bool:
     return False
 
 
-def _probe(table: Table, record: Record) -> None:
+def _probe(table: TrainState, record: Record) -> None:
     epoch = table.step // table.game.steps_per_epoch
     for number, probe in enumerate(table.game.probes):
         if probe.due(epoch):
@@ -234,14 +230,14 @@ def _probe(table: Table, record: Record) -> None:
             record(_measure(table, measure, seed_of("probe", table.training.seed, number), "a probe"))
 
 
-def _measure(table: Table, measure: Callable[[], Sequence[Estimate]], seed: int, what: str) -> list[Estimate]:
+def _measure(table: TrainState, measure: Callable[[], Sequence[Estimate]], seed: int, what: str) -> list[Estimate]:
     """Estimates made by the first process, with the averaged weights, in evaluation mode, from a seed of their own."""
 
     def here() -> list[Estimate]:
         model = table.game.model
         model.eval()
         try:
-            with table.averaged(), seeded(seed, table.fabric.device):
+            with table.averaged(), seeded(seed, table.worker.device):
                 return list(measure())
         except LatentiaError:
             raise
@@ -250,21 +246,21 @@ def _measure(table: Table, measure: Callable[[], Sequence[Estimate]], seed: int,
         finally:
             model.train()
 
-    return by_first(table.fabric, here)
+    return on_rank_zero(table.worker, here)
 
 
-def _finish(table: Table, bar: ProgressBar) -> None:
+def _finish(table: TrainState, bar: ProgressBar) -> None:
     """Leave the weights that the run ends with: the last, or the best on validation data; averaged where asked."""
     model = table.game.model
     if table.training.keep == "best" and table.best_step:
         path = table.directory.checkpoints / f"step-{table.best_step:08d}"
-        best = by_first(table.fabric, lambda: checkpoints.read_checkpoint(path))
+        best = on_rank_zero(table.worker, lambda: checkpoints.read_checkpoint(path))
         table.load_model(best.part("ema" if table.average is not None else "model"), best.step)
         bar.say(f"kept the weights of step {table.best_step}: {table.game.monitor} {table.best:.4f}")
     elif table.average is not None:
         model.load_state_dict(table.average.state)
     model.eval()
-    by_first(table.fabric, lambda: table.directory.write_weights(model.state_dict()))
+    on_rank_zero(table.worker, lambda: table.directory.write_weights(model.state_dict()))
 
 
 @contextmanager

@@ -26,7 +26,6 @@ from pydantic import Field
 from torch import nn
 
 from latentia.configuration import Component, OneOf
-from latentia.training.fused_adam import FusedAdam, FusedAdamW
 
 
 class Schedule(Component, family=True):
@@ -112,8 +111,7 @@ class Adam(Optimizer):
 
     def build(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
         fused = _can_fuse(parameters)
-        adam = FusedAdam if fused else torch.optim.Adam
-        return adam(parameters, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.epsilon, fused=fused)
+        return torch.optim.Adam(parameters, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.epsilon, fused=fused)
 
 
 class AdamW(Adam):
@@ -123,8 +121,7 @@ class AdamW(Adam):
 
     def build(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
         fused = _can_fuse(parameters)
-        adam = FusedAdamW if fused else torch.optim.AdamW
-        return adam(
+        return torch.optim.AdamW(
             parameters,
             lr=self.lr,
             betas=(self.beta1, self.beta2),

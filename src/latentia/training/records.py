@@ -6,7 +6,7 @@ mean and the variance over the examples of each move.
 
 from __future__ import annotations
 
-__all__ = ["Tally"]
+__all__ = ["MetricAccumulator"]
 
 import itertools
 import math
@@ -22,7 +22,7 @@ from latentia.objectives import Terms
 FOLD_ROWS = 256
 
 
-class Tally:
+class MetricAccumulator:
     """Collects the terms of every move since the last record.
 
     Args:

@@ -38,7 +38,7 @@ class RunDirectory:
 
     def __init__(self, path: Path | str, complete: Complete = dict):
         self.path = Path(path)
-        self.complete = complete
+        self.with_defaults = complete
 
     @property
     def recipe_file(self) -> Path:
@@ -76,7 +76,7 @@ class RunDirectory:
         if self.recipe_file.exists():
             if not resume:
                 raise RunError(f"{self.path} holds a run already; go on with it by --resume, or give another --out")
-            other = differences(self.complete(self.recipe()), recipe)
+            other = differences(self.with_defaults(self.recipe()), recipe)
             if other:
                 listed = "; ".join(f"{key}: {old!r} there, {new!r} here" for key, old, new in other)
                 raise RunError(f"{self.path} holds a run of another recipe ({listed}); give another --out")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["Table"]
+__all__ = ["TrainState"]
 
 import itertools
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,20 +19,17 @@ from latentia.estimate import Estimate
 from latentia.objectives import Progress
 from latentia.training import checkpoint as checkpoints
 from latentia.training.checkpoint import Checkpoint
+from latentia.training.distributed import Worker, all_reduce_sum, on_rank_zero
 from latentia.training.ema import AveragedWeights
 from latentia.training.game import Game
 from latentia.training.gradients import Move, compiled, plain
-from latentia.training.processes import by_first, sum_table
 from latentia.training.progress_bar import ProgressBar
-from latentia.training.records import Tally
+from latentia.training.records import MetricAccumulator
 from latentia.training.run_directory import RunDirectory
 from latentia.training.settings import Training
 
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
-
-class Table:
+class TrainState:
     """Game, optimizers, averages and counts of a run.
 
     Attributes:
@@ -45,8 +42,8 @@ class Table:
         ConfigurationError: for a player with nothing to learn, or settings that the game cannot meet.
     """
 
-    def __init__(self, game: Game, training: Training, directory: RunDirectory, fabric: Fabric):
-        self.game, self.training, self.directory, self.fabric = game, training, directory, fabric
+    def __init__(self, game: Game, training: Training, directory: RunDirectory, worker: Worker):
+        self.game, self.training, self.directory, self.worker = game, training, directory, worker
         self.parameters = {player.name: player.parameters for player in game.players}
         for name, parameters in self.parameters.items():
             if not parameters:
@@ -55,11 +52,11 @@ class Table:
             raise ConfigurationError(
                 [("keep", "keep=best needs a validation split, and there is none; set data.validation, or keep=last")]
             )
-        self.moves: dict[str, Move] = {p.name: plain(p, self.parameters[p.name], fabric) for p in game.players}
+        self.moves: dict[str, Move] = {p.name: plain(p, self.parameters[p.name], worker) for p in game.players}
         self.optimizers = {p.name: p.optimizer.build(self.parameters[p.name]) for p in game.players}
         self.average = AveragedWeights(game.model, training.ema) if training.ema else None
-        self.tally = Tally(partial(sum_table, fabric))
-        self.draws = max(player.times for player in game.players)
+        self.tally = MetricAccumulator(partial(all_reduce_sum, worker))
+        self.draws = max(player.steps for player in game.players)
         self.step = 0
         self.best, self.best_step, self.since_best = math.inf, 0, 0
         self.ended = False
@@ -84,7 +81,7 @@ class Table:
     def compile_moves(self, bar: ProgressBar) -> None:
         """Have every player's move compiled when it is first made."""
         for p in self.game.players:
-            self.moves[p.name] = compiled(p, self.parameters[p.name], self.fabric, bar.say, bar.warn)
+            self.moves[p.name] = compiled(p, self.parameters[p.name], self.worker, bar.say, bar.warn)
 
     def averaged(self) -> AbstractContextManager[None]:
         """A block with the averaged weights in the model, where there are any."""
@@ -120,7 +117,7 @@ class Table:
         finite = {f"the parameter {name}": value for name, value in model.named_parameters()} | state
         numbers = {f"the buffer {name}": value for name, value in model.named_buffers()}
         # A number that is not finite makes a sum so, and sums are quick. The reverse does not hold, so then look again.
-        sums = [value.detach().sum().to(self.fabric.device).float() for value in (finite | numbers).values()]
+        sums = [value.detach().sum().to(self.worker.device).float() for value in (finite | numbers).values()]
         if bool(torch.stack(sums).isfinite().all()):
             return None
         bad = (name for name, value in finite.items() if not value.isfinite().all())
@@ -134,7 +131,7 @@ class Table:
             RunError: if something is not finite, or the disk fails.
         """
         self.check()
-        by_first(self.fabric, self._write)
+        on_rank_zero(self.worker, self._write)
 
     def _write(self) -> None:
         tensors = {f"model.{name}": value for name, value in self.game.model.state_dict().items()}
@@ -163,7 +160,7 @@ class Table:
         Raises:
             RunError: if the checkpoint is of another model.
         """
-        saved, complaints = by_first(self.fabric, self._newest_sound)
+        saved, complaints = on_rank_zero(self.worker, self._newest_sound)
         for complaint in complaints:
             bar.warn(f"{complaint}; going back to an older one")
         if saved is None:
@@ -171,7 +168,7 @@ class Table:
         else:
             self._take(saved, bar)
             bar.say(f"going on after step {saved.step} of {self.total}")
-        by_first(self.fabric, lambda: self.directory.forget_records_after(self.step))
+        on_rank_zero(self.worker, lambda: self.directory.forget_records_after(self.step))
 
     def _newest_sound(self) -> tuple[Checkpoint | None, list[str]]:
         saved, complaints = checkpoints.newest_sound(self.directory.checkpoints)
@@ -192,7 +189,7 @@ class Table:
         self.best = math.inf if about["best"] is None else about["best"]
         self.best_step, self.since_best = about["best_step"], about["since_best"]
         if self.training.keep == "best" and self.best_step not in (0, self.step):
-            complaint = by_first(self.fabric, self._fault_of_best)
+            complaint = on_rank_zero(self.worker, self._fault_of_best)
             if complaint is not None:
                 bar.warn(f"{complaint}; the best weights are now to be found among those of steps to come")
                 self.best, self.best_step, self.since_best = math.inf, 0, 0
