@@ -194,7 +194,7 @@ def _scored(run: Run) -> str:
 def _likelihoods(run: Run) -> list[Estimate]:
     """Bounds and likelihoods in evaluation/*.json; of several figures of one name an exact one, if there is one."""
     found: dict[str, Estimate] = {}
-    for path in sorted(run.directory.evaluation.glob("*.json")):
+    for path in sorted(run.directory.evaluation.glob("[!.]*.json")):
         for estimate in read_estimates(path):
             before = found.get(estimate.name)
             if estimate.name.rpartition("/")[2] in LIKELIHOODS and not (before and before.kind == "exact"):

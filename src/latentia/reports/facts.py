@@ -61,7 +61,7 @@ def estimates_by_file(run: Run) -> dict[str, list[Estimate]]:
     Raises:
         RunError: naming a file that does not hold a list of estimates.
     """
-    paths = sorted(run.directory.evaluation.glob("*.json"), key=lambda path: (path.stem != "training", path.stem))
+    paths = sorted(run.directory.evaluation.glob("[!.]*.json"), key=lambda path: (path.stem != "training", path.stem))
     found = {}
     for path in paths:
         try:
@@ -81,7 +81,7 @@ def figures_of(run: Run) -> list[Path]:
         parts = re.split(r"(\d+)", path.stem)
         return (first, [(int(part), "") if part.isdigit() else (-1, part) for part in parts])
 
-    return sorted(run.directory.figures.glob("*.png"), key=place)
+    return sorted(run.directory.figures.glob("[!.]*.png"), key=place)
 
 
 def last_records(records: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
