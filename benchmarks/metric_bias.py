@@ -18,8 +18,8 @@ import torch
 from latentia.data import MNIST
 from latentia.metrics import (
     Classifier,
-    Evidence,
     Metric,
+    MetricInputs,
     cached_features,
 )
 
@@ -53,7 +53,7 @@ def main() -> None:
             order = torch.randperm(len(images), generator=torch.Generator().manual_seed(deal))
             real, fake, train = order[:n], order[n : 2 * n], order[2 * n : 2 * n + TRAIN]
             both = (probabilities[real], probabilities[fake])
-            evidence = Evidence(
+            evidence = MetricInputs(
                 features, everything[real], everything[fake], everything[train], lambda both=both: both, deal
             )
             for metric in metrics:

@@ -9,7 +9,7 @@ recipe. Both the epochs chosen and the CPU time that they came to (`cpu_to_train
 validation and checkpoints, without loading and without the figures of the end) stand in the table.
 
 *Order.* One process at a time, on `--threads` threads. Whatever is finished is not done again: stop it and start it
-anew at will. Samples are scored by one card, of VAEs the means of p(x|z); likelihoods are of the first `--limit` test
+anew at will. Samples are scored by one protocol, of VAEs the means of p(x|z); likelihoods are of the first `--limit` test
 images, by quadrature where z is in the plane and by importance sampling elsewhere.
 
 Written are OUT/table.md, OUT/table.json (a list of estimates) and OUT/commands.txt.
@@ -238,7 +238,7 @@ def table_of(paths: Sequence[Path]) -> tuple[str, str]:
         lines.append("| " + " | ".join([row.figure, *cells, *("" if e is None else str(e) for e in others)]) + " |")
     notes = [f"{row.figure}: {row.note}." for row in found.rows if row.note]
     seeds = sorted({len(seeds) for seeds in found.seeds})
-    words = f"{found.card}. Mean over {' or '.join(map(str, seeds))} seeds ± its standard error."
+    words = f"{found.protocol}. Mean over {' or '.join(map(str, seeds))} seeds ± its standard error."
     return "\n".join([*lines, "", words, *notes]) + "\n", estimates_to_json(found.estimates()) + "\n"
 
 

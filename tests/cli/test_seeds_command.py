@@ -51,7 +51,7 @@ def test_runs_of_images_are_compared_as_one_column(tmp_path: Path):
     result = latentia("train", "vae", *small, "--seeds", "2", "--out", "vae", "--quiet", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     table = latentia(
-        "compare", "vae/seed-0", "vae/seed-1", "-n", "150", "--no-floor", "--metrics", "frechet", cwd=tmp_path
+        "compare", "vae/seed-0", "vae/seed-1", "-n", "150", "--no-real-vs-real", "--metrics", "frechet", cwd=tmp_path
     )
     assert table.returncode == 0, table.stderr
     assert "2 seeds" in table.stdout

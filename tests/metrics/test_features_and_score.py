@@ -1,4 +1,4 @@
-"""Features, their cache, images that are none, cards, floors, comparison, and torchmetrics around it all."""
+"""Features and their cache, refused images, protocols, reference values, comparison, and the torchmetrics wrapper."""
 
 import json
 import os
@@ -14,28 +14,26 @@ from latentia.data import MNIST, Digits, to_unit
 from latentia.errors import ConfigurationError, DataError, UnsupportedError
 from latentia.estimate import Estimate, estimates_to_json
 from latentia.metrics import (
-    NOISELESS,
     Classifier,
-    Entry,
     Features,
     Metric,
+    ModelScores,
     Module,
     Pixels,
     RandomConvolutional,
     best_of,
-    better,
-    cache_folder,
-    cached_features,
-    classifier_facts,
     classify,
-    default_metrics,
     draw_samples,
-    figure_of,
+    higher_is_better,
     parse_metrics,
     reference_images,
     require_comparable,
     score,
 )
+from latentia.metrics.classifier import classifier_facts
+from latentia.metrics.features import cached_features
+from latentia.metrics.protocol import NOISELESS
+from latentia.metrics.scoring import default_metrics
 
 DIGITS = Digits().load()
 REAL, TRAIN = DIGITS.test.images, DIGITS.train.images
@@ -108,7 +106,7 @@ def test_the_classifier_reads_small_digits_too():
 
 
 def test_the_classifier_refuses_color_and_other_features_know_no_classes():
-    with pytest.raises(DataError, match="each channel by itself"):
+    with pytest.raises(DataError, match="each channel separately"):
         classify(torch.rand(2, 3, 28, 28))
     with pytest.raises(UnsupportedError, match="features=classifier"):
         Pixels().probabilities(REAL[:2])
@@ -138,17 +136,17 @@ def test_what_is_no_set_of_samples_is_refused_with_the_cure(case):
 
 def test_too_few_samples_are_refused_with_the_number_it_takes():
     with pytest.raises(DataError, match="at least 65 real samples"):
-        score(REAL, FAKE[:30], metrics=["frechet"], features="pixels", floor=False)
-    with pytest.raises(DataError, match=r"400 real images \(half of them for the floor\) and 200 fake"):
+        score(REAL, FAKE[:30], metrics=["frechet"], features="pixels", real_vs_real=False)
+    with pytest.raises(DataError, match=r"400 real images .* and 200 fake"):
         score(REAL, FAKE, n=200)
     for fakes, cure in (
-        (FAKE, rf"at most {len(REAL) // 2}, or at most {len(FAKE)} without the floor"),
+        (FAKE, rf"at most {len(REAL) // 2}, or at most {len(FAKE)} without real against real"),
         (FAKE[:99], "99$"),
     ):
-        with pytest.raises(DataError, match=cure):  # where samples are what is short, no floor is the cure
+        with pytest.raises(DataError, match=cure):  # where samples are what is short, no reference is the cure
             score(REAL, fakes, n=10_000)
     with pytest.raises(DataError, match="at least 6 real samples"):
-        score(REAL[:5], FAKE, metrics=["neighbors"], floor=False)
+        score(REAL[:5], FAKE, metrics=["neighbors"], real_vs_real=False)
 
 
 def test_unknown_names_are_refused_with_the_nearest():
@@ -162,23 +160,28 @@ def test_unknown_names_are_refused_with_the_nearest():
         score(REAL, FAKE, metrics=["memorization"])
 
 
-def test_every_metric_serves_on_digits_and_every_figure_has_card_and_floor():
+def test_every_metric_serves_on_digits_and_every_score_has_a_protocol_and_a_reference():
     found = score(REAL, noisy(FAKE), features="classifier", train=TRAIN, split="test")
     names = {e.name for e in found}
-    own = {name for name in names if not name.endswith(("/floor", "/train_vs_test"))}
+    own = {name for name in names if not name.endswith(("/real_vs_real", "/train_vs_test"))}
     assert len(Metric.members()) == len(default_metrics(Classifier(), train=True))
     assert {"frechet_distance/classifier", "precision", "classes/kl", "memorization/authenticity"} <= own
-    assert all(f"{name}/floor" in names and f"{name}/train_vs_test" in names for name in own)
+    assert all(f"{name}/real_vs_real" in names and f"{name}/train_vs_test" in names for name in own)
     for estimate in found:
-        card = estimate.settings["card"]
-        assert (card["n_real"], card["n_fake"], card["split"], card["quantization"]) == (179, 179, "test", "8 bits")
-        assert card["features_hash"] == classifier_facts()["sha256"]
-        assert card["resize"] == "bilinear, 8×8 to 28×28"
+        protocol = estimate.settings["protocol"]
+        assert (protocol["n_real"], protocol["n_fake"], protocol["split"], protocol["quantization"]) == (
+            179,
+            179,
+            "test",
+            "8 bits",
+        )
+        assert protocol["features_hash"] == classifier_facts()["sha256"]
+        assert protocol["resize"] == "bilinear, 8×8 to 28×28"
     assert not any(name in ("fid", "kid") for name in names)
     json.loads(estimates_to_json(found))
     figures = {e.name: e for e in found}
-    assert figures["kernel_distance/classifier"].value > 5 * figures["kernel_distance/classifier/floor"].stderr
-    assert figures["kernel_distance/classifier/floor"].agrees_with(0.0, sigmas=4)
+    assert figures["kernel_distance/classifier"].value > 5 * figures["kernel_distance/classifier/real_vs_real"].stderr
+    assert figures["kernel_distance/classifier/real_vs_real"].agrees_with(0.0, sigmas=4)
     assert figures["memorization/authenticity/train_vs_test"].value == 0
 
 
@@ -191,7 +194,7 @@ def test_a_score_is_a_function_of_its_seed():
 def test_features_of_real_images_are_kept_and_checked(monkeypatch):
     features = RandomConvolutional()
     fresh = cached_features(features, REAL)
-    (path,) = cache_folder().glob("*.safetensors")
+    (path,) = (Path(os.environ["LATENTIA_CACHE"]) / "features").glob("*.safetensors")
     monkeypatch.setattr(RandomConvolutional, "__call__", lambda *_: pytest.fail("computed again"))
     assert torch.equal(cached_features(features, REAL), fresh)
     table = load_file(path)["features"]
@@ -221,7 +224,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch, tmp_path):
     ids=lambda c: str(c)[:20],
 )
 def test_scores_of_different_cards_are_not_compared(change, named):
-    options = {"metrics": ["kernel"], "n": 100, "floor": False, "split": "test"}
+    options = {"metrics": ["kernel"], "n": 100, "real_vs_real": False, "split": "test"}
     one, other = score(REAL, FAKE, **options)[0], score(REAL, FAKE, **{**options, **change})[0]
     with pytest.raises(DataError, match=named):
         require_comparable([one, other])
@@ -229,13 +232,15 @@ def test_scores_of_different_cards_are_not_compared(change, named):
 
 
 def test_what_has_no_card_is_not_compared_with_what_has():
-    one = score(REAL, FAKE, metrics=["kernel"], n=50, floor=False)[0]
-    with pytest.raises(DataError, match="no card"):
+    one = score(REAL, FAKE, metrics=["kernel"], n=50, real_vs_real=False)[0]
+    with pytest.raises(DataError, match="no protocol"):
         require_comparable([one, Estimate(1.0, one.name)])
 
 
-def entry(name: str, *values: float, stderr: float | None = 0.1) -> Entry:
-    return Entry(name, {seed: Estimate(value, "kernel_distance", stderr, 10, "1") for seed, value in enumerate(values)})
+def entry(name: str, *values: float, stderr: float | None = 0.1) -> ModelScores:
+    return ModelScores(
+        name, {seed: Estimate(value, "kernel_distance", stderr, 10, "1") for seed, value in enumerate(values)}
+    )
 
 
 def test_the_best_is_named_only_where_intervals_allow():
@@ -254,16 +259,16 @@ def test_seeds_are_paired():
     assert best_of([a, b], -1) == 0
     unpaired = replace(b, by_seed={seed + 10: e for seed, e in b.by_seed.items()})
     assert best_of([a, unpaired], -1) is None
-    assert figure_of(a).value == pytest.approx(5.0)
-    assert figure_of(a).stderr == pytest.approx(4 / 3**0.5)
+    assert a.mean_over_seeds().value == pytest.approx(5.0)
+    assert a.mean_over_seeds().stderr == pytest.approx(4 / 3**0.5)
 
 
 def test_which_way_is_better():
-    assert better("frechet_distance/pixels") == -1
-    assert better("frechet_distance_extrapolated/classifier") == -1
-    assert better("fid") == better("two_sample/accuracy") == -1
-    assert better("recall") == better("inception_score/classifier") == 1
-    assert better("two_sample/p_value") == better("parameters") == 0
+    assert higher_is_better("frechet_distance/pixels") == -1
+    assert higher_is_better("frechet_distance_extrapolated/classifier") == -1
+    assert higher_is_better("fid") == higher_is_better("two_sample/accuracy") == -1
+    assert higher_is_better("recall") == higher_is_better("inception_score/classifier") == 1
+    assert higher_is_better("two_sample/p_value") == higher_is_better("parameters") == 0
 
 
 def test_torchmetrics_of_batches_are_the_functions_of_the_whole():
@@ -289,6 +294,30 @@ def test_torchmetrics_of_batches_are_the_functions_of_the_whole():
         SampleQuality(metrics=["memorization"])
 
 
+def test_torchmetrics_forward_collections_and_missing_data():
+    from torchmetrics import MetricCollection
+
+    from latentia.metrics.torchmetrics import SampleQuality
+
+    quality = SampleQuality(metrics=["kernel"])
+    with pytest.warns(UserWarning, match="before"), pytest.raises(DataError, match="no real or no fake images"):
+        quality.compute()
+    assert quality(REAL[:60], real=True) == {}
+    assert set(quality(FAKE[:60], real=False)) == {"kernel_distance/random-convolutional"}
+    both = MetricCollection([SampleQuality(metrics=["kernel"])])
+    both.update(imgs=REAL[:60], real=True)
+    both.update(imgs=FAKE[:60], real=False)
+    assert [v.item() for v in both.compute().values()] == [v.item() for v in quality.compute().values()]
+
+
+def test_metrics_that_need_more_images_are_left_out_with_the_reason():
+    found = score(REAL[:40], FAKE[:40])
+    assert {"frechet", "two-sample"} <= set(found.skipped)
+    assert "kernel_distance/random-convolutional" in {e.name for e in found}
+    with pytest.raises(DataError, match="at least"):
+        score(REAL[:40], FAKE[:40], metrics=["frechet"])
+
+
 def test_without_torchmetrics_the_error_says_what_to_install(monkeypatch):
     import sys
 
@@ -301,15 +330,13 @@ def test_without_torchmetrics_the_error_says_what_to_install(monkeypatch):
 def test_metrics_go_by_the_names_of_their_figures_too_and_each_is_there_once():
     names = [metric.type_name for metric in parse_metrics(["recall", "Frechet", "precision", "class_coverage"])]
     assert names == ["neighbors", "frechet", "classes"]
-    with pytest.raises(
-        ConfigurationError, match=r"'fid'\. Known: frechet, kernel, .* other words: class-coverage, cov"
-    ):
+    with pytest.raises(ConfigurationError, match=r"'fid'\. Known: .*frechet, kernel, .*aliases: class-coverage, cov"):
         parse_metrics(["fid"])
 
 
 def test_what_has_no_noise_of_its_own_stands_beside_means_and_draws_and_these_not_beside_each_other():
     def one(samples: str) -> Estimate:
-        return score(REAL, FAKE, metrics=["kernel"], n=60, floor=False, samples=samples)[0]
+        return score(REAL, FAKE, metrics=["kernel"], n=60, real_vs_real=False, samples=samples)[0]
 
     means, draws, noiseless = (one(words) for words in ("means of p(x|z)", "draws of p(x|z)", NOISELESS))
     require_comparable([means, noiseless])
@@ -320,16 +347,16 @@ def test_what_has_no_noise_of_its_own_stands_beside_means_and_draws_and_these_no
 
 def test_the_card_says_whether_real_images_are_binary():
     binary = (REAL > 128).byte() * 255
-    cards = [score(real, FAKE, metrics=["kernel"], n=60)[0].settings["card"] for real in (REAL, binary)]
-    assert [card["reals"] for card in cards] == ["gray", "binary"]
+    protocols = [score(real, FAKE, metrics=["kernel"], n=60)[0].settings["protocol"] for real in (REAL, binary)]
+    assert [protocol["reals"] for protocol in protocols] == ["gray", "binary"]
 
 
 def test_progress_is_told_piece_by_piece_to_the_end():
     heard = []
-    score(REAL, FAKE, metrics=["kernel", "diversity"], n=60, train=TRAIN, tell=lambda *piece: heard.append(piece))
+    score(REAL, FAKE, metrics=["kernel", "diversity"], n=60, train=TRAIN, progress=lambda *piece: heard.append(piece))
     assert [done for done, _, _ in heard] == list(range(8))
     assert {total for _, total, _ in heard} == {7}
-    assert [what for _, _, what in heard][:4] == ["features", "kernel", "diversity", "kernel/floor"]
+    assert [what for _, _, what in heard][:4] == ["features", "kernel", "diversity", "kernel/real_vs_real"]
 
 
 def test_models_with_noise_give_means_or_draws_and_means_are_scored_against_gray_images():
@@ -353,5 +380,5 @@ def test_models_with_noise_give_means_or_draws_and_means_are_scored_against_gray
     assert torch.equal(drawn.images, source.load().test.images)
     assert set(drawn.train.unique().tolist()) == {0, 255}
     assert len(reference_images(source, "validation").images) == len(DIGITS.validation)
-    with pytest.raises(ConfigurationError, match="validation to choose by, test to report"):
+    with pytest.raises(ConfigurationError, match=r"validation .* or test"):
         reference_images(source, "train")

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from latentia.errors import DataError
-from latentia.metrics import Features, Inception, InceptionV3, load_inception, score
-from latentia.metrics.inception import ORIGINAL_SHA256, resize_like_tensorflow
+from latentia.metrics import Features, Inception, score
+from latentia.metrics.inception import ORIGINAL_SHA256, InceptionV3, load_inception, resize_like_tensorflow
 
 THEIR_FIRST = [0.0793, 4.6167, 6.4040]  # features 0 to 2 of the first image
 THEIR_LAST = [0.0032, 0.0617, 0.0000]  # features 2040 to 2042 of the third
@@ -84,10 +84,10 @@ def test_only_the_original_weights_make_a_fid(weights):
     other = Inception(file=folder / "weights.pth", sha256=hashes["weights.pth"])
     assert other.frechet_name == "frechet_distance/inception"
     four = torch.cat([images, images.flip(3)])[:4]
-    found = score(four, 255 - four, metrics=["kernel"], features=other, floor=False)
+    found = score(four, 255 - four, metrics=["kernel"], features=other, real_vs_real=False)
     assert [e.name for e in found] == ["kernel_distance/inception"]
-    assert found[0].settings["card"]["features_hash"] == hashes["weights.pth"]
-    assert "299×299" in found[0].settings["card"]["resize"]
+    assert found[0].settings["protocol"]["features_hash"] == hashes["weights.pth"]
+    assert "299×299" in found[0].settings["protocol"]["resize"]
     assert Features.parse(other.to_mapping()) == other
 
 

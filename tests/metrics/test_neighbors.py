@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from latentia.errors import ConfigurationError
-from latentia.metrics import neighbor_scores
+from latentia.metrics import memorization, neighbor_scores
 from tests.metrics.known_features import normal
 
 
@@ -48,6 +48,41 @@ def test_scores_are_exact_where_float32_would_decide_wrongly():
         outermost = x[-1:] + gap * shift
         y = torch.cat([outermost, x[:4] - 50])
         assert neighbor_scores(x, y, k=1).precision.value == pytest.approx(inside / 5)
+
+
+def integers(points: np.ndarray) -> np.ndarray:
+    """All squared distances of integer points (n, D), exactly, (n, n)."""
+    return ((points[:, None] - points[None]) ** 2).sum(-1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("scale", [1.0, 0.1, 1 / 255, 1 / 3])
+@pytest.mark.parametrize("kind", ["binary", "lattice", "levels"])
+def test_ties_are_decided_as_in_exact_arithmetic(kind, scale, dtype):
+    generator = np.random.default_rng(3)
+    shape, high = {"binary": ((160, 49), 2), "lattice": ((160, 2), 6), "levels": ((160, 9), 256)}[kind]
+    points = generator.integers(0, high, shape)
+    x, y = points[:90], points[90:]
+    squares = integers(points)
+    k = 4
+    radii = np.concatenate([np.sort(squares[:90, :90], 1)[:, k], np.sort(squares[90:, 90:], 1)[:, k]])
+    in_real, in_fake = squares[:90, 90:] < radii[:90, None], squares[:90, 90:] < radii[90:]
+    expected = [in_real.any(0).mean(), in_fake.any(1).mean(), in_real.sum(0).mean() / k, in_real.any(1).mean()]
+    found = neighbor_scores(*(torch.tensor(z).to(dtype) * scale + 0.7 for z in (x, y)), k=k, interval=False)
+    assert [e.value for e in found] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.1, 1 / 255])
+def test_authenticity_of_tied_points_is_that_of_exact_arithmetic(scale):
+    generator = np.random.default_rng(5)
+    points = generator.integers(0, 2, (300, 16))
+    train, fake = points[:200], points[200:]
+    squares = integers(points)
+    own = squares[:200, :200] + 1000 * np.eye(200, dtype=int)
+    place = squares[200:, :200].argmin(1)
+    expected = (squares[200:, :200].min(1) > own.min(1)[place]).mean()
+    (found,) = memorization(torch.tensor(train) * scale, torch.tensor(fake) * scale)
+    assert found.value == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("interval", [True, False])

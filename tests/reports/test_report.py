@@ -197,11 +197,11 @@ def test_scores_stand_beside_those_of_real_and_training_images_under_their_card(
     page = page_of(run)
     (row,) = [row for row in page.rows if len(row) == 6 and row[0] == "precision"]
     assert row[1:5] == [
-        *(str(found[name]) for name in ("precision", "precision/floor", "precision/train_vs_test")),
+        *(str(found[name]) for name in ("precision", "precision/real_vs_real", "precision/train_vs_test")),
         "balanced halves",
     ]
     assert "60 gray real images (test) and 60 fake ones (means of p(x|z))" in "".join(page.words)
-    assert not any(row and row[0] == "precision/floor" for row in page.rows)
+    assert not any(row and row[0] == "precision/real_vs_real" for row in page.rows)
 
 
 def test_the_models_stand_side_by_side_and_what_differs_is_named(plane_run, deep_run, copy_of, page_of):
@@ -211,7 +211,7 @@ def test_the_models_stand_side_by_side_and_what_differs_is_named(plane_run, deep
     head = next(row for row in page.rows if row and row[0] == "figure")
     assert head == ["figure", "plane", "deep", "real images", "training images"]
     row = next(row for row in page.rows if row and row[0] == "coverage")
-    assert row[1:4] == [str(found[0]["coverage"]), str(found[1]["coverage"]), str(found[0]["coverage/floor"])]
+    assert row[1:4] == [str(found[0]["coverage"]), str(found[1]["coverage"]), str(found[0]["coverage/real_vs_real"])]
     assert any(row and row[0] == "parameters" for row in page.rows)
     scored(runs[1], n=50)
     words = "".join(page_of(*runs).words)

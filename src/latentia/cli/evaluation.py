@@ -45,7 +45,7 @@ def evaluate(
     features: FeaturesName = None,
     n: Count = None,
     of: Annotated[str, typer.Option(help="What to score of p(x|z): means or draws (--samples).")] = "means",
-    floor: Floor = True,
+    real_vs_real: Floor = True,
     pictures: Annotated[bool, typer.Option(help="Draw posteriors, gaps, bounds and the plane (exact).")] = True,
     seed: Annotated[int, typer.Option(help="Seed of the random methods.")] = 0,
     as_json: AsJSON = False,
@@ -53,7 +53,7 @@ def evaluate(
     """How good is this model: log p(x), exactly where that can be, and the quality of its samples.
 
     Writes evaluation/likelihood-METHOD.json, with the numbers of each image in an .npz beside it, and with --samples
-    evaluation/samples.json (samples-validation.json with --split validation), every figure with its card, the floor of
+    evaluation/samples.json (samples-validation.json with --split validation), every figure with its protocol, the floor of
     real images in the place of samples, and the value of training images.
 
         latentia evaluate RUN --samples precision recall --likelihood importance
@@ -91,7 +91,7 @@ def evaluate(
                 "output": of,
                 "split": split,
                 "seed": seed,
-                "floor": floor,
+                "real_vs_real": real_vs_real,
             },
             as_json,
         )
@@ -108,14 +108,14 @@ def _score_samples(run: Run, options: dict[str, Any], as_json: bool) -> list[Est
     """Score, write and, unless JSON is asked for, print. Figures that were there stay, if made in the same way."""
     from latentia.cli.scoring import print_scores, score_run
     from latentia.estimate import read_estimates, write_estimates
-    from latentia.metrics import same_way
+    from latentia.metrics import same_protocol
 
     estimates = score_run(run, **options)
     name = "samples" if options["split"] == "test" else f"samples-{options['split']}"
     target = run.directory.evaluation / f"{name}.json"
     names = {estimate.name for estimate in estimates}
     before = read_estimates(target) if target.exists() else []
-    kept = [old for old in before if old.name not in names and same_way(old, estimates[0])]
+    kept = [old for old in before if old.name not in names and same_protocol(old, estimates[0])]
     write_estimates(target, [*kept, *estimates])
     if not as_json:
         print_scores(estimates, str(run.path))

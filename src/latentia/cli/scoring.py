@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from latentia.estimate import Estimate
-    from latentia.metrics import Features, Metric, Output, Tell
+    from latentia.metrics import Features, Metric, Output, ProgressCallback
     from latentia.recipes import Run
     from latentia.reports.comparison import Comparison
 
@@ -55,10 +55,10 @@ def score(
     ] = None,
     n: Count = None,
     seed: Seed = 0,
-    floor: Floor = True,
+    real_vs_real: Floor = True,
     as_json: AsJSON = False,
 ) -> None:
-    """Score images against real ones: fidelity, variety, memorization, each with its interval and its card.
+    """Score images against real ones: fidelity, variety, memorization, each with its interval and its protocol.
 
     An .npz holds `images`, uint8 or floats in [0, 1]. A data set gives its test images, and its training images beside.
     """
@@ -75,10 +75,10 @@ def score(
             features=features_of(features, reference.name),
             train=known,
             n=n,
-            floor=floor,
+            real_vs_real=real_vs_real,
             split=reference.split,
             seed=seed,
-            tell=tell,
+            progress=tell,
         )
     if as_json:
         typer.echo(estimates_to_json(found))
@@ -97,15 +97,16 @@ def compare(
     draws: Draws = False,
     split: SplitName = "test",
     seed: Seed = 0,
-    floor: Floor = True,
+    real_vs_real: Floor = True,
     saved: Annotated[
-        bool, typer.Option("--saved", help="Take the scores that `evaluate --samples` wrote; refused if cards differ.")
+        bool,
+        typer.Option("--saved", help="Take the scores that `evaluate --samples` wrote; refused if protocols differ."),
     ] = False,
     as_json: AsJSON = False,
 ) -> None:
     """Put runs side by side: likelihood where there is one, sample quality, time to train, parameters.
 
-    All samples are scored by one card, against images of the runs' data: of a VAE the means of p(x|z), or with --draws
+    All samples are scored by one protocol, against images of the runs' data: of a VAE the means of p(x|z), or with --draws
     draws of it. Runs of one recipe with several seeds are one column: the mean over seeds with its standard error. The
     best figure of a row is bold where every other is worse beyond the 95 % interval of the difference.
     """
@@ -131,7 +132,16 @@ def compare(
                 f"differ in that ({', '.join(sorted(kinds))}); leave --draws out, or compare runs of one kind"
             )
         scores = [
-            score_run(run, metrics=chosen, features=features, n=n, output=output, split=split, seed=seed, floor=floor)
+            score_run(
+                run,
+                metrics=chosen,
+                features=features,
+                n=n,
+                output=output,
+                split=split,
+                seed=seed,
+                real_vs_real=real_vs_real,
+            )
             for run in runs
         ]
     table = compare_runs(runs, scores)
@@ -150,7 +160,7 @@ def score_run(
     output: Output = "means",
     split: str = "test",
     seed: int = 0,
-    floor: bool = True,
+    real_vs_real: bool = True,
 ) -> list[Estimate]:
     """Score a run's samples against images of its data, with a progress bar.
 
@@ -170,10 +180,10 @@ def score_run(
             "back that it was trained on"
         )
     model = run.model  # built here, so that what building draws is not between the seed and the samples
-    size = n or min(len(reference.images) // (2 if floor else 1), MOST)
+    size = n or min(len(reference.images) // (2 if real_vs_real else 1), MOST)
     with progress(f"{run.path}") as tell:
         with seeded(seed):
-            images, what = draw_samples(model, size, output=output, tell=tell)
+            images, what = draw_samples(model, size, output=output, progress=tell)
         return score_images(
             reference.images,
             images,
@@ -181,16 +191,16 @@ def score_run(
             features=features_of(features, run.recipe.data.type_name),
             train=reference.train,
             n=size,
-            floor=floor,
+            real_vs_real=real_vs_real,
             split=reference.split,
             samples=what,
             seed=seed,
-            tell=tell,
+            progress=tell,
         )
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Tell]:
+def progress(title: str) -> Iterator[ProgressCallback]:
     """A bar on standard error, where that is a terminal: what is being worked on, and how much of it is done."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -333,8 +343,8 @@ def print_scores(found: Sequence[Estimate], title: str) -> None:
 
     scores = scores_of(found)
     if scores is None:
-        raise ValueError("these estimates are no scores of samples: they have no card")
-    caption = f"{'; '.join(scores.cards)}; ± is one standard error"
+        raise ValueError("these estimates are no scores of samples: they have no protocol")
+    caption = f"{'; '.join(scores.protocols)}; ± is one standard error"
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     table.add_column("figure", overflow="fold")
     table.add_column("samples", justify="right", no_wrap=True)
@@ -353,7 +363,7 @@ def print_comparison(found: Comparison) -> None:
 
     from latentia.reports.facts import REALITY
 
-    caption = f"{found.card}; ± is one standard error, over seeds where there are several"
+    caption = f"{found.protocol}; ± is one standard error, over seeds where there are several"
     title = f"{len(found.names)} models"
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     table.add_column("figure", overflow="fold")

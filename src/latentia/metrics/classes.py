@@ -1,24 +1,25 @@
-r"""What a classifier says of samples: an inception-type score, and how many classes there are in which shares.
+r"""Scores by a classifier: an inception-type score, and the number and shares of classes among samples.
 
     inception score = exp E_x KL(p(y|x), p(y)),       p(y) = E_x p(y|x)             (Salimans et al. 2016)
 
-From 1 to the number of classes. It is high where each sample is surely of one class and all classes come equally often;
-it does not see real data at all, nor variety within a class. A classifier that is never quite sure
-gives real images less than the number of classes (the shipped one 7.5 of 10 on MNIST), so read it beside its floor.
-From n samples it comes out too low, by the relative bias (1/2n) Σ_y Var p(y|x)/p(y), which is reported and not taken
-off. The Inception network's own classes are needed for the score of that name; a digit classifier's is
+It lies between 1 and the number of classes. It is high where the classifier is certain of each sample and all classes
+are equally frequent; it uses no real data and ignores variety within a class. A classifier that is never certain gives
+real images less than the number of classes (the shipped one 7.5 of 10 on MNIST), so compare it with the value of real
+images. The estimate from n samples is too low, by the relative bias (1/2n) Σ_y Var p(y|x)/p(y), which is reported and
+not subtracted. Only the classes of the Inception network give the "inception score"; a digit classifier gives
 `inception_score/classifier`.
 
-*Class coverage* counts the classes among samples and measures KL(shares found, shares wanted) in nats. A perfect model
-with n samples of K classes scores about (K − 1)/2n and no less, and twice that where the shares wanted are counted on n
-real images as well, so that figure comes along.
+*Class coverage* counts the classes among samples and measures KL(observed shares, expected shares) in nats. A perfect
+model with n samples of K classes scores about (K − 1)/2n, and twice that where the expected shares are counted on n
+real images, so that value is reported too.
 """
 
 from __future__ import annotations
 
-__all__ = ["class_coverage", "inception_score"]
+__all__ = ["Classes", "InceptionScore", "class_coverage", "inception_score"]
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,17 +27,41 @@ from torch.special import entr, xlogy
 
 from latentia.errors import DataError
 from latentia.estimate import Estimate
+from latentia.metrics.metric import Metric, MetricInputs
+
+
+class InceptionScore(Metric):
+    """The inception-type score, by the classes of the features."""
+
+    higher_is_better: ClassVar[dict[str, int]] = {"inception_score": 1}
+    needs_classes: ClassVar[bool] = True
+
+    def __call__(self, inputs: MetricInputs) -> list[Estimate]:
+        return [inception_score(inputs.probabilities()[1], name=inputs.features.score_name)]
+
+
+class Classes(Metric):
+    """The number of classes among samples, and the KL of their shares from those of the real images."""
+
+    higher_is_better: ClassVar[dict[str, int]] = {"classes/found": 1, "classes/kl": -1, "classes/kl_perfect": 0}
+    aliases: ClassVar[tuple[str, ...]] = ("class-coverage",)
+    needs_classes: ClassVar[bool] = True
+
+    def __call__(self, inputs: MetricInputs) -> list[Estimate]:
+        real, fake = inputs.probabilities()
+        counts = real.argmax(1).bincount(minlength=real.shape[1]).double()
+        return class_coverage(fake.argmax(1), real.shape[1], counts + 0.5, reference=len(real))
 
 
 def inception_score(probabilities: Tensor, *, name: str = "inception_score") -> Estimate:
-    """exp of the mean KL(p(y|x), p(y)), with its standard error by the delta method; one figure over all samples.
+    """exp of the mean KL(p(y|x), p(y)) over all samples, with its standard error by the delta method.
 
     Args:
         probabilities: p(y|x), (N, K), N ≥ 2, rows that sum to 1.
         name: of the estimate.
 
     Raises:
-        DataError: for rows that are no distributions, or fewer than two.
+        DataError: for rows that are not distributions, or fewer than two rows.
     """
     p = _distributions(probabilities)
     mean = p.mean(0)
@@ -56,30 +81,28 @@ def class_coverage(
     reference: int | None = None,
     prefix: str = "classes/",
 ) -> list[Estimate]:
-    """Classes found among samples, and the divergence of their shares from those wanted.
+    """Number of classes among samples, and the divergence of their shares from the expected ones.
 
     Args:
         labels: the class of each sample, int64 (N,).
         classes: K.
-        shares: wanted, (K,), positive; equal if not given.
-        reference: of how many images the shares were counted, M, where they are not known for certain; their noise is
-            then in the interval and in `classes/kl_perfect`.
+        shares: the expected shares, (K,), positive; equal if not given.
+        reference: the number of images M on which the shares were counted, where they are estimates; the standard error
+            and `classes/kl_perfect` then include their noise.
         prefix: of the names.
 
     Returns:
-        `classes/found` (which only grows with N), `classes/kl` in nats with its standard error by the delta method, and
-        `classes/kl_perfect`, the figure (K − 1)(1/N + 1/M)/2 that a perfect model scores in the mean.
+        `classes/found` (which grows with N), `classes/kl` in nats with its standard error by the delta method, and
+        `classes/kl_perfect`, the value (K − 1)(1/N + 1/M)/2 that a perfect model scores on average.
 
     Raises:
-        DataError: for labels outside 0 … K − 1, or shares that are no distribution.
+        DataError: for labels outside 0 … K − 1, or shares that are not a distribution.
     """
     if labels.numel() < 2 or int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise DataError(f"labels must be at least 2 numbers from 0 to {classes - 1}; these are {tuple(labels.shape)}")
     wanted = torch.full((classes,), 1 / classes, dtype=torch.float64) if shares is None else shares.double().cpu()
     if wanted.shape != (classes,) or bool((wanted <= 0).any()):
-        raise DataError(
-            f"the shares wanted must be {classes} positive numbers, and have the shape {tuple(wanted.shape)}"
-        )
+        raise DataError(f"the shares must be {classes} positive numbers, and have the shape {tuple(wanted.shape)}")
     wanted = wanted / wanted.sum()
     counts = torch.bincount(labels.flatten().cpu(), minlength=classes).double()
     n = int(counts.sum())
@@ -88,8 +111,8 @@ def class_coverage(
     kl = max(0.0, -entr(found).sum().item() - xlogy(found, wanted).sum().item())
     occupied = int((counts > 0).sum())
     rate, own = 1 / n, 0.0 if reference is None else 1 / reference
-    # where the shares are right, the first-order terms are noise of the size (K − 1)(1/n + 1/m), and the second order
-    # is all; the derivative by the shares wanted is −found/wanted
+    # Where the shares are equal, the first-order terms are noise of size (K − 1)(1/n + 1/m), and the second order
+    # dominates. The derivative with respect to the expected shares is −found/wanted.
     noise = (occupied - 1) * (rate + own)
     first = max(0.0, (found * ratio.square()).sum().item() - kl * kl - noise) * rate
     first += max(0.0, (found.square() / wanted).sum().item() - 1 - noise) * own

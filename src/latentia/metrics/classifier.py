@@ -1,18 +1,18 @@
-"""A small classifier of gray digits, shipped with its weights: a discriminator of classes and a source of features.
+"""A small classifier of gray digits, shipped with its weights: it gives class probabilities and features.
 
 Five convolutions, a mean over the image, one linear layer: 28×28 gray pixels to ten classes. The 64 numbers before the
-last layer are the features. Its weights come with this package; `classifier.json` beside them states their sha256, the
-accuracy on MNIST's test images and the command that remakes them:
+last layer are the features. The weights are part of this package; `classifier.json` states their sha256, the accuracy
+on the MNIST test images and the command that trains them again:
 
-    LATENTIA_DATA=… python -m latentia.metrics.train_classifier
+    LATENTIA_DATA=… python benchmarks/train_classifier.py
 
-Normalization layers of training are folded into the convolutions, so what an image is given does not depend on its
+The normalization layers of training are folded into the convolutions, so the output for an image does not depend on its
 batch.
 """
 
 from __future__ import annotations
 
-__all__ = ["CLASSES", "DigitClassifier", "classifier_facts", "classify", "load_classifier"]
+__all__ = ["DigitClassifier", "classify"]
 
 import hashlib
 import json
@@ -62,25 +62,15 @@ class DigitClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))
 
-    def folded(self) -> DigitClassifier:
-        """The same function in evaluation mode, without normalization layers."""
-        plain = DigitClassifier()
-        for mine, other in zip(self.blocks, plain.blocks, strict=True):
-            convolution, normalization = mine[0], mine[1]  # pyright: ignore[reportIndexIssue]
-            fused = nn.utils.fuse_conv_bn_eval(convolution.eval(), normalization.eval())
-            other[0].load_state_dict(fused.state_dict())  # pyright: ignore[reportIndexIssue]
-        plain.head.load_state_dict(self.head.state_dict())
-        return plain.eval()
-
 
 def classifier_facts() -> dict[str, Any]:
-    """What classifier.json says of the shipped weights: sha256, accuracy, error counts, command, versions."""
+    """The content of classifier.json: sha256, accuracy, error counts, command and versions of the shipped weights."""
     return json.loads(files("latentia.metrics").joinpath(FACTS).read_text(encoding="utf-8"))
 
 
 @cache
 def load_classifier() -> DigitClassifier:
-    """The shipped classifier, in evaluation mode on the CPU, one object for the whole process.
+    """The shipped classifier, in evaluation mode on the CPU, one object per process.
 
     Raises:
         DataError: if the weights are not those that classifier.json names.
@@ -88,7 +78,7 @@ def load_classifier() -> DigitClassifier:
     content = files("latentia.metrics").joinpath(WEIGHTS).read_bytes()
     found, stated = hashlib.sha256(content).hexdigest(), classifier_facts()["sha256"]
     if found != stated:
-        raise DataError(f"{WEIGHTS} has the sha256 {found}, and {FACTS} states {stated}; install latentia anew")
+        raise DataError(f"{WEIGHTS} has the sha256 {found}, and {FACTS} states {stated}; install latentia again")
     model = DigitClassifier()
     model.load_state_dict(load(content))
     return model.eval().requires_grad_(False)
@@ -102,8 +92,8 @@ def as_digits(images: Tensor) -> Tensor:
     """
     if images.dim() != 4 or images.shape[1] != 1:
         raise DataError(
-            f"the digit classifier takes gray images, (N, 1, H, W), and these are {tuple(images.shape)}. Give it each "
-            "channel by itself, or use features=random-convolutional"
+            f"the digit classifier takes gray images, (N, 1, H, W), and these are {tuple(images.shape)}. Give each "
+            "channel separately, or use features=random-convolutional"
         )
     if images.shape[2:] == (SIDE, SIDE):
         return images
@@ -116,7 +106,7 @@ def classify(images: Tensor, batch_size: int = 500) -> Tensor:
 
     Args:
         images: floats in [0, 1], white strokes on black; sizes other than 28×28 are resized.
-        batch_size: images at a time; it does not change what comes out.
+        batch_size: images at a time; it does not change the result.
 
     Raises:
         DataError: for colored images.

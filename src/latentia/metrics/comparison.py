@@ -1,74 +1,75 @@
-"""Figures of several models side by side, and which of them is best, where the intervals say so.
+"""One score of several models, and which model is best, where the confidence intervals decide it.
 
-A model trained with several seeds is one *entry* with one estimate for each seed; its figure is their mean, with the
-standard error of that mean, which counts the luck of training as well as that of sampling. Two entries with the same
-seeds are compared by the differences of their figures, seed by seed.
+A model trained with several seeds has one estimate for each seed. Its score is their mean with the standard error of
+the mean, which includes the variation between trainings. Two models with the same seeds are compared by the paired
+differences of their scores.
 """
 
 from __future__ import annotations
 
-__all__ = ["Entry", "best_of", "figure_of"]
+__all__ = ["ModelScores", "best_of"]
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy  # its parts are slow to import; it does that when they are first used
+import scipy  # loads its slow submodules on first use
 
 from latentia.estimate import Estimate
-from latentia.metrics.card import require_comparable
+from latentia.metrics.protocol import require_comparable
 
-CONFIDENCE = 0.95
+_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One figure of one model: an estimate for each training seed."""
+class ModelScores:
+    """One score of one model: an estimate for each training seed."""
 
     name: str
     by_seed: Mapping[int, Estimate]
 
+    def mean_over_seeds(self) -> Estimate:
+        """The only estimate, or the mean over seeds with the standard error of that mean."""
+        estimates = list(self.by_seed.values())
+        if len(estimates) == 1:
+            return estimates[0]
+        values = np.array([e.value for e in estimates])
+        error = float(values.std(ddof=1) / math.sqrt(len(values)))
+        settings = {**estimates[0].settings, "seeds": sorted(self.by_seed)}
+        return replace(estimates[0], value=float(values.mean()), stderr=error, n=len(values), settings=settings)
 
-def figure_of(entry: Entry) -> Estimate:
-    """The entry's figure: its only estimate, or the mean over seeds with the standard error of that mean."""
-    estimates = list(entry.by_seed.values())
-    if len(estimates) == 1:
-        return estimates[0]
-    values = np.array([e.value for e in estimates])
-    error = float(values.std(ddof=1) / math.sqrt(len(values)))
-    settings = {**estimates[0].settings, "seeds": sorted(entry.by_seed)}
-    return replace(estimates[0], value=float(values.mean()), stderr=error, n=len(values), settings=settings)
 
-
-def best_of(entries: Sequence[Entry], way: int) -> int | None:
-    """Which entry is best, if every other one is worse beyond the 95 % interval of the difference; else None.
+def best_of(models: Sequence[ModelScores], sign: int) -> int | None:
+    """The index of the best model if all others are worse beyond the 95 % interval of the difference; else None.
 
     Args:
-        entries: two or more with the same figure.
-        way: +1 where larger is better, −1 where smaller is, 0 where neither is.
+        models: two or more, with the same score.
+        sign: +1 where larger is better, −1 where smaller is, 0 where neither is.
 
     Raises:
-        DataError: for scores whose cards differ.
+        DataError: for scores whose protocols differ.
     """
-    if way == 0 or len(entries) < 2:
+    if sign == 0 or len(models) < 2:
         return None
-    with_cards = [e for entry in entries for e in entry.by_seed.values() if "card" in e.settings]
-    if with_cards:
-        require_comparable(with_cards)
-    values = [way * figure_of(entry).value for entry in entries]
-    best = max(range(len(entries)), key=values.__getitem__)
-    others = [k for k in range(len(entries)) if k != best]
-    return best if all(_is_better(entries[best], entries[k], way) for k in others) else None
+    with_protocol = [e for model in models for e in model.by_seed.values() if "protocol" in e.settings]
+    if with_protocol:
+        require_comparable(with_protocol)
+    values = [sign * model.mean_over_seeds().value for model in models]
+    best = max(range(len(models)), key=values.__getitem__)
+    others = [k for k in range(len(models)) if k != best]
+    return best if all(_is_better(models[best], models[k], sign) for k in others) else None
 
 
-def _is_better(first: Entry, second: Entry, way: int) -> bool:
+def _is_better(first: ModelScores, second: ModelScores, sign: int) -> bool:
     seeds = sorted(set(first.by_seed) & set(second.by_seed))
     if len(seeds) >= 2:
-        gaps = np.array([way * (first.by_seed[s].value - second.by_seed[s].value) for s in seeds])
+        gaps = np.array([sign * (first.by_seed[s].value - second.by_seed[s].value) for s in seeds])
         error = float(gaps.std(ddof=1) / math.sqrt(len(gaps)))
-        return bool(gaps.mean() > scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(gaps) - 1) * error)
-    a, b = figure_of(first), figure_of(second)
+        return bool(gaps.mean() > scipy.stats.t.ppf((1 + _CONFIDENCE) / 2, len(gaps) - 1) * error)
+    a, b = first.mean_over_seeds(), second.mean_over_seeds()
     if a.stderr is None or b.stderr is None:
-        return False  # without an interval nothing is said
-    return bool(way * (a.value - b.value) > scipy.stats.norm.ppf((1 + CONFIDENCE) / 2) * math.hypot(a.stderr, b.stderr))
+        return False  # without an interval there is no decision
+    return bool(
+        sign * (a.value - b.value) > scipy.stats.norm.ppf((1 + _CONFIDENCE) / 2) * math.hypot(a.stderr, b.stderr)
+    )

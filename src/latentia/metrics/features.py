@@ -1,45 +1,59 @@
-"""Features: what the metrics compare in the place of pixels.
+"""Features: the numbers that the metrics compare instead of pixels, and their cache.
 
-A `Features` is a setting and does the work itself: `Classifier()(images)` is (N, D). None of them trains on the data
-that are scored. Two figures on different features are different figures, so every one of them says on its card which
-features, and the hash of their weights, it was made with.
+A `Features` is a setting that does the work: `Classifier()(images)` is (N, D). None of them is trained on the data that
+are scored. Scores on different features cannot be compared, so the protocol of each score names the features and the
+hash of their weights.
+
+Features of real images are cached in LATENTIA_CACHE or ~/.cache/latentia, one safetensors file for each pair of images
+and features. The name of a file is the hash of both, and the file holds the hash of its content, so a damaged or
+exchanged file is refused.
 """
 
 from __future__ import annotations
 
-__all__ = ["Classifier", "Features", "Inception", "Module", "Pixels", "RandomConvolutional", "check_images"]
+__all__ = [
+    "Classifier",
+    "Features",
+    "Inception",
+    "Module",
+    "Pixels",
+    "RandomConvolutional",
+    "as_unit",
+    "cached_features",
+    "check_images",
+    "content_hash",
+]
 
 import hashlib
+import os
 from abc import abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, model_serializer
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from latentia.configuration import Component
-from latentia.errors import DataError, UnsupportedError
-from latentia.metrics.classifier import (
-    SIDE,
-    DigitClassifier,
-    as_digits,
-    classifier_facts,
-    classify,
-    load_classifier,
-)
+from latentia.errors import DataError, RunError, UnsupportedError
+from latentia.files import atomic_write
+from latentia.metrics.classifier import SIDE, DigitClassifier, as_digits, classifier_facts, classify, load_classifier
 from latentia.metrics.inception import ORIGINAL_SHA256, load_inception
-from latentia.metrics.place import cache_root
+
+_KEY = "features"
 
 
 class Features(Component, family=True):
     """The family of features. To add one, write `module`, `fingerprint` and, where it resizes, `resized_to`.
 
     Attributes:
-        frechet_name: what the Fréchet distance on these features is called; "fid" is the original Inception's alone.
-        kernel_name: likewise, and "kid".
-        score_name: likewise, and "inception_score".
+        frechet_name: the name of the Fréchet distance on these features; "fid" on the original Inception only.
+        kernel_name: likewise of the kernel distance, and "kid".
+        score_name: likewise of the inception-type score, and "inception_score".
     """
 
     @abstractmethod
@@ -48,10 +62,10 @@ class Features(Component, family=True):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Sha256 of all that decides what comes out, beside the images."""
+        """Sha256 of everything except the images that determines the result."""
 
     def resized_to(self, height: int, width: int) -> str:
-        """How images of this size are resized, in words for the card."""
+        """How images of this size are resized, in words for the protocol."""
         return f"none ({height}×{width})"
 
     def probabilities(self, images: Tensor, batch_size: int = 500) -> Tensor:
@@ -60,7 +74,7 @@ class Features(Component, family=True):
         Raises:
             UnsupportedError: unless these features come from a classifier.
         """
-        raise UnsupportedError(f"{self.type_name} features know no classes; use features=classifier, or inception")
+        raise UnsupportedError(f"{self.type_name} features have no classes; use features=classifier, or inception")
 
     @property
     def frechet_name(self) -> str:
@@ -80,10 +94,10 @@ class Features(Component, family=True):
 
         Args:
             images: (N, C, H, W), uint8 of 0 to 255 or floats in [0, 1].
-            batch_size: images at a time; it does not change what comes out, beyond rounding.
+            batch_size: images at a time; it changes rounding alone.
 
         Raises:
-            DataError: for images that are none (see `check_images`) or that these features do not take.
+            DataError: see `check_images`; or for images that these features do not accept.
         """
         check_images(images)
         module = self.module(images.shape[1]).to(images.device).eval()
@@ -91,7 +105,7 @@ class Features(Component, family=True):
 
 
 class Pixels(Features):
-    """The pixels themselves, in [0, 1]; blind to what is in a picture, but nothing is hidden from them."""
+    """The pixels, in [0, 1]. They lose no information and know nothing of content."""
 
     def module(self, channels: int) -> nn.Module:
         return nn.Flatten()
@@ -101,9 +115,9 @@ class Pixels(Features):
 
 
 class RandomConvolutional(Features):
-    """An untrained network with weights from a seed: three layers of 3×3 convolutions, each one's channels averaged.
+    """An untrained network with random weights: three layers of 3×3 convolutions, the channels of each averaged.
 
-    It favors no data set. It sees textures and edges, not meaning. D = 16 + 32 + 64 = 112.
+    It is not adapted to any data set. It responds to textures and edges, not to content. D = 16 + 32 + 64 = 112.
 
     Attributes:
         seed: of the weights.
@@ -142,10 +156,9 @@ class Classifier(Features):
 
 
 class Inception(Features):
-    """Inception-v3 with the weights of the original FID; D = 2048. The file is yours to bring, see `inception.py`.
+    """Inception-v3 with the weights of the original FID; D = 2048. You provide the file, see `inception.py`.
 
-    On the original weights, and on these alone, the distances are named "fid" and "kid" and the score
-    "inception_score".
+    The distances are named "fid" and "kid" and the score "inception_score" only on the original weights.
 
     Attributes:
         file: the weights; by default pt_inception-2015-12-05-6726825d.pth in the cache's folder.
@@ -157,8 +170,8 @@ class Inception(Features):
 
     @property
     def place(self) -> Path:
-        """Where the weights are looked for."""
-        return self.file.expanduser() if self.file else cache_root() / "pt_inception-2015-12-05-6726825d.pth"
+        """The file of the weights."""
+        return self.file.expanduser() if self.file else _cache_root() / "pt_inception-2015-12-05-6726825d.pth"
 
     def module(self, channels: int) -> nn.Module:
         return load_inception(self.place, self.sha256)
@@ -193,11 +206,11 @@ class Inception(Features):
 
 
 class Module(Features):
-    """Any module of yours, images (B, C, H, W) in [0, 1] to (B, D); what it does with their size is its own affair.
+    """Any module that maps images (B, C, H, W) in [0, 1] to (B, D). The module itself handles the image size.
 
     Attributes:
-        network: in evaluation mode while it is used. A recipe or a card holds its class and the hash of its weights.
-        label: what the figures are named by.
+        network: used in evaluation mode. A recipe or a protocol stores its class and the hash of its weights.
+        label: the suffix of the names of the scores.
     """
 
     network: nn.Module
@@ -225,10 +238,10 @@ class Module(Features):
 
 
 def check_images(images: Tensor, name: str = "the images") -> None:
-    """See that these are images: (N, C, H, W), N ≥ 1, uint8, or finite floats in [0, 1].
+    """Check for images: (N, C, H, W), N ≥ 1, uint8, or finite floats in [0, 1].
 
     Raises:
-        DataError: saying what they look like instead, and the cure.
+        DataError: names the range that was found, and the cure.
     """
     if images.dim() != 4 or not images.numel():
         raise DataError(f"{name} must be (N, C, H, W) with N at least 1, and have the shape {tuple(images.shape)}")
@@ -247,13 +260,61 @@ def check_images(images: Tensor, name: str = "the images") -> None:
         raise DataError(f"{name} reach from {low:.3g} to {high:.3g}: they lie in [0, 255]; divide them by 255")
     if low < -slack or high > 1 + slack:
         raise DataError(
-            f"{name} reach from {low:.3g} to {high:.3g}, and must lie in [0, 1]; undo their standardization"
+            f"{name} reach from {low:.3g} to {high:.3g}, and must lie in [0, 1]; undo their standardization, or clip "
+            "samples of a Gaussian likelihood to [0, 1]"
         )
 
 
 def as_unit(images: Tensor) -> Tensor:
     """Bytes or floats as float32 in [0, 1]."""
     return images.float() / 255 if images.dtype == torch.uint8 else images.float().clamp(0, 1)
+
+
+def cached_features(features: Features, images: Tensor, batch_size: int = 500) -> Tensor:
+    """`features(images)`, read from the cache where it is there, and stored there otherwise.
+
+    If the cache folder cannot be written, the features are computed each time.
+
+    Raises:
+        DataError: a cache file whose content does not match its hash.
+    """
+    key = hashlib.sha256(f"{content_hash(images)} {features.fingerprint()}".encode()).hexdigest()
+    path = _cache_root() / "features" / f"{key}.safetensors"
+    if path.exists():
+        return _read_cached(path, key).to(images.device)
+    values = features(images, batch_size)
+    plain = values.detach().cpu().contiguous()
+    with suppress(OSError, RunError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary:
+            save_file({_KEY: plain}, temporary, metadata={"key": key, "sha256": content_hash(plain)})
+    return values
+
+
+def content_hash(values: Tensor) -> str:
+    """Sha256 of the dtype, shape and content of a tensor."""
+    plain = values.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{plain.dtype} {tuple(plain.shape)}\n".encode())
+    digest.update(plain.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _read_cached(path: Path, key: str) -> Tensor:
+    cure = f"remove {path}, and the features are computed again"
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts, values = file.metadata() or {}, file.get_tensor(_KEY)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"the cached features are damaged ({error}); {cure}") from None
+    if facts.get("key") != key or facts.get("sha256") != content_hash(values):
+        raise DataError(f"the cached features have a wrong hash; {cure}")
+    return values
+
+
+def _cache_root() -> Path:
+    """The folder for things that can be computed or fetched again; it need not exist."""
+    place = os.environ.get("LATENTIA_CACHE")
+    return Path(place).expanduser() if place else Path.home() / ".cache" / "latentia"
 
 
 class _Penultimate(nn.Module):

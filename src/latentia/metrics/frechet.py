@@ -2,44 +2,69 @@ r"""The Fréchet distance between Gaussians fitted to two sets of features.
 
     d² = |m₁ − m₂|² + tr S₁ + tr S₂ − 2 tr (S₁ S₂)^½    (Dowson and Landau 1982; as a score: Heusel et al. 2017, eq. 6)
 
-Only on the features of the original Inception network is it the "FID".
+It is called "FID" only on the features of the original Inception network.
 
-*How it is computed.* With factors Sᵢ = RᵢᵀRᵢ, by QR decomposition of the centered features and never from a product of
-covariances, tr (S₁ S₂)^½ is the sum of the singular values of R₁R₂ᵀ. Nothing is squared, so singular covariances (fewer
-samples than features) lose no digits.
+*Computation.* Sᵢ = RᵢᵀRᵢ with Rᵢ from a QR decomposition of the centered features. tr (S₁ S₂)^½ is the sum of the
+singular values of R₁R₂ᵀ. No covariance is formed, so singular covariances (fewer samples than features) lose no digits.
 
-*Its bias.* From n samples it comes out too large, by about a constant over n: for equal distributions the truth is 0 and the
-figure is not. `frechet_extrapolated` takes that term away with a jackknife over groups (as extrapolating in 1/n does:
-Chong and Forsyth 2020, "FID∞"), and may then be negative.
+*Bias.* The estimate from n samples is too large by about a constant over n, also for equal distributions.
+`frechet_extrapolated` removes that term with a jackknife over groups (like the extrapolation in 1/n of Chong and
+Forsyth 2020, "FID∞"); the result can be negative.
 
-*Its interval.* By the delta method: the distance moves by the mean over samples x of fake features of
+*Standard error.* By the delta method with the influence function of the fake features,
 
     φ(x) = 2(m₂ − m₁)·(x − m₂) + (x − m₂)ᵀ(I − T)(x − m₂) − tr (I − T)S₂,   T = R₁ᵀ U Σ⁻¹ Uᵀ R₁ the transport map 2 → 1,
 
-and likewise for real ones, so the variance is that of φ over n plus that of its twin over m. It is about the fitted
-Gaussians' distance as n grows; the bias above is not in it.
+and the corresponding one of the real features: Var φ/m + Var φ′/n. It refers to the limit of large n; it does not
+contain the bias.
 """
 
 from __future__ import annotations
 
-__all__ = ["frechet_distance", "frechet_extrapolated", "frechet_of_moments"]
+__all__ = ["Frechet", "frechet_distance", "frechet_extrapolated", "frechet_of_moments"]
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from latentia.errors import DataError
 from latentia.estimate import Estimate
-from latentia.metrics.checks import feature_pair
+from latentia.metrics.metric import Metric, MetricInputs, checked_pair
 
-NAME = "frechet_distance"
-NEGLIGIBLE = 1e-10  # singular values below this share of the largest carry no map
+_NAME = "frechet_distance"
+_NEGLIGIBLE = 1e-10  # singular values below this share of the largest carry no map
+
+
+class Frechet(Metric):
+    """The Fréchet distance, as estimated and without its 1/n bias."""
+
+    higher_is_better: ClassVar[dict[str, int]] = {
+        "frechet_distance": -1,
+        "frechet_distance_extrapolated": -1,
+        "fid": -1,
+        "fid_extrapolated": -1,
+    }
+
+    def __call__(self, inputs: MetricInputs) -> list[Estimate]:
+        dimension = inputs.real.shape[1]
+        for name, count in (("real", len(inputs.real)), ("fake", len(inputs.fake))):
+            if count <= dimension:
+                raise DataError(
+                    f"the Fréchet distance takes at least {dimension + 1} {name} samples, one more than there are "
+                    f"features, and there are {count}; give more, or use features of fewer dimensions"
+                )
+        name, _, of = inputs.features.frechet_name.partition("/")
+        rest = f"/{of}" if of else ""
+        return [
+            frechet_distance(inputs.real, inputs.fake, name=f"{name}{rest}"),
+            frechet_extrapolated(inputs.real, inputs.fake, name=f"{name}_extrapolated{rest}"),
+        ]
 
 
 class _Fit(NamedTuple):
-    """A Gaussian fitted to features: mean (D,), R (r, D) with RᵀR the unbiased covariance, features less mean."""
+    """A Gaussian fitted to features: mean (D,), R (r, D) with RᵀR the unbiased covariance, centered features (n, D)."""
 
     mean: Tensor
     factor: Tensor
@@ -59,15 +84,15 @@ def _distance(mean_gap: Tensor, first: Tensor, second: Tensor, nuclear: Tensor) 
 
 
 def _influence(own: _Fit, other_mean: Tensor, maps: Tensor, singular: Tensor) -> Tensor:
-    """φ at each of one side's samples; `maps` has rows w with T = Σ w wᵀ/σ."""
+    """φ at each sample of one side; `maps` has rows w with T = Σ w wᵀ/σ."""
     along = own.centered @ maps.T
     through = (along.square() / singular).sum(1)
     phi = 2 * own.centered @ (own.mean - other_mean) + own.centered.square().sum(1) - through
     return phi - phi.mean()
 
 
-def frechet_distance(real: Tensor, fake: Tensor, *, name: str = NAME) -> Estimate:
-    """The distance of the samples' fitted Gaussians, with its standard error by the delta method; see the module.
+def frechet_distance(real: Tensor, fake: Tensor, *, name: str = _NAME) -> Estimate:
+    """The distance between the fitted Gaussians, with its standard error by the delta method; see the module.
 
     Args:
         real: features (n, D), n ≥ 2; below D + 1 the covariance is singular and the standard error too small.
@@ -77,10 +102,10 @@ def frechet_distance(real: Tensor, fake: Tensor, *, name: str = NAME) -> Estimat
     Raises:
         DataError: for too few samples, features that are not finite, of different dimensions, or constant.
     """
-    first, second = (_fit(x) for x in feature_pair(real, fake, 2, "Fréchet distance"))
+    first, second = (_fit(x) for x in checked_pair(real, fake, 2, "Fréchet distance"))
     u, singular, vt = torch.linalg.svd(first.factor @ second.factor.T, full_matrices=False)
     value = _distance(first.mean - second.mean, first.factor, second.factor, singular.sum())
-    kept = singular > NEGLIGIBLE * singular.max().clamp(min=torch.finfo(singular.dtype).tiny)
+    kept = singular > _NEGLIGIBLE * singular.max().clamp(min=torch.finfo(singular.dtype).tiny)
     sides = (
         _influence(second, first.mean, u.T[kept] @ first.factor, singular[kept]),
         _influence(first, second.mean, vt[kept] @ second.factor, singular[kept]),
@@ -94,37 +119,37 @@ def frechet_distance(real: Tensor, fake: Tensor, *, name: str = NAME) -> Estimat
 
 
 def frechet_of_moments(mean: Tensor, covariance: Tensor, other_mean: Tensor, other_covariance: Tensor) -> float:
-    """The distance of two Gaussians given by their moments, (D,) and (D, D) each, in float64."""
+    """The distance between two Gaussians given by mean (D,) and covariance (D, D), in float64."""
     first, second = (_root(c.double()) for c in (covariance, other_covariance))
     nuclear = torch.linalg.svdvals(first @ second.T).sum()
     return _distance(mean.double() - other_mean.double(), first, second, nuclear)
 
 
 def _root(covariance: Tensor) -> Tensor:
-    """R with RᵀR the covariance, whose rounding may have made its least eigenvalues negative."""
+    """R with RᵀR the covariance. Rounding can make its smallest eigenvalues negative; they count as 0."""
     values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
     return values.clamp(min=0).sqrt()[:, None] * vectors.T
 
 
 def frechet_extrapolated(
-    real: Tensor, fake: Tensor, *, groups: int = 20, name: str = f"{NAME}_extrapolated"
+    real: Tensor, fake: Tensor, *, groups: int = 20, name: str = f"{_NAME}_extrapolated"
 ) -> Estimate:
-    """The distance with its 1/n bias taken away by the jackknife: one group of each side left out in turn.
+    """The distance without its 1/n bias, by the jackknife that leaves out one group of each side in turn.
 
-    Where d(n) = d + a/n, the mean over groups of d without that group, less d(n), is a/n over (groups − 1).
+    Where d(n) = d + a/n, the mean over groups of d without that group, minus d(n), is a/n/(groups − 1).
 
     Args:
         real: features (n, D), n ≥ 2·groups.
         fake: (m, D), m ≥ 2·groups.
-        groups: samples go to them in order, round-robin, so shuffle what is sorted.
+        groups: sample i belongs to group i mod `groups`, so shuffle sorted samples.
         name: of the estimate.
 
     Raises:
         DataError: as `frechet_distance`; for fewer than two samples for each group.
     """
-    x, y = feature_pair(real, fake, 2 * groups, f"extrapolated Fréchet distance with {groups} groups")
+    x, y = checked_pair(real, fake, 2 * groups, f"extrapolated Fréchet distance with {groups} groups")
     if groups < 2:
-        raise DataError(f"the jackknife needs at least 2 groups, and is given {groups}")
+        raise DataError(f"the jackknife needs at least 2 groups, not {groups}")
     whole = frechet_distance(x, y)
     first, second = (_Moments.of(z, groups) for z in (x, y))
     left_out = torch.tensor(
@@ -138,7 +163,7 @@ def frechet_extrapolated(
 
 
 class _Moments(NamedTuple):
-    """Counts (G,), sums (G, D) and second moments (G, D, D) of groups of centered features, and the center."""
+    """Counts (G,), sums (G, D), second moments (G, D, D) of groups of centered features, and the center."""
 
     counts: Tensor
     sums: Tensor
@@ -157,7 +182,7 @@ class _Moments(NamedTuple):
         )
 
     def without(self, group: int) -> tuple[Tensor, Tensor]:
-        """Mean and unbiased covariance of all samples but this group's."""
+        """Mean and unbiased covariance of all samples except this group."""
         n = self.counts.sum() - self.counts[group]
         mean = (self.sums.sum(0) - self.sums[group]) / n
         products = self.products.sum(0) - self.products[group]

@@ -1,18 +1,17 @@
-"""The Inception-v3 network of the original Fréchet inception distance.
+"""The Inception-v3 network of the original Fréchet inception distance (FID).
 
 The weights of 2015-12-05, on which the "FID" was defined (Szegedy et al. 2016; Heusel et al. 2017), as converted for
-PyTorch: the file pt_inception-2015-12-05-6726825d.pth of the project pytorch-fid, 95.6 MB. It is not shipped and not
-fetched; put it where `Inception.file` says, and its sha256 is checked. The network differs from later Inception-v3s:
-means over windows leave the border's zeros out, the last block takes a maximum where others take a mean, and there are
-1008 outputs.
+PyTorch: the file pt_inception-2015-12-05-6726825d.pth of the project pytorch-fid, 95.6 MB. It is neither shipped nor
+fetched: put it where `Inception.file` says; its sha256 is checked. The network differs from later Inception-v3s: average
+pooling excludes the padding, the last block uses maximum pooling, and there are 1008 outputs.
 
-Images go in as the original program read them: resized bilinearly to 299×299 by TensorFlow 1's rule (pixel i of the
+Images are preprocessed as in the original program: resized bilinearly to 299×299 by TensorFlow 1's rule (pixel i of the
 result lies at i·in/299 of the image, no half pixels, no smoothing), then (x − 128)/128.
 """
 
 from __future__ import annotations
 
-__all__ = ["ORIGINAL_SHA256", "InceptionV3", "load_inception", "resize_like_tensorflow"]
+__all__ = ["ORIGINAL_SHA256", "load_inception"]
 
 import hashlib
 import pickle

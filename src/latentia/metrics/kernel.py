@@ -2,38 +2,50 @@ r"""The kernel distance: the squared maximum mean discrepancy of two sets of fea
 
     MMD² = E k(x, x′) + E k(y, y′) − 2 E k(x, y),    k(x, y) = (x·y/D + 1)³ by default    (Gretton et al. 2012, eq. 3)
 
-On the features of the original Inception network it is the "KID" (Bińkowski et al. 2018). All pairs of all samples
-count, not those of random subsets, so the estimate has no seed and the least variance. It is unbiased, and so it is
+On the features of the original Inception network it is called "KID" (Bińkowski et al. 2018). The estimate uses all
+pairs of all samples, not random subsets, so it needs no seed and has the smallest variance. It is unbiased, so it is
 negative about half of the time where the distributions are equal.
 
-*Its variance*, by Hoeffding's decomposition of the two-sample U-statistic, n real and m fake samples: with
-a(x) = E k(x, x′) − E k(x, y), b(y) = E k(y, y′) − E k(x, y), and k̄ the kernel less its conditional means,
+*Variance*, by Hoeffding's decomposition of the two-sample U-statistic with n real and m fake samples: with
+a(x) = E k(x, x′) − E k(x, y), b(y) = E k(y, y′) − E k(x, y), and k̄ the kernel minus its conditional means,
 
     Var = 4 Var a/n + 4 Var b/m + 2 Var k̄(x, x′)/n(n−1) + 2 Var k̄(y, y′)/m(m−1) + 4 Var k̄(x, y)/nm.
 
-The first two terms vanish where the distributions are equal and the others remain. Row means stand for a and b; what their own
-noise adds is known from the other terms and taken off.
+The first two terms vanish where the distributions are equal; the others remain. Row means estimate a and b; the other
+terms give the variance that the noise of the row means adds, and it is subtracted.
 """
 
 from __future__ import annotations
 
-__all__ = ["kernel_distance"]
+__all__ = ["Kernel", "kernel_distance"]
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from latentia.estimate import Estimate
-from latentia.metrics.checks import feature_pair
+from latentia.metrics.metric import Metric, MetricInputs, checked_pair
 
-LEAST = 4
+_LEAST = 4
+
+
+class Kernel(Metric):
+    """The kernel distance, unbiased, with a polynomial kernel."""
+
+    degree: int = Field(default=3, ge=1)
+    higher_is_better: ClassVar[dict[str, int]] = {"kernel_distance": -1, "kid": -1}
+
+    def __call__(self, inputs: MetricInputs) -> list[Estimate]:
+        return [kernel_distance(inputs.real, inputs.fake, degree=self.degree, name=inputs.features.kernel_name)]
 
 
 @dataclass
 class _Sums:
-    """Sums of a kernel's matrix along rows (n,) and columns (m,), and of its squares; of one set, without k(x, x)."""
+    """Sums of a kernel matrix along rows (n,) and columns (m,), and of its squares; within one set, without k(x, x)."""
 
     rows: Tensor
     columns: Tensor
@@ -63,13 +75,13 @@ def kernel_distance(
         real: features (n, D), n ≥ 4.
         fake: (m, D), m ≥ 4.
         degree: of the kernel.
-        block: rows of the kernel's matrix in memory at a time; it changes rounding alone.
+        block: rows of the kernel matrix in memory at a time; it changes rounding alone.
         name: of the estimate.
 
     Raises:
         DataError: for too few samples, features that are not finite, of different dimensions, or constant.
     """
-    x, y = feature_pair(real, fake, LEAST, "kernel distance")
+    x, y = checked_pair(real, fake, _LEAST, "kernel distance")
     n, m = len(x), len(y)
     xx, yy = _sums(x, x, degree, True, block), _sums(y, y, degree, True, block)
     xy = _sums(x, y, degree, False, block)
@@ -78,7 +90,7 @@ def kernel_distance(
     mean_xx, mean_yy, mean_xy = (v.mean().item() for v in (within_x, within_y, between))
     value = mean_xx + mean_yy - 2 * mean_xy
 
-    # variances of the kernel less its conditional means: total, less that of the conditional means
+    # variance of the kernel minus its conditional means: the total minus that of the conditional means
     pure_xx = _pure(xx.squares / (n * (n - 1)), mean_xx, within_x, within_x, n, n)
     pure_yy = _pure(yy.squares / (m * (m - 1)), mean_yy, within_y, within_y, m, m)
     pure_xy = _pure(xy.squares / (n * m), mean_xy, between, between_y, m, n)
@@ -93,10 +105,10 @@ def kernel_distance(
 
 
 def _pure(square: float, mean: float, rows: Tensor, columns: Tensor, along: int, down: int) -> float:
-    """Var k̄: the variance of the kernel less that of its row and column means, these freed of their own noise.
+    """Var k̄: the variance of the kernel minus that of its row and column means without their noise.
 
-    A row mean over `along` values has the variance of the true conditional mean plus Var k̄/along, nearly; so
-    Var k̄ · (1 − 1/along − 1/down) is the total variance less those of both kinds of means.
+    A row mean over `along` values has about the variance of the conditional mean plus Var k̄/along, so
+    Var k̄ · (1 − 1/along − 1/down) is the total variance minus those of both kinds of means.
     """
     rest = square - mean * mean - rows.var().item() - columns.var().item()
     return max(0.0, rest / max(0.1, 1 - 1 / along - 1 / down))

@@ -2,38 +2,50 @@ r"""The sliced Wasserstein distance: the mean of one-dimensional W₂² over ran
 
     SW₂² = E_u W₂²(u·x, u·y),  u uniform on the unit sphere            (Rabin et al. 2011; Bonneel et al. 2015)
 
-*Its bias*: from finite samples it comes out too large, the more so the nearer the distributions; compare with the floor of real
-samples against real ones at the same n. *Its interval* joins the spread over directions with that over 16 disjoint
-pairs of groups of the samples, whose variance over 16 is that of the whole (Politis and Romano 1994).
+*Bias*: finite samples make it too large, most of all for nearly equal distributions; compare it with the value of real
+against real images at the same n. *Standard error*: the variance over directions plus the variance over 16 disjoint
+pairs of groups of samples, divided by 16 (subsampling: Politis and Romano 1994).
 """
 
 from __future__ import annotations
 
-__all__ = ["sliced_wasserstein"]
+__all__ = ["SlicedWasserstein", "sliced_wasserstein"]
 
 import math
+from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from latentia.divergences.samples import samples
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
-from latentia.metrics.checks import feature_pair
+from latentia.metrics.metric import Metric, MetricInputs, checked_pair
 
-GROUPS = 16
-NUMBERS_AT_ONCE = 4_000_000
+_GROUPS = 16
+_NUMBERS_AT_ONCE = 4_000_000
+
+
+class SlicedWasserstein(Metric):
+    """The sliced Wasserstein distance of order 2."""
+
+    directions: int = Field(default=256, ge=2)
+    higher_is_better: ClassVar[dict[str, int]] = {"sliced_wasserstein": -1}
+
+    def __call__(self, inputs: MetricInputs) -> list[Estimate]:
+        return [sliced_wasserstein(inputs.real, inputs.fake, directions=self.directions, seed=inputs.seed)]
 
 
 def sliced_wasserstein(
     real: Tensor, fake: Tensor, *, directions: int = 256, seed: int = 0, name: str = "sliced_wasserstein"
 ) -> Estimate:
-    """SW₂ of two sets of features, in their own unit, with its standard error; see the module.
+    """SW₂ between two sets of features, in the unit of the features, with its standard error; see the module.
 
     Args:
         real: features (n, D), n ≥ 32.
         fake: (m, D), m ≥ 32.
-        directions: how many.
+        directions: number of random directions.
         seed: of the directions.
         name: of the estimate.
 
@@ -43,14 +55,14 @@ def sliced_wasserstein(
     """
     if directions < 2:
         raise ConfigurationError([("directions", f"{directions} directions have no spread; give at least 2")])
-    x, y = feature_pair(real, fake, 2 * GROUPS, "sliced Wasserstein distance")
+    x, y = checked_pair(real, fake, 2 * _GROUPS, "sliced Wasserstein distance")
     generator = torch.Generator().manual_seed(seed)
     u = torch.randn(x.shape[1], directions, generator=generator, dtype=torch.float64)
     u = (u / u.norm(dim=0)).to(x.device)
     squares = _squares(x, y, u)
-    by_group = torch.stack([_squares(x[g::GROUPS], y[g::GROUPS], u).mean() for g in range(GROUPS)])
+    by_group = torch.stack([_squares(x[g::_GROUPS], y[g::_GROUPS], u).mean() for g in range(_GROUPS)])
     square = squares.mean().item()
-    variance = squares.var().item() / directions + by_group.var().item() / GROUPS
+    variance = squares.var().item() / directions + by_group.var().item() / _GROUPS
     value = math.sqrt(square)
     error = math.sqrt(variance) / (2 * value) if value > 0 else 0.0
     settings = {"interval": "subsampling", "bias": "upwards", "directions": directions, "seed": seed, "order": 2}
@@ -59,7 +71,7 @@ def sliced_wasserstein(
 
 def _squares(x: Tensor, y: Tensor, u: Tensor) -> Tensor:
     """W₂² along each direction, (D, L) → (L,)."""
-    step = max(1, NUMBERS_AT_ONCE // (len(x) + len(y)))
+    step = max(1, _NUMBERS_AT_ONCE // (len(x) + len(y)))
     return torch.cat(
         [samples((x @ some).T.contiguous(), (y @ some).T.contiguous(), 2).square() for some in u.split(step, dim=1)]
     )

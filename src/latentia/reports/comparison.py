@@ -2,7 +2,7 @@
 
 Runs of one recipe that differ in their seed alone are one column, the mean over seeds with its standard error. The best
 figure of a row is marked only where every other one is worse beyond the 95 % interval of the difference, taken seed by
-seed where the columns share seeds, and only where all were made in one way: by one card, or one method on the same
+seed where the columns share seeds, and only where all were made in one way: by one protocol, or one method on the same
 data.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from latentia.errors import DataError, RunError
 from latentia.estimate import Estimate, exact, read_estimates
-from latentia.metrics import Entry, best_of, better, card_text, figure_of, require_comparable
+from latentia.metrics import ModelScores, best_of, higher_is_better, protocol_text, require_comparable
 from latentia.recipes import Run
 from latentia.reports.facts import REALITY
 
@@ -52,7 +52,7 @@ class Comparison:
     names: tuple[str, ...]
     seeds: tuple[tuple[int, ...], ...]
     rows: tuple[Row, ...]
-    card: str
+    protocol: str
 
     @property
     def reality(self) -> list[str]:
@@ -117,50 +117,50 @@ def compare_runs(runs: Sequence[Run], scores: Sequence[Sequence[Estimate]], *, s
     Args:
         runs: any models.
         scores: of each run's samples, as `latentia.metrics.score` gives them.
-        strict: refuse scores whose cards differ; else such a row has a note and no best.
+        strict: refuse scores whose protocols differ; else such a row has a note and no best.
 
     Raises:
-        RunError: see `columns_of`. DataError: naming what differs between two cards.
+        RunError: see `columns_of`. DataError: naming what differs between two protocols.
     """
     columns = columns_of(runs)
     own = {id(run): list(found) for run, found in zip(runs, scores, strict=True)}
     table: dict[str, dict[str, dict[int, Estimate]]] = {}
     beside: dict[str, dict[str, Estimate]] = {}
-    cards: list[Mapping[str, Any]] = []
+    protocols: list[Mapping[str, Any]] = []
     for kind in (_likelihoods, lambda run: own[id(run)], _costs):
         for name, of_seed in columns.items():
             for seed, run in of_seed.items():
                 for estimate in kind(run):
                     base, _, reality = estimate.name.rpartition("/")
-                    cards += [estimate.settings["card"]] if "card" in estimate.settings else []
+                    protocols += [estimate.settings["protocol"]] if "protocol" in estimate.settings else []
                     if reality in REALITY:
                         beside.setdefault(base, {}).setdefault(reality, estimate)
                     else:
                         table.setdefault(estimate.name, {}).setdefault(name, {})[seed] = estimate
     rows = []
     for figure, by_name in table.items():
-        entries = {name: Entry(name, by_seed) for name, by_seed in by_name.items()}
+        entries = {name: ModelScores(name, by_seed) for name, by_seed in by_name.items()}
         best, note = _best(figure, list(entries.values()), [next(iter(columns[n].values())) for n in entries], strict)
-        cells = tuple(figure_of(entries[name]) if name in entries else None for name in columns)
+        cells = tuple(entries[name].mean_over_seeds() if name in entries else None for name in columns)
         place = None if best is None else list(columns).index(best)
         rows.append(Row(figure, cells, place, beside.get(figure, {}), note))
     seeds = tuple(tuple(sorted(of_seed)) for of_seed in columns.values())
-    words = ", ".join(dict.fromkeys(str(card.get("samples", "")) for card in cards))
-    card = card_text({**cards[0], "samples": words}) if cards else ""
-    return Comparison(tuple(columns), seeds, tuple(rows), card)
+    words = ", ".join(dict.fromkeys(str(protocol.get("samples", "")) for protocol in protocols))
+    protocol = protocol_text({**protocols[0], "samples": words}) if protocols else ""
+    return Comparison(tuple(columns), seeds, tuple(rows), protocol)
 
 
-def _best(figure: str, entries: Sequence[Entry], runs: Sequence[Run], strict: bool) -> tuple[str | None, str]:
+def _best(figure: str, entries: Sequence[ModelScores], runs: Sequence[Run], strict: bool) -> tuple[str | None, str]:
     """The name of the best entry, or why there is none to name."""
     likelihood = figure.rpartition("/")[2] in LIKELIHOODS
     kinds = sorted({_scored(run) for run in runs}) if likelihood else []
     if len(kinds) > 1:
         return None, f"likelihoods of different data or distributions ({'; '.join(kinds)})"
-    with_cards = [e for entry in entries for e in entry.by_seed.values() if "card" in e.settings]
+    with_cards = [e for entry in entries for e in entry.by_seed.values() if "protocol" in e.settings]
     try:
         if with_cards:
             require_comparable(with_cards)  # seeds of one column as well, which become one mean
-        place = best_of(entries, 1 if likelihood else better(figure))
+        place = best_of(entries, 1 if likelihood else higher_is_better(figure))
     except DataError as error:
         if strict:
             raise
@@ -173,7 +173,7 @@ def _best(figure: str, entries: Sequence[Entry], runs: Sequence[Run], strict: bo
     return entries[place].name, ""
 
 
-def _surely_above(first: Entry, second: Entry) -> bool:
+def _surely_above(first: ModelScores, second: ModelScores) -> bool:
     """Whether a larger figure is a better one: both found in one way, or one from below and the other not."""
     one, other = next(iter(first.by_seed.values())), next(iter(second.by_seed.values()))
     if one.n != other.n:
@@ -194,7 +194,7 @@ def _scored(run: Run) -> str:
 def _likelihoods(run: Run) -> list[Estimate]:
     """Bounds and likelihoods in evaluation/*.json; of several figures of one name an exact one, if there is one."""
     found: dict[str, Estimate] = {}
-    for path in sorted(run.directory.evaluation.glob("[!.]*.json")):
+    for path in sorted(run.directory.evaluation.glob("*.json")):
         for estimate in read_estimates(path):
             before = found.get(estimate.name)
             if estimate.name.rpartition("/")[2] in LIKELIHOODS and not (before and before.kind == "exact"):

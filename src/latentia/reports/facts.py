@@ -14,10 +14,10 @@ from typing import Any
 
 from latentia.errors import RunError
 from latentia.estimate import Estimate, read_estimates
-from latentia.metrics import card_text
+from latentia.metrics import protocol_text
 from latentia.recipes import Run
 
-REALITY = {"floor": "real images", "train_vs_test": "training images"}  # in the place of samples
+REALITY = {"real_vs_real": "real images", "train_vs_test": "training images"}  # in the place of samples
 FIRST_FIGURES = (
     "curves",
     "samples",
@@ -35,24 +35,24 @@ class Scores:
 
     Attributes:
         rows: each figure, with what real images and training images get in the place of samples.
-        cards: on one line; several where they were made in several ways.
+        protocols: on one line; several where they were made in several ways.
     """
 
     rows: list[tuple[Estimate, Estimate | None, Estimate | None]]
-    cards: list[str]
+    protocols: list[str]
 
 
 def scores_of(estimates: Sequence[Estimate]) -> Scores | None:
-    """The scores among estimates, with those of real images beside them; None if any has no card."""
-    if not estimates or not all("card" in estimate.settings for estimate in estimates):
+    """The scores among estimates, with those of real images beside them; None if any has no protocol."""
+    if not estimates or not all("protocol" in estimate.settings for estimate in estimates):
         return None
     by_name = {estimate.name: estimate for estimate in estimates}
     rows = [
-        (estimate, by_name.get(f"{name}/floor"), by_name.get(f"{name}/train_vs_test"))
+        (estimate, by_name.get(f"{name}/real_vs_real"), by_name.get(f"{name}/train_vs_test"))
         for name, estimate in by_name.items()
         if name.rpartition("/")[2] not in REALITY
     ]
-    return Scores(rows, list(dict.fromkeys(card_text(estimate.settings["card"]) for estimate in estimates)))
+    return Scores(rows, list(dict.fromkeys(protocol_text(estimate.settings["protocol"]) for estimate in estimates)))
 
 
 def estimates_by_file(run: Run) -> dict[str, list[Estimate]]:
@@ -61,7 +61,7 @@ def estimates_by_file(run: Run) -> dict[str, list[Estimate]]:
     Raises:
         RunError: naming a file that does not hold a list of estimates.
     """
-    paths = sorted(run.directory.evaluation.glob("[!.]*.json"), key=lambda path: (path.stem != "training", path.stem))
+    paths = sorted(run.directory.evaluation.glob("*.json"), key=lambda path: (path.stem != "training", path.stem))
     found = {}
     for path in paths:
         try:
@@ -81,7 +81,7 @@ def figures_of(run: Run) -> list[Path]:
         parts = re.split(r"(\d+)", path.stem)
         return (first, [(int(part), "") if part.isdigit() else (-1, part) for part in parts])
 
-    return sorted(run.directory.figures.glob("[!.]*.png"), key=place)
+    return sorted(run.directory.figures.glob("*.png"), key=place)
 
 
 def last_records(records: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

@@ -81,7 +81,7 @@ def write_report(runs: Sequence[Run], path: Path) -> Path:
 
     For each run: recipe, environment, pictures, the last records of training and every estimate in `evaluation`, with
     its standard error, kind, method, number of draws and settings; scores of samples beside those of real images, under
-    their card. Before them, where there are several runs, the table of all models by what was saved of them, and one of
+    their protocol. Before them, where there are several runs, the table of all models by what was saved of them, and one of
     what else was measured on more than one. The pictures are those in the run's `figures`; a run without any gets them
     drawn.
 
