@@ -136,9 +136,9 @@ def dispatches() -> list[str]:
                 found.append(f"{where}: hasattr")
             if isinstance(node, ast.Compare):
                 sides = [ast.unparse(side) for side in (node.left, *node.comparators)]
-                if any(re.search(r"\.type_name\b|__name__\b(?<!__main__)|__qualname__", side) for side in sides):
-                    if "__main__" not in ast.unparse(node):
-                        found.append(f"{where}: {ast.unparse(node)}")
+                named = any(re.search(r"\.type_name\b|__name__\b|__qualname__", side) for side in sides)
+                if named and "__main__" not in ast.unparse(node):
+                    found.append(f"{where}: {ast.unparse(node)}")
     return found
 
 
