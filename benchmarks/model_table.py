@@ -221,25 +221,18 @@ def say(text: str) -> None:
 
 def table_of(paths: Sequence[Path]) -> tuple[str, str]:
     """The table as markdown, and all its estimates as JSON."""
+    from dataclasses import replace
+
     from latentia.estimate import estimates_to_json
     from latentia.recipes import Run
-    from latentia.reports.comparison import REALITY, compare_runs, saved_scores
+    from latentia.reports.comparison import compare_runs, saved_scores
 
     runs = [Run(path) for path in paths]
     found = compare_runs(runs, [saved_scores(run) for run in runs])
-    names = [name.rpartition("-seed")[0] or name for name in found.names]
-    head = ["figure", *names, *(REALITY[key] for key in found.reality)]
-    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
-    for row in found.rows:
-        cells = ["—" if cell is None else str(cell) for cell in row.cells]
-        if row.best is not None:
-            cells[row.best] = f"**{cells[row.best]}**"
-        others = [row.beside.get(key) for key in found.reality]
-        lines.append("| " + " | ".join([row.figure, *cells, *("" if e is None else str(e) for e in others)]) + " |")
-    notes = [f"{row.figure}: {row.note}." for row in found.rows if row.note]
+    found = replace(found, names=tuple(name.rpartition("-seed")[0] or name for name in found.names))
     seeds = sorted({len(seeds) for seeds in found.seeds})
-    words = f"{found.protocol}. Mean over {' or '.join(map(str, seeds))} seeds ± its standard error."
-    return "\n".join([*lines, "", words, *notes]) + "\n", estimates_to_json(found.estimates()) + "\n"
+    words = f"Mean over {' or '.join(map(str, seeds))} seeds ± its standard error."
+    return f"{found.table().to_format('markdown')}\n{words}\n", estimates_to_json(found.estimates()) + "\n"
 
 
 def main() -> None:

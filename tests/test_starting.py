@@ -45,7 +45,7 @@ STEPS = [
     "import latentia.likelihood, latentia.metrics",
     "from latentia import VAERecipe, GANRecipe, load, train, train_seeds",
     "VAERecipe(), GANRecipe()",
-    "from latentia.reports import show_run, estimates_table",
+    "from latentia.reports.tables import print_run, estimates_table",
     "from latentia.reports.comparison import compare_runs",
     "from latentia.cli import app; app(['train', 'vae', '--keys'], standalone_mode=False)",
 ]

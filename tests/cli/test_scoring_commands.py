@@ -67,8 +67,8 @@ def test_a_folder_and_an_archive_are_scored_and_bytes_and_floats_are_the_same(im
 
 def test_a_data_set_is_its_test_images_with_its_training_images_beside(images):
     text = latentia("score", "digits", images / "bytes.npz")
-    assert "frechet_distance/classifier" in text
-    assert "memorization/authenticity" in text
+    assert "Fréchet distance, classifier features" in text
+    assert "memorization: authenticity" in text
     assert "training images" in text
     assert "(test)" in text
     again = json.loads(latentia("score", "digits", images / "bytes.npz", "--metrics", "kernel", "-n", "60", "--json"))
@@ -117,7 +117,15 @@ def own(runs, tmp_path):
 
 def test_runs_stand_side_by_side_with_likelihood_quality_time_and_size(runs):
     text = latentia("compare", runs / "good", runs / "bad", "--metrics", "kernel,neighbors")
-    for word in ("good", "bad", "test/elbo", "kernel_distance/classifier", "coverage", "time_to_train", "parameters"):
+    for word in (
+        "good",
+        "bad",
+        "ELBO, test",
+        "kernel distance, classifier features ↓",
+        "coverage ↑",
+        "time to train",
+        "parameters",
+    ):
         assert word in text, word
     assert "real images" in text
     assert "training images" in text
@@ -152,7 +160,15 @@ def test_one_run_twice_and_no_run_are_refused(runs, tmp_path):
 @pytest.mark.parametrize(("name", "what"), [("good", "means of p(x|z)"), ("gan", "G(z)")])
 def test_samples_of_either_kind_of_model_are_evaluated_with_protocol_reference_and_interval(own, name, what):
     text = latentia("evaluate", own / name, "--samples", "precision", "class-coverage", "-n", "100")
-    for word in ("precision", "coverage", "classes/found", "real images", "training images", f"({what})", "gray real"):
+    for word in (
+        "precision",
+        "coverage",
+        "classes: found ↑",
+        "real images",
+        "training images",
+        f"({what})",
+        "gray real",
+    ):
         assert word in text, word
     found = {e.name: e for e in read_estimates(own / name / "evaluation" / "samples.json")}
     assert found["precision"].stderr > 0
@@ -217,8 +233,8 @@ def test_models_of_both_kinds_stand_in_one_table_by_saved_scores(own):
     for name in ("good", "gan"):
         latentia("evaluate", own / name, "--samples", "kernel", "-n", "100")
     text = latentia("compare", own / "good", own / "gan", "--saved")
-    assert "kernel_distance/classifier" in text
-    assert "—" in next(line for line in text.splitlines() if "test/elbo" in line)
+    assert "kernel distance, classifier features" in text
+    assert "—" in next(line for line in text.splitlines() if "ELBO, test" in line)
     (own / "gan" / "evaluation" / "samples.json").unlink()
     with pytest.raises(RunError, match=r"gan has no saved scores; run `latentia evaluate .*gan --samples`"):
         latentia("compare", own / "good", own / "gan", "--saved")
@@ -262,7 +278,7 @@ def test_likelihoods_found_in_different_ways_are_not_ranked(own):
         for name, estimate in (("good", first), ("other", second)):
             write_estimates(own / name / "evaluation" / "likelihood.json", [estimate])
         runs = [Run(own / name) for name in ("good", "other")]
-        (row,) = [r for r in compare_runs(runs, [[], []]).rows if r.figure == "test/log_likelihood"]
+        (row,) = [r for r in compare_runs(runs, [[], []]).rows if r.name == "test/log_likelihood"]
         return row.best, row.note
 
     assert best(exact, replace(exact, value=-25.0)) == (0, "")

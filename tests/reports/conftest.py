@@ -9,7 +9,7 @@ from latentia.data import Digits
 from latentia.networks import MLP
 from latentia.objectives import IWAE
 from latentia.recipes import Run, VAERecipe, train
-from latentia.reports import draw_all
+from latentia.reports import save_figures
 
 SMALL = MLP(hidden=(32,))
 
@@ -32,13 +32,13 @@ def deep_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="session")
 def plane_pictures(plane_run: Run) -> list[Path]:
     """The pictures of `plane_run`, drawn."""
-    return draw_all(plane_run)
+    return save_figures(plane_run)
 
 
 @pytest.fixture(scope="session")
 def deep_pictures(deep_run: Run) -> list[Path]:
     """The pictures of `deep_run`, drawn."""
-    return draw_all(deep_run)
+    return save_figures(deep_run)
 
 
 @pytest.fixture

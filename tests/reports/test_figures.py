@@ -14,18 +14,17 @@ from latentia.distributions import MixturePrior, StandardNormal
 from latentia.errors import DataError, UnsupportedError
 from latentia.models import VAE
 from latentia.reports import (
-    decoded_plane,
-    encoded_test_set,
-    film_strip,
-    interpolations,
-    latent_slices,
-    reconstructions,
-    samples,
-    side_by_side,
-    toy_scatter,
+    plot_decoded_plane,
+    plot_encoded,
+    plot_film_strip,
+    plot_interpolations,
+    plot_latent_slices,
+    plot_points,
+    plot_reconstructions,
+    plot_samples,
 )
-from latentia.reports.encoded_figures import mass_levels
-from latentia.reports.latent_figures import prior_quantiles
+from latentia.reports.image_figures import prior_quantiles
+from latentia.reports.point_figures import mass_levels
 from latentia.reports.style import GAP, tile_images
 
 
@@ -68,7 +67,7 @@ def color(z):
 
 def test_the_decoded_plane_is_the_grid_of_the_inverse_normal_cdf():
     side = 7
-    shown = cells(decoded_plane(painter(2), side).axes[0], side).astype(int)
+    shown = cells(plot_decoded_plane(painter(2), side).axes[0], side).astype(int)
     z = stats.norm.ppf((np.arange(side) + 0.5) / side)
     for row in range(side):
         for column in range(side):  # z₁ goes to the right, z₂ upwards
@@ -78,7 +77,7 @@ def test_the_decoded_plane_is_the_grid_of_the_inverse_normal_cdf():
 
 def test_the_ticks_of_the_decoded_plane_name_the_quantiles_of_their_tile():
     side = 15
-    axes = decoded_plane(painter(2), side).axes[0]
+    axes = plot_decoded_plane(painter(2), side).axes[0]
     for ticks, words in (
         (axes.get_xticks(), axes.get_xticklabels()),
         (side - 1 - axes.get_yticks(), axes.get_yticklabels()),
@@ -90,16 +89,16 @@ def test_the_ticks_of_the_decoded_plane_name_the_quantiles_of_their_tile():
 
 
 def test_one_dimension_decodes_to_a_line():
-    shown = cells(decoded_plane(painter(1), 9).axes[0], 9)
+    shown = cells(plot_decoded_plane(painter(1), 9).axes[0], 9)
     assert shown.shape == (1, 9, 3)
     assert (np.diff(shown[0, :, 0].astype(int)) > 0).all()
 
 
 def test_more_dimensions_name_the_picture_that_serves():
-    with pytest.raises(UnsupportedError, match="latent_slices"):
-        decoded_plane(painter(3))
-    with pytest.raises(UnsupportedError, match="decoded_plane"):
-        latent_slices(painter(1), torch.zeros(2, 1))
+    with pytest.raises(UnsupportedError, match="plot_latent_slices"):
+        plot_decoded_plane(painter(3))
+    with pytest.raises(UnsupportedError, match="plot_decoded_plane"):
+        plot_latent_slices(painter(1), torch.zeros(2, 1))
 
 
 def test_quantiles_of_another_prior_come_from_draws_and_say_so():
@@ -120,7 +119,7 @@ def test_quantiles_of_another_prior_come_from_draws_and_say_so():
 def test_slices_move_the_most_active_pair_and_hold_the_others():
     vae = painter(4)
     means = torch.tensor([[3.0, 2.0, 0.5, 0.1], [-3.0, -2.0, 0.5, 0.3]])
-    figure = latent_slices(vae, means, side=5, dimensions=2)
+    figure = plot_latent_slices(vae, means, side=5, dimensions=2)
     shown = cells(figure.axes[0], 5).astype(int)
     z = stats.norm.ppf((np.arange(5) + 0.5) / 5)
     assert np.abs(shown[2, :, 0] - color(z)).max() <= 1
@@ -133,7 +132,7 @@ def test_slices_move_the_most_active_pair_and_hold_the_others():
 def test_interpolations_go_straight_from_mean_to_mean():
     vae = painter(3)
     start, end = torch.tensor([0.2, 0.3, 0.4]).reshape(1, 3, 1, 1), torch.tensor([0.9, 0.6, 0.1]).reshape(1, 3, 1, 1)
-    shown = cells(interpolations(vae, start, end, steps=5).axes[0], 7).astype(int)[0]
+    shown = cells(plot_interpolations(vae, start, end, steps=5).axes[0], 7).astype(int)[0]
     line = torch.lerp(start.logit().flatten()[None], end.logit().flatten()[None], torch.linspace(0, 1, 5)[:, None])
     assert np.abs(shown[1:-1] - color(line)).max() <= 1
     assert np.abs(shown[0] - np.round(255 * start.flatten().numpy())).max() <= 1
@@ -156,7 +155,7 @@ def normal(d):
 def test_every_image_is_a_point_in_the_color_of_its_class():
     torch.manual_seed(0)
     means, labels = torch.randn(101, 2), torch.arange(101) % 3
-    figure = encoded_test_set(means, normal(2), labels, ("a", "b", "c"))
+    figure = plot_encoded(means, normal(2), labels, ("a", "b", "c"))
     by_color = {}
     for points, look in points_of(figure):
         by_color.setdefault(look, []).append(points)
@@ -168,7 +167,7 @@ def test_every_image_is_a_point_in_the_color_of_its_class():
 
 
 def test_without_labels_there_is_no_legend():
-    figure = encoded_test_set(torch.randn(20, 2), normal(2))
+    figure = plot_encoded(torch.randn(20, 2), normal(2))
     assert figure.axes[0].get_legend() is None
     assert sum(len(points) for points, _ in points_of(figure)) == 20
 
@@ -176,7 +175,7 @@ def test_without_labels_there_is_no_legend():
 def test_more_dimensions_are_shown_in_their_principal_plane():
     torch.manual_seed(1)
     means = torch.randn(200, 5) * torch.tensor([1.0, 3.0, 0.2, 2.0, 0.1]) + 1
-    figure = encoded_test_set(means, normal(5))
+    figure = plot_encoded(means, normal(5))
     shown = np.concatenate([points for points, _ in points_of(figure)])
     pca = PCA(2).fit(means.double().numpy())
     expected = pca.transform(means.double().numpy())
@@ -198,7 +197,7 @@ def test_contours_of_a_normal_prior_hold_the_mass_of_one_two_and_three_sigma():
 def test_another_prior_gets_contours_as_well(latent):
     torch.manual_seed(0)
     prior = painter(latent, MixturePrior(components=3)).prior
-    figure = encoded_test_set(torch.randn(50, latent), prior, torch.arange(50) % 12)
+    figure = plot_encoded(torch.randn(50, latent), prior, torch.arange(50) % 12)
     assert figure.axes[0].get_legend() is not None
     figure.canvas.draw()
 
@@ -206,44 +205,44 @@ def test_another_prior_gets_contours_as_well(latent):
 def test_reconstructions_put_each_under_its_original():
     torch.manual_seed(0)
     x, y = torch.rand(5, 1, 8, 8), torch.rand(5, 1, 8, 8)
-    figure = reconstructions(x, y, columns=3)
+    figure = plot_reconstructions(x, y, columns=3)
     first, second = (np.asarray(axes.images[0].get_array()) for axes in figure.axes)
     assert np.array_equal(first, tile_images(torch.cat([x[:3], y[:3]]), 3))
     white = torch.ones(1, 1, 8, 8)
     assert np.array_equal(second, tile_images(torch.cat([x[3:], white, y[3:], white]), 3))
     with pytest.raises(DataError, match="differ"):
-        reconstructions(x, y[:4])
+        plot_reconstructions(x, y[:4])
 
 
 def test_samples_say_what_they_are():
-    figure = samples(torch.rand(7, 3, 8, 8), "draws of x")
+    figure = plot_samples(torch.rand(7, 3, 8, 8), "draws of x")
     assert figure.axes[0].get_title() == "draws of x"
 
 
 def test_a_strip_takes_paths_and_arrays_in_order(tmp_path):
     pixels = np.full((8, 8), 200, np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    figure = film_strip([tmp_path / "a.png", torch.zeros(1, 8, 8), np.ones((8, 8, 3))], ["10", "30", "50"])
+    figure = plot_film_strip([tmp_path / "a.png", torch.zeros(1, 8, 8), np.ones((8, 8, 3))], ["10", "30", "50"])
     assert [axes.get_xlabel() for axes in figure.axes] == ["10", "30", "50"]
     assert [round(float(axes.images[0].get_array()[0, 0, 0]) * 255) for axes in figure.axes] == [200, 0, 255]
 
 
-def test_side_by_side_has_its_titles_above():
-    figure = side_by_side([torch.zeros(1, 8, 8)] * 2, ["VAE", "GAN"], "samples")
+def test_captions_can_stand_above_the_pictures():
+    figure = plot_film_strip([torch.zeros(1, 8, 8)] * 2, ["VAE", "GAN"], "samples", below=False)
     assert [axes.get_title() for axes in figure.axes] == ["VAE", "GAN"]
 
 
 def test_strips_refuse_what_they_cannot_show(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"a\.png"):
-        film_strip([tmp_path / "a.png"], ["10"])
+        plot_film_strip([tmp_path / "a.png"], ["10"])
     with pytest.raises(DataError, match="2 and 1"):
-        film_strip([torch.zeros(1, 8, 8)] * 2, ["10"])
+        plot_film_strip([torch.zeros(1, 8, 8)] * 2, ["10"])
     with pytest.raises(DataError, match="one or three channels"):
-        film_strip([torch.zeros(2, 8, 8)], ["10"])
+        plot_film_strip([torch.zeros(2, 8, 8)], ["10"])
 
 
-def test_toy_points_lie_over_the_level_sets_of_the_discriminator():
+def test_data_and_generated_points_lie_over_the_level_sets():
     torch.manual_seed(0)
     real, generated = torch.randn(30, 2), torch.randn(20, 2) + 3
     asked = []
@@ -252,17 +251,22 @@ def test_toy_points_lie_over_the_level_sets_of_the_discriminator():
         asked.append(x)
         return torch.sigmoid(x[:, 0])
 
-    figure = toy_scatter(real, generated, level)
-    shown = points_of(figure)
-    assert [len(points) for points, _ in shown] == [30, 20]
+    figure = plot_points(real, generated, level)
+    by_color = {}
+    for points, look in points_of(figure):
+        by_color.setdefault(look, []).append(points)
+    shown = [in_order(np.concatenate(parts)) for parts in by_color.values()]
+    assert sorted(map(len, shown)) == [20, 30]
+    assert np.allclose(shown[1], in_order(real.numpy()), atol=1e-5)
+    assert np.allclose(shown[0], in_order(generated.numpy()), atol=1e-5)
     (grid,) = asked
     both = torch.cat([real, generated])
     assert (grid.min(0).values <= both.min(0).values).all()
     assert (grid.max(0).values >= both.max(0).values).all()
     assert len(figure.axes) == 2
-    assert len(toy_scatter(real, generated).axes) == 1
+    assert len(plot_points(real, generated).axes) == 1
 
 
-def test_toy_points_are_of_the_plane():
+def test_points_outside_the_plane_are_refused():
     with pytest.raises(DataError, match=r"real is \(5, 3\)"):
-        toy_scatter(torch.zeros(5, 3), torch.zeros(5, 2))
+        plot_points(torch.zeros(5, 3), torch.zeros(5, 2))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import matplotlib
 import pytest
 import torch
@@ -8,10 +10,10 @@ from PIL import Image
 from torch import nn
 
 from latentia.data import Split
-from latentia.errors import RunError, UnsupportedError
+from latentia.errors import RunError
 from latentia.models import VAE
-from latentia.reports import draw_all
-from latentia.reports.gallery import GALLERIES, _spread, gallery_of
+from latentia.reports import save_figures
+from latentia.reports.gallery import GALLERIES, _one_of_each, gallery_of
 
 EVERYWHERE = {"curves", "reconstructions", "samples", "encoded_test_set", "interpolations"}
 
@@ -34,15 +36,16 @@ def test_drawing_again_gives_the_same_bytes_and_changes_nothing_else_in_the_proc
     first = {path: path.read_bytes() for path in deep_pictures}
     torch.manual_seed(123)
     generator, settings = torch.get_rng_state(), dict(matplotlib.rcParams)
-    assert {path: path.read_bytes() for path in draw_all(deep_run)} == first
+    assert {path: path.read_bytes() for path in save_figures(deep_run)} == first
     assert torch.equal(generator, torch.get_rng_state())
     assert dict(matplotlib.rcParams) == settings
     assert not Gcf.figs  # pyplot knows of no figure
 
 
-def test_a_model_without_pictures_is_refused_with_the_known_ones_named():
-    with pytest.raises(UnsupportedError, match=r"Linear.*VAE"):
-        gallery_of(nn.Linear(1, 1))
+def test_a_model_of_another_kind_gets_its_curves():
+    run = SimpleNamespace(records=[{"name": "vae/rate", "epoch": 1, "value": 2.0}])
+    assert [picture.name for picture in gallery_of(nn.Linear(1, 1))(run)] == ["curves"]
+    assert not list(gallery_of(nn.Linear(1, 1))(SimpleNamespace(records=[])))
 
 
 def test_the_first_class_a_model_belongs_to_decides():
@@ -56,12 +59,12 @@ def test_a_run_that_has_not_ended_is_refused(plane_run, copy_of):
     run = copy_of(plane_run)
     (run.path / "weights.safetensors").unlink()
     with pytest.raises(RunError, match=r"--resume"):
-        draw_all(run)
+        save_figures(run)
 
 
 def test_few_images_show_all_classes():
     labels = torch.tensor([0] * 10 + [1, 2] + [1] * 5)
     split = Split(torch.zeros(17, 1, 2, 2, dtype=torch.uint8), labels)
-    assert labels[_spread(split, 5)].tolist() == [0, 1, 2, 0, 1]
-    assert len(_spread(split, 100)) == 17
-    assert _spread(Split(split.images), 3).tolist() == [0, 1, 2]
+    assert labels[_one_of_each(split, 5)].tolist() == [0, 1, 2, 0, 1]
+    assert len(_one_of_each(split, 100)) == 17
+    assert _one_of_each(Split(split.images), 3).tolist() == [0, 1, 2]

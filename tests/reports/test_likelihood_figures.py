@@ -18,9 +18,22 @@ from latentia.likelihood import (
     exact_posterior,
     importance_log_likelihood,
 )
-from latentia.reports import bound_against_draws, draw_likelihood, extreme_gaps, plane_mass, posterior_contours
-from latentia.reports.likelihood_figures import _group_bound, _log_weights
-from latentia.reports.posterior_figures import _heights, _lines, _log_posterior, _window, plane_grid
+from latentia.reports.likelihood_figures import (
+    _group_bound,
+    _log_weights,
+    plot_aggregate_posterior,
+    plot_bound_against_draws,
+    save_likelihood_figures,
+)
+from latentia.reports.posterior_figures import (
+    _heights,
+    _lines,
+    _log_posterior,
+    _window,
+    plane_grid,
+    plot_extreme_gaps,
+    plot_posteriors,
+)
 from latentia.reports.style import new_figure
 
 from ..likelihood.known_models import LinearGaussian, standard_normal, toy_images, toy_vae
@@ -107,7 +120,7 @@ def test_the_bound_of_groups_is_the_mean_of_logs_at_one_and_the_estimate_at_all_
 
 def test_the_bound_of_an_exact_encoder_lies_on_the_exact_line(linear):
     vae, images, *_, posterior = linear
-    figure = bound_against_draws(vae, images, posterior.likelihood.values, draws=100)
+    figure = plot_bound_against_draws(vae, images, posterior.likelihood.values, draws=100)
     line = next(line for line in figure.axes[0].lines if line.get_marker() == "o")
     assert list(line.get_xdata()) == [1, 2, 5, 10, 20, 50, 100]
     assert np.abs(np.asarray(line.get_ydata()) - posterior.likelihood.values.mean().item()).max() < 1e-3
@@ -116,7 +129,7 @@ def test_the_bound_of_an_exact_encoder_lies_on_the_exact_line(linear):
 def test_the_drawn_bound_ends_where_the_estimate_does(toy):
     vae, images, found = toy
     torch.manual_seed(0)
-    figure = bound_against_draws(vae, images, found.posterior.likelihood.values, draws=1000)
+    figure = plot_bound_against_draws(vae, images, found.posterior.likelihood.values, draws=1000)
     other = importance_log_likelihood(vae, images, 1000)
     line = next(line for line in figure.axes[0].lines if line.get_marker() == "o")
     # Two sets of draws: their distance for each image has the errors of both.
@@ -135,19 +148,19 @@ def test_a_model_without_an_encoder_has_contours_and_no_bound():
     model = LatentModel(lambda z: Independent(Bernoulli(logits=network(z)), 3), standard_normal(2))
     images = torch.bernoulli(torch.full((3, 1, 3, 3), 0.5))
     posterior = exact_posterior(model, images)
-    figure = posterior_contours(posterior, images, [0, 2])
+    figure = plot_posteriors(posterior, images, [0, 2])
     assert [axes.get_title() for axes in figure.axes[:2]] == [
         f"log p(x) = {posterior.likelihood.values[row]:.1f}".replace("-", "−") for row in (0, 2)
     ]
     with pytest.raises(UnsupportedError, match="encoder"):
-        bound_against_draws(model, images, posterior.likelihood.values)
+        plot_bound_against_draws(model, images, posterior.likelihood.values)
 
 
 def test_a_model_that_says_nothing_spends_its_mass_as_the_prior_does():
     decoder = lambda z: Independent(Bernoulli(probs=torch.full((*z.shape[:-1], 4), 0.5)), 1)  # noqa: E731
     model = LatentModel(decoder, standard_normal(2))
     posterior = exact_posterior(model, torch.bernoulli(torch.full((200, 4), 0.5)))
-    figure = plane_mass(posterior)
+    figure = plot_aggregate_posterior(posterior)
     assert "= 0.00 nats" in figure.axes[0].get_title()
     ratio = figure.axes[0].collections[0].get_array()
     spacing, side = posterior.lattice.spacing.max().item() / 2, 0.5
@@ -160,7 +173,7 @@ def test_the_plane_shows_where_there_is_more_than_the_prior_has():
     """A decoder that can tell the half planes apart, and images of the right one alone."""
     decoder = lambda z: Independent(Bernoulli(logits=8 * z[..., :1].expand(*z.shape[:-1], 4)), 1)  # noqa: E731
     posterior = exact_posterior(LatentModel(decoder, standard_normal(2)), torch.ones(100, 4))
-    mesh = plane_mass(posterior, torch.zeros(100, dtype=torch.long), ("one",)).axes[0].collections[0]
+    mesh = plot_aggregate_posterior(posterior, torch.zeros(100, dtype=torch.long), ("one",)).axes[0].collections[0]
     ratio = np.ma.filled(np.ma.masked_invalid(mesh.get_array()), np.nan)
     x = mesh.get_coordinates()[:-1, :-1, 0]
     assert np.nanmin(ratio[(x > 0.1) & (x < 1)]) > 0.4  # log 2 within, but for cells' nodes
@@ -169,7 +182,7 @@ def test_the_plane_shows_where_there_is_more_than_the_prior_has():
 
 def test_the_extremes_are_those_of_the_slack(toy):
     _, images, found = toy
-    figure = extreme_gaps(found.gaps, images[:20], count=2)
+    figure = plot_extreme_gaps(found.gaps, images[:20], count=2)
     order = found.gaps.slack.argsort(descending=True)
     wanted = [*order[:2].tolist(), *order.flip(0)[:2].tolist()]
     strips = [axes.child_axes[0] for axes in figure.axes[:4]]
@@ -183,7 +196,7 @@ def test_what_an_evaluation_has_the_material_for_is_drawn(toy, tmp_path):
     _, images, found = toy
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    paths = draw_likelihood(found, images, tmp_path, labels=torch.arange(30) % 3, classes=("a", "b", "c"))
+    paths = save_likelihood_figures(found, images, tmp_path, labels=torch.arange(30) % 3, classes=("a", "b", "c"))
     assert {path.stem for path in paths} == {
         "posterior_contours",
         "plane_mass",
@@ -194,7 +207,7 @@ def test_what_an_evaluation_has_the_material_for_is_drawn(toy, tmp_path):
         with Image.open(path) as picture:
             assert picture.width > 1000
     first = paths[0].read_bytes()
-    again = draw_likelihood(found, images, tmp_path, labels=torch.arange(30) % 3, classes=("a", "b", "c"))
+    again = save_likelihood_figures(found, images, tmp_path, labels=torch.arange(30) % 3, classes=("a", "b", "c"))
     assert again[0].read_bytes() == first
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -203,27 +216,27 @@ def test_other_dimensions_and_methods_get_what_serves_them(tmp_path):
     vae = toy_vae(latent=1)
     images = toy_images(vae, 5)
     found = evaluate_likelihood(vae, images, gaps=0)
-    assert [path.stem for path in draw_likelihood(found, images, tmp_path)] == ["bound_against_draws"]
-    assert draw_likelihood(evaluate_likelihood(vae, images, "importance", draws=50), images, tmp_path) == []
-    for draw in (lambda p: plane_mass(p), lambda p: posterior_contours(p, images, [0])):
+    assert [path.stem for path in save_likelihood_figures(found, images, tmp_path)] == ["bound_against_draws"]
+    assert save_likelihood_figures(evaluate_likelihood(vae, images, "importance", draws=50), images, tmp_path) == []
+    for draw in (lambda p: plot_aggregate_posterior(p), lambda p: plot_posteriors(p, images, [0])):
         with pytest.raises(UnsupportedError, match="1 dimensions"):
             draw(found.posterior)
     with pytest.raises(UnsupportedError, match="1 dimensions"):
-        extreme_gaps(evaluate_gaps(vae, images), images)
+        plot_extreme_gaps(evaluate_gaps(vae, images), images)
 
 
 def test_images_that_ran_out_of_time_are_left_out(linear, tmp_path):
     vae, images, *_ = linear
     posterior = exact_posterior(vae, images, require=False)
     object.__setattr__(posterior, "finished", torch.empty(0, dtype=torch.long))  # as if the time had ended first
-    assert draw_likelihood(LikelihoodEvaluation([], {}, posterior), images, tmp_path) == []
+    assert save_likelihood_figures(LikelihoodEvaluation([], {}, posterior), images, tmp_path) == []
 
 
 def test_a_prior_of_another_place_is_followed():
     prior = Independent(Normal(torch.tensor([5.0, 0.0]), torch.ones(2)), 1)
     decoder = lambda z: Independent(Bernoulli(probs=torch.full((*z.shape[:-1], 4), 0.5)), 1)  # noqa: E731
     posterior = exact_posterior(LatentModel(decoder, prior), torch.ones(50, 4))
-    figure = plane_mass(posterior)
+    figure = plot_aggregate_posterior(posterior)
     assert figure.axes[0].get_xlim()[1] > 7
     assert "= 0.00 nats" in figure.axes[0].get_title()
 

@@ -132,7 +132,8 @@ def _measure_likelihood(
 
     from latentia.estimate import write_estimates
     from latentia.likelihood import evaluate_likelihood
-    from latentia.reports import draw_likelihood, estimates_table
+    from latentia.reports.likelihood_figures import save_likelihood_figures
+    from latentia.reports.tables import estimates_table
 
     part = getattr(run.splits, split)
     images = run.recipe.data.prepare_fixed(part, split)[:limit]  # pyright: ignore[reportArgumentType]
@@ -151,7 +152,7 @@ def _measure_likelihood(
     drawn: list[Path] = []
     if pictures:
         about = {"labels": getattr(run.splits, split).labels, "classes": run.splits.classes, "seed": options["seed"]}
-        drawn = draw_likelihood(found, images, run.directory.figures, **about)
+        drawn = save_likelihood_figures(found, images, run.directory.figures, **about)
     tolerance = options["tolerance"]
     errors = found.arrays.get("error", np.zeros(0))
     reached = errors[found.arrays.get("reached", np.full(len(errors), True))]

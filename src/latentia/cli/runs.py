@@ -147,9 +147,9 @@ def show(path: RunPath) -> None:
     from rich.console import Console
 
     from latentia.recipes import Run
-    from latentia.reports import show_run
+    from latentia.reports.tables import print_run
 
-    show_run(Run(path), Console())
+    print_run(Run(path), Console())
 
 
 def demo(
@@ -162,8 +162,9 @@ def demo(
     from latentia.cli.scoring import print_comparison, score_run
     from latentia.estimate import write_estimates
     from latentia.recipes import demonstrate
-    from latentia.reports import draw_side_by_side, write_report
+    from latentia.reports import write_report
     from latentia.reports.comparison import compare_runs, saved_scores
+    from latentia.reports.gallery import save_side_by_side
 
     runs = []
     for run in demonstrate(out):
@@ -171,19 +172,20 @@ def demo(
         write_estimates(run.directory.evaluation / "samples.json", score_run(run))
         runs.append(run)
     print_comparison(compare_runs(runs, [saved_scores(run) for run in runs]))
-    typer.echo(f"  {draw_side_by_side(runs, out / 'side_by_side.png')}\n  {write_report(runs, out / 'report.html')}")
+    typer.echo(f"  {save_side_by_side(runs, out / 'side_by_side.png')}\n  {write_report(runs, out / 'report.html')}")
 
 
 def _finish(run: Run) -> None:
     """Draw the pictures of a run that has just ended and say where everything is."""
     from rich.console import Console
 
-    from latentia.reports import draw_all, estimates_table
+    from latentia.reports import save_figures
+    from latentia.reports.tables import estimates_table
 
     console = Console()
     if run.estimates:
         console.print(estimates_table(run.estimates, f"{run.path}: at the end of training"))
-    for figure in draw_all(run):
+    for figure in save_figures(run):
         console.print(f"  {figure}", highlight=False)
 
 
@@ -204,7 +206,7 @@ def _train_several(recipe: Any, seeds: list[int], out: Path | None, resume: bool
     from rich.console import Console
 
     from latentia.recipes import mean_over_seeds, train_seeds
-    from latentia.reports import estimates_table
+    from latentia.reports.tables import estimates_table
 
     runs = train_seeds(recipe, seeds, out, resume=resume, quiet=quiet)
     for run in runs:

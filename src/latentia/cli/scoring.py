@@ -335,50 +335,16 @@ def _require_images(runs: Sequence[Run]) -> None:
 
 
 def print_scores(found: Sequence[Estimate], title: str) -> None:
-    """A table of scores: each figure beside those of real and of training images."""
+    """Print a table of scores."""
     from rich.console import Console
-    from rich.table import Table
 
-    from latentia.reports.facts import REALITY, scores_of
+    from latentia.reports.tables import scores_table
 
-    scores = scores_of(found)
-    if scores is None:
-        raise ValueError("these estimates are no scores of samples: they have no protocol")
-    caption = f"{'; '.join(scores.protocols)}; ± is one standard error"
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
-    table.add_column("figure", overflow="fold")
-    table.add_column("samples", justify="right", no_wrap=True)
-    shown = [place for place in (1, 2) if any(row[place] is not None for row in scores.rows)]
-    for place in shown:
-        table.add_column(list(REALITY.values())[place - 1], justify="right")
-    for row in scores.rows:
-        table.add_row(row[0].name, str(row[0]), *("" if row[place] is None else str(row[place]) for place in shown))
-    Console().print(table)
+    Console().print(scores_table(found, title))
 
 
 def print_comparison(found: Comparison) -> None:
-    """The table of some runs; the best of a row in bold."""
+    """Print the table of some runs."""
     from rich.console import Console
-    from rich.table import Table
 
-    from latentia.reports.facts import REALITY
-
-    caption = f"{found.protocol}; ± is one standard error, over seeds where there are several"
-    title = f"{len(found.names)} models"
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
-    table.add_column("figure", overflow="fold")
-    for name, seeds in zip(found.names, found.seeds, strict=True):
-        table.add_column(name if len(seeds) == 1 else f"{name}\n{len(seeds)} seeds", justify="right")
-    for key in found.reality:
-        table.add_column(REALITY[key], justify="right", style="dim")
-    for row in found.rows:
-        cells = ["—" if cell is None else str(cell) for cell in row.cells]
-        if row.best is not None:
-            cells[row.best] = f"[bold]{cells[row.best]}[/bold]"
-        others = [row.beside.get(key) for key in found.reality]
-        table.add_row(row.figure, *cells, *("" if e is None else str(e) for e in others))
-    console = Console()
-    console.print(table)
-    for row in found.rows:
-        if row.note:
-            console.print(f"  {row.figure}: none is marked, as they are {row.note}", style="dim", highlight=False)
+    Console().print(found.table())

@@ -111,11 +111,11 @@ def distance(
         console.print(_distances(table.estimates, f"P = {p}, Q = {q}"))
         _print_refused(console, table.refused)
     if out is not None:
-        from latentia.reports.distance_figures import draw_distributions, draw_samples
+        from latentia.reports.point_figures import plot_distributions, plot_two_samples
         from latentia.reports.style import save_figure
 
-        draw = draw_samples if files[0] else draw_distributions
-        typer.echo(f"wrote {save_figure(draw(first, second, (p, q)), out)}", err=json)  # pyright: ignore
+        plot = plot_two_samples if files[0] else plot_distributions
+        typer.echo(f"wrote {save_figure(plot(first, second, (p, q)), out)}", err=json)  # pyright: ignore
 
 
 WIDE = 150  # columns of a table that goes to a file or a pipe

@@ -18,13 +18,14 @@ GAP_GRAY = 255
 CELL = 56  # small images are enlarged to about this many pixels, so that one sees something
 
 
-def image_grid(images: Tensor, columns: int | None = None, scale: int | None = None) -> Tensor:
+def image_grid(images: Tensor, columns: int | None = None, scale: int | None = None, gap: int = GAP) -> Tensor:
     """Images in rows, as one picture.
 
     Args:
         images: float (N, C, H, W) in [0, 1], C being 1 or 3, N at least 1.
         columns: images of a row; None makes the grid about square.
         scale: pixels of the picture along a side of a pixel of an image; None enlarges small images to about 56 pixels.
+        gap: white pixels between the images and around them.
 
     Returns:
         uint8 (C, height, width).
@@ -48,10 +49,10 @@ def image_grid(images: Tensor, columns: int | None = None, scale: int | None = N
     scale = scale or max(1, round(CELL / max(height, width)))
     pixels = (images.float() * 255).round().byte()
     pixels = pixels.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    down, right = height * scale + GAP, width * scale + GAP
-    picture = torch.full((channels, rows * down + GAP, columns * right + GAP), GAP_GRAY, dtype=torch.uint8)
+    down, right = height * scale + gap, width * scale + gap
+    picture = torch.full((channels, rows * down + gap, columns * right + gap), GAP_GRAY, dtype=torch.uint8)
     for index, image in enumerate(pixels):
-        top, left = GAP + index // columns * down, GAP + index % columns * right
+        top, left = gap + index // columns * down, gap + index % columns * right
         picture[:, top : top + height * scale, left : left + width * scale] = image
     return picture
 

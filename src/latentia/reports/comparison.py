@@ -1,14 +1,14 @@
-"""One table for all models: likelihood where there is one, the quality of samples, time and size.
+"""One table for all models: likelihood where a model has one, the quality of samples, time and size.
 
-Runs of one recipe that differ in their seed alone are one column, the mean over seeds with its standard error. The best
-figure of a row is marked only where every other one is worse beyond the 95 % interval of the difference, taken seed by
-seed where the columns share seeds, and only where all were made in one way: by one protocol, or one method on the same
-data.
+Runs of one recipe that differ only in their seed are one column, the mean over seeds with its standard error. The best
+value of a row is marked only where every other one is worse beyond the 95 % interval of the difference, taken seed by
+seed where the columns share seeds, and only where all were made in the same way: by one protocol, or one method on the
+same data.
 """
 
 from __future__ import annotations
 
-__all__ = ["Comparison", "Row", "columns_of", "compare_runs", "saved_scores"]
+__all__ = ["Comparison"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from latentia.errors import DataError, RunError
 from latentia.estimate import Estimate, exact, read_estimates
 from latentia.metrics import ModelScores, best_of, higher_is_better, protocol_text, require_comparable
 from latentia.recipes import Run
-from latentia.reports.facts import REALITY
+from latentia.reports.tables import REFERENCES, Column, Table, score_label, score_notes
 
 SCORES = "samples"  # the file of evaluation/ that holds them
 LIKELIHOODS = ("elbo", "log_likelihood")
@@ -28,26 +28,26 @@ COSTS = ("parameters", "time_to_train", "cpu_to_train")
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of all models.
+    """One quantity of all models.
 
     Attributes:
-        figure: its name.
+        name: of the quantity, as in its estimates.
         cells: one for each column; None where a model has none.
-        best: the column that is best, where that can be said.
-        beside: the same figure of real and of training images, by the keys of `REALITY`.
+        best: the column that is best, where that is known.
+        references: the same quantity of real and of training images, by the keys of `REFERENCES`.
         note: why the cells cannot be compared, where they cannot.
     """
 
-    figure: str
+    name: str
     cells: tuple[Estimate | None, ...]
     best: int | None = None
-    beside: Mapping[str, Estimate] = field(default_factory=dict)
+    references: Mapping[str, Estimate] = field(default_factory=dict)
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A table: names of columns, seeds of each, rows, and how the samples were scored."""
+    """Names of columns, seeds of each, rows, and how the samples were scored."""
 
     names: tuple[str, ...]
     seeds: tuple[tuple[int, ...], ...]
@@ -55,23 +55,56 @@ class Comparison:
     protocol: str
 
     @property
-    def reality(self) -> list[str]:
-        """Which of `REALITY` any row has."""
-        return [key for key in REALITY if any(key in row.beside for row in self.rows)]
+    def references(self) -> list[str]:
+        """Which of `REFERENCES` any row has."""
+        return [key for key in REFERENCES if any(key in row.references for row in self.rows)]
+
+    def table(self) -> Table:
+        """The comparison as a table: a column for each model, the best of a row in bold."""
+        columns = [
+            Column("quantity"),
+            *(
+                Column(name if len(seeds) == 1 else f"{name} ({len(seeds)} seeds)", right=True)
+                for name, seeds in zip(self.names, self.seeds, strict=True)
+            ),
+            *(Column(REFERENCES[key], right=True, faint=True) for key in self.references),
+        ]
+        rows = []
+        for row in self.rows:
+            cells = ["—" if cell is None else str(cell) for cell in row.cells]
+            others = [str(row.references[key]) if key in row.references else "" for key in self.references]
+            rows.append([score_label(row.name), *cells, *others])
+        best = frozenset((i, row.best + 1) for i, row in enumerate(self.rows) if row.best is not None)
+        notes = score_notes([self.protocol] if self.protocol else [], bool(self.references))
+        notes.append("bold: every other model is worse beyond the 95 % interval of the difference")
+        notes += [
+            f"{label}: not ranked, {row.note}" for (label, *_), row in zip(rows, self.rows, strict=True) if row.note
+        ]
+        for (label, *_), row in zip(rows, self.rows, strict=True):
+            counts = {cell.n for cell in row.cells if cell is not None and cell.n is not None}
+            if len(counts) > 1 and "protocol" not in row.note and not any(len(seeds) > 1 for seeds in self.seeds):
+                notes.append(f"{label}: n is {', '.join(map(str, sorted(counts)))}")
+        return Table(columns, rows, f"{len(self.names)} models", notes, best, self.estimates())
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
 
     def estimates(self) -> list[Estimate]:
-        """All figures as one list, each named `model: figure`, and then those of real images."""
+        """All numbers as one list, each named `model: quantity`, and then those of real and training images."""
         found = [
-            cell.named(f"{name}: {row.figure}")
+            cell.named(f"{name}: {row.name}")
             for row in self.rows
             for name, cell in zip(self.names, row.cells, strict=True)
             if cell is not None
         ]
-        return [*found, *(estimate for row in self.rows for estimate in row.beside.values())]
+        return [*found, *(estimate for row in self.rows for estimate in row.references.values())]
 
 
 def saved_scores(run: Run) -> list[Estimate]:
-    """What `latentia evaluate RUN --samples` wrote; nothing where it has not been run.
+    """What `latentia evaluate RUN --samples` wrote; nothing if it has not been run.
 
     Raises:
         RunError: for a damaged file.
@@ -81,13 +114,13 @@ def saved_scores(run: Run) -> list[Estimate]:
 
 
 def columns_of(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
-    """Runs by column and seed: a column's name is the folder of its first run, or the one that holds all its seeds.
+    """Runs by column and seed: a column's name is the folder of its first run, or the one that contains all its seeds.
 
     Raises:
         RunError: for a run that is given twice, or two of one recipe and seed.
     """
     if len({run.path.resolve() for run in runs}) < len(runs):
-        raise RunError("a run is given twice; name each once")
+        raise RunError("a run is given twice; give each once")
     by_recipe: dict[str, dict[int, Run]] = {}
     for run in runs:
         recipe = {key: value for key, value in run.recipe.to_mapping().items() if key != "seed"}
@@ -106,13 +139,13 @@ def columns_of(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
 
 
 def _folder(paths: Sequence[Path]) -> Path:
-    """What a column is named after: a run, or of seeds that were trained at once, …/seed-0 and so on, their folder."""
+    """What gives a column its name: a run, or the folder of seeds trained at once (…/seed-0 and so on)."""
     together = len(paths) > 1 and len({path.parent for path in paths}) == 1
     return paths[0].parent if together and all(path.name.startswith("seed-") for path in paths) else paths[0]
 
 
 def compare_runs(runs: Sequence[Run], scores: Sequence[Sequence[Estimate]], *, strict: bool = True) -> Comparison:
-    """The table of some runs.
+    """Compare some runs.
 
     Args:
         runs: any models.
@@ -120,47 +153,48 @@ def compare_runs(runs: Sequence[Run], scores: Sequence[Sequence[Estimate]], *, s
         strict: refuse scores whose protocols differ; else such a row has a note and no best.
 
     Raises:
-        RunError: see `columns_of`. DataError: naming what differs between two protocols.
+        RunError: see `columns_of`.
+        DataError: naming what differs between two protocols.
     """
     columns = columns_of(runs)
     own = {id(run): list(found) for run, found in zip(runs, scores, strict=True)}
     table: dict[str, dict[str, dict[int, Estimate]]] = {}
-    beside: dict[str, dict[str, Estimate]] = {}
+    references: dict[str, dict[str, Estimate]] = {}
     protocols: list[Mapping[str, Any]] = []
     for kind in (_likelihoods, lambda run: own[id(run)], _costs):
         for name, of_seed in columns.items():
             for seed, run in of_seed.items():
                 for estimate in kind(run):
-                    base, _, reality = estimate.name.rpartition("/")
+                    base, _, reference = estimate.name.rpartition("/")
                     protocols += [estimate.settings["protocol"]] if "protocol" in estimate.settings else []
-                    if reality in REALITY:
-                        beside.setdefault(base, {}).setdefault(reality, estimate)
+                    if reference in REFERENCES:
+                        references.setdefault(base, {}).setdefault(reference, estimate)
                     else:
                         table.setdefault(estimate.name, {}).setdefault(name, {})[seed] = estimate
     rows = []
-    for figure, by_name in table.items():
+    for quantity, by_name in table.items():
         entries = {name: ModelScores(name, by_seed) for name, by_seed in by_name.items()}
-        best, note = _best(figure, list(entries.values()), [next(iter(columns[n].values())) for n in entries], strict)
+        best, note = _best(quantity, list(entries.values()), [next(iter(columns[n].values())) for n in entries], strict)
         cells = tuple(entries[name].mean_over_seeds() if name in entries else None for name in columns)
         place = None if best is None else list(columns).index(best)
-        rows.append(Row(figure, cells, place, beside.get(figure, {}), note))
+        rows.append(Row(quantity, cells, place, references.get(quantity, {}), note))
     seeds = tuple(tuple(sorted(of_seed)) for of_seed in columns.values())
     words = ", ".join(dict.fromkeys(str(protocol.get("samples", "")) for protocol in protocols))
     protocol = protocol_text({**protocols[0], "samples": words}) if protocols else ""
     return Comparison(tuple(columns), seeds, tuple(rows), protocol)
 
 
-def _best(figure: str, entries: Sequence[ModelScores], runs: Sequence[Run], strict: bool) -> tuple[str | None, str]:
-    """The name of the best entry, or why there is none to name."""
-    likelihood = figure.rpartition("/")[2] in LIKELIHOODS
+def _best(quantity: str, entries: Sequence[ModelScores], runs: Sequence[Run], strict: bool) -> tuple[str | None, str]:
+    """The name of the best entry, or why there is none."""
+    likelihood = quantity.rpartition("/")[2] in LIKELIHOODS
     kinds = sorted({_scored(run) for run in runs}) if likelihood else []
     if len(kinds) > 1:
         return None, f"likelihoods of different data or distributions ({'; '.join(kinds)})"
-    with_cards = [e for entry in entries for e in entry.by_seed.values() if "protocol" in e.settings]
+    with_protocol = [e for entry in entries for e in entry.by_seed.values() if "protocol" in e.settings]
     try:
-        if with_cards:
-            require_comparable(with_cards)  # seeds of one column as well, which become one mean
-        place = best_of(entries, 1 if likelihood else higher_is_better(figure))
+        if with_protocol:
+            require_comparable(with_protocol)  # seeds of one column as well, which become one mean
+        place = best_of(entries, 1 if likelihood else higher_is_better(quantity))
     except DataError as error:
         if strict:
             raise
@@ -174,7 +208,7 @@ def _best(figure: str, entries: Sequence[ModelScores], runs: Sequence[Run], stri
 
 
 def _surely_above(first: ModelScores, second: ModelScores) -> bool:
-    """Whether a larger figure is a better one: both found in one way, or one from below and the other not."""
+    """Whether a larger value means a larger truth: both found in one way, or the first from below and the other not."""
     one, other = next(iter(first.by_seed.values())), next(iter(second.by_seed.values()))
     if one.n != other.n:
         return False
@@ -184,7 +218,7 @@ def _surely_above(first: ModelScores, second: ModelScores) -> bool:
 
 
 def _scored(run: Run) -> str:
-    """What a likelihood of this run is a likelihood of, in words."""
+    """What the likelihoods of this run refer to, in words."""
     data: Any = run.recipe.data
     likelihood = getattr(getattr(run.recipe, "likelihood", None), "type_name", "")
     how = f"drawn with the seed {data.binarize_seed}" if data.binarize in ("dynamic", "static") else data.binarize
@@ -192,7 +226,7 @@ def _scored(run: Run) -> str:
 
 
 def _likelihoods(run: Run) -> list[Estimate]:
-    """Bounds and likelihoods in evaluation/*.json; of several figures of one name an exact one, if there is one."""
+    """Bounds and likelihoods in evaluation/*.json; of several with one name an exact one, if there is one."""
     found: dict[str, Estimate] = {}
     for path in sorted(run.directory.evaluation.glob("*.json")):
         for estimate in read_estimates(path):
@@ -207,7 +241,7 @@ def _costs(run: Run) -> list[Estimate]:
     found = [exact(float(run.environment["parameters"]), "parameters", unit="1", method="count")]
     seconds, method = run.environment.get("training_seconds"), "wall clock, summed over resumes"
     times = [float(record["seconds"]) for record in run.records if "seconds" in record]
-    if seconds is None and len(times) > 1:  # a run of an older version: pauses before a resume count as well
+    if seconds is None and len(times) > 1:  # without a recorded time; pauses before a resume count too
         seconds, method = max(times) - min(times), "first to last record"
     if seconds is not None:
         found.append(Estimate(seconds, "time_to_train", unit="s", method=method))

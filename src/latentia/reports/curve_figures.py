@@ -1,11 +1,11 @@
-"""Curves of what was recorded in training: a panel for each term, a line for each of those who report it.
+"""Curves of what training recorded: a panel for each term, a line for each part of the model that reports it.
 
-A record's name is `<who>/<term>`: `vae/rate`, `validation/rate`, `generator/cost`. Panels gather by the term.
+A record's name is `<who>/<term>`: `vae/rate`, `validation/rate`, `generator/cost`. Terms of one name share a panel.
 """
 
 from __future__ import annotations
 
-__all__ = ["curves"]
+__all__ = ["plot_curves"]
 
 import math
 import textwrap
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from latentia.errors import RunError
 from latentia.reports.style import SMALL, WIDTH, class_color, label_axes, new_figure
 
-# Panel titles and units of terms that are known; any other term is shown under its own name.
+# Panel titles and units of known terms; any other term is shown under its own name.
 TERMS: Mapping[str, tuple[str, str]] = {
     "bound": (r"Bound of $\log\,p(x)$", "nats"),
     "elbo": ("Evidence lower bound", "nats"),
@@ -33,14 +33,24 @@ TERMS: Mapping[str, tuple[str, str]] = {
     "mmd": ("Squared MMD", ""),
     "reconstruction_error": ("Reconstruction error", "squared, per pixel"),
     "cost": ("Cost", ""),
+    "loss": ("Loss, without the penalty", "nats"),
+    "penalty": ("Gradient penalty", ""),
+    "fooling": ("Adversarial term of the cost", "nats"),
+}
+# Who reports a term, in a legend.
+WHO: Mapping[str, str] = {
+    "vae": "training",
+    "autoencoder": "training, autoencoder",
+    "pair": "generator and encoder",
+    "validation": "validation",
 }
 MOST_POINTS = 400
-TITLE_WIDTH = 28  # characters that stand over a panel of three side by side
-SETTLING = 0.1  # of the run: what lies beyond the range of the rest in this time may leave the panel
-FLATTENED = 1.6  # times the range of the rest: what the whole run must span for that to happen
+TITLE_WIDTH = 28  # characters that fit over one of three panels side by side
+SETTLING = 0.1  # share of the run in which values may leave the panel
+FLATTENED = 1.6  # they may if the whole run spans this many times the range of the rest
 
 
-def curves(
+def plot_curves(
     records: Sequence[Mapping[str, Any]],
     *,
     lines: Mapping[str, str] | None = None,
@@ -49,14 +59,14 @@ def curves(
 ) -> Figure:
     """Every recorded term against the epoch, with bands of one standard error.
 
+    A `cost` that is the negative bound is not plotted a second time. Where there are very many records, means of
+    consecutive ones are plotted.
+
     Args:
         records: as `Run.records` gives them: epoch, name, value, stderr.
-        lines: legend of a reporter, such as `{"vae": "training"}`; others keep their own name.
+        lines: legend of a reporter, in place of the one known here.
         units: of terms, in place of those known here.
         title: over all panels.
-
-    A `cost` that is the bound with its sign turned is not drawn a second time. Means of consecutive records stand for
-    them where there are very many.
 
     Raises:
         RunError: if nothing was recorded.
@@ -64,9 +74,10 @@ def curves(
     series = _series(records)
     terms = sorted(dict.fromkeys(term for _, term in series), key=lambda term: term == "cost")  # the cost comes last
     if not terms:
-        raise RunError("nothing was recorded, so there are no curves to draw")
+        raise RunError("nothing was recorded, so there are no curves to plot")
     if "cost" in terms and all(_mirrors(series, who) for who, term in series if term == "cost"):
         terms.remove("cost")
+    names = {**WHO, **(lines or {})}
     known = {**{term: unit for term, (_, unit) in TERMS.items()}, **(units or {})}
     columns = min(3, len(terms)) if len(terms) != 4 else 2
     rows = math.ceil(len(terms) / columns)
@@ -79,7 +90,7 @@ def curves(
     for axes, term in zip(panels, terms, strict=False):
         drawn = {who: values for (who, name), values in series.items() if name == term}
         for who, values in drawn.items():
-            _line(axes, _thinned(values), colors[who], (lines or {}).get(who, who))
+            _line(axes, _thinned(values), colors[who], names.get(who, who.replace("_", " ")))
         cut |= _fit(axes, list(drawn.values()))
         label_axes(axes, _title(term, list(drawn)), "epoch", known.get(term, ""))
         axes.grid(visible=True, linewidth=0.3, color="#d9d9d9")
@@ -95,7 +106,7 @@ def curves(
 
 
 def _series(records: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], NDArray[np.float64]]:
-    """(who, term) → rows of epoch, value, standard error; values that are not finite break the line."""
+    """(who, term) → rows of epoch, value and standard error; values that are not finite interrupt the line."""
     found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
     for record in records:
         who, slash, term = str(record["name"]).rpartition("/")
@@ -106,7 +117,7 @@ def _series(records: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], NDArr
 
 
 def _title(term: str, reporters: Sequence[str]) -> str:
-    """A known term's own title; of others, the record's name where one alone reports it."""
+    """The title of a known term; else the record's name if only one part reports it, or the term's."""
     if term in TERMS:
         return TERMS[term][0]
     name = f"{reporters[0]}/{term}" if len(reporters) == 1 and reporters[0] else term
@@ -119,7 +130,7 @@ def _mirrors(series: Mapping[tuple[str, str], NDArray[np.float64]], who: str) ->
 
 
 def _thinned(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """At most `MOST_POINTS` rows: means of equally many consecutive rows, with the standard error of such a mean."""
+    """At most `MOST_POINTS` rows: means of consecutive rows, with the standard error of such a mean."""
     size = math.ceil(len(values) / MOST_POINTS)
     if size < 2:
         return values
@@ -136,10 +147,10 @@ def _line(axes: Axes, values: NDArray[np.float64], color: str, name: str) -> Non
 
 
 def _fit(axes: Axes, drawn: Sequence[NDArray[np.float64]]) -> bool:
-    """Choose the range by what comes after the first tenth of the run, where its start would flatten the rest.
+    """Choose the range from what comes after the first tenth of the run if the start would flatten the rest.
 
     Returns:
-        Whether something of that start is left out.
+        Whether some of the start is left out.
     """
     axes.margins(x=0.02)
     whole = np.concatenate(drawn)

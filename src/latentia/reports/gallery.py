@@ -1,59 +1,76 @@
-"""Which pictures are drawn of which model.
+"""Which pictures are made of which model.
 
-`GALLERIES` is the one place that knows: a new kind of model is one more entry.
+`GALLERIES` maps a class of models to its pictures: a new kind of model is one more entry.
 """
 
 from __future__ import annotations
 
-__all__ = ["GALLERIES", "draw_all", "draw_side_by_side", "gallery_of"]
+__all__ = ["save_figures"]
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from latentia.data import Split, image_grid
-from latentia.errors import UnsupportedError
+from latentia.data import Split, ToyData, image_grid
 from latentia.models import GAN, VAE, EncodedGAN
 from latentia.recipes import Run
-from latentia.reports.curve_figures import curves
-from latentia.reports.encoded_figures import encoded_test_set
-from latentia.reports.gan_gallery import gan_gallery
-from latentia.reports.image_figures import reconstructions, samples, side_by_side
-from latentia.reports.latent_figures import decoded_plane, interpolations, latent_slices
-from latentia.reports.style import save_figure
+from latentia.reports.curve_figures import plot_curves
+from latentia.reports.image_figures import (
+    plot_decoded_plane,
+    plot_film_strip,
+    plot_interpolations,
+    plot_latent_slices,
+    plot_reconstructions,
+    plot_samples,
+)
+from latentia.reports.point_figures import plot_encoded, plot_points
+from latentia.reports.style import Picture, save_figure
 from latentia.training import seed_of, seeded
 
-Drawing = Callable[[], Figure]
-Gallery = Callable[[Run], Iterator[tuple[str, Drawing]]]
+Gallery = Callable[[Run], Iterator[Picture]]
 
 ENCODED_AT_ONCE = 1000
 SHOWN = 20
 ROWS, STEPS = 6, 9
 SAMPLES = 100
+POINTS = 2000
+GENERATED = f"{SAMPLES} samples $x = G(z)$, $z$ drawn from $p(z)$"
+CURVES = "Terms of the objective against the epoch."
+ENCODED = "Means of q(z|x) of the test set, with the regions of the prior."
+
+# What a GAN's curves show, of all that is recorded: name in the records → `<line>/<panel>`.
+GAN_CURVES: Mapping[str, str] = {
+    "discriminator/cost": "discriminator/cost",
+    "generator/cost": "generator/cost",
+    "game/accuracy_real": "real/accuracy of D",
+    "game/accuracy_held_out": "held-out real/accuracy of D",
+    "game/accuracy_fake": "generated/accuracy of D",
+    "game/jensen_shannon_bound": "certified bound/JSD from below",
+    "game/jensen_shannon": "exact/JSD from below",
+}
 
 
-def draw_all(run: Run) -> list[Path]:
-    """Draw every picture that suits the run's model into its `figures` folder, and return their paths.
+def save_figures(run: Run) -> list[Path]:
+    """Make every picture that suits the run's model, in its `figures` folder, and return their paths.
 
-    Each picture draws from a seed of its own, made of the run's and its name: the same run gives the same pictures.
+    What a picture draws at random follows from the run's seed and the picture's name: the same run gives the same
+    pictures. Of a model without a gallery, only the curves are made.
 
     Raises:
-        UnsupportedError: for a kind of model that has no pictures yet.
         RunError: for a run that has not ended, or a folder that cannot be written.
     """
-    paths = []
-    for name, draw in gallery_of(run.model)(run):
-        with seeded(seed_of("figure", name, run.recipe.seed)):
-            paths.append(save_figure(draw(), run.directory.figures / f"{name}.png"))
-    return paths
+    return [picture.save(run.directory.figures, run.recipe.seed) for picture in gallery_of(run.model)(run)]
 
 
-def draw_side_by_side(runs: Sequence[Run], path: Path, count: int = 64) -> Path:
-    """Draw samples of several runs of images beside each other: means of p(x|z) of a VAE, G(z) of a GAN."""
+def save_side_by_side(runs: Sequence[Run], path: Path, count: int = 64) -> Path:
+    """Write samples of several runs of images side by side: means of p(x|z) of a VAE, G(z) of a GAN."""
     pictures, titles = [], []
     for run in runs:
         model = run.model
@@ -61,67 +78,106 @@ def draw_side_by_side(runs: Sequence[Run], path: Path, count: int = 64) -> Path:
             images = model.sample(count, mean=True) if isinstance(model, VAE) else cast(GAN, model).sample(count)
         pictures.append(image_grid(images))
         titles.append(r"VAE: E[$x\,|\,z$]" if isinstance(model, VAE) else "GAN: $G(z)$")
-    return save_figure(side_by_side(pictures, titles, f"{count} samples of each model"), path)
+    figure = plot_film_strip(pictures, titles, f"{count} samples of each model", below=False)
+    return save_figure(figure, path, "Samples of each model.")
 
 
 def gallery_of(model: nn.Module) -> Gallery:
-    """The gallery of the first class in `GALLERIES` that the model belongs to.
-
-    Raises:
-        UnsupportedError: if there is none.
-    """
-    for kind, gallery in GALLERIES.items():
-        if isinstance(model, kind):
-            return gallery
-    known = ", ".join(kind.__name__ for kind in GALLERIES)
-    raise UnsupportedError(
-        f"there are no pictures of a {type(model).__name__} yet, only of: {known}; "
-        "draw its curves with latentia.reports.curves(run.records)"
-    )
+    """The gallery of the first class in `GALLERIES` that the model belongs to; the curves alone for any other model."""
+    return next((gallery for kind, gallery in GALLERIES.items() if isinstance(model, kind)), _curves)
 
 
-def _vae(run: Run) -> Iterator[tuple[str, Drawing]]:
+def _curves(run: Run) -> Iterator[Picture]:
+    if run.records:
+        yield Picture("curves", CURVES, lambda: plot_curves(run.records))
+
+
+def _vae(run: Run) -> Iterator[Picture]:
     vae = cast(VAE, run.model)
     test = run.splits.test
     x = run.recipe.data.prepare_fixed(test, "test")
     means = _encoded(vae, x)
-    chosen = _spread(test, SHOWN)
-    yield "curves", lambda: curves(run.records, lines={"vae": "training"}, units={"cost": "nats"})
-    yield "reconstructions", lambda: reconstructions(x[chosen], vae.reconstruct(x[chosen]))
+    chosen = _one_of_each(test, SHOWN)
+    yield Picture("curves", CURVES, lambda: plot_curves(run.records, units={"cost": "nats"}))
+    caption = "Test images x over their reconstructions E[x|z], z the mean of q(z|x)."
+    yield Picture("reconstructions", caption, lambda: plot_reconstructions(x[chosen], vae.reconstruct(x[chosen])))
     title = r"E[$x\,|\,z$] for " + str(SAMPLES) + " draws of $z$ from the prior $p(z)$"
-    yield "samples", lambda: samples(vae.sample(SAMPLES, mean=True), title)
-    yield "encoded_test_set", lambda: encoded_test_set(means, vae.prior, test.labels, run.splits.classes)
+    caption = "Means E[x|z] for draws of z from the prior."
+    yield Picture("samples", caption, lambda: plot_samples(vae.sample(SAMPLES, mean=True), title))
+    encoded = partial(plot_encoded, means, vae.prior, test.labels, run.splits.classes)
+    yield Picture("encoded_test_set", ENCODED, encoded)
     if vae.latent <= 2:
-        yield "decoded_plane", lambda: decoded_plane(vae)
+        caption = "The decoded plane: each image stands for an equal share of the prior's mass."
+        yield Picture("decoded_plane", caption, lambda: plot_decoded_plane(vae))
     else:
-        yield "latent_slices", lambda: latent_slices(vae, means)
+        caption = "Slices through the latent space, along the dimensions in which the encoded images vary most."
+        yield Picture("latent_slices", caption, lambda: plot_latent_slices(vae, means))
     if len(chosen) > 1:
         ends = x[chosen[: 2 * ROWS]]
         half = len(ends) // 2
-        yield "interpolations", lambda: interpolations(vae, ends[:half], ends[half : 2 * half])
+        caption = (
+            "Means E[x|z] on straight lines between the encoded means of two test images, which stand at the ends."
+        )
+        pairs = partial(plot_interpolations, vae, ends[:half], ends[half : 2 * half])
+        yield Picture("interpolations", caption, pairs)
 
 
-def _encoded_gan(run: Run) -> Iterator[tuple[str, Drawing]]:
+def _encoded_gan(run: Run) -> Iterator[Picture]:
     gan = cast(EncodedGAN, run.model)
     test = run.splits.test
     x = run.recipe.data.prepare_fixed(test, "test")
     means = _encoded(gan, x)
-    chosen = _spread(test, SHOWN)
-    yield "curves", lambda: curves(run.records)
-    yield "reconstructions", lambda: reconstructions(x[chosen], gan.reconstruct(x[chosen]))
-    yield "samples", lambda: samples(gan.sample(SAMPLES), f"{SAMPLES} samples $x = G(z)$, $z$ drawn from $p(z)$")
-    yield "encoded_test_set", lambda: encoded_test_set(means, gan.prior, test.labels, run.splits.classes)
+    chosen = _one_of_each(test, SHOWN)
+    yield Picture("curves", CURVES, lambda: plot_curves(run.records))
+    caption = "Test images x over their reconstructions G(z), z the mean of q(z|x)."
+    again = partial(plot_reconstructions, x[chosen], gan.reconstruct(x[chosen]), decoded="$G(z)$")
+    yield Picture("reconstructions", caption, again)
+    yield Picture("samples", "Samples G(z), z drawn from p(z).", lambda: plot_samples(gan.sample(SAMPLES), GENERATED))
+    encoded = partial(plot_encoded, means, gan.prior, test.labels, run.splits.classes)
+    yield Picture("encoded_test_set", ENCODED, encoded)
     if len(chosen) > 1:
         half = min(ROWS, len(chosen) // 2)
         start, end = (means[rows][:, None] for rows in (chosen[:half], chosen[half : 2 * half]))
         between = start + torch.linspace(0, 1, STEPS)[:, None] * (end - start)
-        title = "$G$ along straight lines between\nthe encoded means of two test images"
+        title = "$G(z)$, $z$ on straight lines between the encoded means of two test images"
         with torch.no_grad():
             images = gan.generate(between.flatten(0, 1))
-        yield "interpolations", lambda: samples(images, title, STEPS)
+        caption = "G(z), z on straight lines between the encoded means of two test images."
+        yield Picture("interpolations", caption, lambda: plot_samples(images, title, STEPS))
 
 
-GALLERIES: Mapping[type[nn.Module], Gallery] = {VAE: _vae, GAN: gan_gallery, EncodedGAN: _encoded_gan}
+def _gan(run: Run) -> Iterator[Picture]:
+    gan = cast(GAN, run.model)
+    units = {"accuracy of D": "share", "JSD from below": "nats"}
+    caption = "Costs of both networks, accuracies of the discriminator and the bound of the Jensen-Shannon divergence."
+    yield Picture("curves", caption, lambda: plot_curves(renamed(run.records), units=units))
+    snapshots = _snapshots(run.directory.figures, ".png" if gan.makes_images else ".npz")
+    if gan.makes_images:
+        caption = "Samples G(z), z drawn from p(z)."
+        yield Picture("samples", caption, lambda: plot_samples(gan.sample(SAMPLES), GENERATED))
+        caption = "G(z) from one z to another along the sphere."
+        yield Picture("interpolations", caption, lambda: plot_samples(*_interpolated(gan)))
+        if snapshots:
+            words = [f"epoch {epoch}" for epoch, _ in snapshots]
+            paths = [path for _, path in snapshots]
+            caption = "Samples from one fixed noise in the course of training."
+            yield Picture("film_strip", caption, lambda: plot_film_strip(paths, words, caption.rstrip(".")))
+    elif gan.shape == (2,):
+        real = cast(ToyData, run.splits).sample(POINTS)
+        level = None if gan.packing > 1 else lambda x: gan.discriminate(x).sigmoid()
+        caption = "Data and generated points" + ("." if level is None else ", over the discriminator's D(x).")
+        yield Picture("samples", caption, lambda: plot_points(real, gan.sample(POINTS), level))
+        for epoch, path in snapshots:
+            caption = f"Data and generated points after epoch {epoch}, over the discriminator's D(x)."
+            yield Picture(f"points_epoch_{epoch:04d}", caption, partial(_points, path, epoch))
+
+
+GALLERIES: Mapping[type[nn.Module], Gallery] = {VAE: _vae, GAN: _gan, EncodedGAN: _encoded_gan}
+
+
+def renamed(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The records that a GAN's curves show, renamed so that terms that belong together share a panel."""
+    return [{**record, "name": GAN_CURVES[record["name"]]} for record in records if record["name"] in GAN_CURVES]
 
 
 @torch.no_grad()
@@ -129,7 +185,7 @@ def _encoded(model: VAE | EncodedGAN, x: Tensor) -> Tensor:
     return torch.cat([model.encode(part).mean for part in x.split(ENCODED_AT_ONCE)])
 
 
-def _spread(split: Split, count: int) -> Tensor:
+def _one_of_each(split: Split, count: int) -> Tensor:
     """The first rows of each class in turn, so that few images show all classes; the first rows without labels."""
     count = min(count, len(split))
     if split.labels is None:
@@ -138,3 +194,36 @@ def _spread(split: Split, count: int) -> Tensor:
     longest = max(len(part) for part in rows)
     turns = [part[turn] for turn in range(min(longest, count)) for part in rows if turn < len(part)]
     return torch.tensor(turns[:count])
+
+
+def _snapshots(folder: Path, suffix: str) -> list[tuple[int, Path]]:
+    found = [(re.fullmatch(r"snapshot-epoch-(\d+)", path.stem), path) for path in folder.glob(f"*{suffix}")]
+    return sorted((int(match.group(1)), path) for match, path in found if match)
+
+
+def _interpolated(gan: GAN) -> tuple[Tensor, str, int]:
+    """Rows from one z to another along the sphere: a straight line passes through z that p(z) hardly ever gives."""
+    start, end = gan.draw_latent(ROWS), gan.draw_latent(ROWS)
+    cosine = torch.nn.functional.cosine_similarity(start, end).clamp(-0.999, 0.999)
+    angle = torch.arccos(cosine)[:, None, None]
+    t = torch.linspace(0, 1, STEPS)[None, :, None]
+    z = (torch.sin((1 - t) * angle) * start[:, None] + torch.sin(t * angle) * end[:, None]) / torch.sin(angle)
+    labels = None
+    if gan.classes:
+        labels = (torch.arange(ROWS) % gan.classes).repeat_interleave(STEPS)
+    title = "$G(z)$ from one $z$ to another along the sphere"
+    return gan.sample(ROWS * STEPS, labels, z=z.flatten(0, 1)), title, STEPS
+
+
+def _points(path: Path, epoch: int) -> Figure:
+    from scipy.interpolate import RegularGridInterpolator
+
+    with np.load(path, allow_pickle=False) as arrays:
+        real, fake = torch.from_numpy(arrays["real"]), torch.from_numpy(arrays["fake"])
+        axes, logits = (arrays["first"], arrays["second"]), arrays["logits"]
+    between = RegularGridInterpolator(axes, logits, bounds_error=False, fill_value=None)  # pyright: ignore[reportArgumentType]
+
+    def level(x: Tensor) -> Tensor:
+        return torch.from_numpy(between(x.numpy())).sigmoid()
+
+    return plot_points(real, fake, level, title=f"Data and generated points after epoch {epoch}")

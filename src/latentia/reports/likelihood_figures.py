@@ -1,18 +1,18 @@
-"""Pictures of what exact likelihoods say of a whole model: its importance-weighted bound against the number of draws,
-and where in the plane it spends its mass. `draw_likelihood` draws all that an evaluation has the material for.
+"""Pictures from exact likelihoods of a whole model: its importance-weighted bound against the number of draws, and its
+aggregate posterior against the prior. `save_likelihood_figures` writes every picture that an evaluation allows.
 """
 
 from __future__ import annotations
 
-__all__ = ["bound_against_draws", "draw_likelihood", "plane_mass"]
+__all__: list[str] = []
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -22,15 +22,8 @@ from latentia.errors import UnsupportedError
 from latentia.likelihood import GridPosterior, LatentModel, LikelihoodEvaluation, pareto_k
 from latentia.likelihood.latent_model import full_precision
 from latentia.likelihood.pareto import K_HAT_LIMIT
-from latentia.reports.encoded_figures import MASSES, mass_levels
-from latentia.reports.posterior_figures import (
-    extreme_gaps,
-    finished,
-    number,
-    plane_grid,
-    posterior_contours,
-    require_plane,
-)
+from latentia.reports.point_figures import MASSES, mass_levels, scatter_classes
+from latentia.reports.posterior_figures import number, plane_grid, plot_extreme_gaps, plot_posteriors, require_plane
 from latentia.reports.style import (
     FAINT,
     INK,
@@ -38,24 +31,22 @@ from latentia.reports.style import (
     PALETTE,
     SMALL,
     WIDTH,
-    class_color,
-    class_marker,
+    Picture,
+    class_groups,
     label_axes,
     new_figure,
-    save_figure,
 )
-from latentia.training import seed_of, seeded
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 DECODED_AT_ONCE = 20_000
-DRAWS = 20_000  # of the prior, for how far it reaches
+DRAWS = 20_000  # of the prior, for its extent
 SHOWN, CURVE = 8, 100  # images
-RATIO = 3.0  # nats at either end of the colors of a log density ratio
-LEAST = 1e-4  # nats: errors below it are drawn there
+RATIO = 3.0  # nats at both ends of the color scale of a log density ratio
+LEAST = 1e-4  # nats: smaller errors are plotted at this value
 BOUND = PALETTE[1]
 
 
-def draw_likelihood(
+def save_likelihood_figures(
     found: LikelihoodEvaluation,
     images: Tensor,
     folder: Path,
@@ -64,10 +55,10 @@ def draw_likelihood(
     classes: Sequence[str] = (),
     seed: int = 0,
 ) -> list[Path]:
-    """Draw the pictures that an exact evaluation has the material for, and return their paths.
+    """Write the pictures that an exact evaluation allows, and return their paths.
 
     They are `posterior_contours`, `extreme_gaps`, `bound_against_draws` and `plane_mass`; for z of another dimension
-    than two the bound alone, for data that are no images the last two. There are none where no exact evaluation ended.
+    than two the bound alone, for data other than images the last two, and none if no exact evaluation ended.
 
     Args:
         found: by `evaluate_likelihood`.
@@ -81,36 +72,41 @@ def draw_likelihood(
         RunError: for a folder that cannot be written.
     """
     posterior, gaps = found.posterior, found.gaps
-    if posterior is None or not len(finished(posterior)):
+    if posterior is None or not len(posterior.finished):
         return []
-    drawings: dict[str, Callable[[], Figure]] = {}
+    pictures: list[Picture] = []
     if posterior.lattice.dimension == 2:
         rows = _first_of_each(posterior, labels)
         can_be_shown = images.dim() == 4 and images.shape[1] in (1, 3)
-        drawings["plane_mass"] = lambda: plane_mass(posterior, labels, classes)
+        caption = (
+            "The aggregate exact posterior of the images against the prior, and the means of the exact posteriors."
+        )
+        pictures.append(Picture("plane_mass", caption, lambda: plot_aggregate_posterior(posterior, labels, classes)))
         if can_be_shown:
-            drawings["posterior_contours"] = lambda: posterior_contours(posterior, images, rows, gaps)
+            caption = "Exact posteriors p(z|x) of some images, with the encoder's q(z|x)."
+            contours = partial(plot_posteriors, posterior, images, rows, gaps)
+            pictures.append(Picture("posterior_contours", caption, contours))
         if can_be_shown and gaps is not None:
-            drawings["extreme_gaps"] = lambda: extreme_gaps(gaps, images[: len(gaps.slack)])
-    if posterior.model.encoder is not None:
-        done = finished(posterior)[:CURVE]
+            caption = "The images with the largest and the smallest inference gaps, log p(x) − ELBO."
+            extremes = partial(plot_extreme_gaps, gaps, images[: len(gaps.slack)])
+            pictures.append(Picture("extreme_gaps", caption, extremes))
+    done = posterior.finished[:CURVE]
+    if posterior.model.encoder is not None and len(done) > 1:
         truth = posterior.likelihood.values[done]
-        if len(done) > 1:
-            drawings["bound_against_draws"] = lambda: bound_against_draws(posterior.model, images[done], truth)
-    paths = []
-    for name, draw in drawings.items():
-        with seeded(seed_of("figure", name, seed)), full_precision():
-            paths.append(save_figure(draw(), folder / f"{name}.png"))
-    return paths
+        caption = "The importance-weighted bound against its number of draws, and the error of each image's estimate."
+        bound = partial(plot_bound_against_draws, posterior.model, images[done], truth)
+        pictures.append(Picture("bound_against_draws", caption, bound))
+    with full_precision():
+        return [picture.save(folder, seed) for picture in pictures]
 
 
 @torch.no_grad()
-def bound_against_draws(model: Any, images: Tensor, truth: Tensor, draws: int = COUNTS[-1]) -> Figure:
-    """The importance-weighted bound against its number of draws K, beside exact log p(x), and k̂ of each image.
+def plot_bound_against_draws(model: Any, images: Tensor, truth: Tensor, draws: int = COUNTS[-1]) -> Figure:
+    """The importance-weighted bound against its number of draws K, with exact log p(x), and k̂ of each image.
 
-    For every K the draws are cut into as many groups of K as there are, and E log (1/K) Σ w is their mean. The band is
-    the standard error, over the images, of the bound's distance to the exact line; the words at the end compare that
-    distance with the standard error that the weights claim for themselves (delta method).
+    For every K the draws are divided into groups of K, and the mean over groups estimates E log (1/K) Σ w (Burda et al.
+    2016, eq. 8). The band is the standard error, over the images, of the bound's distance to the exact line; the text
+    compares that distance at the largest K with the standard error that the weights claim (delta method).
 
     Args:
         model: with an encoder.
@@ -123,7 +119,7 @@ def bound_against_draws(model: Any, images: Tensor, truth: Tensor, draws: int = 
     """
     subject = LatentModel.from_model(model)
     if subject.encoder is None:
-        raise UnsupportedError("a bound by an encoder's draws needs an encoder, and this model has none")
+        raise UnsupportedError("a bound from an encoder's draws needs an encoder, and this model has none")
     truth = truth.double().cpu()
     with full_precision():
         log_weights = _log_weights(subject, images, draws)
@@ -158,10 +154,10 @@ def bound_against_draws(model: Any, images: Tensor, truth: Tensor, draws: int = 
                   label="standard error claimed")  # fmt: skip
     right.scatter(shape, error, color=PALETTE[0], label="true error", **heavy)
     both = torch.cat([claimed.clamp_min(LEAST), error])
-    right.set(yscale="log", ylim=(both.min().item() / 3, 60 * both.max().item()))  # room for words at the top
+    right.set(yscale="log", ylim=(both.min().item() / 3, 60 * both.max().item()))  # room for text at the top
     right.margins(x=0.02)
     label_axes(right, f"Each image at K = {counts[-1]}", "Pareto shape k̂ of its weights", "nats")
-    right.text(K_HAT_LIMIT + 0.05, right.get_ylim()[0] * 1.4, "k̂ > 0.7: alarm", fontsize=SMALL, color=BOUND)
+    right.text(K_HAT_LIMIT + 0.05, right.get_ylim()[0] * 1.4, "k̂ > 0.7: unreliable", fontsize=SMALL, color=BOUND)
     quiet = int(((shape <= K_HAT_LIMIT) & (truth - bounds[-1] > 1)).sum())
     words = f"{quiet} of {len(images)} images are off by more\nthan 1 nat with k̂ at most {K_HAT_LIMIT}"
     right.text(0.03, 0.98, words, fontsize=SMALL, color=INK, ha="left", va="top", transform=right.transAxes)
@@ -170,11 +166,13 @@ def bound_against_draws(model: Any, images: Tensor, truth: Tensor, draws: int = 
 
 
 @torch.no_grad()
-def plane_mass(posterior: GridPosterior, labels: Tensor | None = None, classes: Sequence[str] = ()) -> Figure:
-    """Where in the plane the model spends its mass: aggregate posterior against prior, and who lives where.
+def plot_aggregate_posterior(
+    posterior: GridPosterior, labels: Tensor | None = None, classes: Sequence[str] = ()
+) -> Figure:
+    """The aggregate exact posterior against the prior, and the means of the exact posteriors by class.
 
-    Left, log p̄(z)/p(z) with p̄ the mean of the exact posteriors, in cells that hold about eight images each at the
-    prior's middle; a model whose prior fits is pale everywhere. Right, the means of the exact posteriors.
+    Left, log p̄(z)/p(z) with p̄ the mean of the exact posteriors, in cells with about eight images each at the prior's
+    center; where the prior fits, the colors are pale. Right, the means of the exact posteriors.
 
     Args:
         posterior: of the images, z ∈ R².
@@ -185,7 +183,7 @@ def plane_mass(posterior: GridPosterior, labels: Tensor | None = None, classes: 
         UnsupportedError: for z of another dimension.
     """
     require_plane(posterior)
-    done = finished(posterior)
+    done = posterior.finished
     middles, prior = posterior.mean[done], posterior.model.prior
     bound = max(1.05 * middles.abs().max().item(), 1.05 * _reach(prior))
     side = float(np.clip(np.sqrt(16 * np.pi / len(done)), 0.1, 0.5))
@@ -204,7 +202,7 @@ def plane_mass(posterior: GridPosterior, labels: Tensor | None = None, classes: 
 
     figure = new_figure(WIDTH, 3.1)
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-    # A cell where neither distribution holds half an image says nothing.
+    # A cell where both distributions have less than half an image has no reliable ratio.
     seen = np.where(np.maximum(mass, share) * len(done) > 0.5, np.maximum(ratio, -2 * RATIO), np.nan)
     left.set_facecolor("#e6e6e6")
     shade = left.pcolormesh(edges, edges, seen, cmap="RdBu_r", vmin=-RATIO, vmax=RATIO, rasterized=True)
@@ -218,7 +216,8 @@ def plane_mass(posterior: GridPosterior, labels: Tensor | None = None, classes: 
         axes.contour(axis, axis, density, levels=levels, colors=INK, linewidths=0.6, linestyles="dashed", alpha=0.7)
         axes.set_aspect("equal")
     label_axes(left, f"KL(p̄, p) = {divergence:.2f} nats in cells of {side:.2f}", "$z_1$", "$z_2$")
-    _scatter(right, middles.numpy(), None if labels is None else labels[done], classes)
+    groups = class_groups(None if labels is None else labels[done], classes, len(done))
+    scatter_classes(right, middles.numpy(), groups)
     label_axes(right, r"Means of $p(z\,|\,x)$", "$z_1$")
     figure.suptitle(
         f"Aggregate exact posterior of {len(done)} images against the prior (dashed: 1σ, 2σ, 3σ)", fontsize=NORMAL + 1
@@ -228,7 +227,7 @@ def plane_mass(posterior: GridPosterior, labels: Tensor | None = None, classes: 
 
 def _first_of_each(posterior: GridPosterior, labels: Tensor | None) -> list[int]:
     """The first image of each class, or the first images."""
-    done = finished(posterior).tolist()
+    done = posterior.finished.tolist()
     if labels is None:
         return done[:SHOWN]
     first: dict[int, int] = {}
@@ -259,7 +258,7 @@ def _group_bound(log_weights: Tensor, k: int) -> Tensor:
 
 
 def _reach(prior: Distribution) -> float:
-    """How far from the origin all but a thousandth of the prior lies."""
+    """The distance from the origin within which 99.9 % of the prior's draws lie."""
     return prior.sample(torch.Size([DRAWS])).abs().amax(1).double().quantile(0.999).item()
 
 
@@ -273,19 +272,3 @@ def _prior_mass(model: LatentModel, edges: NDArray[Any]) -> NDArray[Any]:
     side, cells = edges[1] - edges[0], len(edges) - 1
     inner = edges[0] + (np.arange(3 * cells) + 0.5) * side / 3
     return _prior_density(model, inner).reshape(cells, 3, cells, 3).mean((1, 3)) * side**2
-
-
-def _scatter(axes: Axes, points: NDArray[Any], labels: Tensor | None, classes: Sequence[str]) -> None:
-    kinds = np.zeros(len(points), dtype=int) if labels is None else labels.cpu().numpy()
-    order = np.random.default_rng(0).permutation(len(points))  # the last class would hide the others
-    size = float(np.clip(12000 / len(points), 1.5, 10))
-    for kind in np.unique(kinds):
-        axes.scatter([], [], s=14, color=class_color(kind), marker=class_marker(kind),
-                     label=classes[kind] if kind < len(classes) else str(kind))  # fmt: skip
-    for part in np.array_split(order, 8):
-        for kind in np.unique(kinds[part]):
-            chosen = points[part[kinds[part] == kind]]
-            axes.scatter(*chosen.T, s=size, color=class_color(kind), marker=class_marker(kind), linewidths=0, alpha=0.8)
-    if labels is not None:
-        axes.legend(fontsize=SMALL, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5),
-                    handletextpad=0, ncols=1 + (len(np.unique(kinds)) - 1) // 12)  # fmt: skip

@@ -1,12 +1,12 @@
-"""Pictures of exact posteriors p(z|x) in the plane, with an encoder's q(z|x), and of where its bound has slack.
+"""Pictures of exact posteriors p(z|x) in the plane, with an encoder's q(z|x), and of images with large inference gaps.
 
-What is drawn between the nodes of the quadrature is no interpolation: log p(z|x) = log p(x|z) + log p(z) − log p(x) is
-evaluated anew, on a grid of the picture's own.
+Nothing is interpolated between the nodes of the quadrature: log p(z|x) = log p(x|z) + log p(z) − log p(x) is evaluated
+again on the picture's grid.
 """
 
 from __future__ import annotations
 
-__all__ = ["extreme_gaps", "finished", "number", "plane_grid", "posterior_contours", "require_plane"]
+__all__: list[str] = []
 
 from collections.abc import Sequence
 from typing import Any
@@ -38,9 +38,7 @@ EXTREME = 4
 
 
 @torch.no_grad()
-def posterior_contours(
-    posterior: GridPosterior, images: Tensor, rows: Sequence[int], gaps: Gaps | None = None
-) -> Figure:
+def plot_posteriors(posterior: GridPosterior, images: Tensor, rows: Sequence[int], gaps: Gaps | None = None) -> Figure:
     """Exact posteriors p(z|x) of some images, with the encoder's q(z|x) over them where there is an encoder.
 
     Filled regions and lines hold 50, 90 and 99 % of the mass of p(z|x) and of q(z|x). Each panel is zoomed to where
@@ -50,7 +48,7 @@ def posterior_contours(
         posterior: of the images, z ∈ R².
         images: (N, C, H, W).
         rows: which to show, at most eight of them.
-        gaps: of the first images, for the slack in the titles.
+        gaps: of the first images, for the inference gap in the titles.
 
     Raises:
         UnsupportedError: for z of another dimension.
@@ -75,7 +73,7 @@ def posterior_contours(
         _inset(axes, images[row], shown)
         words = f"log p(x) = {number(posterior.likelihood.values[row].item(), 1)}"
         if gaps is not None and row < len(gaps.slack):
-            words += f"\nslack {number(gaps.slack[row].item(), 2)} nats"
+            words += f"\ninference gap {number(gaps.slack[row].item(), 2)} nats"
         _frame(axes, view, words)
     for axes in panels.flat[len(rows) :]:
         axes.set_axis_off()
@@ -91,12 +89,12 @@ def posterior_contours(
 
 
 @torch.no_grad()
-def extreme_gaps(gaps: Gaps, images: Tensor, count: int = EXTREME) -> Figure:
-    """The images whose bound has the most slack, and the least, with what the encoder sees and what is there.
+def plot_extreme_gaps(gaps: Gaps, images: Tensor, count: int = EXTREME) -> Figure:
+    """The images with the largest and the smallest inference gaps, log p(x) − ELBO, with encoder and exact posterior.
 
-    Above each panel stand the image, what the decoder makes of the encoder's mean, and what it makes of the exact
-    posterior's highest mode. The panel shows log p(z|x) in nats below its peak, with contours (90 % of the mass) of
-    the encoder's q and of the best q of the family; the window holds all three.
+    Above each panel are the image, the decoder's output at the encoder's mean, and its output at the highest mode of
+    the exact posterior. The panel shows log p(z|x) in nats below its peak, with contours (90 % of the mass) of the
+    encoder's q and of the best q of the family; all three lie inside the window.
 
     Args:
         gaps: of the images, z ∈ R².
@@ -111,7 +109,7 @@ def extreme_gaps(gaps: Gaps, images: Tensor, count: int = EXTREME) -> Figure:
     done = gaps.finished
     order = done[gaps.slack[done].argsort(descending=True)].tolist()
     count = min(count, max(1, len(order) // 2))
-    chosen = [("most slack", order[:count]), ("least slack", order[: -count - 1 : -1])]
+    chosen = [("largest gap", order[:count]), ("smallest gap", order[: -count - 1 : -1])]
     norm, colors = BoundaryNorm(DEPTHS, len(DEPTH_COLORS)), ListedColormap(DEPTH_COLORS)
     figure = new_figure(WIDTH, 4.9)
     cells = figure.subplots(2, count, squeeze=False)
@@ -133,7 +131,7 @@ def extreme_gaps(gaps: Gaps, images: Tensor, count: int = EXTREME) -> Figure:
             _strip(axes, posterior, images[row], q, row, words)
         cells[line, 0].set_ylabel(f"{kind}\n$z_2$", fontsize=NORMAL, color=INK)
     figure.suptitle(
-        f"Slack of the bound in nats, the extremes among {len(order)} images: x, and what is decoded\n"
+        f"Inference gaps log p(x) − ELBO in nats, the extremes among {len(order)} images: x, and the decoder's output\n"
         "at the encoder's mean and at the exact posterior's mode",
         fontsize=NORMAL + 1,
     )
@@ -150,26 +148,21 @@ def extreme_gaps(gaps: Gaps, images: Tensor, count: int = EXTREME) -> Figure:
 
 
 def require_plane(posterior: GridPosterior) -> None:
-    """Refuse z of another dimension than two."""
+    """Raise UnsupportedError for z of another dimension than two."""
     if posterior.lattice.dimension != 2:
         raise UnsupportedError(
-            f"this picture is of z in the plane, and here z has {posterior.lattice.dimension} dimensions"
+            f"this picture shows z in the plane, and here z has {posterior.lattice.dimension} dimensions"
         )
 
 
-def finished(posterior: GridPosterior) -> Tensor:
-    """Rows of the images whose posterior is there: all, but for those that ran out of time."""
-    return posterior.finished
-
-
 def plane_grid(view: tuple[NDArray[Any], NDArray[Any]]) -> Tensor:
-    """Points (M, 2) over the plane, the second coordinate's rows one after another."""
+    """Points (M, 2) of a grid over the plane, row by row of the second coordinate."""
     y, x = np.meshgrid(view[1], view[0], indexing="ij")
     return torch.from_numpy(np.stack([x, y], -1).reshape(-1, 2))
 
 
 def number(value: float, digits: int) -> str:
-    """With a minus sign, not a hyphen."""
+    """A number with a minus sign in place of the hyphen."""
     return f"{value:.{digits}f}".replace("-", "−")
 
 
@@ -216,7 +209,7 @@ def _log_posterior(posterior: GridPosterior, images: Tensor, row: int, z: Tensor
 
 
 def _heights(posterior: GridPosterior, row: int) -> list[float]:
-    """Densities above which the posterior holds its 50, 90 and 99 %, falling."""
+    """Densities above which the posterior has 50, 90 and 99 % of its mass, decreasing."""
     falling = posterior[row].log_density.sort(descending=True).values.exp()
     held = falling.cumsum(0) / falling.sum()
     return falling[torch.searchsorted(held, torch.tensor(HELD, dtype=held.dtype))].tolist()
@@ -230,7 +223,7 @@ def _lines(
     held: Sequence[float] = HELD,
     linestyle: str = "-",
 ) -> NDArray[Any]:
-    """Lines that hold these masses of a distribution, at quantiles of its density over its own draws; returns density/peak."""
+    """Draw contours that enclose these masses, by quantiles of the density over draws; return density / peak."""
     draws = distribution.sample(torch.Size([DRAWS]))
     levels = (
         distribution.log_prob(draws)
@@ -252,7 +245,7 @@ def _lines(
 
 
 def _inset(axes: Axes, image: Tensor, density: NDArray[Any]) -> None:
-    """The image in the corner where the least is drawn."""
+    """Put the image in the corner with the least density."""
     part = int(0.36 * CELLS)
     corners = {
         (0.02, 0.67): density[-part:, :part],
@@ -267,7 +260,7 @@ def _inset(axes: Axes, image: Tensor, density: NDArray[Any]) -> None:
 
 
 def _strip(axes: Axes, posterior: GridPosterior, image: Tensor, q: Distribution, row: int, title: str) -> None:
-    """Above the axes: x, what the decoder makes of q's mean, and of the posterior's highest mode."""
+    """Above the axes: x, and the decoder's output at q's mean and at the posterior's highest mode."""
     part = posterior[row]
     z = torch.stack([q.mean[0].double().cpu(), part.z[part.log_density.argmax()]])
     model = posterior.model

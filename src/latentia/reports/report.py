@@ -1,12 +1,11 @@
-"""One page of HTML about some runs, whole in itself: pictures inside the file, no script, nothing from a network."""
+"""One self-contained HTML page about some runs: pictures inside the file, no script, nothing from a network."""
 
 from __future__ import annotations
 
 __all__ = ["write_report"]
 
 import base64
-import contextlib
-import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,35 +17,29 @@ from PIL import Image
 from latentia.data import ToyDistribution
 from latentia.errors import LatentiaError, RunError
 from latentia.estimate import Estimate
+from latentia.files import atomic_write
 from latentia.models import GAN, VAE
 from latentia.recipes import Run
 from latentia.recipes.reality import reality_of
-from latentia.reports.changes import changed_settings
 from latentia.reports.comparison import Comparison, compare_runs, saved_scores
-from latentia.reports.facts import (
-    REALITY,
+from latentia.reports.gallery import save_figures
+from latentia.reports.tables import (
+    REFERENCES,
     Scores,
+    changed_settings,
     estimates_by_file,
     figures_of,
+    label_of,
     last_records,
+    score_label,
     scores_of,
     settings_text,
 )
-from latentia.reports.gallery import draw_all
-from latentia.reports.theory_report import relation_rows
+from latentia.reports.theory_report import relation_rows, representatives
 from latentia.theory.model_checks import ModelCheck, checks_of
 
 CHECKED = 1000  # examples that a GAN is checked on, at most
 WIDE = 1.5  # width over height from which a picture takes the whole width of the page
-CAPTIONS = {
-    "curves": "Terms of the objective against the epoch.",
-    "samples": "Samples from the model.",
-    "reconstructions": "Test images over their reconstructions.",
-    "decoded_plane": "The decoded plane: each image stands for an equal share of the prior's mass.",
-    "latent_slices": "Slices through the latent space, along the dimensions in which the encoded images differ most.",
-    "encoded_test_set": "Means of q(z|x) of the test set, with the regions of the prior.",
-    "interpolations": "Straight lines between the encoded means of two test images.",
-}
 
 
 @dataclass(frozen=True)
@@ -59,7 +52,7 @@ class _Figure:
 
 @dataclass(frozen=True)
 class _Section:
-    """What the template says of one run."""
+    """What the template shows of one run."""
 
     anchor: str
     name: str
@@ -72,6 +65,7 @@ class _Section:
     estimates: dict[str, list[Estimate]]
     scores: dict[str, Scores]
     figures: list[_Figure]
+    unmade: str
     checks: list[ModelCheck]
     unchecked: str
 
@@ -80,13 +74,18 @@ def write_report(runs: Sequence[Run], path: Path) -> Path:
     """Write a page about some runs, atomically, and return its path.
 
     For each run: recipe, environment, pictures, the last records of training and every estimate in `evaluation`, with
-    its standard error, kind, method, number of draws and settings; scores of samples beside those of real images, under
-    their protocol. Before them, where there are several runs, the table of all models by what was saved of them, and one of
-    what else was measured on more than one. The pictures are those in the run's `figures`; a run without any gets them
-    drawn.
+    its standard error, kind, method, number of draws and settings; scores of samples with those of real images and
+    their protocol. For several runs there is first a table of all models by their saved results, and one of what else
+    was measured on more than one. Pictures that are missing from the run's `figures`, or cannot be read, are made
+    again.
+
+    Args:
+        runs: finished runs. Of a run with networks of the user's own that were not given, the records, estimates and
+            existing pictures are shown.
+        path: of the page.
 
     Raises:
-        RunError: for no runs at all, a run that has not ended, damaged files, or a page that cannot be written.
+        RunError: for no runs, a run that has not ended, damaged files, or a page that cannot be written.
     """
     if not runs:
         raise RunError("a report needs at least one run")
@@ -104,25 +103,20 @@ def write_report(runs: Sequence[Run], path: Path) -> Path:
         sections=sections,
         models=models,
         why_not=why_not,
-        reality=REALITY,
+        references=REFERENCES,
+        label=label_of,
+        score_label=score_label,
         relations=relation_rows,
-        comparison=_comparison(sections, {row.figure for row in models.rows} if models else set()),
+        representatives=representatives,
+        comparison=_comparison(sections, {row.name for row in models.rows} if models else set()),
     )
-    path = Path(path)
-    beside = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(page, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise RunError(f"could not write the report {path}: {error}") from error
-    return path
+    with atomic_write(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return Path(path)
 
 
 def _models(runs: Sequence[Run]) -> tuple[Comparison | None, str]:
-    """The table of models by what was saved of them, or why there is none."""
+    """The comparison of the models by their saved results, or why there is none."""
     if len(runs) < 2:
         return None, ""
     try:
@@ -132,10 +126,9 @@ def _models(runs: Sequence[Run]) -> tuple[Comparison | None, str]:
 
 
 def _section(number: int, run: Run) -> _Section:
-    if not figures_of(run):
-        draw_all(run)
+    unmade = _make_missing_figures(run)
     latest = [
-        (name, str(Estimate(record["value"], stderr=record.get("stderr"), unit="1")), f"{record['epoch']:g}")
+        (label_of(name), str(Estimate(record["value"], stderr=record.get("stderr"), unit="1")), f"{record['epoch']:g}")
         for name, record in last_records(run.records).items()
     ]
     environment = {
@@ -156,13 +149,14 @@ def _section(number: int, run: Run) -> _Section:
         estimates={name: found for name, found in files.items() if name not in scores},
         scores=scores,
         figures=[_figure(picture) for picture in figures_of(run)],
+        unmade=unmade,
         checks=checks,
         unchecked=unchecked,
     )
 
 
 def _checks(run: Run) -> tuple[list[ModelCheck], str]:
-    """The theory checks that concern this run's model, or why there are none."""
+    """The theory checks that apply to this run's model, or why there are none."""
     data = run.recipe.data
     try:
         model = run.model
@@ -178,26 +172,56 @@ def _checks(run: Run) -> tuple[list[ModelCheck], str]:
     return [], ""
 
 
+def _make_missing_figures(run: Run) -> str:
+    """Make the run's pictures again if there are none, or one is damaged; return why that failed, if it did."""
+    found = figures_of(run)
+    if found and all(map(_is_whole, found)):
+        return ""
+    try:
+        save_figures(run)
+    except LatentiaError as error:
+        return str(error)
+    return ""
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            picture.load()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
+
+
 def _figure(path: Path) -> _Figure:
+    """A picture with its caption: the description in the file, or words made of its name.
+
+    Raises:
+        RunError: if it cannot be read.
+    """
     try:
         data = base64.b64encode(path.read_bytes()).decode("ascii")
-        with Image.open(path) as picture:
+        with Image.open(path, formats=["PNG"]) as picture:
             wide = picture.width > WIDE * picture.height
-    except OSError as error:  # Pillow's complaint about a damaged file is one as well
-        raise RunError(f"cannot read the picture {path}: {error}") from error
+            caption = str(picture.info.get("Description", ""))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise RunError(f"cannot read the picture {path} ({error}); remove it and write the report again") from error
     words = path.stem.replace("_", " ").replace("-", " ")
-    return _Figure(words, CAPTIONS.get(path.stem, words[:1].upper() + words[1:] + "."), data, wide)
+    snapshot = re.fullmatch(r"snapshot-epoch-(\d+)", path.stem)
+    if snapshot:
+        caption = f"Samples from the fixed noise after epoch {int(snapshot.group(1))}."
+    return _Figure(words, caption or words[:1].upper() + words[1:] + ".", data, wide)
 
 
 def _comparison(sections: Sequence[_Section], known: set[str]) -> list[tuple[str, str, list[Estimate | None]]]:
-    """(name, method, one cell for each run) of each figure that several runs have, but for those known already."""
+    """(name, method, one cell for each run) of each quantity that several runs have and that is not `known`."""
     cells: dict[tuple[str, str], dict[str, Estimate]] = {}
     for section in sections:
         for estimates in section.estimates.values():
             for estimate in estimates:
                 cells.setdefault((estimate.name, estimate.method), {}).setdefault(section.anchor, estimate)
     return [
-        (name, method, [found.get(section.anchor) for section in sections])
+        (label_of(name), method, [found.get(section.anchor) for section in sections])
         for (name, method), found in cells.items()
         if len(found) > 1 and name not in known
     ]

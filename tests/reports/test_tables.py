@@ -12,7 +12,7 @@ from latentia.estimate import Estimate, exact
 from latentia.networks import MLP
 from latentia.objectives import ELBO, IWAE
 from latentia.recipes import VAERecipe
-from latentia.reports import changed_settings, estimates_table, show_run
+from latentia.reports.tables import changed_settings, estimates_table, label_of, print_run
 from latentia.training import Adam, Cosine
 
 RECIPES = [
@@ -59,7 +59,7 @@ def test_a_table_of_estimates_shows_each_whole():
     text = printed(estimates_table(estimates, "figures"))
     assert "figures" in text
     for estimate in estimates:
-        (line,) = [line for line in text.splitlines() if estimate.name in line]
+        (line,) = [line for line in text.splitlines() if label_of(estimate.name) in line]
         assert str(estimate) in line
         assert estimate.kind in line
         assert estimate.method in line
@@ -78,7 +78,7 @@ def test_words_in_brackets_are_no_markup():
 
 
 def test_a_run_is_shown_with_what_was_set_first(plane_run, plane_pictures):
-    text = printed(lambda console: show_run(plane_run, console), width=200)
+    text = printed(lambda console: print_run(plane_run, console), width=200)
     assert text.index("epochs: 3") < text.index("batch_size: 128")
     for estimate in plane_run.estimates:
         assert str(estimate) in text

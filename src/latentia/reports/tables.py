@@ -1,0 +1,489 @@
+"""Tables of estimates, of scores and of runs, for the terminal, notebooks and papers.
+
+A `Table` holds plain text and lays it out for any width: where its columns do not fit, the detail columns move below
+their rows, and columns that still do not fit follow in a second block. No word of a name or number is cut, and no text
+of a user is taken for markup.
+"""
+
+from __future__ import annotations
+
+__all__: list[str] = []
+
+import csv
+import html
+import io
+import math
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
+
+from latentia.configuration import Component
+from latentia.estimate import Estimate, read_estimates
+from latentia.metrics import higher_is_better, protocol_text
+from latentia.recipes import Run
+
+Format = Literal["text", "markdown", "latex", "csv"]
+REFERENCES = {"real_vs_real": "real images", "train_vs_test": "training images"}  # scored in the place of samples
+ARROWS = {1: " ↑", -1: " ↓", 0: ""}
+FIRST_FIGURES = (
+    "curves",
+    "samples",
+    "reconstructions",
+    "decoded_plane",
+    "latent_slices",
+    "encoded_test_set",
+    "interpolations",
+)
+LABELS = {
+    "elbo": "ELBO",
+    "bound": "bound of log p(x)",
+    "log_likelihood": "log p(x)",
+    "rate": "rate, KL(q(z|x), p(z))",
+    "distortion": "distortion, −E log p(x|z)",
+    "kl": "KL",
+    "jsd": "JSD",
+    "jensen_shannon": "JSD",
+    "jensen_shannon_bound": "JSD, lower bound",
+    "jsd_integrated": "JSD, integrated",
+    "frechet_distance": "Fréchet distance",
+    "frechet_distance_extrapolated": "Fréchet distance, extrapolated to n = ∞",
+    "fid": "FID",
+    "fid_extrapolated": "FID, extrapolated to n = ∞",
+    "kid": "KID",
+    "sliced_wasserstein": "sliced Wasserstein distance",
+    "nearest_ratio": "nearest-neighbor ratio",
+    "time_to_train": "time to train",
+    "cpu_to_train": "CPU time to train",
+    "kl_perfect": "KL of a perfect model's classes",
+}
+GROUPS = {"two_sample": "two-sample test", "memorization": "memorization", "classes": "classes", "game": "game"}
+SPLITS = ("train", "validation", "test")
+HEAD = 18  # cells: longer column heads are folded
+
+
+def label_of(name: str) -> str:
+    """An estimate's name in words: `test/elbo` is "ELBO, test", `kernel_distance/classifier` "kernel distance, …"."""
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name):
+        return name
+    parts = name.split("/")
+    split = parts.pop(0) if parts[0] in SPLITS and len(parts) > 1 else ""
+    group = GROUPS.get(parts[0], "") if len(parts) > 1 else ""
+    own, *features = parts[1:] if group else parts
+    words = LABELS.get(own, own.replace("_", " "))
+    if group and group != "game":
+        words = f"{group}: {words}"
+    of = [f"{part.replace('_', ' ')} features" for part in features]
+    return ", ".join([words, *of, *([split] if split else [])])
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its head, whether it is aligned to the right, and whether it may move below its row."""
+
+    head: str
+    right: bool = False
+    detail: bool = False
+    faint: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows of plain text.
+
+    Attributes:
+        columns: in order; the first names the rows.
+        rows: one text for each column.
+        title: over the table.
+        notes: below it, one line each.
+        best: (row, column) of the cells in bold.
+        estimates: the numbers, for CSV.
+    """
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+    notes: Sequence[str] = ()
+    best: frozenset[tuple[int, int]] = frozenset()
+    estimates: Sequence[Estimate] = field(default=(), repr=False)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in self.lines(options.max_width):
+            line.no_wrap, line.overflow = True, "ignore"
+            yield line
+
+    def __str__(self) -> str:
+        return "\n".join(line.plain.rstrip() for line in self.lines(100))
+
+    def _repr_html_(self) -> str:
+        heads = "".join(f'<th style="text-align:{_side(c)}">{html.escape(c.head)}</th>' for c in self.columns)
+        body = ""
+        for i, row in enumerate(self.rows):
+            cells = (
+                f'<td style="text-align:{_side(c)}{";font-weight:bold" if (i, j) in self.best else ""}">'
+                f"{html.escape(text)}</td>"
+                for j, (c, text) in enumerate(zip(self.columns, row, strict=True))
+            )
+            body += f"<tr>{''.join(cells)}</tr>"
+        notes = "".join(f"<p><small>{html.escape(note)}</small></p>" for note in self.notes)
+        title = f"<caption>{html.escape(self.title)}</caption>" if self.title else ""
+        return f"<table>{title}<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{notes}"
+
+    def to_format(self, name: Format) -> str:
+        """The table as text of 100 columns, as Markdown or LaTeX, or its estimates as CSV."""
+        return {"text": self.__str__, "markdown": self._markdown, "latex": self._latex, "csv": self._csv}[name]()
+
+    def lines(self, width: int) -> Iterator[Text]:
+        """The table as lines of at most this many cells; only a single word can be longer."""
+        if self.title:
+            yield from _wrapped(self.title, width, "bold")
+        natural = [max([min(cell_len(c.head), HEAD), 1, *(cell_len(row[j]) for row in self.rows)])
+                   for j, c in enumerate(self.columns)]  # fmt: skip
+        shown = list(range(len(self.columns)))
+        if sum(natural) + 2 * (len(shown) - 1) > width:
+            shown = [j for j in shown if not self.columns[j].detail]
+        below = [j for j in range(len(self.columns)) if j not in shown]
+        widest = max(map(natural.__getitem__, shown[1:]), default=0)
+        first = min(natural[0], max(width - widest - 2, width // 3, 12))
+        blocks: list[list[int]] = [[]]
+        for j in shown[1:]:
+            if blocks[-1] and first + sum(natural[k] + 2 for k in [*blocks[-1], j]) > width:
+                blocks.append([])
+            blocks[-1].append(j)
+        for number, block in enumerate(blocks):
+            if number:
+                yield Text()
+            yield from self._block(first, block, natural, width, below if number == len(blocks) - 1 else [])
+        for note in self.notes:
+            yield from _wrapped(note, width, "dim")
+
+    def _block(
+        self, first: int, block: Sequence[int], natural: Sequence[int], width: int, below: Sequence[int]
+    ) -> Iterator[Text]:
+        def line(name: str, cells: Sequence[str], styles: Sequence[str], style: str) -> Text:
+            text = Text(_padded(name, first), style=style)
+            for j, cell, own in zip(block, cells, styles, strict=True):
+                text.append("  ").append(_padded(cell, natural[j], self.columns[j].right), own)
+            return text
+
+        heads = [_folded(self.columns[j].head, natural[j]) for j in block]
+        for number in range(max([len(head) for head in heads], default=1)):
+            parts = [head[number].strip() if number < len(head) else "" for head in heads]
+            yield line("" if number else self.columns[0].head, parts, ["bold"] * len(block), "bold")
+        yield Text("─" * min(width, first + sum(natural[j] + 2 for j in block)), style="dim")
+        for i, row in enumerate(self.rows):
+            names = _folded(row[0], first)
+            styles = ["bold" if (i, j) in self.best else "dim" if self.columns[j].faint else "" for j in block]
+            for part in names[:-1]:
+                yield Text(part, style="cyan")
+            text = line("", [row[j] for j in block], styles, "")
+            yield Text(_padded(names[-1], first), style="cyan").append_text(text[first:])
+            details = "; ".join(row[j] for j in below if row[j])
+            if details:
+                yield from _wrapped(details, width, "dim", "    ")
+
+    def _markdown(self) -> str:
+        def line(cells: Iterable[str]) -> str:
+            return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+        rule = "|".join("---:" if c.right else "---" for c in self.columns)
+        rows = [
+            [f"**{text}**" if (i, j) in self.best else text for j, text in enumerate(row)]
+            for i, row in enumerate(self.rows)
+        ]
+        title = [f"**{self.title}**", ""] if self.title else []
+        notes = ["", *self.notes] if self.notes else []
+        return "\n".join([*title, line(c.head for c in self.columns), f"|{rule}|", *map(line, rows), *notes])
+
+    def _latex(self) -> str:
+        def line(cells: Iterable[str]) -> str:
+            return f"{' & '.join(cells)} \\\\"
+
+        rows = [
+            [rf"\textbf{{{_tex(text)}}}" if (i, j) in self.best else _tex(text) for j, text in enumerate(row)]
+            for i, row in enumerate(self.rows)
+        ]
+        kinds = "".join("r" if c.right else "l" for c in self.columns)
+        head = line(_tex(c.head) for c in self.columns)
+        lines = [rf"\begin{{tabular}}{{{kinds}}}", r"\hline", head, r"\hline", *map(line, rows), r"\hline"]
+        comments = [f"% {' '.join(text.split())}" for text in (self.title, *self.notes) if text]
+        return "\n".join([*comments, *lines, r"\end{tabular}"])
+
+    def _csv(self) -> str:
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["name", "value", "stderr", "n", "unit", "kind", "method"])
+        for e in self.estimates:
+            numbers = [e.value, "" if e.stderr is None else e.stderr, "" if e.n is None else e.n]
+            writer.writerow([_no_formula(e.name), *numbers, *map(_no_formula, (e.unit, e.kind, e.method))])
+        return stream.getvalue().rstrip("\n")
+
+
+class Results(list[Estimate]):
+    """A list of estimates with the table that shows them, in a terminal or a notebook."""
+
+    def __init__(self, estimates: Iterable[Estimate], table: Table):
+        super().__init__(estimates)
+        self.table = table
+
+    def _repr_html_(self) -> str:
+        return self.table._repr_html_()
+
+    def __str__(self) -> str:
+        return str(self.table)
+
+
+def estimates_table(estimates: Iterable[Estimate], title: str = "") -> Table:
+    """A table of estimates: name, value with its error, n, kind, method, settings; what all share is a note."""
+    found = list(estimates)
+    rows = [_cells(estimate) for estimate in found]
+    shared = [name for name in ("method", "n", "settings") if len(rows) > 1 and len({row[name] for row in rows}) == 1]
+    note = "; ".join(f"{name}: {rows[0][name]}" for name in shared if rows[0][name])
+    columns = [column for name, column in _COLUMNS.items() if name not in shared]
+    texts = [[row[name] for name in _COLUMNS if name not in shared] for row in rows]
+    notes = [note] if note else []
+    if any(estimate.settings.get("stderr_over") for estimate in found):
+        notes.append("± is the standard error over the images")
+    return Table(columns, texts, title, notes, estimates=found)
+
+
+_COLUMNS = {
+    "name": Column("quantity"),
+    "value": Column("value", right=True),
+    "n": Column("n", right=True),
+    "kind": Column("kind"),
+    "method": Column("method", detail=True),
+    "settings": Column("settings", detail=True, faint=True),
+}
+
+
+def _cells(estimate: Estimate) -> dict[str, str]:
+    settings = {key: value for key, value in estimate.settings.items() if key != "stderr_over"}
+    return {
+        "name": label_of(estimate.name),
+        "value": str(estimate),
+        "n": "" if estimate.n is None else str(estimate.n),
+        "kind": estimate.kind,
+        "method": estimate.method,
+        "settings": settings_text(settings),
+    }
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of samples.
+
+    Attributes:
+        rows: each score, with those of real images and of training images in the place of samples.
+        protocols: one line for each way in which they were made.
+    """
+
+    rows: list[tuple[Estimate, Estimate | None, Estimate | None]]
+    protocols: list[str]
+
+
+def scores_of(estimates: Sequence[Estimate]) -> Scores | None:
+    """The scores among estimates, with those of real images; None if any estimate has no protocol."""
+    if not estimates or not all("protocol" in estimate.settings for estimate in estimates):
+        return None
+    by_name = {estimate.name: estimate for estimate in estimates}
+    rows = [
+        (estimate, by_name.get(f"{name}/real_vs_real"), by_name.get(f"{name}/train_vs_test"))
+        for name, estimate in by_name.items()
+        if name.rpartition("/")[2] not in REFERENCES
+    ]
+    return Scores(rows, list(dict.fromkeys(protocol_text(estimate.settings["protocol"]) for estimate in estimates)))
+
+
+def scores_table(estimates: Sequence[Estimate], title: str = "") -> Table:
+    """A table of scores: each with those of real and of training images, and an arrow to the better direction."""
+    scores = scores_of(estimates)
+    if scores is None:
+        raise ValueError("these estimates are not scores of samples: they have no protocol")
+    present = [place for place in (1, 2) if any(row[place] is not None for row in scores.rows)]
+    columns = [
+        Column("score"),
+        Column("samples", right=True),
+        *(Column(list(REFERENCES.values())[place - 1], right=True, faint=True) for place in present),
+    ]
+    rows = [
+        [score_label(row[0].name), str(row[0]), *("" if row[p] is None else str(row[p]) for p in present)]
+        for row in scores.rows
+    ]
+    return Table(columns, rows, title, score_notes(scores.protocols, bool(present)), estimates=list(estimates))
+
+
+def score_label(name: str) -> str:
+    """A score's name in words, with an arrow to the better direction."""
+    return label_of(name) + ARROWS[higher_is_better(name)]
+
+
+def score_notes(protocols: Sequence[str], references: bool) -> list[str]:
+    """What a reader of scores must know."""
+    notes = [*protocols, "± is one standard error; ↑ larger is better, ↓ smaller is better"]
+    if references:
+        notes.append("real and training images stand in the place of samples: a perfect model scores like the first, "
+                     "one that has memorized its training images like the second")  # fmt: skip
+    return notes
+
+
+def print_run(run: Run, console: Console) -> None:
+    """Print a run: settings that differ from the defaults, the others, last records, estimates and pictures."""
+    console.print(Text.assemble(("run ", "dim"), (str(run.path), "bold")), soft_wrap=True)
+    console.print(Text.assemble(("recipe ", "bold"), (run.recipe.type_name, "bold cyan")))
+    changed = changed_settings(run.recipe)
+    for key, value in changed.items():
+        console.print(Text(f"  {key}={_inline(value)}", style="yellow"))
+    if not changed:
+        console.print(Text("  every setting is the default"))
+    for line in _other_settings(run.recipe):
+        console.print(Text(line, style="dim"))
+    latest = last_records(run.records)
+    if latest:
+        first = next(iter(latest.values()))
+        rows = [[label_of(name), _record_text(record), f"{record['epoch']:g}"] for name, record in latest.items()]
+        columns = [Column("quantity"), Column("value", right=True), Column("epoch", right=True)]
+        console.print(Table(columns, rows, f"last records of training (step {first['step']})"))
+    for name, estimates in estimates_by_file(run).items():
+        table = scores_table if scores_of(estimates) else estimates_table
+        console.print(table(estimates, f"evaluation/{name}.json"))
+    figures = figures_of(run)
+    if figures:
+        console.print(Text("pictures", style="bold"))
+        for path in figures:
+            console.print(Text(f"  {path}"), soft_wrap=True)
+
+
+def _other_settings(recipe: Component) -> Iterator[str]:
+    mapping = recipe.to_mapping()
+    parts = {key: value for key, value in mapping.items() if isinstance(value, Mapping)}
+    plain = {key: value for key, value in mapping.items() if key not in parts and key != "type"}
+    yield "all settings"
+    yield "  " + ", ".join(f"{key}: {_inline(value)}" for key, value in plain.items())
+    for key, value in parts.items():
+        yield f"  {key}: {_inline(value)}"
+
+
+def _record_text(record: Mapping[str, Any]) -> str:
+    return str(Estimate(record["value"], stderr=record.get("stderr"), unit="1"))
+
+
+def _inline(value: Any) -> str:
+    """A value as YAML on one line; a component as its name and settings."""
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{key}: {_inline(item)}" for key, item in value.items() if key != "type")
+        name = str(value.get("type", ""))
+        return f"{name} {{{inner}}}" if inner else name
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def changed_settings(recipe: Component) -> dict[str, Any]:
+    """Dotted keys and plain values that turn the defaults into this recipe, as one would type them.
+
+    A component of another type than the default's has its name, followed by what differs from that type's defaults:
+    `{"objective": "iwae", "objective.k": 50}`.
+    """
+    changed: dict[str, Any] = {}
+    for name, about in type(recipe).model_fields.items():
+        value, key = getattr(recipe, name), about.alias or name
+        default = None if about.is_required() else about.get_default(call_default_factory=True)
+        if not about.is_required() and value == default:
+            continue
+        if not isinstance(value, Component):
+            changed[key] = recipe.to_mapping()[key]
+            continue
+        if about.is_required() or type(value) is not type(default):
+            changed[key] = value.type_name
+        changed.update({f"{key}.{inner}": part for inner, part in changed_settings(value).items()})
+    return changed
+
+
+def estimates_by_file(run: Run) -> dict[str, list[Estimate]]:
+    """All estimates of a run, by the name of their file in `evaluation`, those of the end of training first.
+
+    Raises:
+        RunError: naming a file that is not a list of estimates.
+    """
+    paths = (path for path in run.directory.evaluation.glob("*.json") if not path.name.startswith("."))
+    return {path.stem: read_estimates(path) for path in sorted(paths, key=lambda p: (p.stem != "training", p.stem))}
+
+
+def figures_of(run: Run) -> list[Path]:
+    """The run's pictures, the most informative first, the others by name with their numbers in order."""
+
+    def place(path: Path) -> tuple[Any, ...]:
+        first = FIRST_FIGURES.index(path.stem) if path.stem in FIRST_FIGURES else len(FIRST_FIGURES)
+        parts = re.split(r"(\d+)", path.stem)
+        return (first, [(int(part), "") if part.isdigit() else (-1, part) for part in parts])
+
+    return sorted((p for p in run.directory.figures.glob("*.png") if not p.name.startswith(".")), key=place)
+
+
+def last_records(records: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The last record of every name whose value is a number, in order of first appearance."""
+    return {str(record["name"]): record for record in records if not math.isnan(record["value"])}
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Settings of an estimate on one line: `samples 10, spacing 0.025`."""
+    return ", ".join(f"{key} {_short(value)}" for key, value in settings.items())
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_short(part) for part in value) + "]"
+    return str(value)
+
+
+def _side(column: Column) -> str:
+    return "right" if column.right else "left"
+
+
+def _padded(text: str, width: int, right: bool = False) -> str:
+    space = " " * max(0, width - cell_len(text))
+    return space + text if right else text + space
+
+
+def _wrapped(text: str, width: int, style: str, indent: str = "") -> Iterator[Text]:
+    """Lines of at most `width` cells, broken between words alone."""
+    lines = textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False,
+                          break_long_words=False)  # fmt: skip
+    for line in lines:
+        yield Text(line, style=style)
+
+
+def _folded(name: str, width: int) -> list[str]:
+    """A row's name on one or more lines, broken after a space, slash, comma, colon or underscore where possible."""
+    lines = [""]
+    for piece in re.findall(r"[^ /,:_]*[ /,:_]?", name):
+        if lines[-1] and cell_len(lines[-1] + piece.rstrip()) > width:
+            lines.append("  ")
+        lines[-1] += piece
+        while cell_len(lines[-1].rstrip()) > width:  # one word that is longer than the column
+            lines[-1:] = [lines[-1][:width], "  " + lines[-1][width:]]
+    return [line.rstrip() for line in lines]
+
+
+def _tex(text: str) -> str:
+    """Text with LaTeX's own characters written out, and the signs that tables use as mathematics."""
+    special = {
+        "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$", "≥": r"$\geq$",
+        "≤": r"$\leq$", "∞": r"$\infty$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "|": r"$|$",
+    }  # fmt: skip
+    return "".join(special.get(c, c) for c in text)
+
+
+def _no_formula(text: str) -> str:
+    """Text that a spreadsheet does not take for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
