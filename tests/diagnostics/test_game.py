@@ -154,7 +154,7 @@ def test_the_best_discriminator_has_no_gap():
     gan = flow_gan()
     real, fake = Ring().distribution().sample(torch.Size([300])), gan.sample(300)
     for shift, loss, closed in [(0.0, Minimax(), True), (2.0, Minimax(), False), (2.0, Relativistic(), True)]:
-        best = gan.judged_by(Optimal(gan, shift))
+        best = gan.with_discriminator(Optimal(gan, shift))
         mean, largest = gap_to_optimum(best, loss, Ring(), real, fake)
         assert (largest.value < 1e-5) == closed
         assert mean.value <= largest.value

@@ -1,4 +1,4 @@
-"""The finite-latent model: exact against enumeration, and EM that never falls."""
+"""The finite-latent model: exact against enumeration, and EM that never decreases."""
 
 from __future__ import annotations
 
@@ -92,5 +92,5 @@ def test_refusals_name_the_cure() -> None:
         fit_bernoulli_mixture(torch.full((5, 3), 0.5), components=2)
     with pytest.raises(DataError, match="at least as many"):
         fit_bernoulli_mixture(torch.zeros(2, 3), components=3)
-    with pytest.raises(ValueError, match="one for each point"):
+    with pytest.raises(ValueError, match="one for each value"):
         FiniteLatentModel(Categorical(torch.ones(3)), Normal(torch.zeros(2), torch.ones(2)))

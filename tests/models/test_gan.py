@@ -1,17 +1,21 @@
-"""The model: what it samples, its density where it has one, and a discriminator that ends in a sigmoid."""
+"""The GAN: samples, the density of a flow, and networks that end in a sigmoid."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from latentia.distributions import ContinuousBernoulli, Fixed, Gaussian
 from latentia.errors import ConfigurationError, UnsupportedError
 from latentia.integration import regular_grid
-from latentia.models import GAN, Flow, ends_in_sigmoid, has_batch_norm
+from latentia.models import GAN, VAE, EncodedGAN, Flow
 from latentia.networks import DCGAN, MLP, R3GAN, Network, Residual
+from latentia.networks.network import has_batch_norm, require_logits
 
 IMAGE = (1, 8, 8)
 
@@ -77,46 +81,67 @@ def test_points_are_standardized_for_both_networks():
 
 @pytest.mark.parametrize("classes", [0, 3])
 @pytest.mark.parametrize("network", [MLP(hidden=(16,)), DCGAN(width=4), R3GAN(width=4), Residual(width=4)], ids=str)
-def test_our_discriminators_give_logits(network: Network, classes: int):
-    assert not ends_in_sigmoid(network.encoder(IMAGE, 1, classes), IMAGE, classes)
+def test_our_networks_give_logits(network: Network, classes: int):
+    require_logits("discriminator", network.encoder(IMAGE, 1, classes), IMAGE, "a test", classes)
+    require_logits("decoder", network.decoder(3, IMAGE, classes), (3,), "a test", classes)
 
 
 class Squashed(nn.Module):
-    def __init__(self):
+    def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        self.linear = nn.Linear(64, 1)
+        self.linear, self.shape = nn.Linear(inputs, outputs), (1,) if outputs == 1 else IMAGE
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x.flatten(1)).sigmoid()
+        return self.linear(x.flatten(1)).sigmoid().unflatten(1, self.shape)
 
 
-@pytest.mark.parametrize(
-    "discriminator",
-    [nn.Sequential(nn.Flatten(), nn.Linear(64, 1), nn.Sigmoid()), Squashed()],
-    ids=["layer", "function"],
-)
-def test_a_sigmoid_at_the_end_is_found(discriminator: nn.Module):
+def squashed(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, outputs), nn.Sigmoid())
+
+
+ENCODER, DECODER = MLP(hidden=(4,)).encoder, MLP(hidden=(4,)).decoder
+PARTS: dict[str, Any] = {"latent": 2, "image_shape": IMAGE}
+SQUASHED = {
+    "discriminator": lambda: GAN(DECODER(2, IMAGE), squashed(64, 1), latent=2, shape=IMAGE),
+    "discriminator's function": lambda: GAN(DECODER(2, IMAGE), Squashed(64, 1), latent=2, shape=IMAGE),
+    "generator": lambda: GAN(Squashed(2, 64), ENCODER(IMAGE, 1), latent=2, shape=IMAGE),
+    "hybrid's generator": lambda: EncodedGAN(
+        Squashed(2, 64), ENCODER(IMAGE, 2), ENCODER(IMAGE, 1), posterior=Fixed(), **PARTS
+    ),
+    "bernoulli decoder": lambda: VAE(ENCODER(IMAGE, 4), Squashed(2, 64), **PARTS),
+    "continuous bernoulli decoder": lambda: VAE(
+        ENCODER(IMAGE, 4), squashed(2, 64), likelihood=ContinuousBernoulli(), **PARTS
+    ),
+}
+
+
+@pytest.mark.parametrize("build", SQUASHED.values(), ids=SQUASHED.keys())
+def test_a_sigmoid_in_place_of_logits_is_refused(build: Callable[[], nn.Module]):
     with pytest.raises(ConfigurationError, match="Remove its last layer"):
-        GAN(MLP(hidden=(4,)).decoder(2, IMAGE), discriminator, latent=2, shape=IMAGE)
-    assert ends_in_sigmoid(discriminator, IMAGE)
+        build()
 
 
-def test_looking_for_a_sigmoid_leaves_no_trace():
+def test_a_sigmoid_that_gives_means_is_right():
+    vae = VAE(ENCODER(IMAGE, 4), Squashed(2, 64), likelihood=Gaussian(), **PARTS)
+    assert vae.decode(torch.zeros(3, 2)).mean.shape == (3, *IMAGE)
+
+
+def test_the_trial_for_a_sigmoid_changes_nothing():
     discriminator = DCGAN(width=4).encoder(IMAGE, 1).train()
     buffers = {name: value.clone() for name, value in discriminator.named_buffers()}
     state = torch.get_rng_state()
-    ends_in_sigmoid(discriminator, IMAGE)
+    require_logits("discriminator", discriminator, IMAGE, "a test")
     assert torch.equal(torch.get_rng_state(), state)
     assert discriminator.training
     for name, value in discriminator.named_buffers():
         assert torch.equal(value, buffers[name])
 
 
-def test_a_constant_discriminator_is_no_sigmoid():
+def test_a_constant_discriminator_passes():
     zero = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
     nn.init.zeros_(zero[1].weight)  # pyright: ignore
     nn.init.zeros_(zero[1].bias)  # pyright: ignore
-    assert not ends_in_sigmoid(zero, IMAGE)
+    require_logits("discriminator", zero, IMAGE, "a test")
 
 
 def test_packs_have_no_label():
@@ -147,7 +172,7 @@ def test_a_flow_s_density_is_the_change_of_variables():
     torch.testing.assert_close(gan.log_prob(gan.generate(z)), expected, rtol=0, atol=2e-4)
 
 
-def test_item_3b_expectations_over_z_and_over_x_agree():
+def test_expectations_over_z_and_over_x_agree():
     # E_z[log(1 − D(G(z)))] = ∫ q(x) log(1 − D(x)) dx
     gan = flow_gan(2)
     with torch.no_grad():

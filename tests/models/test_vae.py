@@ -172,7 +172,7 @@ class Pathless(Family):
     def parameter_shape(self, event_shape):
         return Diagonal().parameter_shape(event_shape)
 
-    def distribution(self, parameters, shared=None):
+    def distribution(self, parameters, shared=None, event_dims=1):
         base = Normal(parameters.chunk(2, -1)[0], 1.0)
         base.has_rsample = False
         return Independent(base, 1)

@@ -97,7 +97,7 @@ class Pathless(Family):
     def parameter_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         return Diagonal().parameter_shape(event_shape)
 
-    def distribution(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+    def distribution(self, parameters: Tensor, shared: Tensor | None = None, event_dims: int = 1) -> Distribution:
         mean, log_scale = parameters.chunk(2, dim=-1)
         base = Normal(mean, log_scale.exp())
         base.has_rsample = False

@@ -1,4 +1,4 @@
-"""The duel: which player moves what, that looking at both at once changes nothing, packing, conditions, coupling."""
+"""The costs of both players: gradients, joint batches, packing, labels, coupling, reused fakes."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ def gradients(cost: torch.Tensor, module: nn.Module) -> list[torch.Tensor | None
     return list(torch.autograd.grad(cost.mean(), list(module.parameters()), allow_unused=True, retain_graph=True))
 
 
-def test_the_discriminator_s_turn_leaves_the_generator_without_a_graph():
+def test_the_discriminator_cost_has_no_gradient_to_the_generator():
     gan = small_gan()
-    terms = AdversarialObjective(gan, Minimax(), R1()).discriminator_cost(torch.randn(8, 2), None, Progress())
+    terms = AdversarialObjective.of_gan(gan, Minimax(), R1()).discriminator_cost(torch.randn(8, 2), None, Progress())
     assert all(g is None for g in gradients(terms["cost"], gan.generator))
     assert all(g is not None for g in gradients(terms["cost"], gan.discriminator))
 
 
 @pytest.mark.parametrize("loss", [Minimax(), Relativistic()])
-def test_the_generator_s_turn_moves_the_generator(loss: AdversarialLoss):
+def test_the_generator_cost_has_a_gradient_to_the_generator(loss: AdversarialLoss):
     gan = small_gan()
-    terms = AdversarialObjective(gan, loss).generator_cost(torch.randn(8, 2), None, Progress())
+    terms = AdversarialObjective.of_gan(gan, loss).generator_cost(torch.randn(8, 2), None, Progress())
     assert terms["cost"].shape == (8,)
     assert all(g is not None for g in gradients(terms["cost"], gan.generator))
 
 
 def test_cost_is_loss_and_penalty():
-    terms = AdversarialObjective(small_gan(), NonSaturating(), R1(gamma=2.0)).discriminator_cost(
+    terms = AdversarialObjective.of_gan(small_gan(), NonSaturating(), R1(gamma=2.0)).discriminator_cost(
         torch.randn(8, 2), None, Progress()
     )
     torch.testing.assert_close(terms["cost"], terms["loss"] + terms["penalty"])
@@ -67,53 +67,57 @@ def test_cost_is_loss_and_penalty():
 
 
 def test_a_lazy_penalty_is_absent_between_its_steps():
-    duel = AdversarialObjective(small_gan(), NonSaturating(), R1(every=4))
+    objective = AdversarialObjective.of_gan(small_gan(), NonSaturating(), R1(every=4))
     x = torch.randn(8, 2)
-    on, off = (duel.discriminator_cost(x, None, Progress(step=step)) for step in (4, 5))
+    on, off = (objective.discriminator_cost(x, None, Progress(step=step)) for step in (4, 5))
     assert on["penalty"].min() > 0
     assert off["penalty"].abs().max() == 0
     assert on.keys() == off.keys()
 
 
-def test_the_weight_follows_the_run():
-    duel = AdversarialObjective(small_gan(), NonSaturating(), R1(gamma=1.0, final=1e-4), epochs=10)
+def test_the_weight_of_a_penalty_follows_the_progress():
+    objective = AdversarialObjective.of_gan(small_gan(), NonSaturating(), R1(gamma=1.0, final=1e-4), epochs=10)
     x = torch.randn(64, 2)
-    early, late = (duel.discriminator_cost(x, None, Progress(epoch=epoch))["penalty"].mean() for epoch in (0.0, 10.0))
+    early, late = (
+        objective.discriminator_cost(x, None, Progress(epoch=epoch))["penalty"].mean() for epoch in (0.0, 10.0)
+    )
     assert (late / early).item() == pytest.approx(1e-4, rel=1e-3)
 
 
 @pytest.mark.parametrize("penalty", [R1R2(gamma=0.7), R1(gamma=0.7)])
-def test_looking_at_both_at_once_is_looking_at_each(penalty: Penalty):
+def test_a_joint_batch_gives_the_costs_of_two_batches(penalty: Penalty):
     gan, x = small_gan(), torch.randn(8, 2)
-    at_once = AdversarialObjective(gan, NonSaturating(), penalty)
-    by_turns = AdversarialObjective(gan, NonSaturating(), penalty)
-    by_turns.__dict__["_together"] = False
+    at_once = AdversarialObjective.of_gan(gan, NonSaturating(), penalty)
+    by_turns = AdversarialObjective.of_gan(gan, NonSaturating(), penalty)
+    by_turns.joint = False
     results = []
-    for duel in (at_once, by_turns):
+    for objective in (at_once, by_turns):
         torch.manual_seed(3)
-        results.append(duel.discriminator_cost(x, None, Progress()))
+        results.append(objective.discriminator_cost(x, None, Progress()))
     for name, value in results[0].items():
         torch.testing.assert_close(value, results[1][name])
     for a, b in zip(*(gradients(r["cost"], gan.discriminator) for r in results), strict=True):
         torch.testing.assert_close(a, b)
 
 
-def test_batch_normalization_sees_real_and_fake_apart():
+def test_batch_normalization_sees_real_and_fake_separately():
     network = DCGAN(width=4)
     gan = GAN(network.decoder(3, (1, 8, 8)), network.encoder((1, 8, 8), 1), latent=3, shape=(1, 8, 8)).train()
-    terms = AdversarialObjective(gan, NonSaturating()).discriminator_cost(torch.rand(6, 1, 8, 8), None, Progress())
+    terms = AdversarialObjective.of_gan(gan, NonSaturating()).discriminator_cost(
+        torch.rand(6, 1, 8, 8), None, Progress()
+    )
     real = torch.rand(6, 1, 8, 8)
-    again = AdversarialObjective(gan, NonSaturating()).discriminator_cost(real, None, Progress())
-    torch.testing.assert_close(again["real_logit"], gan.discriminate(real))  # as if there were no fake ones
+    again = AdversarialObjective.of_gan(gan, NonSaturating()).discriminator_cost(real, None, Progress())
+    torch.testing.assert_close(again["real_logit"], gan.discriminate(real))  # as without fake examples
     assert terms["cost"].shape == (6,)
 
 
 @pytest.mark.parametrize("packing", [2, 4])
-def test_packs_are_judged_together(packing: int):
+def test_packs_are_scored_together(packing: int):
     gan, x = small_gan(packing), torch.randn(8, 2)
-    duel = AdversarialObjective(gan, NonSaturating(), R1R2())
-    assert duel.discriminator_cost(x, None, Progress())["cost"].shape == (8 // packing,)
-    assert duel.generator_cost(x, None, Progress())["cost"].shape == (8 // packing,)
+    objective = AdversarialObjective.of_gan(gan, NonSaturating(), R1R2())
+    assert objective.discriminator_cost(x, None, Progress())["cost"].shape == (8 // packing,)
+    assert objective.generator_cost(x, None, Progress())["cost"].shape == (8 // packing,)
     assert torch.equal(gan.pack(x)[0], x[:packing].flatten())
     with pytest.raises(ConfigurationError, match="do not divide"):
         gan.pack(torch.randn(packing + 1, 2))
@@ -121,26 +125,29 @@ def test_packs_are_judged_together(packing: int):
 
 def test_labels_reach_both_networks():
     gan, x = small_gan(classes=3), torch.randn(6, 2)
-    duel = AdversarialObjective(gan, Relativistic(), R1R2())
+    objective = AdversarialObjective.of_gan(gan, Relativistic(), R1R2())
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
     values = []
     for given in (labels, (labels + 1) % 3):
         torch.manual_seed(0)
-        values.append(duel.discriminator_cost(x, given, Progress())["loss"])
+        values.append(objective.discriminator_cost(x, given, Progress())["loss"])
     assert not torch.allclose(values[0], values[1])
     with pytest.raises(ConfigurationError, match="label"):
-        duel.generator_cost(x, None, Progress())
+        objective.generator_cost(x, None, Progress())
 
 
 def test_consensus_adds_the_same_number_to_both_costs():
     gan, x = small_gan(), torch.randn(8, 2)
-    plain, coupled = AdversarialObjective(gan, Minimax()), AdversarialObjective(gan, Minimax(), Consensus(gamma=0.5))
+    plain, coupled = (
+        AdversarialObjective.of_gan(gan, Minimax()),
+        AdversarialObjective.of_gan(gan, Minimax(), Consensus(gamma=0.5)),
+    )
     added = []
     for name in ("discriminator_cost", "generator_cost"):
         costs = []
-        for duel in (plain, coupled):
+        for objective in (plain, coupled):
             torch.manual_seed(1)
-            costs.append(getattr(duel, name)(x, None, Progress())["cost"])
+            costs.append(getattr(objective, name)(x, None, Progress())["cost"])
         added.append((costs[1] - costs[0]).detach())
     torch.testing.assert_close(added[0], added[0][:1].expand(8))
     torch.testing.assert_close(added[0], added[1])
@@ -152,8 +159,10 @@ def test_both_real_and_fake_are_augmented():
     gan = GAN(network.decoder(2, (1, 8, 8)), network.encoder((1, 8, 8), 1), latent=2, shape=(1, 8, 8))
     seen = []
     gan.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
-    duel = AdversarialObjective(gan, NonSaturating(), augmentation=DiffAugment(brightness=0, translation=0, cutout=0.5))
-    duel.discriminator_cost(torch.ones(4, 1, 8, 8), None, Progress())
+    objective = AdversarialObjective.of_gan(
+        gan, NonSaturating(), augmentation=DiffAugment(brightness=0, translation=0, cutout=0.5)
+    )
+    objective.discriminator_cost(torch.ones(4, 1, 8, 8), None, Progress())
     assert ((seen[0] == 0).flatten(1).sum(1) > 0).all()
     assert len(seen[0]) == 8
 
@@ -165,18 +174,18 @@ def runs_of(module: nn.Module) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("penalty", [R1R2(gamma=0.7), R1(gamma=0.7)])
-def test_the_generator_answers_on_the_fakes_just_shown_when_they_are_reused(penalty: Penalty):
+def test_reused_fakes_are_those_of_the_discriminator_cost(penalty: Penalty):
     gan, x = small_gan().train(), torch.randn(8, 2)
-    duel = AdversarialObjective(gan, NonSaturating(), penalty, reuse_fakes=True)
+    objective = AdversarialObjective.of_gan(gan, NonSaturating(), penalty, reuse_fakes=True)
     made, seen = runs_of(gan.generator), []
     gan.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
-    shown = duel.discriminator_cost(x, None, Progress())
+    shown = objective.discriminator_cost(x, None, Progress())
     assert all(g is None for g in gradients(shown["cost"], gan.generator))
-    cost = duel.generator_cost(x, None, Progress())["cost"]
+    cost = objective.generator_cost(x, None, Progress())["cost"]
     assert len(made) == 1
-    assert torch.equal(seen[0][8:], seen[-1])  # the second half of what the discriminator was shown
+    assert torch.equal(seen[0][8:], seen[-1])  # the second half of the joint batch
     torch.testing.assert_close(cost, NonSaturating().generator(None, shown["fake_logit"]))
-    fresh = duel.generator_cost(x, None, Progress())["cost"]  # those are used up
+    fresh = objective.generator_cost(x, None, Progress())["cost"]  # each kept batch is used once
     assert len(made) == 2
     assert not torch.allclose(fresh, cost)
 
@@ -187,12 +196,12 @@ def test_reused_fakes_give_the_gradient_of_the_same_latents():
     gan.__dict__["draw_latent"] = lambda n: z[:n]
     found = []
     for reuse in (True, False):
-        duel = AdversarialObjective(gan, Relativistic(), reuse_fakes=reuse)
-        duel.discriminator_cost(x, None, Progress())
-        with torch.no_grad():  # the discriminator has moved on by the time the generator answers
+        objective = AdversarialObjective.of_gan(gan, Relativistic(), reuse_fakes=reuse)
+        objective.discriminator_cost(x, None, Progress())
+        with torch.no_grad():  # the discriminator changes before the generator step
             for parameter in gan.discriminator.parameters():
                 parameter.mul_(1.1)
-        found.append(gradients(duel.generator_cost(x, None, Progress())["cost"], gan.generator))
+        found.append(gradients(objective.generator_cost(x, None, Progress())["cost"], gan.generator))
         with torch.no_grad():
             for parameter in gan.discriminator.parameters():
                 parameter.div_(1.1)
@@ -204,27 +213,27 @@ def test_reused_fakes_keep_their_labels():
     gan, x = small_gan(classes=3).train(), torch.randn(6, 2)
     seen: list[torch.Tensor] = []
     gan.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
-    duel = AdversarialObjective(gan, NonSaturating(), reuse_fakes=True)
+    objective = AdversarialObjective.of_gan(gan, NonSaturating(), reuse_fakes=True)
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
-    duel.discriminator_cost(x, labels, Progress())
-    duel.generator_cost(x, (labels + 1) % 3, Progress())
+    objective.discriminator_cost(x, labels, Progress())
+    objective.generator_cost(x, (labels + 1) % 3, Progress())
     assert torch.equal(seen[-1], labels)
 
 
-def test_what_is_only_measured_draws_fresh_fakes():
+def test_evaluation_makes_new_fakes():
     gan, x = small_gan().eval(), torch.randn(8, 2)
     made = runs_of(gan.generator)
-    duel = AdversarialObjective(gan, NonSaturating(), reuse_fakes=True)
-    duel.discriminator_cost(x, None, Progress())
-    duel.generator_cost(x, None, Progress())
+    objective = AdversarialObjective.of_gan(gan, NonSaturating(), reuse_fakes=True)
+    objective.discriminator_cost(x, None, Progress())
+    objective.generator_cost(x, None, Progress())
     assert len(made) == 2
     assert not torch.equal(*made)
 
 
-def test_a_coupling_penalty_draws_fresh_fakes():
+def test_a_coupling_penalty_makes_new_fakes():
     gan, x = small_gan().train(), torch.randn(8, 2)
     made = runs_of(gan.generator)
-    duel = AdversarialObjective(gan, Minimax(), Consensus(gamma=0.5), reuse_fakes=True)
-    duel.discriminator_cost(x, None, Progress())
-    duel.generator_cost(x, None, Progress())
+    objective = AdversarialObjective.of_gan(gan, Minimax(), Consensus(gamma=0.5), reuse_fakes=True)
+    objective.discriminator_cost(x, None, Progress())
+    objective.generator_cost(x, None, Progress())
     assert len(made) == 2

@@ -33,7 +33,7 @@ from latentia.objectives import (
     Wasserstein,
 )
 from latentia.recipes import GANRecipe, Recipe, Run, load, mean_over_seeds, train, train_seeds
-from latentia.recipes.gan_presets import mode_covering_gan
+from latentia.recipes.presets import mode_covering_gan
 from latentia.training import Adam, Worker
 
 TINY = MLP(hidden=(16, 16), activation="leaky-relu")

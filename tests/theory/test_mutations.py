@@ -64,7 +64,7 @@ def log_mean_exp_without_log_k(patch: Patch) -> None:
 
 
 def bernoulli_of_the_wrong_sign(patch: Patch) -> None:
-    def distribution(self, parameters, shared=None):
+    def distribution(self, parameters, shared=None, event_dims=1):
         return Independent(TorchBernoulli(logits=-parameters, validate_args=False), 3, validate_args=False)
 
     patch.setattr(Bernoulli, "distribution", distribution)

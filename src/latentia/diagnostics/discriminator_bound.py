@@ -62,14 +62,14 @@ def fresh_bound(
     fit, choose, report = rows.tensor_split([len(real) // 2, 3 * len(real) // 4])
     device = next(gan.generator.parameters()).device
     discriminator = build().to(device)
-    fresh = gan.judged_by(discriminator).eval()
-    duel = AdversarialObjective(fresh, NonSaturating())
+    fresh = gan.with_discriminator(discriminator).eval()
+    objective = AdversarialObjective.of_gan(fresh, NonSaturating())
     optimizer = torch.optim.Adam(discriminator.parameters(), lr=rate)
     best, state = -float("inf"), None
     for step in range(steps):
         at = fit[torch.randint(len(fit), (min(batch_size, len(fit)),), device=fit.device)]
         discriminator.train()
-        cost = duel.discriminator_cost(real[at], _at(labels, at), Progress())["cost"].mean()
+        cost = objective.discriminator_cost(real[at], _at(labels, at), Progress())["cost"].mean()
         discriminator.eval()
         gradients = torch.autograd.grad(cost, list(discriminator.parameters()))
         for parameter, gradient in zip(discriminator.parameters(), gradients, strict=True):

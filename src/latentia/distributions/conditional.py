@@ -50,12 +50,13 @@ class Family(Component):
         """Shape of the numbers that the network must emit for one example."""
 
     @abstractmethod
-    def distribution(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+    def distribution(self, parameters: Tensor, shared: Tensor | None = None, event_dims: int = 1) -> Distribution:
         """The distributions with these parameters.
 
         Args:
             parameters: what the network emitted, (*batch, *parameter_shape), in float32 or float64.
             shared: the parameters of `shared_parameters`, where the family has any.
+            event_dims: how many of the last dimensions form one event; the posteriors, over vectors, ignore it.
 
         Returns:
             A distribution of batch shape (*batch) and event shape `event_shape`.
@@ -123,8 +124,13 @@ class Conditional(nn.Module):
 
     def forward(self, condition: Tensor) -> Distribution:
         """The distributions for conditions of shape (*batch, *condition_shape)."""
-        return self.family.distribution(self.emit(condition), self.shared)
+        return self.distribution(self.emit(condition))
+
+    def distribution(self, numbers: Tensor) -> Distribution:
+        """The distributions of numbers that `emit` returned."""
+        return self.family.distribution(numbers, self.shared, len(self.event_shape))
 
     def stopped(self, numbers: Tensor) -> Distribution:
         """The same distributions with no gradient to their parameters: q with φ held fixed."""
-        return self.family.distribution(numbers.detach(), None if self.shared is None else self.shared.detach())
+        shared = None if self.shared is None else self.shared.detach()
+        return self.family.distribution(numbers.detach(), shared, len(self.event_shape))

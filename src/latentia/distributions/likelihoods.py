@@ -30,7 +30,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from latentia.distributions.conditional import Family
 from latentia.distributions.continuous_bernoulli import ContinuousBernoulliDistribution
 from latentia.distributions.logistic_mixture import DiscretizedLogisticMixtureDistribution
-from latentia.errors import DataError
+from latentia.errors import ConfigurationError, DataError
 
 
 class Likelihood(Family, family=True):
@@ -39,6 +39,11 @@ class Likelihood(Family, family=True):
     @property
     def discrete(self) -> bool:
         """Whether log p(x|z) is a log-probability (at most 0) rather than a log-density."""
+        return False
+
+    @property
+    def takes_logits(self) -> bool:
+        """Whether the decoder emits logits, so that it must not end in a sigmoid."""
         return False
 
     def parameter_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -64,8 +69,12 @@ class Bernoulli(Likelihood):
     def discrete(self) -> bool:
         return True
 
-    def distribution(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
-        return _BernoulliImages(parameters)
+    @property
+    def takes_logits(self) -> bool:
+        return True
+
+    def distribution(self, parameters: Tensor, shared: Tensor | None = None, event_dims: int = 3) -> Distribution:
+        return _BernoulliImages(parameters, event_dims)
 
     def check(self, images: Tensor) -> None:
         if not bool(((images == 0) | (images == 1)).all()):
@@ -76,29 +85,30 @@ class Bernoulli(Likelihood):
 
 
 class _BernoulliImages(Independent):
-    """Independent binary pixels of logits (*batch, C, H, W).
+    """Independent binary pixels of logits (*batch, *event), with `event_dims` event dimensions.
 
-    Pixels are summed before the sign is turned, not after, which is one pass over them less.
+    Pixels are summed before the change of sign, which saves a pass over them.
     """
 
-    def __init__(self, logits: Tensor):
+    def __init__(self, logits: Tensor, event_dims: int):
         self.logits = logits
-        self.reinterpreted_batch_ndims = 3
-        shape = logits.shape
-        Distribution.__init__(self, shape[:-3], shape[-3:], validate_args=False)
+        self.reinterpreted_batch_ndims = event_dims
+        rank = logits.dim() - event_dims
+        Distribution.__init__(self, logits.shape[:rank], logits.shape[rank:], validate_args=False)
 
     @lazy_property
     def base_dist(self) -> TorchBernoulli:  # pyright: ignore[reportIncompatibleVariableOverride]
         return TorchBernoulli(logits=self.logits, validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> _BernoulliImages:
-        return _BernoulliImages(self.logits.expand(*batch_shape, *self.event_shape))
+        return _BernoulliImages(self.logits.expand(*batch_shape, *self.event_shape), self.reinterpreted_batch_ndims)
 
     def log_prob(self, value: Tensor) -> Tensor:
         logits = self.logits
         if value.shape != logits.shape:
             logits, value = torch.broadcast_tensors(logits, value)
-        return -binary_cross_entropy_with_logits(logits, value, reduction="none").sum((-3, -2, -1))
+        cost = binary_cross_entropy_with_logits(logits, value, reduction="none")
+        return -cost.sum(tuple(range(-self.reinterpreted_batch_ndims, 0)))
 
 
 class ContinuousBernoulli(Likelihood, name="continuous-bernoulli"):
@@ -107,8 +117,12 @@ class ContinuousBernoulli(Likelihood, name="continuous-bernoulli"):
     Loaiza-Ganem and Cunningham 2019, eq. 3.
     """
 
-    def distribution(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
-        return Independent(ContinuousBernoulliDistribution(parameters), 3, validate_args=False)
+    @property
+    def takes_logits(self) -> bool:
+        return True
+
+    def distribution(self, parameters: Tensor, shared: Tensor | None = None, event_dims: int = 3) -> Distribution:
+        return Independent(ContinuousBernoulliDistribution(parameters), event_dims, validate_args=False)
 
 
 class Gaussian(Likelihood):
@@ -116,9 +130,9 @@ class Gaussian(Likelihood):
 
     scale: float = Field(default=0.1, gt=0, description="standard deviation of every pixel")
 
-    def distribution(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+    def distribution(self, parameters: Tensor, shared: Tensor | None = None, event_dims: int = 3) -> Distribution:
         scale = torch.full_like(parameters, self.scale)
-        return Independent(Normal(parameters, scale, validate_args=False), 3, validate_args=False)
+        return Independent(Normal(parameters, scale, validate_args=False), event_dims, validate_args=False)
 
 
 class GaussianLearnedScale(Likelihood, name="gaussian-learned"):
@@ -129,11 +143,11 @@ class GaussianLearnedScale(Likelihood, name="gaussian-learned"):
     def shared_parameters(self, event_shape: tuple[int, ...]) -> Tensor:
         return torch.tensor(math.log(self.initial_scale))
 
-    def distribution(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+    def distribution(self, parameters: Tensor, shared: Tensor | None = None, event_dims: int = 3) -> Distribution:
         if shared is None:
             raise ValueError("a Gaussian with a learned scale needs its shared log-scale")
         scale = shared.exp().to(parameters.dtype).expand_as(parameters)
-        return Independent(Normal(parameters, scale, validate_args=False), 3, validate_args=False)
+        return Independent(Normal(parameters, scale, validate_args=False), event_dims, validate_args=False)
 
 
 class GaussianPerPixel(Likelihood, name="gaussian-per-pixel"):
@@ -148,10 +162,10 @@ class GaussianPerPixel(Likelihood, name="gaussian-per-pixel"):
         channels, *size = event_shape
         return (2 * channels, *size)
 
-    def distribution(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
-        mean, log_scale = parameters.chunk(2, dim=-3)
+    def distribution(self, parameters: Tensor, shared: Tensor | None = None, event_dims: int = 3) -> Distribution:
+        mean, log_scale = parameters.chunk(2, dim=-event_dims)
         scale = log_scale.exp() + self.smallest_scale
-        return Independent(Normal(mean, scale, validate_args=False), 3, validate_args=False)
+        return Independent(Normal(mean, scale, validate_args=False), event_dims, validate_args=False)
 
 
 class DiscretizedLogisticMixture(Likelihood, name="logistic-mixture"):
@@ -168,10 +182,13 @@ class DiscretizedLogisticMixture(Likelihood, name="logistic-mixture"):
         return True
 
     def parameter_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        if len(event_shape) != 3:
+            text = f"logistic-mixture is for images (C, H, W), and the shape is {event_shape}. Use likelihood=gaussian"
+            raise ConfigurationError([("likelihood", text)])
         channels, *size = event_shape
         return (self.components * (1 + 2 * channels), *size)
 
-    def distribution(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+    def distribution(self, parameters: Tensor, shared: Tensor | None = None, event_dims: int = 3) -> Distribution:
         return DiscretizedLogisticMixtureDistribution(parameters, self.components)
 
     def check(self, images: Tensor) -> None:

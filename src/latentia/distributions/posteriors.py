@@ -31,7 +31,7 @@ class Fixed(Posterior):
     def parameter_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         return event_shape
 
-    def distribution(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+    def distribution(self, parameters: Tensor, shared: Tensor | None = None, event_dims: int = 1) -> Distribution:
         scale = torch.full_like(parameters, self.scale)
         return Independent(Normal(parameters, scale, validate_args=False), 1, validate_args=False)
 
@@ -42,7 +42,7 @@ class Diagonal(Posterior):
     def parameter_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         return (2 * math.prod(event_shape),)
 
-    def distribution(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+    def distribution(self, parameters: Tensor, shared: Tensor | None = None, event_dims: int = 1) -> Distribution:
         return DiagonalGaussian(*parameters.chunk(2, dim=-1))
 
 
@@ -53,7 +53,7 @@ class Full(Posterior):
         d = math.prod(event_shape)
         return (2 * d + d * (d - 1) // 2,)
 
-    def distribution(self, parameters: Tensor, shared: Tensor | None = None) -> Distribution:
+    def distribution(self, parameters: Tensor, shared: Tensor | None = None, event_dims: int = 1) -> Distribution:
         numbers = parameters.shape[-1]
         d = round((math.sqrt(9 + 8 * numbers) - 3) / 2)  # 2d + d(d−1)/2 numbers in all
         mean, log_diagonal, below = parameters.split([d, d, numbers - 2 * d], dim=-1)

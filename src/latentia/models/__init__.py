@@ -1,23 +1,20 @@
-"""Models: bundles of injected parts that sample, encode, decode and score."""
+"""Models: modules made of networks and distributions that sample, encode, decode and score."""
 
-from latentia.models.encoded_gan import VAEGAN, BiGAN, EncodedGAN
-from latentia.models.finite import BernoulliMixture, FiniteLatentModel, Fit, fit_bernoulli_mixture
-from latentia.models.flow import Flow, FlowGenerator
-from latentia.models.gan import GAN, ends_in_sigmoid, has_batch_norm
+from latentia.models.finite import BernoulliMixture, FiniteLatentModel, fit_bernoulli_mixture
+from latentia.models.flow import Flow
+from latentia.models.gan import GAN
+from latentia.models.hybrids import VAEGAN, AdversarialAutoencoder, BiGAN, EncodedGAN
 from latentia.models.vae import VAE
 
 __all__ = [
     "GAN",
     "VAE",
     "VAEGAN",
+    "AdversarialAutoencoder",
     "BernoulliMixture",
     "BiGAN",
     "EncodedGAN",
     "FiniteLatentModel",
-    "Fit",
     "Flow",
-    "FlowGenerator",
-    "ends_in_sigmoid",
     "fit_bernoulli_mixture",
-    "has_batch_norm",
 ]

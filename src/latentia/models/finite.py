@@ -1,13 +1,13 @@
-"""A latent-variable model on a finite set: everything about it is exact (items 1i and 1j of the notes).
+"""A latent-variable model with finitely many values of z: everything about it is exact.
 
     p(x) = Σᵢ p(zᵢ) p(x|zᵢ),   p(zᵢ|x) = p(x|zᵢ) p(zᵢ) / p(x)
 
-For any distribution q on the set, the bound is Σᵢ q(zᵢ) log[p(x|zᵢ) p(zᵢ) / q(zᵢ)], and it is log p(x) − KL(q, p(z|x)).
+For any distribution q on the K values, the bound Σᵢ q(zᵢ) log[p(x|zᵢ) p(zᵢ) / q(zᵢ)] is log p(x) − KL(q, p(z|x)).
 """
 
 from __future__ import annotations
 
-__all__ = ["BernoulliMixture", "FiniteLatentModel", "Fit", "fit_bernoulli_mixture"]
+__all__ = ["BernoulliMixture", "FiniteLatentModel", "MixtureFit", "fit_bernoulli_mixture"]
 
 from dataclasses import dataclass
 
@@ -19,10 +19,10 @@ from latentia.errors import DataError
 
 
 class FiniteLatentModel:
-    """A prior on K points and a distribution of x for each of them.
+    """A prior on K values of z and a distribution of x for each of them.
 
     Args:
-        prior: a categorical distribution on K points, without batch dimensions.
+        prior: a categorical distribution on K values, without batch dimensions.
         conditional: distributions p(x|zᵢ) with batch shape (K,).
 
     Raises:
@@ -32,8 +32,8 @@ class FiniteLatentModel:
     def __init__(self, prior: Categorical, conditional: Distribution):
         if prior.batch_shape or conditional.batch_shape != prior.param_shape:
             raise ValueError(
-                f"the prior is on {tuple(prior.param_shape)} points, and there are distributions of x for "
-                f"{tuple(conditional.batch_shape)}; give one for each point"
+                f"the prior has {tuple(prior.param_shape)} values and there are distributions of x for "
+                f"{tuple(conditional.batch_shape)}; give one for each value"
             )
         self.prior = prior
         self.conditional = conditional
@@ -60,7 +60,7 @@ class FiniteLatentModel:
         return (q * self.log_joint(x)).sum(-1) - torch.special.xlogy(q, q).sum(-1)
 
     def sample(self, n: int) -> Tensor:
-        """Draw n from p(x): (n, *event)."""
+        """Draw n examples from p(x): (n, *event)."""
         z = self.prior.sample(torch.Size([n]))
         return self.conditional.sample(torch.Size([n]))[torch.arange(n), z]
 
@@ -78,14 +78,14 @@ class BernoulliMixture(FiniteLatentModel):
         self.means = means
 
     def log_joint(self, x: Tensor) -> Tensor:
-        """As for any finite model, by one matrix product: x·log ŷ + (1−x)·log(1−ŷ)."""
+        """As in `FiniteLatentModel`, by one matrix product: x·log ŷ + (1−x)·log(1−ŷ)."""
         on, off = self.means.log(), torch.log1p(-self.means)
         return x @ (on - off).T + off.sum(-1) + self.prior.logits
 
 
 @dataclass(frozen=True)
-class Fit:
-    """What expectation-maximization came to.
+class MixtureFit:
+    """The result of expectation-maximization.
 
     Attributes:
         model: the mixture.
@@ -96,25 +96,29 @@ class Fit:
     log_likelihoods: list[float]
 
 
-def fit_bernoulli_mixture(x: Tensor, components: int, *, steps: int = 50, seed: int = 0, margin: float = 1e-4) -> Fit:
-    """Fit a mixture of Bernoullis by expectation-maximization; the log-likelihood never falls.
+def fit_bernoulli_mixture(
+    x: Tensor, components: int, *, steps: int = 50, seed: int = 0, margin: float = 1e-4
+) -> MixtureFit:
+    """Fit a mixture of Bernoullis by expectation-maximization; the log-likelihood never decreases.
 
-    The E-step is the exact posterior (1j). The M-step is the maximizer over weights and over means in
-    [margin, 1 − margin]: the expected log-likelihood is concave in each mean, so cutting the free maximizer to the
-    interval gives the maximizer there.
+    The E-step is the exact posterior. The M-step is the maximizer over weights and over means in [margin, 1 − margin]:
+    the expected log-likelihood is concave in each mean, so that clamping the free maximizer to the interval gives the
+    maximizer there.
 
     Args:
         x: binary, (N, G).
         components: K.
         steps: of EM.
-        seed: of the start, which is one random image for each component, drawn toward ½.
+        seed: of the start, one random image for each component, moved toward ½.
         margin: means stay this far from 0 and 1.
 
     Raises:
         DataError: if x is not binary, or there are fewer rows than components.
     """
     if not bool(((x == 0) | (x == 1)).all()):
-        raise DataError("a mixture of Bernoullis takes binary pixels; binarize them (data.binarize=threshold)")
+        raise DataError(
+            "a mixture of Bernoulli distributions needs binary pixels; binarize them (data.binarize=threshold)"
+        )
     if len(x) < components:
         raise DataError(f"{components} components need at least as many images, and there are {len(x)}")
     x = x.double()
@@ -128,4 +132,4 @@ def fit_bernoulli_mixture(x: Tensor, components: int, *, steps: int = 50, seed: 
         means = (responsibility.T @ x / total.unsqueeze(-1)).clamp(margin, 1 - margin)
         model = BernoulliMixture(total / len(x), means)
         log_likelihoods.append(model.log_prob(x).mean().item())
-    return Fit(model, log_likelihoods)
+    return MixtureFit(model, log_likelihoods)

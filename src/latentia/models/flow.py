@@ -1,13 +1,12 @@
-"""A generator whose density is known: a normalizing flow, so that D*, the JSD and the game's value are exact.
+"""A generator with a known density: a normalizing flow, for which D*, the JSD and the game's value are exact.
 
-If x = G(z) with G one-to-one, then log q(x) = log p(z) + log |det ∂z/∂x| at z = G⁻¹(x) (item 3b of the notes asks for
-such a generator). The flow is zuko's: rational-quadratic splines in coupling layers, of which both directions cost one
-pass of each layer's network.
+If x = G(z) with G one-to-one, then log q(x) = log p(z) + log |det ∂z/∂x| at z = G⁻¹(x). The flow is zuko's:
+rational-quadratic splines in coupling layers, which in both directions cost one pass of each layer's network.
 """
 
 from __future__ import annotations
 
-__all__ = ["Flow", "FlowGenerator"]
+__all__ = ["Flow"]
 
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
@@ -31,9 +30,7 @@ class Flow(Network):
     bins: int = Field(default=16, ge=2)
 
     def encoder(self, input_shape: tuple[int, ...], outputs: int, classes: int = 0) -> nn.Module:
-        raise ConfigurationError(
-            [("network", "a flow generates and does not discriminator; set discriminator=mlp beside it")]
-        )
+        raise ConfigurationError([("network", "a flow can only generate; set discriminator=mlp for the discriminator")])
 
     def decoder(self, inputs: int, output_shape: tuple[int, ...], classes: int = 0) -> nn.Module:
         """The generator, a `FlowGenerator`."""

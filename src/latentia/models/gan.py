@@ -1,20 +1,20 @@
 """The generative adversarial network: a latent z ~ p(z), a generator x = G(z), and a discriminator's logit t(x).
 
-The classic discriminator is D(x) = σ(t(x)), the probability that x is real (items 3a–3d and 4a–4b of the notes); only
-logits appear here, so that nothing is lost to rounding where D is near 0 or 1.
+The classic discriminator is D(x) = σ(t(x)), the probability that x is real (Goodfellow et al. 2014). Only logits appear
+here, so that nothing is lost to rounding where D is near 0 or 1.
 
 * Images: the generator's network emits logits and the image is their sigmoid, so that samples lie in [0, 1].
 * Points: the network works on standardized coordinates u, and x = center + spread · u; the discriminator reads
-  (x − center)/spread. Both are given with the data's distribution and never trained.
-* Packing: the discriminator judges m examples at once, side by side in their channels (Lin et al. 2018, "PacGAN"), so
+  (x − center)/spread. Both are given with the data's distribution and are not trained.
+* Packing: the discriminator takes m examples at once, concatenated along their channels (Lin et al. 2018, "PacGAN"), so
   that a lack of variety shows in a single input.
 """
 
 from __future__ import annotations
 
-__all__ = ["GAN", "ends_in_sigmoid", "has_batch_norm"]
+__all__ = ["GAN"]
 
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from torch.distributions import Distribution, Independent, Normal, Uniform
 
 from latentia.errors import ConfigurationError, UnsupportedError
 from latentia.models.flow import FlowGenerator
+from latentia.networks.network import require_logits
 
 LatentDistribution = Literal["normal", "uniform"]
 
@@ -37,16 +38,17 @@ class GAN(nn.Module):
         latent: d, the dimension of z.
         shape: of one example: (C, H, W), or (D,) for points.
         classes: number of classes to condition on, 0 for none.
-        packing: m, how many examples the discriminator judges at once.
+        packing: m, how many examples the discriminator takes at once.
         latent_distribution: `normal`, N(0, 1)^d, or `uniform`, on [−1, 1]^d.
         center: of points, (D,); 0 if not given.
         spread: of points, (D,); 1 if not given.
 
     Attributes:
-        has_density: whether `log_prob` serves.
+        has_density: whether `log_prob` is available.
 
     Raises:
-        ConfigurationError: if the discriminator ends in a sigmoid; for packs of labeled examples.
+        ConfigurationError: if the discriminator ends in a sigmoid, or the generator of images does; for packs of
+            labeled examples.
     """
 
     center: Tensor
@@ -77,16 +79,15 @@ class GAN(nn.Module):
         if not self.makes_images:
             self.register_buffer("center", torch.zeros(self.shape) if center is None else center.float())
             self.register_buffer("spread", torch.ones(self.shape) if spread is None else spread.float())
-        if ends_in_sigmoid(discriminator, packed_shape(self.shape, packing), classes):
-            text = (
-                "its outputs all lie in [0, 1]: it ends in a sigmoid, and the losses work on logits. "
-                "Remove its last layer, the sigmoid"
-            )
-            raise ConfigurationError([("discriminator", text)])
+        require_logits(
+            "discriminator", discriminator, packed_shape(self.shape, packing), "the losses take logits", classes
+        )
+        if self.makes_images:
+            require_logits("generator", generator, (latent,), "the image is the sigmoid of its outputs", classes)
 
     @property
     def makes_images(self) -> bool:
-        """Whether examples are images, in [0, 1], and not points."""
+        """Whether examples are images in [0, 1] rather than points."""
         return len(self.shape) == 3
 
     @property
@@ -98,16 +99,16 @@ class GAN(nn.Module):
         return Independent(family(lows, highs, validate_args=False), 1, validate_args=False)
 
     def draw_latent(self, n: int) -> Tensor:
-        """n draws of z, (n, d), on the generator's device."""
+        """Draw n latents, (n, d), on the generator's device."""
         return self.latent_distribution.sample(torch.Size([n]))
 
     def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """G(z), differentiable: z (B, d) and labels (B,) where there are classes → (B, *shape)."""
+        """G(z), differentiable: z (B, d), with classes also labels (B,) → (B, *shape)."""
         raw = self.generator(z) if not self.classes else self.generator(z, self._need(labels))
         return torch.sigmoid(raw.float()) if self.makes_images else self.center + self.spread * raw
 
     def pack(self, x: Tensor) -> Tensor:
-        """Put each m examples side by side: (B, C, …) → (B/m, m·C, …).
+        """Concatenate each m examples along their channels: (B, C, …) → (B/m, m·C, …).
 
         Raises:
             ConfigurationError: if m does not divide B.
@@ -121,7 +122,7 @@ class GAN(nn.Module):
         return x.reshape(len(x) // self.packing, self.packing * x.shape[1], *x.shape[2:])
 
     def score(self, packs: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The logits of packs as `pack` makes them, (B,)."""
+        """The logits of packs from `pack`, (B,)."""
         if not self.makes_images:
             packs = (packs - self.center.repeat(self.packing)) / self.spread.repeat(self.packing)
         logits = self.discriminator(packs) if not self.classes else self.discriminator(packs, self._need(labels))
@@ -138,7 +139,7 @@ class GAN(nn.Module):
         Args:
             n: how many.
             labels: (n,), for a class-conditional model; drawn uniformly if not given.
-            z: (n, d), to use instead of drawing.
+            z: (n, d), in place of draws.
         """
         z = self.draw_latent(n) if z is None else z
         if len(z) != n:
@@ -157,8 +158,8 @@ class GAN(nn.Module):
             raise UnsupportedError("only a flow has a known density; use network=flow for the generator of points")
         return self.generator.log_prob((x - self.center) / self.spread) - self.spread.log().sum()
 
-    def judged_by(self, discriminator: nn.Module) -> GAN:
-        """The same generator, shared, before another discriminator, of single examples."""
+    def with_discriminator(self, discriminator: nn.Module) -> GAN:
+        """The same generator, shared, with another discriminator, of single examples."""
         return GAN(
             self.generator,
             discriminator,
@@ -177,33 +178,5 @@ class GAN(nn.Module):
 
 
 def packed_shape(shape: tuple[int, ...], packing: int) -> tuple[int, ...]:
-    """The shape of what the discriminator sees: m times the channels, or coordinates."""
+    """The shape of the discriminator's input: m times the channels, or coordinates."""
     return (packing * shape[0], *shape[1:])
-
-
-def has_batch_norm(module: nn.Module) -> bool:
-    """Whether any part of it normalizes over the batch."""
-    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-    return any(isinstance(part, kinds) for part in module.modules())
-
-
-@torch.no_grad()
-def ends_in_sigmoid(discriminator: nn.Module, shape: tuple[int, ...], classes: int = 0) -> bool:
-    """Whether it squashes its output into [0, 1], found by trying: inputs of growing size, all answers within.
-
-    The module's mode, its buffers and torch's random state are left as they were. A module on the meta device, or one
-    that fails on such inputs, is not judged.
-    """
-    first = next(discriminator.parameters(), torch.zeros(()))
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(32, *shape, generator=generator) * torch.logspace(-1, 4, 32).reshape(-1, *[1] * len(shape))
-    labels = [torch.arange(32, device=first.device) % classes] if classes else []
-    modes = {part: part.training for part in discriminator.modules()}
-    discriminator.eval()
-    try:
-        logits = cast(Tensor, discriminator(x.to(first.device, first.dtype), *labels))
-    finally:
-        for part, training in modes.items():
-            part.training = training
-    within = bool(((logits >= 0) & (logits <= 1)).all())
-    return within and bool(logits.max() > logits.min())

@@ -1,8 +1,8 @@
-"""The variational auto-encoder: a prior p(z), a likelihood p(x|z), a posterior q(z|x).
+"""The variational autoencoder: a prior p(z), a likelihood p(x|z), a posterior q(z|x).
 
-    log p(x) ≥ E_q[log p(x|z)] − KL(q(z|x), p(z))          (item 1c of the notes; Kingma and Welling 2014, eq. 3)
+    log p(x) ≥ E_q[log p(x|z)] − KL(q(z|x), p(z))          (Kingma and Welling 2014, eq. 3)
 
-The slack of the bound is KL(q(z|x), p(z|x)), exactly.
+The difference of the two sides, the inference gap, is exactly KL(q(z|x), p(z|x)).
 """
 
 from __future__ import annotations
@@ -15,19 +15,23 @@ from torch.distributions import Distribution
 
 from latentia.distributions import Bernoulli, Conditional, Diagonal, Likelihood, Posterior, Prior, StandardNormal
 from latentia.errors import UnsupportedError
+from latentia.networks.network import require_logits
 
 
 class VAE(nn.Module):
     """A VAE made of two networks and three distributions.
 
     Args:
-        encoder: images (B, C, H, W) in [0, 1] → the numbers of the posterior (4 for z ∈ R² and a diagonal scale).
-        decoder: z (B, d) → the numbers of the likelihood (logits (B, C, H, W) for Bernoulli).
+        encoder: x (B, *shape) → the numbers of the posterior (4 for z ∈ R² and a diagonal scale).
+        decoder: z (B, d) → the numbers of the likelihood (logits (B, *shape) for Bernoulli).
         latent: d, the dimension of z.
-        image_shape: (C, H, W).
+        image_shape: the shape of one x: (C, H, W) for images, or of any other rank.
         posterior: family of q(z|x).
         likelihood: family of p(x|z).
         prior: p(z).
+
+    Raises:
+        ConfigurationError: if the decoder ends in a sigmoid and the likelihood takes logits.
     """
 
     def __init__(
@@ -42,15 +46,17 @@ class VAE(nn.Module):
         prior: Prior | None = None,
     ):
         super().__init__()
+        likelihood = likelihood or Bernoulli()
+        if likelihood.takes_logits:
+            require_logits("decoder", decoder, (latent,), f"likelihood={likelihood.type_name} takes logits")
         self.latent = latent
         self.image_shape = tuple(image_shape)
         self.posterior = Conditional(
             encoder, posterior or Diagonal(), event_shape=(latent,), condition_shape=self.image_shape
         )
-        self.likelihood = Conditional(
-            decoder, likelihood or Bernoulli(), event_shape=self.image_shape, condition_shape=(latent,)
-        )
+        self.likelihood = Conditional(decoder, likelihood, event_shape=self.image_shape, condition_shape=(latent,))
         self.prior_module = (prior or StandardNormal()).build(latent, self.image_shape)
+        self._checked = False  # whether `elbo` has checked the images of a training step
 
     @property
     def prior(self) -> Distribution:
@@ -58,41 +64,64 @@ class VAE(nn.Module):
         return self.prior_module(self.posterior)
 
     def encode(self, x: Tensor) -> Distribution:
-        """q(z|x) for images (B, C, H, W): a distribution with batch shape (B,) and event shape (d,)."""
+        """q(z|x) for x of shape (B, *shape): a distribution with batch shape (B,) and event shape (d,)."""
         return self.posterior(x)
 
     def decode(self, z: Tensor) -> Distribution:
-        """p(x|z) for z of shape (*batch, d): a distribution with batch shape (*batch) and event shape (C, H, W)."""
+        """p(x|z) for z of shape (*batch, d): a distribution with batch shape (*batch) and event shape (*shape)."""
         return self.likelihood(z)
 
     def elbo(self, x: Tensor, samples: int = 1) -> Tensor:
-        """The evidence lower bound of each image, (B,), in nats, by `samples` draws of z.
+        """The evidence lower bound of each x, (B,), in nats, with `samples` draws of z.
 
-        Its KL is drawn as well, log q(z|x) − log p(z), so that any prior and posterior serve.
+        Its KL is sampled as well, as log q(z|x) − log p(z), so that any prior and posterior can be used.
+
+        The values of x are checked where no gradient is recorded, and at the first call with gradients; in later calls
+        of a training loop the check would make each step wait for the device.
 
         Raises:
-            UnsupportedError: if a gradient is wanted and the posterior has no draws that carry one.
+            UnsupportedError: if a gradient is recorded and the posterior cannot be reparametrized.
+            DataError: for x outside the likelihood's support, such as gray images under a Bernoulli likelihood.
         """
+        self.check(x)
         q = self.encode(x)
         if torch.is_grad_enabled() and not q.has_rsample:
             raise UnsupportedError(
-                f"{type(q).__name__} has no rsample, so this bound has no gradient to the encoder; train by "
+                f"{type(q).__name__} has no rsample, so this bound has no gradient to the encoder; train with "
                 "objectives.ELBO(gradient='score'), or evaluate within torch.no_grad()"
             )
         z = q.rsample(torch.Size([samples])) if q.has_rsample else q.sample(torch.Size([samples]))
-        return (self.log_joint(x, z) - q.log_prob(z)).mean(0)
+        return self.log_importance_weights(x, z, q).mean(0)
+
+    def check(self, x: Tensor) -> None:
+        """Refuse x outside the likelihood's support; see `elbo` for when it looks at the values.
+
+        Raises:
+            DataError: naming the cure.
+        """
+        if torch.is_grad_enabled() and (self._checked or torch.compiler.is_compiling()):
+            return
+        self.likelihood.family.check(x)
+        self._checked = True
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
-        """log p(x, z) = log p(x|z) + log p(z), in nats: images (B, C, H, W), z (*draws, B, d) → (*draws, B)."""
+        """log p(x, z) = log p(x|z) + log p(z), in nats: x (B, *shape), z (*draws, B, d) → (*draws, B)."""
         return self.decode(z).log_prob(x) + self.prior.log_prob(z)
+
+    def log_importance_weights(self, x: Tensor, z: Tensor, q: Distribution) -> Tensor:
+        """log w = log p(x, z) − log q(z|x), in nats: x (B, *shape), z (*draws, B, d) → (*draws, B).
+
+        Its mean over draws of q is the evidence lower bound, and E[w] = p(x) (Burda et al. 2016, eq. 8).
+        """
+        return self.log_joint(x, z) - q.log_prob(z)
 
     @torch.no_grad()
     def sample(self, n: int, *, mean: bool = False) -> Tensor:
-        """Draw n images from p(x), (n, C, H, W); with `mean`, E[x|z] for each drawn z instead of a draw of x."""
+        """Draw n examples from p(x), (n, *shape); with `mean`, E[x|z] for each drawn z instead of a draw of x."""
         distribution = self.decode(self.prior.sample(torch.Size([n])))
         return distribution.mean if mean else distribution.sample()
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
-        """E[x|z] at the mean of q(z|x): the usual picture of a reconstruction, (B, C, H, W)."""
+        """E[x|z] at the mean of q(z|x), the usual reconstruction, (B, *shape)."""
         return self.decode(self.encode(x).mean).mean

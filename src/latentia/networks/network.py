@@ -11,7 +11,7 @@ an integer dtype, with values in 0 … classes − 1.
 
 from __future__ import annotations
 
-__all__ = ["Network", "ends_in_sigmoid", "has_batch_norm"]
+__all__ = ["Network", "has_batch_norm", "require_logits"]
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from latentia.configuration import Component
+from latentia.errors import ConfigurationError
 
 
 class Network(Component, family=True):
@@ -71,25 +72,41 @@ def has_batch_norm(module: nn.Module) -> bool:
     return any(isinstance(part, kinds) for part in module.modules())
 
 
-@torch.no_grad()
-def ends_in_sigmoid(module: nn.Module, shape: tuple[int, ...], classes: int = 0) -> bool:
-    """Whether the module maps all its inputs into [0, 1], by a trial with 32 inputs from size 0.1 to 10⁴.
-
-    The module's modes, its buffers and torch's random state are left as they were.
+def require_logits(part: str, module: nn.Module, shape: tuple[int, ...], reason: str, classes: int = 0) -> None:
+    """Refuse a module that ends in a sigmoid where its outputs are taken as logits.
 
     Args:
+        part: what the module is, such as `decoder`; the key of the error.
         module: (B, *shape) → reals; with classes, it also takes labels (B,).
         shape: of one input.
+        reason: why logits are needed.
         classes: number of classes; 0 for none.
+
+    Raises:
+        ConfigurationError: if all outputs lie in [0, 1].
+    """
+    if _ends_in_sigmoid(module, shape, classes):
+        text = f"all its outputs lie in [0, 1]: it ends in a sigmoid, and {reason}. Remove its last layer, the sigmoid"
+        raise ConfigurationError([(part, text)])
+
+
+@torch.no_grad()
+def _ends_in_sigmoid(module: nn.Module, shape: tuple[int, ...], classes: int) -> bool:
+    """Whether the module maps all inputs into [0, 1], by a trial with 32 inputs from size 0.1 to 10⁴.
+
+    The module's modes, its buffers and torch's random state do not change. A module that fails on such inputs passes;
+    it fails where it is used, with an error that fits.
     """
     first = next(module.parameters(), torch.zeros(()))
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(32, *shape, generator=generator) * torch.logspace(-1, 4, 32).reshape(-1, *[1] * len(shape))
     labels = [torch.arange(32, device=first.device) % classes] if classes else []
-    with evaluating(module):
-        outputs = cast(Tensor, module(x.to(first.device, first.dtype), *labels))
-    within = bool(((outputs >= 0) & (outputs <= 1)).all())
-    return within and bool(outputs.max() > outputs.min())
+    try:
+        with evaluating(module):
+            outputs = cast(Tensor, module(x.to(first.device, first.dtype), *labels))
+        return bool(((outputs >= 0) & (outputs <= 1)).all()) and bool(outputs.max() > outputs.min())
+    except Exception:
+        return False
 
 
 @contextmanager

@@ -1,6 +1,11 @@
 """Objectives of VAEs, and the costs and penalties of GANs: named terms, unreduced."""
 
-from latentia.objectives.adversarial import (
+from latentia.objectives.adversarial_objective import AdversarialObjective
+from latentia.objectives.augmentation import Augmentation, DiffAugment, NoAugmentation
+from latentia.objectives.elbo import ELBO
+from latentia.objectives.exact_likelihood import ExactLikelihood
+from latentia.objectives.f_gan import FGAN
+from latentia.objectives.gan_losses import (
     AdversarialLoss,
     Hinge,
     LeastSquares,
@@ -9,11 +14,6 @@ from latentia.objectives.adversarial import (
     Relativistic,
     Wasserstein,
 )
-from latentia.objectives.adversarial_objective import AdversarialObjective
-from latentia.objectives.augmentation import Augmentation, DiffAugment, NoAugmentation
-from latentia.objectives.elbo import ELBO
-from latentia.objectives.exact_likelihood import ExactLikelihood
-from latentia.objectives.f_gan import FGAN
 from latentia.objectives.importance import IWAE
 from latentia.objectives.info import Info
 from latentia.objectives.objective import Objective, Progress, Terms
@@ -24,7 +24,6 @@ from latentia.objectives.penalties import (
     Clip,
     Consensus,
     DiscriminatorOutput,
-    GradientPenalty,
     NoPenalty,
     OneCentered,
     Penalty,
@@ -48,7 +47,6 @@ __all__ = [
     "DiffAugment",
     "DiscriminatorOutput",
     "ExactLikelihood",
-    "GradientPenalty",
     "Hinge",
     "Info",
     "LeastSquares",

@@ -1,70 +1,116 @@
-"""The two costs of a GAN's players, put together from a loss, a penalty and an augmentation.
+"""The costs of an adversarial game, for the GAN and for every hybrid.
 
-Speed: the discriminator's turn runs the generator once and without a graph; real and fake examples go through the
-discriminator together, unless it normalizes over the batch, whose statistics would then mix the two. With
-`reuse_fakes` the generator is judged on the very examples that the discriminator has just been shown, by the
-discriminator as it has become: the generator runs once a step in place of twice. The costs are the same; the two moves
-share a draw.
+A discriminator compares real and fake examples: images and samples (GAN, VAE/GAN), pairs of an image and a latent
+(BiGAN), draws of the prior and latents of images (adversarial autoencoder). `AdversarialObjective` puts together its
+cost from a loss, a penalty and an augmentation, and the cost of what makes the fake examples.
+
+Speed: the discriminator's step makes fake examples without a graph. Where `joint` is set, real and fake examples go
+through the discriminator in one batch; a discriminator with batch normalization must see them separately, since its
+statistics would mix the two. With `reuse_fakes` the generator's step takes the fake examples of the discriminator's
+step before it, and scores them with the updated discriminator: the generator runs once a step instead of twice.
 """
 
 from __future__ import annotations
 
 __all__ = ["AdversarialObjective"]
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from latentia.models import GAN, has_batch_norm
-from latentia.objectives.adversarial import AdversarialLoss
-from latentia.objectives.augmentation import Augmentation, NoAugmentation
+from latentia.errors import UnsupportedError
+from latentia.models import GAN
+from latentia.networks.network import has_batch_norm
+from latentia.objectives.augmentation import Augmentation
+from latentia.objectives.gan_losses import AdversarialLoss
 from latentia.objectives.objective import Progress, Terms
 from latentia.objectives.penalties import DiscriminatorOutput, NoPenalty, Penalty
+
+Examples = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
+Score = Callable[[Tensor, Tensor | None], Tensor]
 
 
 @dataclass
 class AdversarialObjective:
-    """What the two players of a GAN are after.
+    """The costs of a discriminator and of what it competes with.
 
     Attributes:
-        gan: who plays.
-        loss: their costs on logits.
-        penalty: what is added.
-        augmentation: what is done to everything that the discriminator sees.
-        epochs: length of the run, for penalties that fall over it.
-        reuse_fakes: whether the generator's move takes the fake examples of the discriminator's move before it, in
-            place of fresh ones. Under a penalty that couples the players it takes fresh ones all the same.
+        discriminator: the module that is trained against the fake examples.
+        examples: from a batch x, (B, …), and its labels, (B,) or None, to real and fake examples, (n, …) each.
+        score: the logits of prepared examples, with their labels or None: (m, …) → (m,).
+        loss: the costs as functions of the logits.
+        penalty: what is added to the discriminator's cost.
+        prepare: from examples, (n, …), to the discriminator's input, (m, …): augmentation and packing.
+        generator: what makes the fake examples; needed by penalties that couple the players.
+        epochs: length of the run, for penalties whose weight decreases over it.
+        reuse_fakes: whether `generator_cost` takes the fake examples of the last `discriminator_cost`. With a penalty
+            that couples the players it always makes new ones.
+        joint: whether the discriminator takes real and fake examples in one batch.
     """
 
-    gan: GAN
+    discriminator: nn.Module
+    examples: Examples
+    score: Score
     loss: AdversarialLoss
     penalty: Penalty = field(default_factory=NoPenalty)
-    augmentation: Augmentation = field(default_factory=NoAugmentation)
+    prepare: Callable[[Tensor], Tensor] = lambda x: x
+    generator: nn.Module | None = None
     epochs: float = 1.0
     reuse_fakes: bool = False
-    _kept: tuple[Tensor, Tensor | None] | None = field(init=False, repr=False)
-    _together: bool = field(init=False, repr=False)  # whether the discriminator may see real and fake in one batch
+    joint: bool = False
+    _kept: tuple[Tensor, Tensor | None] | None = field(default=None, init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        self._kept = None
-        self._together = not has_batch_norm(self.gan.discriminator)
+    @classmethod
+    def of_gan(
+        cls,
+        gan: GAN,
+        loss: AdversarialLoss,
+        penalty: Penalty | None = None,
+        augmentation: Augmentation | None = None,
+        *,
+        epochs: float = 1.0,
+        reuse_fakes: bool = False,
+    ) -> AdversarialObjective:
+        """The costs of a GAN's discriminator and generator; the arguments are the attributes of the class.
+
+        Args:
+            gan: whose generator makes as many fake examples as there are real ones.
+            loss: see the class.
+            penalty: none if not given.
+            augmentation: applied to real and fake examples; none if not given.
+            epochs: see the class.
+            reuse_fakes: see the class.
+        """
+        return cls(
+            discriminator=gan.discriminator,
+            examples=lambda x, labels: (x, gan.generate(gan.draw_latent(len(x)), labels)),
+            score=gan.score,
+            loss=loss,
+            penalty=penalty or NoPenalty(),
+            prepare=gan.pack if augmentation is None else lambda x: gan.pack(augmentation(x)),
+            generator=gan.generator,
+            epochs=epochs,
+            reuse_fakes=reuse_fakes,
+            joint=not has_batch_norm(gan.discriminator),
+        )
 
     def discriminator_cost(self, x: Tensor, labels: Tensor | None, progress: Progress) -> Terms:
-        """Terms of real examples x, (B, …), and as many fake ones, each (B/m,) with m the packing.
+        """Terms of a batch x, (B, …), each (m,), with m the number of the discriminator's inputs.
 
-        `cost` is what is minimized: `loss` and, at its steps, the weighted `penalty`. `real_logit` and `fake_logit` are
-        recorded with them.
+        `cost` is minimized: the sum of `loss` and, in the steps where it applies, the weighted `penalty`. `real_logit`
+        and `fake_logit` are recorded with them.
         """
         applies = self.penalty.applies(progress.step)
         coupled = applies and self.penalty.couples_players
-        keeps = self.reuse_fakes and not coupled and self.gan.training and torch.is_grad_enabled()
+        keeps = self.reuse_fakes and not coupled and self.discriminator.training and torch.is_grad_enabled()
         with nullcontext() if coupled or keeps else torch.no_grad():
-            fake = self._fake(len(x), labels)
+            real, fake = self.examples(x, labels)
         if keeps:
             self._kept, fake = (fake, labels), fake.detach()
-        seen = self._look(x, fake, labels, leaves=applies and self.penalty.differentiates_inputs)
+        seen = self._compare(real, fake, labels, leaves=applies and self.penalty.differentiates_inputs)
         loss = self.loss.discriminator(seen.real_logits, seen.fake_logits)
         if coupled:
             other = self.loss.generator(seen.real_logits, seen.fake_logits)
@@ -82,44 +128,49 @@ class AdversarialObjective:
         }
 
     def generator_cost(self, x: Tensor, labels: Tensor | None, progress: Progress) -> Terms:
-        """Terms of as many fake examples as there are real ones, `cost`, each (B/m,)."""
-        (fake, fake_labels), self._kept = self._kept or (self._fake(len(x), labels), labels), None
+        """`cost`, (m,), of fake examples for a batch x, (B, …): the ones kept by `reuse_fakes`, or new ones."""
+        if self._kept is not None:
+            (fake, fake_labels), self._kept, real = self._kept, None, x
+        else:
+            (real, fake), fake_labels = self.examples(x, labels), labels
         if self.penalty.couples_players and self.penalty.applies(progress.step):
-            seen = self._look(x, fake, labels, leaves=False)
+            seen = self._compare(real, fake, labels, leaves=False)
             cost = self.loss.generator(seen.real_logits, seen.fake_logits)
             other = self.loss.discriminator(seen.real_logits, seen.fake_logits)
             return {"cost": cost + self._weight(progress) * self._coupling(other, cost)}
+        return {"cost": self.fooling_cost(real, fake, labels, fake_labels)}
+
+    def fooling_cost(
+        self, real: Tensor, fake: Tensor, labels: Tensor | None = None, fake_labels: Tensor | None = None
+    ) -> Tensor:
+        """The generator's loss on given examples, (n, …) each, without a penalty: (m,)."""
         real_logits = None
         if self.loss.generator_needs_real:
             with torch.no_grad():
-                real_logits = self.gan.discriminate(self.augmentation(x), labels)
-        return {"cost": self.loss.generator(real_logits, self.gan.discriminate(self.augmentation(fake), fake_labels))}
+                real_logits = self.score(self.prepare(real), labels)
+        return self.loss.generator(real_logits, self.score(self.prepare(fake), fake_labels))
 
     def _weight(self, progress: Progress) -> float | Tensor:
         return self.penalty.weight(min(1.0, progress.epoch / self.epochs))
 
-    def _fake(self, n: int, labels: Tensor | None) -> Tensor:
-        return self.gan.generate(self.gan.draw_latent(n), labels)
-
-    def _look(self, real: Tensor, fake: Tensor, labels: Tensor | None, *, leaves: bool) -> DiscriminatorOutput:
-        """Let the discriminator look at both; with `leaves`, the packs begin their graph."""
-        packs = [self.gan.pack(self.augmentation(part)) for part in (real, fake)]
+    def _compare(self, real: Tensor, fake: Tensor, labels: Tensor | None, *, leaves: bool) -> DiscriminatorOutput:
+        """Score both kinds of examples; with `leaves`, the inputs are leaves of the logits' graph."""
+        inputs = [self.prepare(part) for part in (real, fake)]
         if leaves:
-            packs = [pack.detach().requires_grad_() for pack in packs]
-        if self._together:
+            inputs = [part.detach().requires_grad_() for part in inputs]
+        if self.joint:
             twice = None if labels is None else torch.cat([labels, labels])
-            both = self.gan.score(torch.cat(packs), twice)
-            real_logits, fake_logits = both.chunk(2)
+            real_logits, fake_logits = self.score(torch.cat(inputs), twice).chunk(2)
         else:
-            real_logits, fake_logits = (self.gan.score(pack, labels) for pack in packs)
-        return DiscriminatorOutput(
-            packs[0], packs[1], real_logits, fake_logits, lambda points: self.gan.score(points, labels)
-        )
+            real_logits, fake_logits = (self.score(part, labels) for part in inputs)
+        return DiscriminatorOutput(*inputs, real_logits, fake_logits, lambda points: self.score(points, labels))
 
     def _coupling(self, discriminator_cost: Tensor, generator_cost: Tensor) -> Tensor:
-        """½ ‖v‖² of the game at this batch, a number; only `Consensus` asks for it."""
+        """½ ‖v‖² of the game at this batch, a number; only `Consensus` uses it."""
+        if self.generator is None:
+            raise UnsupportedError("this penalty is for a game of discriminator and generator; use penalty=r1 or none")
         players = (
-            (discriminator_cost.mean(), list(self.gan.discriminator.parameters())),
-            (generator_cost.mean(), list(self.gan.generator.parameters())),
+            (discriminator_cost.mean(), list(self.discriminator.parameters())),
+            (generator_cost.mean(), list(self.generator.parameters())),
         )
         return self.penalty.of_game(players)

@@ -2,14 +2,14 @@
 
     D_f(p, q) = E_q[f(p/q)] ≥ E_p[T] − E_q[f*(T)],  with equality at T = f′(p/q)        (eq. 4 there)
 
-The discriminator's logit v goes through an output activation g that maps the real line into the domain of f*, T = g(v)
-(table 2 there). Every g below is chosen so that f*(g(v)) has a form without cancellation, and that v = log p/q, or a
-rising function of it, is best.
+An output activation g maps the discriminator's logit v into the domain of f*, T = g(v) (table 2 there). Every g below is
+chosen so that f*(g(v)) has a form without cancellation, and that log p/q, or an increasing function of it, is the best
+v.
 """
 
 from __future__ import annotations
 
-__all__ = ["FGAN", "FDivergence"]
+__all__ = ["FGAN"]
 
 import math
 from collections.abc import Callable
@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.nn.functional import softplus
 from torch.special import xlogy
 
-from latentia.objectives.adversarial import REALS, AdversarialLoss, jensen_shannon, total_variation, widened
+from latentia.objectives.gan_losses import REALS, AdversarialLoss, jensen_shannon, total_variation, widened
 
 
 @dataclass(frozen=True)
-class FDivergence:
+class _FDivergence:
     """One f-divergence, written for logits.
 
     Attributes:
@@ -33,7 +33,7 @@ class FDivergence:
         conjugate: f*(g(v)), from a logit v.
         best: the best logit, from log p/q.
         value: D_f(p, q) on a finite set, from probabilities (…, n) to (…), in nats where it has a unit.
-        monotone: the interval of logits on which f*∘g rises.
+        monotone: the interval of logits on which f*∘g increases.
     """
 
     activation: Callable[[Tensor], Tensor]
@@ -48,38 +48,38 @@ def _relative_entropy(p: Tensor, q: Tensor) -> Tensor:
 
 
 DIVERGENCES = {
-    "kl": FDivergence(
+    "kl": _FDivergence(
         activation=lambda v: v,
         conjugate=lambda v: (v - 1).exp(),
         best=lambda ratio: 1 + ratio,
         value=_relative_entropy,
     ),
-    "reverse-kl": FDivergence(
+    "reverse-kl": _FDivergence(
         activation=lambda v: -(-v).exp(),
         conjugate=lambda v: v - 1,
         best=lambda ratio: ratio,
         value=lambda p, q: _relative_entropy(q, p),
     ),
-    "pearson": FDivergence(
+    "pearson": _FDivergence(
         activation=lambda v: v,
         conjugate=lambda v: v * v / 4 + v,
         best=lambda ratio: 2 * ratio.expm1(),
         value=lambda p, q: torch.where(q > 0, (p - q).square() / q, torch.where(p > 0, math.inf, 0.0)).sum(-1),
         monotone=(-2.0, math.inf),
     ),
-    "squared-hellinger": FDivergence(
+    "squared-hellinger": _FDivergence(
         activation=lambda v: -(-v).expm1(),
         conjugate=lambda v: v.expm1(),
         best=lambda ratio: ratio / 2,
         value=lambda p, q: (p.sqrt() - q.sqrt()).square().sum(-1),
     ),
-    "jensen-shannon": FDivergence(
+    "jensen-shannon": _FDivergence(
         activation=lambda v: math.log(2) - softplus(-v),
         conjugate=lambda v: softplus(v) - math.log(2),
         best=lambda ratio: ratio,
-        value=lambda p, q: 2 * jensen_shannon(p, q),  # the paper's f has twice the usual scale
+        value=lambda p, q: 2 * jensen_shannon(p, q),  # the f of the paper has twice the usual scale
     ),
-    "total-variation": FDivergence(
+    "total-variation": _FDivergence(
         activation=lambda v: v.tanh() / 2,
         conjugate=lambda v: v.tanh() / 2,
         best=lambda ratio: torch.where(ratio == 0, 0.0, ratio * math.inf),
@@ -89,10 +89,10 @@ DIVERGENCES = {
 
 
 class FGAN(AdversarialLoss, name="f-gan"):
-    """The game of an f-divergence; the discriminator's cost is −D_f(p, q) at best.
+    """The game of an f-divergence; the discriminator's best cost is −D_f(p, q).
 
-    The generator makes −E_q[f*(T)] small, as in the paper's eq. 6 (there is no non-saturating variant here). Of
-    `total-variation` the best logits are infinite: the cost only approaches its bound.
+    The generator minimizes −E_q[f*(T)], as in the paper's eq. 6, without the non-saturating variant. For
+    `total-variation` the best logits are infinite, so that the cost only approaches its bound.
 
     Attributes:
         f: which divergence of p, the data, from q, the generator: `kl` is KL(p, q), `reverse-kl` KL(q, p), `pearson`
@@ -105,7 +105,7 @@ class FGAN(AdversarialLoss, name="f-gan"):
 
     @property
     def monotone(self) -> tuple[float, float]:
-        """Where f*∘g rises: all logits, save for `pearson`, v > −2."""
+        """Where f*∘g increases: everywhere, except for `pearson`, v > −2."""
         return DIVERGENCES[self.f].monotone
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:

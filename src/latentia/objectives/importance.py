@@ -42,7 +42,7 @@ class IWAE(Objective):
 
     def __call__(self, vae: VAE, x: Tensor, progress: Progress) -> Terms:
         numbers = vae.posterior.emit(x)
-        q = vae.posterior.family.distribution(numbers, vae.posterior.shared)
+        q = vae.posterior.distribution(numbers)
         z = reparametrized(q, self.k, "IWAE")  # (K, B, d)
         scored_by = q if self.gradient == "plain" else vae.posterior.stopped(numbers)
         log_weight = vae.log_joint(x, z) - scored_by.log_prob(z)  # (K, B)

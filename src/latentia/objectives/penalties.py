@@ -1,18 +1,18 @@
 """Penalties on the discriminator, which keep the game of a GAN near its equilibrium.
 
-| type | adds to the discriminator's cost | source |
+| type | added to the discriminator's cost | source |
 |---|---|---|
 | `r1` | (γ/2) E_p ‖∇t(x)‖² | Mescheder et al. 2018, eq. 9 |
 | `r2` | (γ/2) E_q ‖∇t(x)‖² | Mescheder et al. 2018, eq. 10 |
 | `r1r2` | both | Huang et al. 2024 (R3GAN), section 2 |
 | `zero-centered` | (γ/2) E ‖∇t(x̂)‖², x̂ between a real and a fake example | Thanh-Tung et al. 2019, section 4 |
-| `one-centered` | γ E (‖∇t(x̂)‖ − 1)²; here γ is the paper's λ, with no half | Gulrajani et al. 2017, eq. 3 |
+| `one-centered` | γ E (‖∇t(x̂)‖ − 1)²; here γ is the paper's λ, without the ½ | Gulrajani et al. 2017, eq. 3 |
 | `consensus` | (γ/2) ‖v‖² to *both* costs, v the gradients of both | Mescheder et al. 2017, section 4 |
-| `clip` | nothing; clamps the weights after each move | Arjovsky et al. 2017, algorithm 1 |
+| `clip` | nothing; clamps the weights after each step | Arjovsky et al. 2017, algorithm 1 |
 
-t is the logit, and ∇t its gradient by x as the discriminator gets it: in the units of the data, and for packed examples
-by the whole pack. Of data with a scale of s, γ acts as γ/s². A discriminator with batch normalization has no gradient
-of one example alone; what is penalized there is the gradient of the batch's sum.
+t is the logit, and ∇t its gradient by the discriminator's input, in the units of the data; for packed examples, by the
+whole pack. For data of scale s, γ acts as γ/s². With batch normalization a logit depends on the whole batch, and the
+gradient of the batch's sum is penalized.
 
 `every=k` applies a penalty at each k-th step of the game, k times as strong (Karras et al. 2020, "lazy").
 """
@@ -26,7 +26,6 @@ __all__ = [
     "Clip",
     "Consensus",
     "DiscriminatorOutput",
-    "GradientPenalty",
     "NoPenalty",
     "OneCentered",
     "Penalty",
@@ -44,21 +43,21 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from latentia.configuration import Component
-from latentia.objectives.adversarial import AdversarialLoss, widened
+from latentia.objectives.gan_losses import AdversarialLoss, widened
 
 Where = Literal["real", "fake", "interpolates"]
 
 
 @dataclass(frozen=True)
 class DiscriminatorOutput:
-    """What the discriminator saw in one turn, and what it said.
+    """The inputs of the discriminator in one step, and its logits.
 
     Attributes:
-        real: examples of the data as the discriminator gets them, (B, …).
-        fake: as many of the generator's.
-        real_logits: (B,), made from `real`.
-        fake_logits: (B,), made from `fake`.
-        score: gives further examples their logits, (B, …) to (B,).
+        real: real examples, as prepared for the discriminator, (B, …).
+        fake: as many fake ones.
+        real_logits: (B,), from `real`.
+        fake_logits: (B,), from `fake`.
+        score: the logits of further examples, (B, …) → (B,).
     """
 
     real: Tensor
@@ -69,32 +68,34 @@ class DiscriminatorOutput:
 
 
 class Penalty(Component, family=True):
-    """What keeps a discriminator's slope or weights down.
+    """A bound or penalty on a discriminator's slope or weights.
 
     Attributes:
-        differentiates_inputs: whether it needs `DiscriminatorOutput.real` and `DiscriminatorOutput.fake` to be leaves of the logits' graph.
+        differentiates_inputs: whether `DiscriminatorOutput.real` and `fake` must be leaves of the logits' graph.
         couples_players: whether it is added to both players' costs and needs the gradients of both.
-        bounds_slope: whether it makes a cost that is linear in the logits bounded below.
+        bounds_slope: whether with it a cost that is linear in the logits is bounded below.
+        needs_slope_at_each_example: whether it uses the slope itself, which batch normalization leaves undefined.
     """
 
     differentiates_inputs: ClassVar[bool] = False
     couples_players: ClassVar[bool] = False
     bounds_slope: ClassVar[bool] = True
+    needs_slope_at_each_example: ClassVar[bool] = False
 
     def applies(self, step: int) -> bool:
         """Whether it is applied at this step of the game."""
         return False
 
     def weight(self, done: float) -> float | Tensor:
-        """What it is multiplied by where it is applied, a number, with the part `done` ∈ [0, 1] of the game over."""
+        """Its weight where it applies, when the part `done` ∈ [0, 1] of the run is finished."""
         return 0.0
 
     def incompatibility(self, loss: AdversarialLoss) -> str | None:
-        """Why it makes no sense with this loss, and what does; None if it does."""
+        """Why it cannot be combined with this loss, and what can; None if it can."""
         return None
 
     def after(self, discriminator: nn.Module) -> None:
-        """Called after each of the discriminator's moves."""
+        """Called after each of the discriminator's steps."""
         return
 
     @abstractmethod
@@ -105,7 +106,7 @@ class Penalty(Component, family=True):
         """The penalty on the game without its weight, a number, where `couples_players`.
 
         Args:
-            costs: each player's mean cost, with its graph, and own parameters.
+            costs: each player's mean cost, with its graph, and its parameters.
         """
         return torch.zeros((), device=costs[0][0].device)
 
@@ -120,12 +121,12 @@ class NoPenalty(Penalty, name="none"):
 
 
 class _Weighted(Penalty):
-    """A penalty with a weight, which may fall over the run.
+    """A penalty with a weight, which may decrease over the run.
 
     Attributes:
         gamma: the weight γ.
-        final: if given, γ goes geometrically from `gamma` to this over the run (R3GAN lets it fall as well).
-        every: steps of the game between applications, each as many times as strong.
+        final: if given, γ changes geometrically from `gamma` to this over the run (as in R3GAN).
+        every: steps of the game between applications, each `every` times as strong.
     """
 
     gamma: float = Field(default=1.0, gt=0)
@@ -138,17 +139,17 @@ class _Weighted(Penalty):
     def weight(self, done: float) -> float | Tensor:
         if self.final is None:
             return self.every * self.gamma
-        # In tensors: a compiler would take the power of two floats for a constant, and compile anew at every step.
+        # In tensors: a compiler would treat the power of two floats as a constant, and compile again at every step.
         return self.every * self.gamma * torch.exp(torch.full((), math.log(self.final / self.gamma)) * done)
 
 
-class GradientPenalty(_Weighted):
+class _GradientPenalty(_Weighted):
     """A penalty on the logit's gradient by x."""
 
     differentiates_inputs: ClassVar[bool] = True
 
 
-class R1(GradientPenalty):
+class R1(_GradientPenalty):
     """½ ‖∇t(x)‖² on real examples (Mescheder et al. 2018, eq. 9)."""
 
     def __call__(self, seen: DiscriminatorOutput) -> Tensor:
@@ -156,7 +157,7 @@ class R1(GradientPenalty):
         return slope / 2
 
 
-class R2(GradientPenalty):
+class R2(_GradientPenalty):
     """½ ‖∇t(x)‖² on fake examples (Mescheder et al. 2018, eq. 10)."""
 
     def __call__(self, seen: DiscriminatorOutput) -> Tensor:
@@ -164,7 +165,7 @@ class R2(GradientPenalty):
         return slope / 2
 
 
-class R1R2(GradientPenalty, name="r1r2"):
+class R1R2(_GradientPenalty, name="r1r2"):
     """R1 and R2 together (Huang et al. 2024)."""
 
     def __call__(self, seen: DiscriminatorOutput) -> Tensor:
@@ -172,8 +173,8 @@ class R1R2(GradientPenalty, name="r1r2"):
         return (on_real + on_fake) / 2
 
 
-class _Placed(GradientPenalty):
-    """A gradient penalty at points to choose.
+class _Placed(_GradientPenalty):
+    """A gradient penalty at chosen points.
 
     Attributes:
         at: where the slope is taken; `interpolates` are uniform on the line between a real and a fake example.
@@ -197,7 +198,9 @@ class ZeroCentered(_Placed):
 
 
 class OneCentered(_Placed):
-    """(‖∇t‖ − 1)²: the penalty of WGAN-GP; the best discriminator has slope 1 between the distributions (Gulrajani et al. 2017)."""
+    """(‖∇t‖ − 1)² (WGAN-GP): the best discriminator has slope 1 between the distributions (Gulrajani et al. 2017)."""
+
+    needs_slope_at_each_example: ClassVar[bool] = True
 
     gamma: float = Field(default=10.0, gt=0)
 
@@ -205,9 +208,8 @@ class OneCentered(_Placed):
         if loss.needs_lipschitz:
             return None
         return (
-            f"a slope of one is what the discriminator of `wasserstein` has at best, while the best discriminator of "
-            f"`{loss.type_name}` is flat once the generator is right, so the game could not come to rest. "
-            "Use penalty=zero-centered or r1, or loss=wasserstein"
+            f"only the best discriminator of `wasserstein` has slope one; that of `{loss.type_name}` is flat at the "
+            "equilibrium, so that the game would not converge. Use penalty=zero-centered or r1, or loss=wasserstein"
         )
 
     def _of(self, square_slope: Tensor) -> Tensor:
@@ -215,21 +217,21 @@ class OneCentered(_Placed):
 
 
 class Consensus(_Weighted):
-    """½ ‖v‖² on both players' costs, v = (∇ of each player's cost by its own parameters) (Mescheder et al. 2017)."""
+    """½ ‖v‖² on both players' costs, v = (∇ of each player's cost by its parameters) (Mescheder et al. 2017)."""
 
     gamma: float = Field(default=0.1, gt=0)
     couples_players: ClassVar[bool] = True
     bounds_slope: ClassVar[bool] = False
 
     def __call__(self, seen: DiscriminatorOutput) -> Tensor:
-        return torch.zeros_like(seen.real_logits)  # it is on the game, not on examples: `of_game`
+        return torch.zeros_like(seen.real_logits)  # a penalty on the game, not on examples: `of_game`
 
     def incompatibility(self, loss: AdversarialLoss) -> str | None:
         if not loss.needs_lipschitz:
             return None
         return (
-            f"consensus does not bound the discriminator's slope, and without a bound the cost of `{loss.type_name}` has no "
-            "minimum. Use penalty=one-centered or clip, or another loss"
+            f"consensus does not bound the discriminator's slope, and without a bound the cost of `{loss.type_name}` "
+            "has no minimum. Use penalty=one-centered or clip, or another loss"
         )
 
     def of_game(self, costs: Sequence[tuple[Tensor, Sequence[nn.Parameter]]]) -> Tensor:
@@ -243,7 +245,7 @@ class Consensus(_Weighted):
 
 
 class Clip(Penalty):
-    """Clamps every weight of the discriminator to [−bound, bound] after each move (Arjovsky et al. 2017, algorithm 1)."""
+    """Clamp each weight of the discriminator to [−bound, bound] after each step (Arjovsky et al. 2017, algorithm 1)."""
 
     bound: float = Field(default=0.01, gt=0)
 
@@ -254,8 +256,8 @@ class Clip(Penalty):
         if loss.needs_lipschitz:
             return None
         return (
-            f"weight clipping makes the discriminator of `wasserstein` Lipschitz; the discriminator of `{loss.type_name}` "
-            "needs no such bound and is only crippled by it. Use penalty=r1, or loss=wasserstein"
+            f"weight clipping bounds the slope of the discriminator of `wasserstein`; that of `{loss.type_name}` needs no "
+            "such bound and loses capacity by it. Use penalty=r1, or loss=wasserstein"
         )
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The recipe of a generative adversarial network (items 3a–4f of the notes)."""
+"""The recipe of a generative adversarial network."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from latentia.configuration import OneOf
 from latentia.data import Digits, Source, ToyDistribution
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
-from latentia.models import GAN, has_batch_norm
+from latentia.models import GAN
 from latentia.models.gan import packed_shape
 from latentia.networks import MLP, Network
+from latentia.networks.network import has_batch_norm
 from latentia.objectives import (
     R1,
     AdversarialLoss,
@@ -28,7 +29,8 @@ from latentia.objectives import (
     Progress,
     Terms,
 )
-from latentia.recipes.gan_probes import Diagnostics, Snapshots, conclude_gan
+from latentia.recipes.gan_diagnostics import Diagnostics, Snapshots, final_gan_estimates
+from latentia.recipes.hybrids import discriminator_player, penalty_problem
 from latentia.recipes.reality import reality_of
 from latentia.recipes.recipe import Recipe
 from latentia.training import Adam, Batch, Game, Optimizer, Player, Probe, Worker
@@ -37,8 +39,8 @@ from latentia.training import Adam, Batch, Game, Optimizer, Player, Probe, Worke
 class GANRecipe(Recipe, name="gan"):
     """Train a GAN on images, or on points of a toy distribution.
 
-    Each step is `discriminator_steps` moves of the discriminator and one of the generator. An epoch of a toy distribution is
-    `steps_per_epoch` steps, each on fresh points.
+    Each step of the game is `discriminator_steps` steps of the discriminator and one of the generator. An epoch of a toy
+    distribution is `steps_per_epoch` steps, each on new points.
     """
 
     data: OneOf[Source | ToyDistribution] = Digits()  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -49,33 +51,39 @@ class GANRecipe(Recipe, name="gan"):
     network: OneOf[Network] = Field(
         default=MLP(hidden=(256, 256, 256), activation="leaky-relu"), description="of generator and discriminator"
     )
-    discriminator: OneOf[Network | None] = Field(default=None, description="another for the discriminator alone")
+    discriminator: OneOf[Network | None] = Field(
+        default=None, description="network of the discriminator; null for `network`"
+    )
     loss: OneOf[AdversarialLoss] = NonSaturating()
     penalty: OneOf[Penalty] = R1()
     augmentation: OneOf[Augmentation] = NoAugmentation()
-    packing: int = Field(default=1, ge=1, description="examples that the discriminator judges at once (PacGAN)")
+    packing: int = Field(default=1, ge=1, description="examples that the discriminator takes at once (PacGAN)")
     conditional: bool = Field(default=False, description="give both networks the class label")
     generator_optimizer: OneOf[Optimizer] = Adam(lr=2e-4, beta1=0.5)
     discriminator_optimizer: OneOf[Optimizer] = Adam(lr=2e-4, beta1=0.5)
-    discriminator_steps: int = Field(default=1, ge=1, description="discriminator's moves for each of the generator's")
+    discriminator_steps: int = Field(default=1, ge=1, description="discriminator steps for each generator step")
     reuse_fakes: bool = Field(
-        default=False, description="discriminator the generator on the fakes just shown to the discriminator: faster"
+        default=False, description="train the generator on the fakes of the discriminator's last step; faster"
     )
     ema: float | None = Field(default=0.999, gt=0, lt=1, description="decay of averaged weights; null for none")
     steps_per_epoch: int = Field(default=1000, ge=1, description="steps of an epoch of a toy distribution")
-    snapshots: tuple[int, ...] = Field(default=(), description="epochs after which samples from fixed noise are drawn")
+    snapshots: tuple[int, ...] = Field(
+        default=(), description="epochs after which samples of fixed latents are written"
+    )
     diagnostics_every: int = Field(default=1, ge=1, description="epochs between diagnostics of the game")
-    fresh_steps: int = Field(default=1000, ge=0, description="steps of the fresh discriminator at the end; 0 for none")
+    fresh_steps: int = Field(
+        default=1000, ge=0, description="steps of the fresh discriminator at the end, at most; 0 for none"
+    )
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
+    def _settings_fit(self) -> Self:
         problems = []
-        incompatibility = self.penalty.incompatibility(self.loss)
-        if incompatibility:
-            problems.append(("penalty", incompatibility))
+        problem = penalty_problem(self.penalty, self.loss, self.discriminator or self.network, "spectral normalization")
+        if problem:
+            problems.append(("penalty", problem))
         late = [epoch for epoch in self.snapshots if not 1 <= epoch <= self.epochs]
         if late:
-            text = f"the run has the epochs 1 to {self.epochs}, and a snapshot after {late[0]} was asked for"
+            text = f"the run has the epochs 1 to {self.epochs}, and a snapshot after epoch {late[0]} is requested"
             problems.append(("snapshots", f"{text}. Leave it out, or set epochs={max(*late, self.epochs)}"))
         share = self.batch_size // self.devices
         if share % self.packing:
@@ -85,11 +93,11 @@ class GANRecipe(Recipe, name="gan"):
         if self.packing > 1 and self.conditional:
             problems.append(("packing", "a pack of examples has no single label. Use packing=1, or conditional=false"))
         if self.compile and self.reuse_fakes:
-            text = "a compiled move ends with its graph, and the fakes that are judged twice carry theirs over"
+            text = "compile=true frees each step's graph, which reuse_fakes=true needs"
             problems.append(("compile", f"{text}. Set reuse_fakes=false, or compile=false"))
         if self.keep == "best":
-            text = "no figure of a GAN falls as it gets better, so there is no best step to choose"
-            problems.append(("keep", f"{text}. Use keep=last, and ema for weights that do not depend on the last step"))
+            text = "no estimate of a GAN decreases as the GAN improves, so that no step can be chosen as the best"
+            problems.append(("keep", f"{text}. Use keep=last, and ema to average the weights over steps"))
         if problems:
             raise ConfigurationError(problems)
         return self
@@ -116,30 +124,20 @@ class GANRecipe(Recipe, name="gan"):
         self._check(gan, worker)
         reality = reality_of(splits, self.data, worker.device)
         examples = reality.training(self.batch_size, self.seed, worker.rank, worker.world_size, self.steps_per_epoch)
-        duel = AdversarialObjective(
+        objective = AdversarialObjective.of_gan(
             gan, self.loss, self.penalty, self.augmentation, epochs=self.epochs, reuse_fakes=self.reuse_fakes
         )
 
-        def discriminator_cost(batch: Batch, progress: Progress) -> Terms:
-            return duel.discriminator_cost(batch.x, batch.labels, progress)
-
         def generator_cost(batch: Batch, progress: Progress) -> Terms:
-            return duel.generator_cost(batch.x, batch.labels, progress)
+            return objective.generator_cost(batch.x, batch.labels, progress)
 
         toy = self.data if isinstance(self.data, ToyDistribution) else None
-        diagnostics = Diagnostics(gan, duel, reality, toy)
+        diagnostics = Diagnostics(gan, objective, reality, toy)
         snapshots = Snapshots(gan, reality, self.seed, writes=worker.rank == 0)
         return Game(
             model=gan,
             players=[
-                Player(
-                    "discriminator",
-                    [gan.discriminator],
-                    discriminator_cost,
-                    self.discriminator_optimizer,
-                    steps=self.discriminator_steps,
-                    after=lambda: self.penalty.after(gan.discriminator),
-                ),
+                discriminator_player(objective, self.discriminator_optimizer, self.discriminator_steps),
                 Player("generator", [gan.generator], generator_cost, self.generator_optimizer),
             ],
             draw=examples.draw,
@@ -156,7 +154,7 @@ class GANRecipe(Recipe, name="gan"):
         gan = cast(GAN, model)
         discriminator = self.discriminator or self.network
         device = next(gan.parameters()).device
-        return conclude_gan(
+        return final_gan_estimates(
             gan,
             reality_of(splits, self.data, device),
             self.data if isinstance(self.data, ToyDistribution) else None,
@@ -166,27 +164,23 @@ class GANRecipe(Recipe, name="gan"):
         )
 
     def _check(self, gan: GAN, worker: Worker) -> None:
-        """Refuse what only shows once the networks are there."""
+        """Refuse settings that do not fit the networks."""
         self.augmentation.check(gan.shape)
         problems = []
         normalizes = has_batch_norm(gan.discriminator)
         share = self.batch_size // worker.world_size
         if (share // self.packing < 2 and normalizes) or (share < 2 and has_batch_norm(gan.generator)):
-            text = "batch normalization cannot train on a batch of one, whose statistics are its own"
+            text = "batch normalization cannot train on a batch of one, which it would map to zero"
             problems.append(("batch_size", f"{text}. Set batch_size={4 * self.packing}, or use a network without it"))
-        if normalizes and self.penalty.type_name == "one-centered":
-            text = "batch normalization makes each logit depend on the whole batch, so the discriminator has no slope at one x"
+        if normalizes and self.penalty.needs_slope_at_each_example:
+            text = "with batch normalization each logit depends on the whole batch and has no slope at a single example"
             problems.append(("penalty", f"{text}. Use network.norm=none, or a network without it (network=r3gan)"))
-        spectral = any(hasattr(part, "parametrizations") for part in gan.discriminator.modules())
-        if self.loss.needs_lipschitz and not self.penalty.bounds_slope and not spectral:
-            text = f"the cost of {self.loss.type_name} has no minimum unless the discriminator's slope is bounded"
-            problems.append(("penalty", f"{text}. Use penalty=one-centered or clip, or spectral normalization"))
         if problems:
             raise ConfigurationError(problems)
 
 
 def _standardizing(toy: ToyDistribution) -> dict[str, Tensor]:
-    """Center and spread of a distribution's coordinates; a spread of 1 along an axis where it has none."""
+    """Mean and standard deviation of each coordinate; 1 in place of a standard deviation of 0."""
     distribution = toy.distribution()
     spread = distribution.stddev
     return {"center": distribution.mean, "spread": torch.where(spread > 0, spread, 1.0)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["VAERecipe"]
 
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 import torch
 from pydantic import Field
@@ -42,16 +42,20 @@ class VAERecipe(Recipe, name="vae"):
     optimizer: OneOf[Optimizer] = Adam()
 
     def build_model(self, shape: tuple[int, ...], classes: int = 0) -> VAE:
+        return VAE(**self.parts(shape))
+
+    def parts(self, shape: tuple[int, ...]) -> dict[str, Any]:
+        """The arguments of the `VAE`."""
         (numbers,) = self.posterior.parameter_shape((self.latent,))
-        return VAE(
-            self.network.encoder(shape, numbers),
-            (self.decoder or self.network).decoder(self.latent, self.likelihood.parameter_shape(shape)),
-            latent=self.latent,
-            image_shape=shape,
-            posterior=self.posterior,
-            likelihood=self.likelihood,
-            prior=self.prior,
-        )
+        return {
+            "encoder": self.network.encoder(shape, numbers),
+            "decoder": (self.decoder or self.network).decoder(self.latent, self.likelihood.parameter_shape(shape)),
+            "latent": self.latent,
+            "image_shape": shape,
+            "posterior": self.posterior,
+            "likelihood": self.likelihood,
+            "prior": self.prior,
+        }
 
     def build_game(self, model: nn.Module, splits: Splits, worker: Worker) -> Game:
         vae = cast(VAE, model)

@@ -1,8 +1,8 @@
-"""What is measured and drawn while a GAN trains, and at its end."""
+"""Diagnostics and pictures of a GAN in training, and its final estimates."""
 
 from __future__ import annotations
 
-__all__ = ["Diagnostics", "Snapshots", "conclude_gan"]
+__all__ = ["Diagnostics", "Snapshots", "final_gan_estimates"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,37 +31,37 @@ from latentia.objectives import AdversarialObjective, Progress
 from latentia.recipes.reality import Reality
 from latentia.training import Batch, seed_of, seeded
 
-LOOKED_AT = 1000
-PICTURED = 64
-POINTS_PICTURED = 2000
-LEVELS = 100
-HELD_OUT_POINTS = 20_000
+MEASURED = 1000  # examples for each measurement during training
+SNAPSHOT_IMAGES = 64
+SNAPSHOT_POINTS = 2000
+SNAPSHOT_GRID = 100  # logits along a side
+HELD_OUT = 20_000  # test examples, at most
 FINEST_GRID = 400  # spacings along a side, at most, when the JSD is integrated
 
 
 @dataclass
 class Diagnostics:
-    """The state of the game, seen with the weights that the run would end with (averaged, where it averages).
+    """The state of the game, measured with the weights that the run would end with (averaged, if `ema` is set).
 
     Attributes:
-        gan: who plays.
-        duel: their costs.
+        gan: the model.
+        objective: the costs of its players.
         reality: the real examples.
         toy: the distribution of the data, where it is a toy distribution.
     """
 
     gan: GAN
-    duel: AdversarialObjective
+    objective: AdversarialObjective
     reality: Reality
     toy: ToyDistribution | None
 
     def measure(self, progress: Progress, path: Path) -> list[Estimate]:
-        """Costs, accuracies, the certified bound, gradient norms, diversity; for toy distributions modes and what is exact."""
+        """Costs, gradient norms, accuracies, the bound on the JSD, diversity; for toy distributions also modes and exact values."""
         gan, multiple = self.gan, self.gan.packing
-        train, held_out = (self._whole_packs(self.reality.some(which, LOOKED_AT)) for which in ("train", "validation"))
+        train, held_out = (self._whole_packs(self.reality.some(which, MEASURED)) for which in ("train", "validation"))
         estimates = self._costs(train, progress)
         if len(held_out.x) // multiple < 4:
-            held_out = train  # a run without validation data; the bound is then not on held-out data and is left out
+            held_out = train  # without validation data the bound, which needs held-out data, is left out
         with torch.no_grad():
             fake = gan.sample(len(held_out.x), held_out.labels)
             on_fake = gan.discriminate(fake, held_out.labels)
@@ -83,20 +83,20 @@ class Diagnostics:
         return estimates + (self._toy(self.toy) if self.toy is not None else [])
 
     def _neutral(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """The logit that says neither real nor fake: the best one where p = q, or midway if a constant is free."""
-        if self.duel.loss.shift_invariant:
+        """The best logit where p = q, or midway between the means if a constant is free."""
+        if self.objective.loss.shift_invariant:
             return (real_logits.mean() + fake_logits.mean()) / 2
         even = torch.zeros((), device=real_logits.device)
-        return self.duel.loss.optimal_logit(even, even)
+        return self.objective.loss.optimal_logit(even, even)
 
     def _costs(self, train: Batch, progress: Progress) -> list[Estimate]:
         """Both costs and the norms of their gradients on one batch."""
         estimates = []
-        turns: tuple[tuple[str, Callable[..., dict[str, Tensor]], nn.Module], ...] = (
-            ("discriminator", self.duel.discriminator_cost, self.gan.discriminator),
-            ("generator", self.duel.generator_cost, self.gan.generator),
+        players: tuple[tuple[str, Callable[..., dict[str, Tensor]], nn.Module], ...] = (
+            ("discriminator", self.objective.discriminator_cost, self.gan.discriminator),
+            ("generator", self.objective.generator_cost, self.gan.generator),
         )
-        for player, cost_of, network in turns:
+        for player, cost_of, network in players:
             cost = cost_of(train.x, train.labels, progress)["cost"]
             parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
             gradients = torch.autograd.grad(cost.mean(), parameters, allow_unused=True)
@@ -110,10 +110,10 @@ class Diagnostics:
     @torch.no_grad()
     def _toy(self, toy: ToyDistribution) -> list[Estimate]:
         gan = self.gan
-        estimates = coverage(gan, toy, perfect_repeats=0)
+        estimates = _coverage(gan, toy, perfect_repeats=0)
         if gan.has_density:
-            real, fake = self.reality.some("validation", LOOKED_AT).x, gan.sample(LOOKED_AT)
-            estimates += exact_game(gan, self.duel, toy, real, fake)
+            real, fake = self.reality.some("validation", MEASURED).x, gan.sample(MEASURED)
+            estimates += _exact_game(gan, self.objective, toy, real, fake)
         return estimates
 
     def _whole_packs(self, batch: Batch) -> Batch:
@@ -123,11 +123,11 @@ class Diagnostics:
 
 @dataclass
 class Snapshots:
-    """Samples from noise that stays the same through the run.
+    """Samples from latents that stay the same through the run.
 
     Attributes:
-        gan: who generates.
-        reality: real points to show beside, for toy distributions.
+        gan: the model.
+        reality: real points to show as well, for toy distributions.
         seed: of the run.
         writes: whether this process writes the file.
     """
@@ -151,8 +151,8 @@ class Snapshots:
         device = next(gan.parameters()).device
         with seeded(seed_of("snapshots", self.seed), device):
             if gan.makes_images:
-                labels = torch.arange(PICTURED, device=device) % gan.classes if gan.classes else None
-                images = gan.sample(PICTURED, labels)
+                labels = torch.arange(SNAPSHOT_IMAGES, device=device) % gan.classes if gan.classes else None
+                images = gan.sample(SNAPSHOT_IMAGES, labels)
                 shown = images if images.shape[1] in (1, 3) else images[:, :1]
                 write_image_grid(name.with_suffix(".png"), shown)
             else:
@@ -161,50 +161,50 @@ class Snapshots:
 
     def _points(self, path: Path) -> None:
         gan = self.gan
-        fake, real = gan.sample(POINTS_PICTURED), self.reality.some("validation", POINTS_PICTURED).x
+        fake, real = gan.sample(SNAPSHOT_POINTS), self.reality.some("validation", SNAPSHOT_POINTS).x
         arrays = {"fake": fake, "real": real}
         if gan.shape == (2,) and gan.packing == 1:
             low, high = real.min(0).values, real.max(0).values
             margin = 0.15 * (high - low)
             first, second = (
-                torch.linspace(a, b, LEVELS, device=real.device)
+                torch.linspace(a, b, SNAPSHOT_GRID, device=real.device)
                 for a, b in zip((low - margin).tolist(), (high + margin).tolist(), strict=True)
             )
-            logits = gan.discriminate(torch.cartesian_prod(first, second)).reshape(LEVELS, LEVELS)
+            logits = gan.discriminate(torch.cartesian_prod(first, second)).reshape(SNAPSHOT_GRID, SNAPSHOT_GRID)
             arrays |= {"first": first, "second": second, "logits": logits}
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(path, allow_pickle=False, **{key: value.cpu().numpy() for key, value in arrays.items()})
 
 
-def coverage(gan: GAN, toy: ToyDistribution, *, perfect_repeats: int) -> list[Estimate]:
-    """Mode coverage by the published protocol, or nothing where the distribution has no modes to count."""
+def _coverage(gan: GAN, toy: ToyDistribution, *, perfect_repeats: int) -> list[Estimate]:
+    """Mode coverage by the published protocol; empty for a distribution without modes."""
     try:
         return mode_coverage(gan.sample(PROTOCOL_SAMPLES).cpu(), toy, perfect_repeats=perfect_repeats)
     except UnsupportedError:
         return []
 
 
-def exact_game(
-    gan: GAN, duel: AdversarialObjective, toy: ToyDistribution, real: Tensor, fake: Tensor
+def _exact_game(
+    gan: GAN, objective: AdversarialObjective, toy: ToyDistribution, real: Tensor, fake: Tensor
 ) -> list[Estimate]:
-    """What only known densities tell: JSD, the value of the game at D*, and the gap of the discriminator to D*."""
+    """What known densities give: JSD, the value of the game at D*, and the gap of the discriminator to D*."""
     divergence = jensen_shannon_of_densities(toy.distribution().log_prob, gan.log_prob, real, fake)
     error = None if divergence.stderr is None else 2 * divergence.stderr
     value = 2 * divergence.value - 2 * float(np.log(2))
     estimates = [
         divergence,
-        Estimate(value, "game/value_at_optimum", error, divergence.n, method="2 JSD − log 4 (item 3d)"),
+        Estimate(value, "game/value_at_optimum", error, divergence.n, method="2 JSD − log 4"),
     ]
     try:
-        return estimates + gap_to_optimum(gan, duel.loss, toy, real, fake)
-    except UnsupportedError:  # a loss whose best discriminator is not given by the densities
+        return estimates + gap_to_optimum(gan, objective.loss, toy, real, fake)
+    except UnsupportedError:  # a loss whose best discriminator does not follow from the densities
         return estimates
 
 
-def conclude_gan(
+def final_gan_estimates(
     gan: GAN, reality: Reality, toy: ToyDistribution | None, *, build: Callable[[], nn.Module], steps: int, seed: int
 ) -> list[Estimate]:
-    """The figures of a finished GAN on test data: fresh bound, diversity, modes beside a perfect model's, exact JSD.
+    """Estimates of a trained GAN on test data: fresh bound, diversity, modes with a perfect model's, exact JSD.
 
     Args:
         gan: the model.
@@ -217,14 +217,14 @@ def conclude_gan(
     device = next(gan.parameters()).device
     estimates = []
     with seeded(seed_of("conclude", seed), device):
-        test = reality.some("test", HELD_OUT_POINTS)
+        test = reality.some("test", HELD_OUT)
         if steps and len(test.x) >= SMALLEST:
             estimates += fresh_bound(gan, build, test.x, test.labels if gan.classes else None, steps=steps)
         if len(test.x) >= 4:
             fake = gan.sample(len(test.x), test.labels if gan.classes else None)
             estimates += [e for e in collapse_alarm(fake, test.x) if e.name == "game/diversity"]
         if toy is not None:
-            estimates += coverage(gan, toy, perfect_repeats=200)
+            estimates += _coverage(gan, toy, perfect_repeats=200)
             if gan.has_density:
                 fake = gan.sample(len(test.x))
                 log_p, log_q = toy.distribution().log_prob, gan.log_prob
@@ -236,7 +236,7 @@ def conclude_gan(
 def _integrated(gan: GAN, toy: ToyDistribution, points: Tensor) -> list[Estimate]:
     """JSD by the trapezoid rule on a grid around all points, as fine as the narrowest mode; nothing where that fails.
 
-    (The Monte Carlo figure, `game/jsd`, stands in any case.)
+    The Monte Carlo estimate, `game/jsd`, is reported in any case.
     """
     low, high = points.min(0).values, points.max(0).values
     margin = 0.1 * (high - low)

@@ -1,19 +1,26 @@
-"""GANs with an encoder: images x = G(z) of latents z ~ N(0, I), a distribution q(z|x) of an image's latents, and a discriminator.
+"""Models with an encoder and a discriminator: BiGAN, VAE/GAN and the adversarial autoencoder.
 
-Unlike a VAE they have no p(x|z): x follows from z, so an image has no likelihood under them. What the discriminator looks at
-makes the model: pairs of an image and a latent (BiGAN), or images alone, by features that also measure how alike two
-images are (VAE/GAN).
+BiGAN and VAE/GAN are GANs with an encoder: images x = G(z) of latents z ~ N(0, I), a distribution q(z|x) of an image's
+latents, and a discriminator. Unlike a VAE they have no p(x|z), since x is a function of z, so that an image has no
+likelihood under them. They differ in the discriminator's input: pairs of an image and a latent (BiGAN), or images
+alone, with features that also measure the distance of two images (VAE/GAN).
+
+The adversarial autoencoder is a VAE with a discriminator of latents.
 """
 
 from __future__ import annotations
 
-__all__ = ["VAEGAN", "BiGAN", "EncodedGAN"]
+__all__ = ["VAEGAN", "AdversarialAutoencoder", "BiGAN", "EncodedGAN"]
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
 from latentia.distributions import Conditional, Posterior
+from latentia.models.vae import VAE
+from latentia.networks.network import require_logits
 
 
 class EncodedGAN(nn.Module):
@@ -26,6 +33,9 @@ class EncodedGAN(nn.Module):
         latent: d, the dimension of z.
         image_shape: (C, H, W).
         posterior: family of q(z|x).
+
+    Raises:
+        ConfigurationError: if the generator ends in a sigmoid.
     """
 
     def __init__(
@@ -39,6 +49,7 @@ class EncodedGAN(nn.Module):
         posterior: Posterior,
     ):
         super().__init__()
+        require_logits("generator", generator, (latent,), "the image is the sigmoid of its outputs")
         self.latent, self.image_shape = latent, tuple(image_shape)
         self.generator, self.discriminator = generator, discriminator
         self.encoder = Conditional(encoder, posterior, event_shape=(latent,), condition_shape=self.image_shape)
@@ -59,7 +70,7 @@ class EncodedGAN(nn.Module):
 
     @torch.no_grad()
     def sample(self, n: int, *, mean: bool = False) -> Tensor:
-        """Draw n images, (n, *shape); x follows from z, so that the mean of x given z is x itself."""
+        """Draw n images, (n, *shape); `mean` changes nothing, since x is a function of z."""
         return self.generate(self.prior.sample(torch.Size([n])))
 
     @torch.no_grad()
@@ -72,23 +83,40 @@ class BiGAN(EncodedGAN):
     """Its discriminator takes pairs of an image and a latent as one vector, (B, C·H·W + d) → (B, 1)."""
 
     def pair(self, x: Tensor, z: Tensor) -> Tensor:
-        """Images (B, *shape), flattened, and latents (B, d) side by side: (B, C·H·W + d)."""
+        """Images (B, *shape), flattened and concatenated with latents (B, d): (B, C·H·W + d)."""
         return torch.cat([x.flatten(1), z], dim=1)
 
     def score(self, pairs: Tensor) -> Tensor:
-        """Logits of pairs as `pair` makes them, (B,)."""
+        """Logits of pairs from `pair`, (B,)."""
         return self.discriminator(pairs).squeeze(-1)
 
 
 class VAEGAN(EncodedGAN):
-    """Its discriminator is a sequence: the first part gives features, (B, *shape) → (B, k), and the whole logits, (B, 1)."""
+    """Its discriminator is a sequence: the first part gives features, (B, *shape) → (B, k), all of it logits, (B, 1)."""
 
     discriminator: nn.Sequential
 
     def features(self, x: Tensor) -> Tensor:
-        """φ(x), (B, k): what the discriminator sees in images, before its last layer."""
+        """φ(x), (B, k): the output of the discriminator before its last layer."""
         return self.discriminator[0](x).float()
 
     def score(self, x: Tensor) -> Tensor:
         """Logits of images, (B,)."""
         return self.discriminator(x).squeeze(-1)
+
+
+class AdversarialAutoencoder(VAE):
+    """A VAE with a discriminator of latents, (B, d) → (B, 1) logits (Makhzani et al. 2016).
+
+    Args:
+        discriminator: separates draws of the prior from latents of images.
+        **parts: as for `VAE`.
+    """
+
+    def __init__(self, *, discriminator: nn.Module, **parts: Any):
+        super().__init__(**parts)
+        self.discriminator = discriminator
+
+    def score(self, z: Tensor) -> Tensor:
+        """Logits of latents, (B, d) → (B,)."""
+        return self.discriminator(z).squeeze(-1)

@@ -1,13 +1,14 @@
-"""The costs of a GAN's two players, on logits and unreduced.
+"""The losses of a GAN: the costs of discriminator and generator, on logits and unreduced.
 
-A discriminator gives each x a real number t(x), its logit. It makes E_p[…] + E_q[…] small, where p is the distribution of the
-data and q the generator's, and the generator answers. On the classic cost
+A discriminator gives each x a real number t(x), its logit. It minimizes a cost E_p[…] + E_q[…], where p is the
+distribution of the data and q the generator's; the generator minimizes a cost of its samples' logits. For the classic
+cost
 
-    −E_p[log D] − E_q[log(1 − D)],   D = σ(t),        (item 3a of the notes; Goodfellow et al. 2014, eq. 1)
+    −E_p[log D] − E_q[log(1 − D)],   D = σ(t),        (Goodfellow et al. 2014, eq. 1)
 
 the best t is log p/q, where the cost is log 4 − 2 JSD(p, q): the discriminator's best cost *is* a divergence, and each
-loss here declares both. Every one is written with softplus, so that no logit, however large, loses its gradient to
-rounding; logits in half precision are widened to float32 first.
+loss here states both. All are written with softplus, so that no logit loses its gradient to rounding, whatever its
+size; logits in half precision are first converted to float32.
 """
 
 from __future__ import annotations
@@ -20,9 +21,6 @@ __all__ = [
     "NonSaturating",
     "Relativistic",
     "Wasserstein",
-    "jensen_shannon",
-    "total_variation",
-    "widened",
 ]
 
 import math
@@ -40,15 +38,15 @@ REALS = (-math.inf, math.inf)
 
 
 class AdversarialLoss(Component, family=True):
-    """A pair of costs: what the discriminator makes small, and what the generator does.
+    """A pair of costs: what the discriminator minimizes, and what the generator minimizes.
 
     Attributes:
-        divergence: the divergence of p and q that the discriminator's best cost is a falling function of.
-        shift_invariant: whether adding one number to all logits leaves both costs as they are.
-        needs_lipschitz: whether the discriminator's cost has no lower bound unless its slope is held down.
+        divergence: the divergence of p and q of which the discriminator's best cost is a decreasing function.
+        shift_invariant: whether adding one number to all logits changes neither cost.
+        needs_lipschitz: whether the discriminator's cost has no lower bound unless its slope is bounded.
         generator_needs_real: whether the generator's cost depends on the real examples' logits.
-        monotone: the interval of logits on which the discriminator's cost falls in real logits and rises in fake
-            ones, and the generator's falls in fake ones (not strictly, for the hinge).
+        monotone: the interval of logits on which the discriminator's cost decreases in real logits and increases in
+            fake ones, and the generator's decreases in fake ones (not strictly, for the hinge).
     """
 
     divergence: ClassVar[str]
@@ -70,7 +68,7 @@ class AdversarialLoss(Component, family=True):
         """The generator's cost of each example, (B,); real logits, (B,), are read if `generator_needs_real`."""
 
     def optimal_logit(self, log_p: Tensor, log_q: Tensor) -> Tensor:
-        """The logit that makes the discriminator's cost least, from log p(x) and log q(x), each (…), to (…).
+        """The logit that minimizes the discriminator's cost, from log p(x) and log q(x), each (…), to (…).
 
         Where `shift_invariant`, any constant may be added.
 
@@ -82,12 +80,12 @@ class AdversarialLoss(Component, family=True):
         )
 
     def least_cost(self, p: Tensor, q: Tensor) -> Tensor:
-        """The discriminator's least expected cost on a finite set, from the probabilities p and q, each (n,).
+        """The discriminator's lowest expected cost on a finite set, from the probabilities p and q, each (n,).
 
         Raises:
             UnsupportedError: where it depends on more than the probabilities.
         """
-        raise UnsupportedError(f"the least cost of {self.type_name} does not follow from the probabilities alone")
+        raise UnsupportedError(f"the lowest cost of {self.type_name} does not follow from the probabilities alone")
 
 
 class _LogRatio(AdversarialLoss):
@@ -96,23 +94,23 @@ class _LogRatio(AdversarialLoss):
     divergence: ClassVar[str] = "jensen-shannon"
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """−log D(x) − log(1 − D(G(z))): items 3a and 4c of the notes."""
+        """−log D(x) − log(1 − D(G(z))): Goodfellow et al. 2014, eq. 1."""
         real, fake = widened(real_logits, fake_logits)
         return softplus(-real) + softplus(fake)
 
     def optimal_logit(self, log_p: Tensor, log_q: Tensor) -> Tensor:
-        """log p − log q: D* = p/(p + q), item 3c of the notes."""
+        """log p − log q, that is D* = p/(p + q): Goodfellow et al. 2014, proposition 1."""
         return log_p - log_q
 
     def least_cost(self, p: Tensor, q: Tensor) -> Tensor:
-        """log 4 − 2 JSD(p, q): item 3d of the notes; Goodfellow et al. 2014, theorem 1."""
+        """log 4 − 2 JSD(p, q): Goodfellow et al. 2014, theorem 1."""
         return math.log(4) - 2 * jensen_shannon(p, q)
 
 
 class Minimax(_LogRatio):
-    """The game of the notes: the generator makes log(1 − D(G(z))) small (Goodfellow et al. 2014, eq. 1).
+    """The original game: the generator minimizes log(1 − D(G(z))) (Goodfellow et al. 2014, eq. 1).
 
-    Its gradient vanishes where the discriminator is sure of itself, which is why `nonsaturating` exists.
+    Its gradient vanishes where the discriminator is certain, which `nonsaturating` avoids.
     """
 
     def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
@@ -122,7 +120,7 @@ class Minimax(_LogRatio):
 
 
 class NonSaturating(_LogRatio, name="nonsaturating"):
-    """The same discriminator; the generator makes −log D(G(z)) small (Goodfellow et al. 2014, section 3).
+    """The same discriminator; the generator minimizes −log D(G(z)) (Goodfellow et al. 2014, section 3).
 
     At the best discriminator its gradient is that of KL(q, p) − 2 JSD(p, q) (Arjovsky and Bottou 2017, theorem 2.5).
     """
@@ -136,7 +134,7 @@ class NonSaturating(_LogRatio, name="nonsaturating"):
 class LeastSquares(AdversarialLoss):
     """Regression on 1 for real and 0 for fake (Mao et al. 2017, eqs. 2 and 9, with a = 0, b = c = 1).
 
-    Its best logit is p/(p + q) itself, a number in [0, 1].
+    Its best logit is p/(p + q), a number in [0, 1].
     """
 
     divergence: ClassVar[str] = "triangular discrimination"
@@ -183,7 +181,7 @@ class Hinge(AdversarialLoss):
         return -fake
 
     def optimal_logit(self, log_p: Tensor, log_q: Tensor) -> Tensor:
-        """The sign of log p − log q; where the two are equal, anything in [−1, 1] is as good."""
+        """The sign of log p − log q; where the two are equal, any logit in [−1, 1] is best."""
         return torch.sign(log_p - log_q)
 
     def least_cost(self, p: Tensor, q: Tensor) -> Tensor:
@@ -192,9 +190,9 @@ class Hinge(AdversarialLoss):
 
 
 class Wasserstein(AdversarialLoss):
-    """The difference of means over a discriminator whose slope is held to 1 (Arjovsky et al. 2017, eq. 2).
+    """The difference of means over a discriminator whose slope is at most 1 (Arjovsky et al. 2017, eq. 2).
 
-    The cost is then −W₁(p, q) at best. Without a bound on the slope it has no minimum, so it needs a penalty, clipping
+    The best cost is then −W₁(p, q). Without a bound on the slope it has no minimum, so it needs a penalty, clipping
     or spectral normalization.
     """
 
@@ -208,16 +206,16 @@ class Wasserstein(AdversarialLoss):
         return fake - real
 
     def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
-        """−t(G(z)). It lacks the shift invariance of the pair by a constant, which has no gradient."""
+        """−t(G(z)); a shift of all logits adds a constant, which has no gradient."""
         (fake,) = widened(fake_logits)
         return -fake
 
 
 class Relativistic(AdversarialLoss):
-    """Which of two is the real one: relativistic pairing (Jolicoeur-Martineau 2018, eq. 8; RpGAN of Huang et al. 2024).
+    """Which of two examples is real (Jolicoeur-Martineau 2018, eq. 8; RpGAN of Huang et al. 2024).
 
-    It is the cross entropy of telling the ordered pair (x, y) ~ p⊗q from (y, x): best at log p/q + any constant, where
-    the cost is log 2 − JSD(p⊗q, q⊗p).
+    It is the cross entropy of classifying the ordered pairs (x, y) ~ p⊗q and (y, x): best at log p/q + any constant,
+    where the cost is log 2 − JSD(p⊗q, q⊗p).
     """
 
     divergence: ClassVar[str] = "jensen-shannon of ordered pairs"
@@ -232,7 +230,7 @@ class Relativistic(AdversarialLoss):
     def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
         """−log σ(t(G(z)) − t(x))."""
         if real_logits is None:
-            raise ValueError("the relativistic generator is scored against real examples; give their logits")
+            raise ValueError("the relativistic generator is compared with real examples; give their logits")
         real, fake = widened(real_logits, fake_logits)
         return softplus(real - fake)
 
@@ -247,7 +245,7 @@ class Relativistic(AdversarialLoss):
 
 
 def widened(*logits: Tensor) -> tuple[Tensor, ...]:
-    """The logits in float32 at least."""
+    """The logits in at least float32."""
     return tuple(t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in logits)
 
 
