@@ -182,7 +182,7 @@ def test_files_are_written_whole_and_read_back(tmp_path):
 def test_a_damaged_file_is_refused_by_name(tmp_path, text):
     path = tmp_path / "all.json"
     path.write_text(text)
-    with pytest.raises(RunError, match=r"all\.json holds no list of estimates"):
+    with pytest.raises(RunError, match=r"all\.json is damaged: .*evaluate again"):
         read_estimates(path)
 
 

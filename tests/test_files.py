@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
+from typing_extensions import TypedDict
 
 from latentia.errors import RunError
-from latentia.files import atomic_write
+from latentia.files import atomic_write, parse_yaml, read_json, read_tensors, read_yaml, write_tensors
 
 KILLED = """
 import os, signal, sys
@@ -126,3 +132,101 @@ def test_a_place_that_cannot_be_written_is_one_error_with_its_cure(tmp_path: Pat
     with pytest.raises(RunError, match=cure):
         write(tmp_path / place, "")
     assert names(tmp_path) == ["file", "folder"]
+
+
+HOSTILE_YAML = {
+    "empty": b"",
+    "text": b"just words",
+    "list": b"- 1",
+    "numbers as keys": b"1: 2",
+    "unfinished": b"a: [1",
+    "not UTF-8": b"\xff\xfe",
+    "a NUL": b"a: \x00",
+    "not a number": b"a: !!int abc",
+    "digits": b"a: " + b"9" * 5000,
+    "other tags": b"a: !!python/object/apply:os.system [ls]",
+    "itself": b"a: &a [*a]",
+    "deep": b"a: " + b"[" * 20_000,
+    "deep mappings": b"{a: " * 8000,
+    "long": b"a: [" + b"a," * 16_000 + b"]",
+    "alias bomb": b"a0: &a0 [1,1,1,1,1,1,1,1,1]\n"
+    + b"".join(b"a%d: &a%d [%s]\n" % (n, n, b",".join([b"*a%d" % (n - 1)] * 9)) for n in range(1, 9)),
+    "large": b"a: " + b"x" * 10_000_000,
+}
+HOSTILE_JSON = {
+    "empty": b"",
+    "another type": b"5",
+    "wrong inside": b'{"a": ["x"]}',
+    "missing": b"{}",
+    "not UTF-8": b'{"a": "\xff"}',
+    "digits": b'{"a": [' + b"9" * 5000 + b"]}",
+    "deep": b'{"a": ' + b"[" * 100_000,
+    "deep and whole": b'{"a": [1], "b": ' + b"[" * 500 + b"]" * 500 + b"}",
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE_YAML.values(), ids=HOSTILE_YAML)
+def test_hostile_yaml_is_one_line_with_the_cure(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "recipe.yaml").write_bytes(content)
+    with pytest.raises(RunError, match=r"^.*recipe\.yaml is damaged: .*; write it again$") as raised:
+        read_yaml(tmp_path / "recipe.yaml", "write it again")
+    assert len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize("content", HOSTILE_JSON.values(), ids=HOSTILE_JSON)
+def test_hostile_json_is_one_line_with_the_cure(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.json").write_bytes(content)
+
+    class Schema(TypedDict):
+        a: list[int]
+
+    with pytest.raises(RunError, match=r"^.*x\.json is damaged: .*; write it again$") as raised:
+        read_json(tmp_path / "x.json", Schema, "write it again")
+    assert len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize("read", [lambda p: read_yaml(p, "bring it"), lambda p: read_json(p, dict, "bring it")])
+def test_a_file_that_is_not_there_and_a_folder_in_its_place(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    (tmp_path / "folder").mkdir()
+    for name in ("none", "folder"):
+        with pytest.raises(RunError, match=rf"{name}.*bring it"):
+            read(tmp_path / name)
+
+
+def test_yaml_reads_as_people_do() -> None:
+    text = "a: 1e-3\nb: 2024-01-31\nc: &c {d: [1, ~, true, .inf]}\ne: *c"
+    c = {"d": [1, None, True, float("inf")]}
+    assert parse_yaml(text) == {"a": 1e-3, "b": "2024-01-31", "c": c, "e": c}
+
+
+TENSORS = {"w": torch.arange(6.0).reshape(2, 3).T, "n": torch.tensor(7), "h": torch.ones(2, dtype=torch.bfloat16)}
+
+
+def test_tensors_come_back_and_any_flipped_bit_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    write_tensors(path, TENSORS)
+    tensors, sealed = read_tensors(path, "train again")
+    assert sealed
+    assert all(torch.equal(tensors[name], value) for name, value in TENSORS.items())
+    whole = path.read_bytes()
+    generator = random.Random(0)
+    read = 0
+    for _ in range(300):
+        place = generator.randrange(len(whole))
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << generator.randrange(8)]) + whole[place + 1 :])
+        with suppress(RunError):
+            tensors, _ = read_tensors(path, "train again")
+            read += 1
+            assert all(torch.equal(tensors[name], value) for name, value in TENSORS.items())  # the seal itself was hit
+    assert read < 100
+    for cut in (0, 7, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(RunError, match="train again"):
+            read_tensors(path, "train again")
+
+
+def test_tensors_without_a_seal_are_read_and_said_to_be(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(2)}, tmp_path / "own.safetensors")
+    tensors, sealed = read_tensors(tmp_path / "own.safetensors", "")
+    assert not sealed
+    assert torch.equal(tensors["w"], torch.ones(2))

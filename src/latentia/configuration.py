@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationErro
 from pydantic_core import core_schema
 
 from latentia.errors import ConfigurationError, nearest
+from latentia.files import parse_yaml
 
 
 class Component(BaseModel):
@@ -167,19 +168,6 @@ def _problems(cls: type[BaseModel], error: ValidationError) -> Iterator[tuple[st
             yield key, message[:1].lower() + message[1:] + shown
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as people read it: 1e-3 is a number (YAML 1.1 wants 1.0e-3), and 2024-01-31 is text."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
 def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
     """Read `key=value` arguments; values are YAML, so `[10,30]`, `1e-3`, `true` and `null` mean what they look like.
 
@@ -196,8 +184,8 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
             problems.append((argument, "write settings as key=value, such as epochs=20"))
             continue
         try:
-            overrides[key] = yaml.load(text, Loader=_Loader)
-        except yaml.YAMLError:
+            overrides[key] = parse_yaml(text)
+        except ValueError:
             overrides[key] = text
     if problems:
         raise ConfigurationError(problems)

@@ -16,8 +16,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from typing_extensions import TypedDict
+
 from latentia.errors import RunError
-from latentia.files import atomic_write
+from latentia.files import atomic_write, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -167,12 +169,25 @@ def read_estimates(path: Path) -> list[Estimate]:
     Raises:
         RunError: if the file is missing, or holds no list of estimates.
     """
+    cure = "remove it and evaluate again"
+    records = read_json(path, list[_Record], cure)
     try:
-        return [Estimate.from_json(record) for record in json.loads(path.read_text(encoding="utf-8"))]
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RunError(f"{path} holds no list of estimates: {error!r}. Remove it and evaluate again") from error
+        return [Estimate.from_json(record) for record in records]
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{path} is damaged: {error}; {cure}") from None
+
+
+class _Record(TypedDict):
+    """An estimate in JSON; numbers that are not finite are text."""
+
+    name: str
+    value: float
+    stderr: float | None
+    n: int | None
+    unit: str
+    kind: str
+    method: str
+    settings: dict[str, Any]
 
 
 def _digits(value: float, error: float | None) -> str:

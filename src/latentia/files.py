@@ -1,24 +1,37 @@
-"""One way to write: a file appears whole under its name, or not at all.
+"""Files: one way to write, and strict ways to read.
 
-Every file that latentia makes (pictures, arrays, pages, estimates, weights, checkpoints) goes through `atomic_write`.
+Every file that latentia makes (pictures, arrays, pages, estimates, weights, checkpoints) goes through `atomic_write`, so
+that it appears whole under its name, or not at all. What is read may be damaged or hostile: JSON, YAML and tensors are
+read here, within limits of size and depth, and what is wrong with them is one line that names the file.
 """
 
 from __future__ import annotations
 
-__all__ = ["atomic_write"]
+__all__ = ["atomic_write", "parse_yaml", "read_json", "read_tensors", "read_yaml", "write_tensors"]
 
 import errno
+import hashlib
+import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
 from latentia.errors import RunError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_JSON_BYTES = 1 << 26
+MAX_YAML_BYTES = 1 << 15  # PyYAML reads some 50 KB a second; a recipe has 2 KB
+MAX_DEPTH = 32
+MAX_NODES = 5_000
 
 _TEMPORARY = re.compile(r"\.latentia-(\d+)-[0-9a-f]{16}(\..*)?")
 _active: set[Path] = set()  # the temporary paths of this process
@@ -128,3 +141,192 @@ def _remove(path: Path) -> None:
     else:
         with suppress(OSError):
             path.unlink()
+
+
+def read_json(path: Path, schema: Any, cure: str) -> Any:
+    """The content of a JSON file.
+
+    Args:
+        path: the file.
+        schema: a type that pydantic checks, such as `list[dict[str, float]]`.
+        cure: what to do if the file is damaged; ends the message.
+
+    Raises:
+        RunError: if it is missing, too large, not JSON, or not of that type.
+    """
+    from pydantic import TypeAdapter, ValidationError  # slow to import, and needed here alone
+
+    try:
+        content = json.loads(_read_text(path, MAX_JSON_BYTES))
+        _check_depth(content)
+        return TypeAdapter(schema).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise RunError(f"{path} is damaged: {place + ': ' if place else ''}{first['msg']}; {cure}") from None
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged: {_first_line(error)}; {cure}") from None
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}; {cure}") from None
+
+
+def read_yaml(path: Path, cure: str) -> dict[str, Any]:
+    """The content of a YAML file that holds a mapping, read as by `parse_yaml`.
+
+    Raises:
+        RunError: if it is missing, or damaged; the message ends in `cure`.
+    """
+    try:
+        content = parse_yaml(_read_text(path, MAX_YAML_BYTES))
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {_first_line(error)}; {cure}") from None
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}; {cure}") from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise RunError(f"{path} is damaged: it is not a mapping of keys; {cure}")
+    return content
+
+
+def parse_yaml(text: str) -> Any:
+    """Plain data from YAML: null, booleans, numbers, text, lists and mappings.
+
+    1e-3 is a number (YAML 1.1 asks for 1.0e-3), and 2024-01-31 is text. No other tags are known.
+
+    Raises:
+        ValueError: if it is not YAML, or deeper or larger, with its aliases expanded, than any recipe.
+    """
+    import yaml
+
+    if len(text) > MAX_YAML_BYTES:
+        raise ValueError(f"it is longer than {MAX_YAML_BYTES} characters")
+    try:
+        loader = _yaml_loader()(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count_nodes(node, {})
+        return loader.construct_document(node)
+    except (yaml.YAMLError, TypeError, AttributeError, KeyError, IndexError, RecursionError, OverflowError) as error:
+        mark = getattr(error, "problem_mark", None)
+        what = getattr(error, "problem", None) or _first_line(error)
+        raise ValueError(f"line {mark.line + 1}: {what}" if mark else str(what)) from None
+
+
+_loader_class: Any = None
+
+
+def _yaml_loader() -> Any:
+    """PyYAML's safe loader with fewer tags and bounded depth; made at the first call, as yaml is slow to import."""
+    global _loader_class
+    if _loader_class is not None:
+        return _loader_class
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        depth = nodes = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.depth >= MAX_DEPTH:
+                raise yaml.YAMLError(f"it is nested deeper than {MAX_DEPTH} levels")
+            self.depth, self.nodes = self.depth + 1, self.nodes + 1
+            if self.nodes > MAX_NODES:
+                raise yaml.YAMLError(f"it has more than {MAX_NODES} parts")
+            try:
+                return super().compose_node(parent, index)
+            finally:
+                self.depth -= 1
+
+    plain = [f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")]
+    known = yaml.SafeLoader.yaml_constructors
+    Loader.yaml_constructors = {tag: known[tag] for tag in [*plain, None]}
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
+    _loader_class = Loader
+    return Loader
+
+
+def _count_nodes(node: Any, counts: dict[int, int]) -> int:
+    """Nodes of a YAML document with all aliases expanded."""
+    if id(node) not in counts:
+        counts[id(node)] = MAX_NODES  # stands while the node is open: one that holds itself has no end
+        parts = node.value if isinstance(node.value, list) else []
+        flat = [part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))]
+        counts[id(node)] = 1 + sum(_count_nodes(part, counts) for part in flat)
+    if counts[id(node)] > MAX_NODES:
+        raise ValueError(f"it has more than {MAX_NODES} parts, with its aliases expanded")
+    return counts[id(node)]
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, sealed by a checksum of their names, types, shapes and numbers.
+
+    Raises:
+        RunError: if the file cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    with atomic_write(path) as temporary:
+        save_file(plain, temporary, metadata={"sha256": _checksum(plain)})
+
+
+def read_tensors(path: Path, cure: str) -> tuple[dict[str, Tensor], bool]:
+    """The tensors of a safetensors file, and whether it is sealed (one that latentia did not write may not be).
+
+    Raises:
+        RunError: if it is missing, damaged, or not what was sealed; the message ends in `cure`.
+    """
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            seal = (file.metadata() or {}).get("sha256")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise RunError(f"there is no file {path}; {cure}") from None
+    except (OSError, SafetensorError, ValueError, RuntimeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is damaged: {_first_line(error)}; {cure}") from None
+    if seal is not None and seal != _checksum(tensors):
+        raise RunError(f"{path} is damaged: its numbers are not those of its checksum; {cure}")
+    return tensors, seal is not None
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _check_depth(content: Any) -> None:
+    level = [content]
+    for _ in range(MAX_DEPTH):
+        level = [
+            part for x in level if isinstance(x, dict | list) for part in (x.values() if isinstance(x, dict) else x)
+        ]
+        if not level:
+            return
+    raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+
+
+def _read_text(path: Path, limit: int) -> str:
+    if path.exists() and not path.is_file():
+        raise ValueError("it is not a regular file")
+    with path.open("rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"it has more than {limit} bytes")
+    return content.decode("utf-8")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
