@@ -125,11 +125,19 @@ class Case:
         ask: seconds allowed → answers; raises what latentia raises.
         serve: whether a refusal is unneeded.
         about: the case in a few words.
+        model: whose log p(x) is asked for, where that is the question.
+        images: of which.
+        low: least truth for each image.
+        high: largest truth for each image.
     """
 
     ask: Callable[[float], list[Answer]]
     serve: bool = True
     about: str = ""
+    model: Any = None
+    images: Tensor | None = None
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
 
 
 Maker = Callable[[np.random.Generator], Case]
@@ -205,7 +213,7 @@ def likelihood(
             answers.append(Answer("state of the module", float(same), 0.0, 1.0, 1.0))
         return answers
 
-    return Case(ask, serve, about)
+    return Case(ask, serve, about, model, images, low, high)
 
 
 def certificate_of(settings: Any) -> str:

@@ -372,7 +372,8 @@ def arg_max(rng: np.random.Generator) -> Case:
         return log_integral(log_f, [edges], 1e-9)[0]
 
     masses = np.array([mass(i) for i in range(k)])
-    x = templates[rng.integers(k, size=2)] + noise * rng.normal(size=(2, pixels))
+    # Regions may be empty, or lie outside ±12.
+    x = templates[rng.choice(np.nonzero(masses > -12)[0], size=2)] + noise * rng.normal(size=(2, pixels))
     values = [float(logsumexp(masses + log_normal(row, templates, noise).sum(-1))) for row in x]
     w, b, t = tensor(weight), tensor(bias), tensor(templates)
     model = LatentModel(gaussian(lambda z: t[(z @ w.T + b).argmax(-1)], noise), standard(2))
@@ -1034,23 +1035,35 @@ def affine_flow(rng: np.random.Generator) -> Case:
 def flow_prior(rng: np.random.Generator) -> Case:
     """FlowPrior, spline or autoregressive affine, weights enlarged; integrated in the base's own variable."""
     kind = pick(rng, "maf", "nsf")
-    d, gain = (2 if kind == "maf" else int(rng.integers(1, 3))), rng.uniform(1, 4)
-    noise = log_uniform(rng, 0.1, 1)
+    d = 2 if kind == "maf" else int(pick(rng, 1, 1, 1, 1, 1, 1, 2))
+    gain = rng.uniform(1, 4 if (kind, d) != ("nsf", 2) else 2)
+    noise = log_uniform(rng, 0.03 if d == 1 or kind == "maf" else 0.3, 1)
     module = FlowPrior(kind=kind, transforms=1, hidden=(16,)).build(d, (1, 1, d)).double()
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.mul_(gain)
     prior = module()
-    to_z = prior.transform.inv
-    with torch.no_grad():
-        x = to_z(tensor(rng.normal(size=(1, d)))).numpy() + noise * rng.normal(size=(1, d))
+
+    def to_z(u: Array) -> Array:
+        with torch.no_grad():
+            return prior.transform.inv(torch.from_numpy(u)).numpy()
+
+    x = to_z(rng.normal(size=(1, d))) + noise * rng.normal(size=(1, d))
 
     def log_f(u: Array) -> Array:
-        with torch.no_grad():
-            z = to_z(torch.from_numpy(u)).numpy()
-        return log_normal(u, 0.0, 1.0).sum(-1) + log_normal(x[0], z, noise).sum(-1)
+        return log_normal(u, 0.0, 1.0).sum(-1) + log_normal(x[0], to_z(u), noise).sum(-1)
 
-    value, error = log_integral(log_f, [np.linspace(-9, 9, 37 if d == 2 else 361)] * d, 1e-6)
+    def log_f_of_first(u: Array) -> Array:
+        """z₂ is affine in u₂, so that it is integrated by hand."""
+        origin, one = (to_z(np.concatenate([u, np.full_like(u, end)], -1)) for end in (0.0, 1.0))
+        spread = np.hypot(one[:, 1] - origin[:, 1], noise)
+        first = log_normal(u[:, 0], 0.0, 1.0) + log_normal(x[0, 0], origin[:, 0], noise)
+        return first + log_normal(x[0, 1], origin[:, 1], spread)
+
+    if kind == "maf":
+        value, error = log_integral(log_f_of_first, [np.linspace(-12, 12, 481)])
+    else:
+        value, error = log_integral(log_f, [np.linspace(-7, 7, 15 if d == 2 else 281)] * d, 3e-3 if d == 2 else 1e-8)
     model = LatentModel(gaussian(lambda z: z, noise), prior)
     about = f"{kind} d={d} gain={gain:.1f} noise={noise:.2f}"
     return likelihood(model, tensor(x), [value], [error + 1e-8], about=about)

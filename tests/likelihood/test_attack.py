@@ -13,7 +13,7 @@ from scipy.special import betaln
 from torch import nn
 
 import attack
-from attack_case import CLASSES
+from attack_case import CLASSES, LatentModel, make
 from attack_models import layers_of, log_edge, network
 from attack_oracles import (
     around,
@@ -27,17 +27,45 @@ from attack_oracles import (
 
 # Models that are served today: one line each, so that what fails is named.
 SERVED = [
-    *(f"linear:{seed}" for seed in range(4)),
+    *(f"linear:{seed}" for seed in range(3)),
     "mixture-prior:1",
     *(f"scale-jump:{seed}" for seed in range(2)),
     *(f"relu-line:{seed}" for seed in range(4)),
     *(f"smooth-line:{seed}" for seed in (0, 1, 3, 4)),
     *(f"smooth-plane:{seed}" for seed in range(2)),
     *(f"banana:{seed}" for seed in range(2)),
-    *(f"ridge:{seed}" for seed in range(2)),
+    "ridge:0",
     *(f"foreign:{seed}" for seed in range(2)),
-    *(f"affine-flow:{seed}" for seed in range(2)),
+    "affine-flow:0",
     "gaps-linear:0",
+]
+# Classes whose images many samples of the prior explain.
+SAMPLED = [
+    "correlated",
+    "mixture-prior",
+    "our-mixtures",
+    "far-component",
+    "steps-line",
+    "steps-plane",
+    "quantized",
+    "arg-max",
+    "scale-smooth",
+    "relu-line",
+    "smooth-line",
+    "smooth-plane",
+    "relu-plane",
+    "foreign",
+    "ring",
+    "banana",
+    "tent",
+    "aliasing",
+    "cast",
+    "bounded",
+    "singular-edge",
+    "conjugate",
+    "affine-flow",
+    "flow-prior",
+    "heavy-tails",
 ]
 
 
@@ -109,6 +137,27 @@ def test_served_models_hold_their_certificates(name):
     kind, _, seed = name.partition(":")
     outcome = attack.run(kind, int(seed), 20.0)
     assert outcome.verdict == "inside", outcome.line()
+
+
+def sampled(case):
+    """For each image: distance of the truth from Monte Carlo over the prior, in standard errors, and effective size."""
+    model = LatentModel.from_model(case.model)
+    with torch.no_grad():
+        decoded = model.decoder(model.prior.sample(torch.Size([40_000])))
+        scores = [decoded.log_prob(image.expand(40_000, *image.shape)).double() for image in case.images]
+    for score, low, high in zip(scores, case.low, case.high, strict=True):
+        weight = (score - score.max()).exp()
+        value = float(weight.mean().log() + score.max())
+        error = float(weight.std() / weight.mean()) / math.sqrt(len(weight)) + 1e-4
+        yield max(low - value, value - high) / error, float(weight.sum() ** 2 / weight.square().sum())
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_oracles_agree_with_monte_carlo_over_the_prior(name):
+    found = [row for seed in range(3) for row in sampled(make(name, seed))]
+    distances = [distance for distance, size in found if size > 80]  # below that, too few samples explain the image
+    assert distances
+    assert max(distances) < 5
 
 
 @pytest.mark.slow
