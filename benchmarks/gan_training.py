@@ -3,11 +3,11 @@
     .venv/bin/python benchmarks/gan_training.py                       (--only latentia, --threads 1, --json out.json, …)
     .venv/bin/python benchmarks/gan_training.py --accelerator cuda --steps 100 --warm-up 100 --json gpu.json  (on a GPU)
 
-Every peer is a process of its own that plays a few steps when its turn comes (`turns.py`). Networks, initial distribution of the
-weights, batches and costs are the same. Told are the milliseconds of a step, on the progress and of all its threads
-together, as medians over the turns with the least and the most; the speed against the plain loop, the median of the
-quotients of turns in the same round, with their quartiles; and both players' costs at the end: equal work, like
-results.
+Every peer is a process of its own that plays a few steps when its turn comes (`turns.py`). Networks, initial
+distribution of the weights, batches and costs are the same. Told are the milliseconds of a step, on the progress and
+of all its threads together, as medians over the turns with the least and the most; the speed against the plain loop,
+the median of the quotients of turns in the same round, with their quartiles; and both players' costs at the end: equal
+work, like results.
 """
 
 from __future__ import annotations

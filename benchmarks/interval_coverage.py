@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/interval_coverage.py            half a CPU minute
 
-Features are Gaussian: real x ~ N(0, I), fake y ~ N(μ, s² I), once with the same distribution and once with another. What an
-interval should hold is known in closed form where "exact" is printed; elsewhere it is the mean over the repetitions,
-which is the large-sample value for a metric without bias and the expectation at this n for the others. The metrics with
-a bias that is known and documented are held against the large-sample value and against their expectation.
+Features are Gaussian: real x ~ N(0, I), fake y ~ N(μ, s² I), once with the same distribution and once with another.
+What an interval should hold is known in closed form where "exact" is printed; elsewhere it is the mean over the
+repetitions, which is the large-sample value for a metric without bias and the expectation at this n for the others.
+The metrics with a bias that is known and documented are held against the large-sample value and against their
+expectation.
 
 The memorization test is given one training set throughout, as its interval is.
 """

@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 LATENTIA_DATA=… python benchmarks/metric_bias.py         MNIST, features of the shipped classifier
 
-The images are dealt afresh, without overlap, from the training images for both sides, so that the distributions are one. Printed
-are the mean over the deals and the standard error of that mean; the value of equal distributions as n grows is in the second
-column, where there is one.
+The images are dealt afresh, without overlap, from the training images for both sides, so that the distributions are
+one. Printed are the mean over the deals and the standard error of that mean; the value of equal distributions as n
+grows is in the second column, where there is one.
 """
 
 from __future__ import annotations

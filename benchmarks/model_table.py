@@ -9,8 +9,8 @@ recipe. Both the epochs chosen and the CPU time that they came to (`cpu_to_train
 validation and checkpoints, without loading and without the figures of the end) stand in the table.
 
 *Order.* One process at a time, on `--threads` threads. Whatever is finished is not done again: stop it and start it
-anew at will. Samples are scored by one protocol, of VAEs the means of p(x|z); likelihoods are of the first `--limit` test
-images, by quadrature where z is in the plane and by importance sampling elsewhere.
+anew at will. Samples are scored by one protocol, of VAEs the means of p(x|z); likelihoods are of the first `--limit`
+test images, by quadrature where z is in the plane and by importance sampling elsewhere.
 
 Written are OUT/table.md, OUT/table.json (a list of estimates) and OUT/commands.txt.
 """

@@ -1,7 +1,8 @@
 """One seed against five at once: time of a training step, the two sides in turns, medians.
 
     .venv/bin/python benchmarks/seeds.py                     (--seeds 5 --steps 200 --only ring --json out.json)
-    .venv/bin/python benchmarks/seeds.py --progress cpu         (CPU time on one thread, for a machine that is not quiet)
+    .venv/bin/python benchmarks/seeds.py --progress cpu         (CPU time on one thread, for a machine that is not
+    quiet)
 
 The real engine makes the steps: draws, costs, backward passes, optimizers, averages, records of the costs. What is
 measured at the ends of epochs is left out, for it costs each seed what it costs alone. The ratio is the time of a step

@@ -16,7 +16,7 @@ from latentia.estimate import Estimate
 from latentia.integration import grid
 from latentia.models import finite
 from latentia.objectives import R1, Minimax, NonSaturating
-from latentia.theory import beyond, choose, small_vae, statements, verify
+from latentia.theory import beyond, choose, small_models, statements, verify
 
 Patch = pytest.MonkeyPatch
 
@@ -129,8 +129,8 @@ def grid_without_its_weights(patch: Patch) -> None:
             yield points, torch.zeros_like(log_weight)
 
     patch.setattr(grid.Grid, "blocks", blocks)
-    small_vae.reached_by_bound.cache_clear()
-    small_vae.reached_directly.cache_clear()
+    small_models.reached_by_bound.cache_clear()
+    small_models.reached_directly.cache_clear()
 
 
 def em_without_responsibilities(patch: Patch) -> None:
@@ -176,7 +176,7 @@ def test_a_broken_sign_or_reduction_is_seen(break_it: Callable[[Patch], None], i
 
 
 def test_without_a_mutation_they_hold() -> None:
-    small_vae.reached_by_bound.cache_clear()
-    small_vae.reached_directly.cache_clear()
+    small_models.reached_by_bound.cache_clear()
+    small_models.reached_directly.cache_clear()
     items = {item for _, item in MUTATIONS}
     assert all(verdict.holds for verdict in verify([s for s in statements() if s.item in items]))

@@ -1,4 +1,4 @@
-"""Every statement holds, and the list of them is what the notes and the errata ask for."""
+"""Every statement holds, and the list of them is what the sheet and the errata ask for."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_its_formulas_render(statement: Statement) -> None:
     from latentia.reports.theory_report import formula
 
     erratum = statement.erratum
-    for latex in [statement.latex, *((erratum.notes, erratum.right) if erratum else ())]:
+    for latex in [statement.latex, *((erratum.stated, erratum.right) if erratum else ())]:
         text = re.sub("<[^>]+>", "", formula(latex))
         assert "\\" not in text, f"a command that is not rendered: {text}"
     assert statement.words.endswith(".")

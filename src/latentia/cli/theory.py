@@ -36,7 +36,7 @@ def verify(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random instances.")] = 0,
 ) -> None:
-    """Check every statement of the notes by running it, and show where the notes err.
+    """Check every statement of the sheet by running it, and show where the sheet errs.
 
     The exit code is 0 if all statements hold, and 1 if any does not.
     """
@@ -175,12 +175,12 @@ def _side(estimate: object) -> str:
 
 
 def _print_errata(console: Console, verdicts: list[Verdict]) -> None:
-    """What the notes have wrong, each with the relation that shows it; then the count."""
+    """What the sheet states wrongly, each with the relation that shows it; then the count."""
     from rich.markup import escape
 
     wrong = [verdict for verdict in verdicts if verdict.statement.erratum]
     if wrong:
-        console.print("\n[bold]Errata: where the notes err, and a counter-example that ran[/bold]")
+        console.print("\n[bold]Errata: where the sheet errs, and a counter-example that ran[/bold]")
     for verdict in wrong:
         erratum = verdict.statement.erratum
         assert erratum is not None

@@ -2,7 +2,8 @@
 
 The weights of 2015-12-05, on which the "FID" was defined (Szegedy et al. 2016; Heusel et al. 2017), as converted for
 PyTorch: the file pt_inception-2015-12-05-6726825d.pth of the project pytorch-fid, 95.6 MB. It is neither shipped nor
-fetched: put it where `Inception.file` says; its sha256 is checked. The network differs from later Inception-v3s: average
+fetched: put it where `Inception.file` says; its sha256 is checked. The network differs from later Inception-v3s:
+    average
 pooling excludes the padding, the last block uses maximum pooling, and there are 1008 outputs.
 
 Images are preprocessed as in the original program: resized bilinearly to 299×299 by TensorFlow 1's rule (pixel i of the

@@ -3,7 +3,8 @@ r"""Precision, recall, density and coverage, from balls of nearest neighbors.
 Each sample has a ball whose radius is the distance to its k-th nearest neighbor of the same kind.
 
 * *precision*: the share of fake samples in at least one ball of a real sample (fidelity),
-* *recall*: the share of real samples in at least one ball of a fake sample (variety)  (Kynkäänniemi et al. 2019, eq. 1–2),
+* *recall*: the share of real samples in at least one ball of a fake sample (variety)  (Kynkäänniemi et al. 2019, eq.
+1–2),
 * *density*: the mean number of balls of real samples that a fake sample is in, divided by k,
 * *coverage*: the share of real samples whose ball contains a fake sample              (Naeem et al. 2020, eq. 3–4).
 

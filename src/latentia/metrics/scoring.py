@@ -230,7 +230,8 @@ def reference_images(source: Source, split: str = "test", output: Output = "mean
             [
                 (
                     "split",
-                    f"samples are scored against images that the model was not trained on: validation (for selection) or "
+                    f"samples are scored against images that the model was not trained on: validation (for selection) "
+                    f"or "
                     f"test (for reports), not {split!r}. {nearest(split, _UNSEEN)}",
                 )
             ]

@@ -1,8 +1,9 @@
 r"""The classifier two-sample test: can a classifier separate real samples from fake ones?
 
 A small network is trained on half of the samples and tested on the other half (Lopez-Paz and Oquab 2017). Its accuracy
-is ½ where the distributions are equal. In that case its predictions on held-out samples are independent of their labels:
-given the number of positive predictions, the number of real samples among them is hypergeometric, so the p-value is
+is ½ where the distributions are equal. In that case its predictions on held-out samples are independent of their
+labels: given the number of positive predictions, the number of real samples among them is hypergeometric, so the
+    p-value is
 exact at any sample size. The test detects only what its classifier can learn; a large p-value does not prove equality.
 """
 

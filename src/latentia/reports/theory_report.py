@@ -27,13 +27,13 @@ from latentia.reports.style import DPI, FAINT, PALETTE, SMALL, WIDTH, label_axes
 from latentia.theory import Relation, Verdict
 from latentia.theory.beyond import DRAWS, importance_gaps
 from latentia.theory.game_divergence import sliding
-from latentia.theory.small_vae import reached_by_bound, reached_directly
+from latentia.theory.small_models import reached_by_bound, reached_directly
 from latentia.theory.variational_bound import sample_sizes_by_dimension
 
 CHAPTERS = {
-    "1": "Variational auto-encoders (chapter 1 of the notes)",
-    "3": "Generative adversarial networks (chapter 3 of the notes)",
-    "beyond": "Beyond the notes",
+    "1": "Variational auto-encoders (chapter 1 of the sheet)",
+    "3": "Generative adversarial networks (chapter 3 of the sheet)",
+    "beyond": "Beyond the sheet",
 }
 SIGNS = {"==": "=", "<=": "≤", ">=": "≥", "!=": "≠", "→": "→"}
 REPRESENTATIVES = 3  # relations that stand for a statement

@@ -1,4 +1,4 @@
-"""The theory, as statements that run: one module for each chapter of the notes, and one for what lies beyond them."""
+"""The theory, as statements that run: one module for each chapter of the sheet, and one for what lies beyond them."""
 
 from types import ModuleType
 
@@ -7,14 +7,16 @@ from latentia.theory.statement import (
     Relation,
     Relations,
     Statement,
+    Verdict,
     at_least,
     at_most,
+    choose,
     converges,
     differ,
     equal,
     statement,
+    verify,
 )
-from latentia.theory.verification import Verdict, choose, verify
 
 __all__ = [
     "Erratum",
@@ -35,7 +37,7 @@ __all__ = [
 
 
 def statements() -> list[Statement]:
-    """Every statement, in the notes' order: whatever the chapters' modules define."""
+    """Every statement, in the sheet's order: whatever the chapters' modules define."""
     return [value for chapter in _chapters() for value in vars(chapter).values() if isinstance(value, Statement)]
 
 

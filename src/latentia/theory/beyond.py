@@ -1,4 +1,4 @@
-"""Beyond the notes: importance-weighted bounds, linear VAEs, expectation-maximization, and inequalities."""
+"""Beyond the sheet: importance-weighted bounds, linear VAEs, expectation-maximization, and inequalities."""
 
 from __future__ import annotations
 
@@ -16,9 +16,16 @@ from latentia.estimate import Estimate, exact
 from latentia.models import fit_bernoulli_mixture
 from latentia.objectives import IWAE, Progress
 from latentia.objectives.objective import log_mean_exp
-from latentia.theory.game_instances import LOG_2, normal, pairs
-from latentia.theory.instances import binary_digits, every_image, generator_of, random_finite_model
-from latentia.theory.small_vae import SHAPE, reached_by_bound
+from latentia.theory.instances import (
+    LOG_2,
+    binary_digits,
+    every_image,
+    generator_of,
+    normal,
+    pairs,
+    random_finite_model,
+)
+from latentia.theory.small_models import SHAPE, reached_by_bound
 from latentia.theory.statement import Relations, at_least, at_most, converges, differ, equal, statement
 
 # ── importance weights ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -97,7 +104,7 @@ def importance_weighted(seed: int) -> Relations:
     source="Hoffman and Johnson 2016, eq. 3",
 )
 def rate_in_two_parts(seed: int) -> Relations:
-    """Distributions on a finite set; and at the posterior under the model's own p(x), where the second part vanishes."""
+    """Distributions on a finite set; and the posterior under the model's p(x), where the second part vanishes."""
     generator = generator_of(seed)
     for components, pixels in ((3, 4), (6, 5)):
         model = random_finite_model(components, pixels, generator)
@@ -123,7 +130,7 @@ def rate_in_two_parts(seed: int) -> Relations:
     "beyond.em",
     "Expectation-maximization never lowers the log-likelihood: a mixture of Bernoullis on digits.",
     latex=r"\log p_{\theta_{t+1}}(x) \geq \log p_{\theta_t}(x)",
-    source="Dempster, Laird and Rubin 1977, theorem 1; notes, 1i and 1j for its E-step",
+    source="Dempster, Laird and Rubin 1977, theorem 1; sheet, 1i and 1j for its E-step",
 )
 def em_never_falls(seed: int) -> Relations:
     """500 digits, 1 to 20 components; one component is fitted in closed form after one step."""
@@ -151,7 +158,7 @@ def em_never_falls(seed: int) -> Relations:
     source="Pinsker 1964; Bretagnolle and Huber 1979; Lin 1991, theorem 3",
 )
 def pinsker(seed: int) -> Relations:
-    """Pairs on the line by quadrature; Bernoulli distributions, for which the first becomes an equality as they meet."""
+    """Pairs on the line by quadrature; Bernoulli distributions, for which the first bound becomes sharp in the limit."""
     for name, p, q in pairs(seed):
         distance = total_variation.quadrature(p, q)
         nats, jsd = kl.quadrature(p, q), jensen_shannon.quadrature(p, q)
@@ -173,7 +180,7 @@ def pinsker(seed: int) -> Relations:
     source="an integral without closed form",
 )
 def jsd_of_gaussians(seed: int) -> Relations:
-    """By quadrature to the printed digits, by Monte Carlo, and as the information of x on which distribution it came from."""
+    """By quadrature to the printed digits, by Monte Carlo, and as the mutual information of x and its distribution."""
     for mu, printed in ((0.5, 0.030311), (1.0, 0.111421), (2.0, 0.336831), (4.0, 0.632720)):
         p, q = normal(0.0, 1.0), normal(mu, 1.0)
         value = jensen_shannon.quadrature(p, q)

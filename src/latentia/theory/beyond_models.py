@@ -1,4 +1,4 @@
-"""Beyond the notes: the linear VAE is probabilistic PCA; transport and its duals; the smallest GAN."""
+"""Beyond the sheet: the linear VAE is probabilistic PCA; transport and its duals; the smallest GAN."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def _greatest_rise(cost: np.ndarray, p: np.ndarray, q: np.ndarray) -> float:
     source="Dowson and Landau 1982; Gelbrich 1990",
 )
 def between_gaussians(seed: int) -> Relations:
-    """By quantiles on the line; in Rᵈ by the linear map, and from below by Kantorovich's dual, drawn from each distribution."""
+    """By quantiles on the line; in Rᵈ by the linear map, and from below by Kantorovich's dual on samples."""
     generator = generator_of(seed)
     mean, scale = torch.rand(2, 2, dtype=torch.float64, generator=generator) + 0.3
     p, q = Normal(mean[0], scale[0]), Normal(mean[1], scale[1])
@@ -239,7 +239,7 @@ def _eigenvalues(loss: AdversarialLoss, penalty: Penalty) -> list[complex]:
 
 @statement(
     "beyond.dirac",
-    "The Dirac-GAN circles its equilibrium for ever; with a gradient penalty it converges, fastest at γ = 1.",
+    "The Dirac-GAN circles its equilibrium without converging; with a gradient penalty it converges, fastest at γ = 1.",
     latex=r"\lambda = -\frac{\gamma}{2} \pm \sqrt{\frac{\gamma^2}{4} - f'(0)^2}, \quad f'(0) = \tfrac12",
     source="Mescheder et al. 2018, lemmas 2.3 and 4.1",
 )

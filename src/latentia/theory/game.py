@@ -1,8 +1,9 @@
-"""Chapter 3 of the notes, 3a to 3c: the game of a generative adversarial network, and its best discriminator.
+"""Chapter 3 of the sheet, 3a to 3c: the game of a generative adversarial network, and its best discriminator.
 
     C(D) = −E_p[log D] − E_q[log(1 − D)],   least at D* = p/(p + q), where C = log 4 − 2 JSD(p, q)
 
-with p the distribution of the data and q the generator's. The discriminator makes C small and the generator makes it large.
+with p the distribution of the data and q the generator's. The discriminator makes C small and the generator makes it
+large.
 """
 
 from __future__ import annotations
@@ -20,9 +21,8 @@ from latentia.divergences import jensen_shannon
 from latentia.estimate import Estimate, exact
 from latentia.integration import integrate
 from latentia.objectives import Minimax, NonSaturating
-from latentia.theory.game_instances import LOG_4, Logit, cost_of, pairs
-from latentia.theory.instances import generator_of, largest
-from latentia.theory.small_discriminator import PAIR, trained_discriminator
+from latentia.theory.instances import LOG_4, Logit, cost_of, generator_of, largest, pairs
+from latentia.theory.small_models import PAIR, trained_discriminator
 from latentia.theory.statement import Erratum, Relations, at_least, at_most, differ, equal, statement
 
 # ── 3a: the two costs ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -49,9 +49,9 @@ def _unequal_sums(_seed: int) -> Relations:
     "non-saturating one does not.",
     latex=r"C(t) = \log(1 + e^{-t(x)}) + \log(1 + e^{t(G(z))}), \quad "
     r"C_G = -\log(1 + e^{t}) \text{ (minimax)}, \; \log(1 + e^{-t}) \text{ (non-saturating)}",
-    source="notes, 3a; Goodfellow et al. 2014, eq. 1 and section 3",
+    source="sheet, 3a; Goodfellow et al. 2014, eq. 1 and section 3",
     erratum=Erratum(
-        notes=r"\max_\theta \min_\omega -\sum_x \log D_\omega(x) - \sum_z \log(1 - D_\omega(G_\theta(z)))",
+        stated=r"\max_\theta \min_\omega -\sum_x \log D_\omega(x) - \sum_z \log(1 - D_\omega(G_\theta(z)))",
         right=r"\max_\theta \min_\omega -\tfrac1N \sum_x \log D_\omega(x) "
         r"- \tfrac1M \sum_z \log(1 - D_\omega(G_\theta(z)))",
         words="The signs and the order of max and min are right. But sums stand for the expectations of 3b only where "
@@ -60,7 +60,7 @@ def _unequal_sums(_seed: int) -> Relations:
     ),
 )
 def costs_from_logits(seed: int) -> Relations:
-    """The library's losses against the notes' formula in D, and their slopes where the discriminator is sure."""
+    """The library's losses against the sheet's formula in D, and their slopes where the discriminator is sure."""
     real, fake = 3 * torch.randn(2, 1000, dtype=torch.float64, generator=generator_of(seed))
     minimax, other = Minimax(), NonSaturating()
     on_real, on_fake = torch.sigmoid(real), torch.sigmoid(fake)
@@ -130,7 +130,7 @@ def _generators(seed: int) -> Iterator[tuple[str, Logit, Logit, list[float]]]:
     "The generator's term over z is an integral over x against the density that G gives to x.",
     latex=r"E_{p(z)}[\log(1 - D(G(z)))] = \int p_G(x) \log(1 - D(x))\,dx, \quad "
     r"p_G(x) = \sum_{z: G(z) = x} \frac{p(z)}{|G'(z)|}",
-    source="notes, 3b",
+    source="sheet, 3b",
 )
 def change_of_variables(seed: int) -> Relations:
     """Both sides by quadrature, over z and over x, with random discriminators; and the density has mass one."""
@@ -162,10 +162,10 @@ def _derivative_as_written(seed: int) -> Relations:
         best = p / (p + q)
         right = exact(-p / best + q / (1 - best), "−p/D* + q/(1 − D*)", unit="1")
         yield equal(right, 0, note=f"p = {p:.3f}, q = {q:.3f}")
-        written = exact(p / best + q / (1 - best), "p/D* + q/(1 − D*), as the notes have it", unit="1")
+        written = exact(p / best + q / (1 - best), "p/D* + q/(1 − D*), as in the sheet", unit="1")
         yield differ(written, 0, note="it is 2(p + q)")
-        root = exact(abs(p / (p - q) - 0.5), "|root − ½| of the notes' equation", unit="1")
-        yield at_least(root, 0.5, note="p/(p − q) is no probability")
+        root = exact(abs(p / (p - q) - 0.5), "|root − ½| of the sheet's equation", unit="1")
+        yield at_least(root, 0.5, note="p/(p − q) is not a probability")
 
 
 @statement(
@@ -174,12 +174,13 @@ def _derivative_as_written(seed: int) -> Relations:
     latex=r"D^*(x) = \frac{p_{data}(x)}{p_{data}(x) + p_G(x)}, \quad "
     r"\frac{\partial L}{\partial D} = -\frac{p_{data}}{D} + \frac{p_G}{1 - D} = 0, \quad "
     r"\frac{\partial^2 L}{\partial D^2} > 0",
-    source="notes, 3c; Goodfellow et al. 2014, proposition 1",
+    source="sheet, 3c; Goodfellow et al. 2014, proposition 1",
     erratum=Erratum(
-        notes=r"\frac{\partial L}{\partial D} = \frac{p_{data}(x)}{D(x)} + \frac{p_G(x)}{1 - D(x)} = 0",
+        stated=r"\frac{\partial L}{\partial D} = \frac{p_{data}(x)}{D(x)} + \frac{p_G(x)}{1 - D(x)} = 0",
         right=r"\frac{\partial L}{\partial D} = -\frac{p_{data}(x)}{D(x)} + \frac{p_G(x)}{1 - D(x)} = 0",
         words="L = −p log D − q log(1 − D) has the derivative −p/D + q/(1 − D): the sign of the first term was lost. "
-        "A sum of two positive terms is never 0 in (0, 1); the D* that the notes then state solves the right equation.",
+        "A sum of two positive terms is never 0 in (0, 1); the D* that the sheet then states solves the right "
+        "equation.",
         counter_example=_derivative_as_written,
     ),
 )
@@ -218,7 +219,7 @@ def best_discriminator(seed: int) -> Relations:
     "3c.trained",
     "A trained discriminator approaches D* as its capacity grows, and never costs less than D* does.",
     latex=r"\sup_x |D_\omega(x) - D^*(x)| \to 0, \quad C(D_\omega) \geq \log 4 - 2\,\mathrm{JSD}(p_{data}, p_G)",
-    source="notes, 3c",
+    source="sheet, 3c",
 )
 def trained_discriminators(seed: int) -> Relations:
     """Networks with one hidden layer of 1, 4 and 16 units, trained on the exact cost."""

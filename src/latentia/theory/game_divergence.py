@@ -1,4 +1,4 @@
-"""Chapter 3 of the notes, 3d and 3e: what the generator minimizes, and three uniform distributions.
+"""Chapter 3 of the sheet, 3d and 3e: what the generator minimizes, and three uniform distributions.
 
 min_D C(D) = log 4 − 2 JSD(p_data, p_G)
 """
@@ -19,8 +19,7 @@ from latentia.divergences import jensen_shannon, kl, wasserstein
 from latentia.estimate import Estimate, exact
 from latentia.integration import regular_grid
 from latentia.objectives import Minimax, NonSaturating
-from latentia.theory.game_instances import LOG_2, LOG_4, cost_of, pairs, uniform
-from latentia.theory.instances import generator_of, largest, random_gaussian
+from latentia.theory.instances import LOG_2, LOG_4, cost_of, generator_of, largest, pairs, random_gaussian, uniform
 from latentia.theory.statement import Erratum, Relations, at_least, at_most, differ, equal, statement
 
 # ── 3d: what the generator then minimizes ───────────────────────────────────────────────────────────────────────────
@@ -28,9 +27,9 @@ from latentia.theory.statement import Erratum, Relations, at_least, at_most, dif
 
 @statement(
     "3d",
-    "At D* the cost is log 4 − 2 JSD(p_data, p_G): at most log 4, which it is where p_G = p_data alone.",
+    "At D* the cost is log 4 − 2 JSD(p_data, p_G): at most log 4, with equality only for p_G = p_data.",
     latex=r"\min_D C = -2\,\mathrm{JSD}(p_{data}, p_G) + \log 4, \quad p_G^* = p_{data}",
-    source="notes, 3d; Goodfellow et al. 2014, theorem 1",
+    source="sheet, 3d; Goodfellow et al. 2014, theorem 1",
 )
 def cost_at_the_best(seed: int) -> Relations:
     """Pairs on the line and in the plane; the two sides are separate integrals."""
@@ -46,7 +45,7 @@ def cost_at_the_best(seed: int) -> Relations:
         from_p, from_q = kl.quadrature(p, middle), kl.quadrature(q, middle)
         error = {"error": (from_p.error + from_q.error) / 2}
         half = Estimate((from_p.value + from_q.value) / 2, "½ KL(p, M) + ½ KL(q, M)", settings=error)
-        yield equal(half, divergence, note=f"{name}: JSD as the notes define it")
+        yield equal(half, divergence, note=f"{name}: JSD as the sheet defines it")
         same = cost_of(lambda x: torch.zeros_like(x), p, p, "C(½), p_G = p_data")
         yield equal(same, LOG_4, note=name)
         yield at_most(right, LOG_4, note=f"{name}: the generator can do no better than log 4")
@@ -85,7 +84,7 @@ def _cost_in_the_plane(p: MultivariateNormal, q: MultivariateNormal) -> Estimate
     "3d.flow",
     "Gradient flow of p_G against the best discriminator reaches p_data, for either generator cost.",
     latex=r"\frac{d}{dt} p_G(x) = -p_G(x)\left(\log(1 - D^*(x)) - E_{p_G}[\log(1 - D^*)]\right) \to p_G = p_{data}",
-    source="notes, 3d; Goodfellow et al. 2014, proposition 2",
+    source="sheet, 3d; Goodfellow et al. 2014, proposition 2",
 )
 def flow_to_the_data(seed: int) -> Relations:
     """On a finite set, from random starts and from a start that all but misses most points."""
@@ -114,7 +113,7 @@ def flow_to_the_data(seed: int) -> Relations:
 
 @statement(
     "3d.certificate",
-    "Any discriminator certifies a distance: JSD ≥ log 2 − C(D)/2, with equality at D*.",
+    "Any discriminator gives a lower bound: JSD ≥ log 2 − C(D)/2, with equality at D*.",
     latex=r"\mathrm{JSD}(p_{data}, p_G) \geq \log 2 - \tfrac12 C(D) \quad \text{for every } D",
     source="from 3d: C(D) ≥ C(D*)",
 )
@@ -149,15 +148,15 @@ def _only_one_way_round(_seed: int) -> Relations:
 
 @statement(
     "3e",
-    "Of U[0,1], U[½,3⁄2] and U[1,2]: KL is +∞ for both pairs, JSD ½ log 2 and log 2, W₁ ½ and 1.",
+    "For U[0,1] against U[½,3⁄2] and U[1,2]: KL is +∞, JSD is ½ log 2 and log 2, W₁ is ½ and 1.",
     latex=r"D_{KL} = +\infty, +\infty; \quad \mathrm{JSD} = \tfrac12 \log 2, \log 2; \quad W_1 = \tfrac12, 1",
-    source="notes, 3e",
+    source="sheet, 3e",
     erratum=Erratum(
-        notes=r"D_{KL} \text{ is undefined, since } P_1(x) = 0 \text{ or } P_2(x) = 0 \text{ while the other is not}",
+        stated=r"D_{KL} \text{ is undefined, since } P_1(x) = 0 \text{ or } P_2(x) = 0 \text{ while the other is not}",
         right=r"D_{KL}(P_1, P_2) = +\infty \text{ where } P_1 \text{ has mass and } P_2 \text{ none}; "
         r"\quad 0 \log 0 = 0 \text{ where } P_1 \text{ has none}",
-        words="Undefined is +∞ by the usual convention. And only one of the two cases does it: mass of the first distribution "
-        "where the second has none. The other way round contributes 0 log 0 = 0, as KL(U[0,½], U[0,1]) = log 2 shows.",
+        words="By the usual convention the value is +∞. Only one of the two cases makes it so: mass of the first "
+        "distribution where the second has none. The other way round contributes 0 log 0 = 0, as KL(U[0,½], U[0,1]) = log 2 shows.",
         counter_example=_only_one_way_round,
     ),
 )
@@ -175,9 +174,9 @@ def three_uniforms(_seed: int) -> Relations:
 
 @statement(
     "3e.sliding",
-    "As U[a, a+1] slides away, JSD stops at log 2, with gradient 0 from a = 1 on; W₁ = a goes on with gradient 1.",
+    "As U[a, a+1] moves away, JSD stays at log 2 with derivative 0 for a ≥ 1; W₁ = a keeps derivative 1.",
     latex=r"\mathrm{JSD}(a) = \min(a, 1) \log 2, \quad W_1(a) = a, \quad D_{KL}(a) = +\infty \; (a > 0)",
-    source="notes, 3e; Arjovsky et al. 2017, example 1",
+    source="sheet, 3e; Arjovsky et al. 2017, example 1",
 )
 def sliding_uniforms(_seed: int) -> Relations:
     """Values on a range of a, and slopes as central differences, which are exact on straight lines."""

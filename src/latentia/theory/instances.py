@@ -1,28 +1,43 @@
-"""Instances on which the statements are checked: models whose every quantity is known by a second way."""
+"""Instances on which statements are checked: models and pairs of distributions whose quantities are known twice."""
 
 from __future__ import annotations
 
 __all__ = [
+    "LOG_2",
+    "LOG_4",
     "LinearGaussian",
+    "Logit",
     "binary_digits",
+    "cost_of",
     "every_image",
     "generator_of",
     "largest",
+    "normal",
+    "pairs",
     "random_finite_model",
     "random_gaussian",
+    "uniform",
 ]
 
 import itertools
 import math
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, MultivariateNormal
+from torch.distributions import Categorical, Distribution, Laplace, MultivariateNormal, Normal, Uniform
 
 from latentia.data import Digits
+from latentia.distributions.mixtures import Mixture
+from latentia.divergences.quadrature import breakpoints
 from latentia.estimate import Estimate, exact
+from latentia.integration import integrate
 from latentia.models import BernoulliMixture
+from latentia.objectives import Minimax
+
+LOG_2, LOG_4 = math.log(2), math.log(4)
+Logit = Callable[[Tensor], Tensor]
 
 
 def generator_of(seed: int) -> torch.Generator:
@@ -108,3 +123,37 @@ def binary_digits(count: int) -> Tensor:
     source = Digits(binarize="threshold")
     images = source.prepare_fixed(source.load().train, "train")
     return images[:count].flatten(1).double()
+
+
+def normal(mean: float, scale: float) -> Normal:
+    """N(mean, scale²), in float64."""
+    numbers = torch.tensor([mean, scale], dtype=torch.float64)
+    return Normal(numbers[0], numbers[1])
+
+
+def uniform(low: float, high: float | None = None) -> Uniform:
+    """U[low, high], high being low + 1 unless given, in float64."""
+    ends = torch.tensor([low, low + 1 if high is None else high], dtype=torch.float64)
+    return Uniform(ends[0], ends[1])
+
+
+def cost_of(logit: Logit, p: Distribution, q: Distribution, name: str = "C(D)") -> Estimate:
+    """The cost E_p[softplus(−t)] + E_q[softplus(t)] on the line, by quadrature of the library's loss."""
+
+    def density_times_cost(x: Tensor) -> Tensor:
+        t, silent = logit(x), torch.zeros(1, dtype=x.dtype)
+        on_data = Minimax().discriminator(t, silent) - LOG_2  # the part of the real example alone
+        on_generated = Minimax().discriminator(silent, t) - LOG_2
+        return p.log_prob(x).exp() * on_data + q.log_prob(x).exp() * on_generated
+
+    return integrate(density_times_cost, breakpoints(p, q), name=name, tolerance=1e-11)
+
+
+def pairs(seed: int) -> Iterator[tuple[str, Distribution, Distribution]]:
+    """Pairs of distributions of the line, with their names."""
+    generator = generator_of(seed)
+    a, b, r, s = (torch.rand(4, dtype=torch.float64, generator=generator) + 0.5).unbind()
+    both = Mixture(torch.tensor([0.3, 0.7], dtype=torch.float64), [Normal(-2 * a, r), Normal(2 * b, s)])
+    yield "normals", Normal(a, r), Normal(-b, s)
+    yield "Laplace, normal", Laplace(a, r), Normal(b, s)
+    yield "mixture, normal", both, Normal(a, 1 + r)

@@ -1,10 +1,10 @@
-"""The statements that concern one trained model, checked on that model and a few images.
+"""The statements about one trained model, checked on that model and a few images.
 
     log p(x) − ELBO = KL(q, p(z|x))        (1c)        KL(q, p(z)) in closed form and drawn            (1h)
     ELBO = L₁ ≤ L₁₀ ≤ L₁₀₀ ≤ log p(x)                  C(D*) = log 4 − 2 JSD,  C(D) ≥ C(D*)            (3d)
 
-`checks_of` runs them like any statement. What a model has no numbers for, such as log p(x) where z has many dimensions,
-is left to the general statement, on distributions that are known.
+`checks_of` runs them like any statement. Where a model does not give the numbers, such as log p(x) for z of many
+dimensions, the general statement is checked instead, on known distributions.
 """
 
 from __future__ import annotations
@@ -31,20 +31,19 @@ from latentia.likelihood import exact_log_likelihood
 from latentia.likelihood.gaps import gaussian_bound
 from latentia.likelihood.latent_model import LatentModel
 from latentia.models import GAN, VAE
-from latentia.theory.statement import Check, Relations, Statement, at_least, at_most, equal
-from latentia.theory.verification import Verdict, verify
+from latentia.theory.statement import Check, Relations, Statement, Verdict, at_least, at_most, equal, verify
 
 IMAGES = 4
 DRAWS = 2000
 COUNTS = (1, 10, 100)  # draws of importance-weighted bounds; they divide DRAWS
 WORDS = {
-    "1a": "The likelihood that this model is scored by is the product of its pixels' probabilities.",
-    "1c.trained": "The slack of this model's bound is the divergence of its q(z|x) from the posterior.",
-    "1h.any": "The divergence of this encoder's q(z|x) from the prior, in closed form, is what draws of q say.",
+    "1a": "The likelihood of this model is the product of the probabilities of its pixels.",
+    "1c.trained": "The gap of this model's bound is the divergence of its q(z|x) from the posterior.",
+    "1h.any": "The closed form of KL(q(z|x), p(z)) for this encoder equals the mean over draws of q.",
     "beyond.iwae": "This model's importance-weighted bounds rise with K, and stay below log p(x).",
     "3a": "The cost of this discriminator is the same from logits and from probabilities.",
     "3d": "The best discriminator of this generator costs log 4 − 2 JSD, and this run's discriminator no less.",
-    "3d.certificate": "This run's discriminator certifies a distance that the two distributions have: JSD ≥ log 2 − C/2.",
+    "3d.certificate": "This run's discriminator gives a lower bound: JSD ≥ log 2 − C/2.",
 }
 PLANE = 2  # dimensions of z up to which log p(x) takes no time
 
@@ -60,7 +59,7 @@ class ModelCheck:
 def checks_of(
     model: object, images: Tensor, *, toy: ToyDistribution | None = None, seed: int = 0
 ) -> Iterator[ModelCheck]:
-    """Check what the theory says of this model; nothing of a model that is neither a `VAE` nor a `GAN`.
+    """Check the statements that apply to this model; none for a model that is neither a `VAE` nor a `GAN`.
 
     Args:
         model: trained, in evaluation mode.
@@ -85,7 +84,7 @@ def _statements(own: dict[str, Check], general: list[str]) -> Iterator[Statement
     from latentia.theory import statements
 
     by_item = {known.item: known for known in statements()}
-    # An erratum is the notes' affair: its counter-example says nothing of a model.
+    # An erratum concerns the sheet, not a model.
     yield from (replace(by_item[item], words=WORDS[item], check=check, erratum=None) for item, check in own.items())
     yield from (by_item[item] for item in general)
 
@@ -231,7 +230,7 @@ def _cost_formula(gan: GAN, real: Tensor) -> Relations:
 
 
 def _certificate(gan: GAN, real: Tensor, toy: ToyDistribution | None) -> Relations:
-    """What this run's discriminator certifies, beside JSD where it is known, and its largest value."""
+    """The bound by this run's discriminator, against JSD where it is known and against its largest value, log 2."""
     cost = _cost(gan.discriminate(real), gan.discriminate(gan.sample(len(real))), "C")
     certified = Estimate(
         math.log(2) - cost.value / 2, "log 2 − C/2", (cost.stderr or 0.0) / 2, cost.n, kind="lower bound"
@@ -252,7 +251,7 @@ def _best_cost(gan: GAN, real: Tensor, toy: ToyDistribution) -> Relations:
     cost = _cost(best(points), best(fake), "C(D*)")
     divergence = _divergence(gan, real, toy)
     value = math.log(4) - 2 * divergence.value
-    yield equal(cost, Estimate(value, "log 4 − 2 JSD", 2 * (divergence.stderr or 0.0)), note="draws of their own")
+    yield equal(cost, Estimate(value, "log 4 − 2 JSD", 2 * (divergence.stderr or 0.0)), note="separate draws")
     own = _cost(gan.discriminate(real), gan.discriminate(gan.sample(len(real))), "C(D)")
     yield at_least(own, cost, note="no discriminator costs less than D*")
 

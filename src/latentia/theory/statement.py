@@ -1,15 +1,15 @@
-"""A statement of theory as data: what it says, where it stands, and a check that runs.
+"""A statement of theory as data: words, formula, source and a check that runs; and the verdicts of checks.
 
 A check is a generator: from a seed it yields *relations* between two estimates. The statement holds if all do. A check
-that draws nothing calls its argument `_seed`. An erratum says what the notes have, what is right, and yields a
-counter-example: relations that contradict the notes' version, mostly of the kind `!=`.
+that draws nothing calls its argument `_seed`. An erratum says what the sheet have, what is right, and yields a
+counter-example: relations that contradict the sheet's version, mostly of the kind `!=`.
 
-    @statement("1g", "The divergence of a distribution from itself is zero.", latex=r"D_{KL}(q, q) = 0", source="notes, 1g")
-    def divergence_from_itself(seed: int) -> Relations:
+    @statement("1g", "The divergence of a distribution from itself is zero.", latex=r"D_{KL}(q, q) = 0", source="sheet,
+    1g") def divergence_from_itself(seed: int) -> Relations:
         for distribution in some_distributions(seed):
             yield equal(kl.exact(distribution, distribution), 0)
 
-`latentia verify`, the report and the tests all go through the same list (`latentia.theory.statements`).
+`latentia verify`, the report and the tests use the same list (`latentia.theory.statements`).
 """
 
 from __future__ import annotations
@@ -19,21 +19,26 @@ __all__ = [
     "Relation",
     "Relations",
     "Statement",
+    "Verdict",
     "at_least",
     "at_most",
+    "choose",
     "converges",
     "differ",
     "equal",
     "statement",
+    "verify",
 ]
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
+from latentia.errors import ConfigurationError, nearest
 from latentia.estimate import Estimate, exact
 
 Sign = Literal["==", "<=", ">=", "!=", "→"]
@@ -41,14 +46,14 @@ Sign = Literal["==", "<=", ">=", "!=", "→"]
 
 @dataclass(frozen=True)
 class Relation:
-    """Two estimates and what is claimed of them.
+    """Two estimates and the claimed relation between them.
 
     Attributes:
         left: the left side.
         sign: `==`, `<=`, `>=`; `!=` in a counter-example; `→` for an order of convergence.
         right: the right side.
-        tolerance: absolute slack beyond the errors that both sides carry, where the statement names one.
-        note: which instance this is.
+        tolerance: absolute tolerance beyond the errors of both sides, where the statement names one.
+        note: the instance.
     """
 
     left: Estimate
@@ -64,12 +69,12 @@ class Relation:
 
     @property
     def slack(self) -> float:
-        """How far the sides may differ: five joint standard errors, certified errors, rounding, and the tolerance."""
+        """The allowed difference: five joint standard errors, error bounds, rounding, and the tolerance."""
         return self.left.slack(self.right) + self.tolerance
 
     @property
     def holds(self) -> bool:
-        """Whether the claim is true as far as the errors tell."""
+        """Whether the claim is true within the errors."""
         near = self.difference <= self.slack
         return {
             "==": near,
@@ -86,16 +91,16 @@ Check = Callable[[int], Relations]
 
 @dataclass(frozen=True)
 class Erratum:
-    """What the notes have wrong.
+    """What the sheet states wrongly.
 
     Attributes:
-        notes: the notes' version, in LaTeX.
-        right: the right version, in LaTeX.
-        words: the difference, for a reader with the sheet in hand.
-        counter_example: yields relations that are false if the notes' version is true.
+        stated: the sheet's version, in LaTeX.
+        right: the correct version, in LaTeX.
+        words: the difference, in words.
+        counter_example: yields relations that are false if the sheet's version is true.
     """
 
-    notes: str
+    stated: str
     right: str
     words: str
     counter_example: Check
@@ -106,12 +111,12 @@ class Statement:
     """A statement and its check.
 
     Attributes:
-        item: the notes' own identifier, such as `1c`; `1c.finite` and the like where one item holds several.
-        words: what it says, in plain words.
-        latex: what it says, in LaTeX.
-        source: paper and equation, or item of the notes.
+        item: the item of the sheet, such as `1c`; `1c.finite` and the like where one item holds several.
+        words: the statement in words.
+        latex: the statement in LaTeX.
+        source: paper and equation, or item of the sheet.
         check: yields relations, from a seed.
-        erratum: what the notes have wrong here, if anything.
+        erratum: what the sheet states wrongly here, if anything.
     """
 
     item: str
@@ -130,36 +135,36 @@ def statement(
 
 
 def equal(left: Estimate | float, right: Estimate | float, tolerance: float = 0.0, note: str = "") -> Relation:
-    """Left and right are the same number."""
+    """Left equals right."""
     return Relation(*_sides(left, "==", right), tolerance, note)
 
 
 def at_most(left: Estimate | float, right: Estimate | float, tolerance: float = 0.0, note: str = "") -> Relation:
-    """Left is no greater than right."""
+    """Left is at most right."""
     return Relation(*_sides(left, "<=", right), tolerance, note)
 
 
 def at_least(left: Estimate | float, right: Estimate | float, tolerance: float = 0.0, note: str = "") -> Relation:
-    """Left is no less than right."""
+    """Left is at least right."""
     return Relation(*_sides(left, ">=", right), tolerance, note)
 
 
 def differ(left: Estimate | float, right: Estimate | float, note: str = "") -> Relation:
-    """Left and right are not the same number: a counter-example."""
+    """Left differs from right: a counter-example."""
     return Relation(*_sides(left, "!=", right), 0.0, note)
 
 
 def converges(
     sizes: Sequence[float], errors: Sequence[float], order: float, tolerance: float, note: str = ""
 ) -> Relation:
-    """The error falls like size^order: the slope of log error on log size, by least squares, is the order.
+    """The error falls like size^order: the least-squares slope of log error against log size is the order.
 
     Args:
         sizes: step sizes, or numbers of draws (with a negative order).
         errors: positive errors at these sizes.
         order: the claimed slope.
-        tolerance: how far the fitted slope may lie from it, beyond the fit's own standard errors.
-        note: which instance this is.
+        tolerance: allowed distance of the fitted slope, beyond its standard errors.
+        note: the instance.
     """
     x, y = np.log(np.asarray(sizes, dtype=float)), np.log(np.asarray(errors, dtype=float))
     slope, intercept = np.polyfit(x, y, 1)
@@ -171,7 +176,100 @@ def converges(
 
 
 def _sides(left: Estimate | float, sign: Sign, right: Estimate | float) -> tuple[Estimate, Sign, Estimate]:
-    """Both sides as estimates; a bare number is exact, and has the other side's unit."""
+    """Both sides as estimates; a plain number is exact and takes the unit of the other side."""
     unit = next((side.unit for side in (left, right) if isinstance(side, Estimate)), "1")
     first, second = (side if isinstance(side, Estimate) else exact(side, unit=unit) for side in (left, right))
     return first, sign, second
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of checking a statement.
+
+    Attributes:
+        statement: the statement.
+        relations: yielded by its check.
+        counter_examples: yielded by the counter-example of its erratum.
+        seconds: wall time.
+        failure: the error that ended the check, if one did.
+    """
+
+    statement: Statement
+    relations: Sequence[Relation]
+    counter_examples: Sequence[Relation]
+    seconds: float
+    failure: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the check finished with at least one relation, and all hold, counter-examples included."""
+        complete = bool(self.relations) and bool(self.counter_examples or not self.statement.erratum)
+        every = all(relation.holds for relation in [*self.relations, *self.counter_examples])
+        return complete and every and not self.failure
+
+    @property
+    def tightest(self) -> Relation | None:
+        """The relation to show: a failing one, else the equality nearest to failing, else the first."""
+        failing = [relation for relation in [*self.relations, *self.counter_examples] if not relation.holds]
+        if failing or not self.relations:
+            return failing[0] if failing else None
+        equalities = [relation for relation in self.relations if relation.sign in ("==", "→")]
+        return max(equalities or self.relations[:1], key=lambda relation: relation.difference / relation.slack)
+
+    def estimates(self) -> list[Estimate]:
+        """The left side of each relation, with the sign, the right side and the verdict in its settings."""
+        return [
+            replace(
+                relation.left,
+                name=f"{self.statement.item}: {relation.left.name or 'left'}",
+                settings={
+                    **relation.left.settings,
+                    "relation": relation.sign,
+                    "right": relation.right.to_json(),
+                    "tolerance": relation.tolerance,
+                    "holds": relation.holds,
+                    "note": relation.note,
+                },
+            )
+            for relation in [*self.relations, *self.counter_examples]
+        ]
+
+
+def choose(statements: Sequence[Statement], items: Sequence[str]) -> list[Statement]:
+    """The requested statements: `1c` selects `1c` and every `1c.…`; a chapter, `1` or `beyond`, selects all of it.
+
+    Raises:
+        ConfigurationError: an unknown item; the message lists all.
+    """
+    if not items:
+        return list(statements)
+    chosen: list[Statement] = []
+    for item in items:
+        found = [s for s in statements if _matches(s.item, item)]
+        if not found:
+            known = [s.item for s in statements]
+            hint = nearest(item, known)
+            everything = "" if hint.startswith("Known") else f" Known: {', '.join(known)}."
+            raise ConfigurationError(f"there is no item {item!r}. {hint}{everything}")
+        chosen += [s for s in found if s not in chosen]
+    return chosen
+
+
+def verify(statements: Sequence[Statement], seed: int = 0) -> Iterator[Verdict]:
+    """Check statements one by one, from a seed. An error in a check makes that statement fail; the others go on."""
+    for statement in statements:
+        started = time.perf_counter()
+        relations: list[Relation] = []
+        counter_examples: list[Relation] = []
+        failure = ""
+        try:
+            relations.extend(statement.check(seed))
+            if statement.erratum:
+                counter_examples.extend(statement.erratum.counter_example(seed))
+        except Exception as error:  # any error of the checked code means that the statement does not hold
+            failure = f"{type(error).__name__}: {error}"
+        yield Verdict(statement, relations, counter_examples, time.perf_counter() - started, failure)
+
+
+def _matches(item: str, asked: str) -> bool:
+    return item == asked or item.startswith(asked + ".") or (item.startswith(asked) and asked.isdigit())

@@ -1,8 +1,8 @@
-"""Chapter 1 of the notes, 1a to 1f: the likelihood, the encoder, and the bound with its slack.
+"""Chapter 1 of the sheet (docs/theory), 1a to 1f: the likelihood, the encoder, and the bound with its gap.
 
     log p(x) = E_q[log p(x|z)] − KL(q, p(z)) + KL(q, p(z|x))
 
-The first two terms are the bound. The last is its slack: at least 0, and 0 only where q is the posterior.
+The first two terms are the bound. The last is the gap: at least 0, and 0 only where q is the posterior.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from latentia.theory.instances import (
     random_finite_model,
     random_gaussian,
 )
-from latentia.theory.small_vae import reached_by_bound, reached_directly
+from latentia.theory.small_models import reached_by_bound, reached_directly
 from latentia.theory.statement import Erratum, Relations, at_least, at_most, differ, equal, statement
 
 # ── 1a: the likelihood ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -48,17 +48,17 @@ def _gray_integral(_seed: int) -> Relations:
     "1a",
     "The product of Bernoulli probabilities sums to one over all 2^G binary images, also where ŷ is 0 or 1.",
     latex=r"\sum_{x \in \{0,1\}^G} \prod_{j=1}^G \hat y_j^{x_j} (1-\hat y_j)^{1-x_j} = 1",
-    source="notes, 1a",
+    source="sheet, 1a",
     erratum=Erratum(
-        notes=r"p_\theta(x|z) = \prod_j \hat y_j^{x_j} (1-\hat y_j)^{1-x_j} \text{ for images } x",
+        stated=r"p_\theta(x|z) = \prod_j \hat y_j^{x_j} (1-\hat y_j)^{1-x_j} \text{ for images } x",
         right=r"x_j \in \{0, 1\}; \quad \int_0^1 \hat y^x (1-\hat y)^{1-x} dx \neq 1 \text{ for gray pixels}",
-        words="The formula is a distribution of binary pixels alone. For gray ones it is no density: it does not integrate to "
-        "one. Binarize the images, or take the continuous Bernoulli distribution, which carries the missing constant.",
+        words="The formula is a distribution over binary pixels only. For gray ones it is not a density: it does not "
+        "integrate to one. Binarize the images, or use the continuous Bernoulli distribution, which has the missing constant.",
         counter_example=_gray_integral,
     ),
 )
 def bernoulli_sums_to_one(seed: int) -> Relations:
-    """Sums over every image, from logits of ordinary and of enormous size."""
+    """Sums over all images, for logits of order 1 and of order 10⁴."""
     generator = generator_of(seed)
     for pixels, size in ((1, 1.0), (6, 3.0), (10, 3.0), (10, 1e4)):
         logits = size * torch.randn(1, 1, pixels, dtype=torch.float64, generator=generator)
@@ -88,16 +88,16 @@ def _four_and_five(_seed: int) -> Relations:
     "1b",
     "For z in the plane the encoder emits 2 numbers with a fixed scale, 4 with a diagonal one, 5 with a full one.",
     latex=r"\dim \mu + \dim \Sigma = 2,\; 2 + 2,\; 2 + 3",
-    source="notes, 1b",
+    source="sheet, 1b",
     erratum=Erratum(
-        notes=r"\text{the output dimension of the encoder should be } 2",
+        stated=r"\text{the output dimension of the encoder should be } 2",
         right=r"2 \text{ (fixed } \sigma),\quad 4 \text{ (diagonal } \Sigma),\quad 5 \text{ (full } \Sigma)",
-        words="Two numbers are a mean. A learned scale has to be emitted as well.",
+        words="Two numbers give the mean. A learned scale must be emitted as well.",
         counter_example=_four_and_five,
     ),
 )
 def numbers_emitted(seed: int) -> Relations:
-    """Count, and check that the numbers reach a distribution with the right number of free parameters (rank of the map)."""
+    """Count, and check the number of free parameters of the distribution (rank of the map)."""
     for family, numbers in ((Fixed(), 2), (Diagonal(), 4), (Full(), 5)):
         parameters = torch.randn(numbers, dtype=torch.float64, generator=generator_of(seed))
         yield equal(_emitted(family), numbers, note=type(family).__name__)
@@ -117,16 +117,16 @@ def numbers_emitted(seed: int) -> Relations:
         yield equal(rank, numbers, note=type(family).__name__)
 
 
-# ── 1c: the bound and its slack ─────────────────────────────────────────────────────────────────────────────────────
+# ── 1c: the bound and its gap ──────────────────────────────────────────────────────────────────────────────────────
 
 BOUND = r"\log p_\theta(x) - \left( E_q[\log p_\theta(x|z)] - D_{KL}(q, p(z)) \right) = D_{KL}(q, p_\theta(z|x)) \geq 0"
 
 
 @statement(
     "1c.linear",
-    "The bound's slack is the divergence from the posterior: linear-Gaussian model, every term in closed form.",
+    "The gap of the bound is the divergence from the posterior: linear-Gaussian model, every term in closed form.",
     latex=BOUND,
-    source="notes, 1c; Kingma and Welling 2014, eq. 1",
+    source="sheet, 1c; Kingma and Welling 2014, eq. 1",
 )
 def slack_linear(seed: int) -> Relations:
     """Evidence, posterior and bound by three separate formulas."""
@@ -145,9 +145,9 @@ def slack_linear(seed: int) -> Relations:
 
 @statement(
     "1c.finite",
-    "The bound's slack is the divergence from the posterior: latent variable on a finite set, every sum exact.",
+    "The gap of the bound is the divergence from the posterior: latent variable on a finite set, every sum exact.",
     latex=BOUND,
-    source="notes, 1c",
+    source="sheet, 1c",
 )
 def slack_finite(seed: int) -> Relations:
     """Random mixtures of Bernoullis, every image, random q, some of them with zeros."""
@@ -168,12 +168,12 @@ def slack_finite(seed: int) -> Relations:
 
 @statement(
     "1c.trained",
-    "The bound's slack is the divergence from the posterior: a VAE trained on digits, by quadrature over the plane.",
+    "The gap of the bound is the divergence from the posterior: a VAE trained on digits, by quadrature over the plane.",
     latex=BOUND,
-    source="notes, 1c",
+    source="sheet, 1c",
 )
 def slack_trained(seed: int) -> Relations:
-    """Evidence, bound and divergence on grids of their own; halving the spacing says how far each is off."""
+    """Evidence, bound and divergence on separate grids; halving the spacing estimates the error of each."""
     model = reached_by_bound(seed).model
     x = binary_digits(8)
     integrals = (model.log_evidence, model.bound, model.divergence_from_posterior)
@@ -183,7 +183,7 @@ def slack_trained(seed: int) -> Relations:
         value = integral(x, fine)
         values.append((value, 1e-9 + (value - integral(x, coarse)).abs()))
     (evidence, error), (bound, bound_error), (divergence, divergence_error) = values
-    # An integral that does not settle would agree with anything.
+    # An integral that does not converge would agree with anything.
     worst = largest(error + bound_error + divergence_error, "largest error of the three integrals")
     yield at_most(worst, 1e-5, note="halving the spacings")
     for i in range(len(x)):
@@ -220,7 +220,7 @@ def _distributions(seed: int) -> list[tuple[str, Distribution, Distribution]]:
     "The KL divergence is non-negative, zero for equal distributions and for no others, and not symmetric.",
     latex=r"D_{KL}(p, q) \geq 2\,\mathrm{TV}(p, q)^2, \quad D_{KL}(p, q) = 0 \iff p = q, "
     r"\quad D_{KL}(p,q) \neq D_{KL}(q,p)",
-    source="notes, 1d; Pinsker's inequality for `only then`",
+    source="sheet, 1d; Pinsker's inequality for `only then`",
 )
 def divergence_properties(seed: int) -> Relations:
     """Pinsker's bound is positive whenever the distributions differ, so a zero divergence means equal distributions."""
@@ -257,15 +257,15 @@ def _same_optimum(seed: int) -> Relations:
     "Maximizing the bound and maximizing log p(x) differ: the second reaches more nats, for more evaluations.",
     latex=r"\max_\theta \log p_\theta(x) \;\geq\; \log p_{\theta'}(x), "
     r"\quad \theta' = \operatorname{argmax}_{\theta} \max_\phi \mathrm{ELBO}(\theta, \phi)",
-    source="notes, 1e",
+    source="sheet, 1e",
     erratum=Erratum(
-        notes=r"\text{they will not be the same because log p(x) is more computationally expensive}",
+        stated=r"\text{they will not be the same because log p(x) is more computationally expensive}",
         right=r"\operatorname{argmax}_\theta \left[\log p_\theta(x) - \min_\phi D_{KL}(q_\phi, p_\theta(z|x))\right]"
         r" \neq \operatorname{argmax}_\theta \log p_\theta(x) "
         r"\text{ where } \min_\phi D_{KL} \text{ varies with } \theta",
-        words="Cost is no reason for two maxima to differ. They differ because the slack depends on θ, so that the "
-        "bound favors decoders whose posteriors the encoder can match. Where the encoder's family holds the "
-        "posterior, as in a linear model, the two are the same, whatever they cost.",
+        words="Cost is not a reason for two maxima to differ. They differ because the gap KL(q, p(z|x)) depends on θ, so "
+        "the bound prefers decoders whose posteriors the encoder can match. Where the encoder's family contains the "
+        "posterior, as in a linear model, the two maxima are equal, whatever they cost.",
         counter_example=_same_optimum,
     ),
 )
@@ -296,7 +296,7 @@ def _better_is_higher(seed: int) -> Relations:
 def _effective_share(posterior: MultivariateNormal, proposal: MultivariateNormal) -> Estimate:
     """ESS/K for large K, E_q[w]²/E_q[w²] = 1/∫ p(z|x)²/q(z) dz: a Gaussian integral.
 
-    0 where it diverges: the weights then have no variance, and no number of draws helps.
+    0 where it diverges: the weights then have infinite variance, and more draws do not help.
     """
     precision, other = posterior.precision_matrix, proposal.precision_matrix
     inner, shift = 2 * precision - other, posterior.mean - proposal.mean
@@ -319,15 +319,15 @@ def _drawn_share(posterior: MultivariateNormal, proposal: MultivariateNormal, se
 
 @statement(
     "1f",
-    "The encoder is a proposal: its effective sample size stays, where the prior's falls fast with the dimension of z.",
+    "As a proposal, the encoder keeps its effective sample size; that of the prior falls fast with the dimension of z.",
     latex=r"\mathrm{ESS} = \frac{(\sum_k w_k)^2}{\sum_k w_k^2} \approx \frac{K}{1 + \chi^2(p(z|x), q)},"
     r" \quad w_k = \frac{p(x, z_k)}{q(z_k|x)}",
-    source="notes, 1f; Kong 1992",
+    source="sheet, 1f; Kong 1992",
     erratum=Erratum(
-        notes=r"\text{a better encoder allows us to reduce our lower bound}",
+        stated=r"\text{a better encoder allows us to reduce our lower bound}",
         right=r"\mathrm{ELBO}(q) = \log p(x) - D_{KL}(q, p(z|x)) \text{ rises as } q \text{ improves}",
-        words="A better encoder raises the bound toward log p(x), which does not move. And it is not there for "
-        "sampling, which needs the decoder alone: it makes the bound tractable, by proposing the few z that matter.",
+        words="A better encoder raises the bound toward log p(x), which stays fixed. Sampling needs the decoder alone; "
+        "the encoder makes the bound tractable, because it proposes the few z with posterior mass.",
         counter_example=_better_is_higher,
     ),
 )

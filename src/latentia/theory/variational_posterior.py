@@ -1,4 +1,4 @@
-"""Chapter 1 of the notes, 1g to 1j: divergences in closed form, and the best q on a finite set."""
+"""Chapter 1 of the sheet, 1g to 1j: divergences in closed form, and the best q on a finite set."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def _bound_is_not_zero(seed: int) -> Relations:
     "1g",
     "The divergence of a distribution from itself is zero, and so is its gradient: it is a minimum.",
     latex=r"D_{KL}(q_\phi, q_\phi) = 0, \quad \nabla_{\phi'} D_{KL}(q_\phi, q_{\phi'})|_{\phi' = \phi} = 0",
-    source="notes, 1g",
+    source="sheet, 1g",
     erratum=Erratum(
-        notes=r"q = q \Rightarrow \text{a perfect representation of our data, so the lower bound would be } 0",
+        stated=r"q = q \Rightarrow \text{a perfect representation of our data, so the lower bound would be } 0",
         right=r"D_{KL}(q, p_\theta(z|x)) = 0 \Rightarrow \mathrm{ELBO}(q) = \log p_\theta(x) \neq 0",
-        words="That a distribution equals itself says nothing of the data. What vanishes when q is the posterior is the bound's "
-        "slack; the bound itself is then log p(x).",
+        words="That a distribution equals itself says nothing about the data. If q is the posterior, the gap of the bound "
+        "is 0, and the bound equals log p(x).",
         counter_example=_bound_is_not_zero,
     ),
 )
@@ -75,19 +75,19 @@ def _middle_line(_seed: int) -> Relations:
         inner = 2 * z * mean_q - mean_q**2 - 2 * z * mean_p + mean_p**2
         return q.log_prob(z).exp() * inner / (2 * variance)
 
-    middle = integrate(integrand, [-math.inf, mean_q, math.inf], name="the notes' middle line")
+    middle = integrate(integrand, [-math.inf, mean_q, math.inf], name="the sheet's middle line")
     truth = exact((mean_q - mean_p) ** 2 / (2 * variance), "KL")
     yield equal(middle, truth, note="with an integral against q and without the 1")
-    yield differ(exact(1 + middle.value, "1 + …, as the notes have it"), truth)
+    yield differ(exact(1 + middle.value, "1 + …, as in the sheet"), truth)
 
 
 @statement(
     "1h.equal",
     "Between Gaussians of one variance, KL = (μφ − μp)²/(2σ²).",
     latex=r"D_{KL}(N(\mu_\phi, \sigma^2), N(\mu_p, \sigma^2)) = \frac{(\mu_\phi - \mu_p)^2}{2\sigma^2}",
-    source="notes, 1h",
+    source="sheet, 1h",
     erratum=Erratum(
-        notes=r"= 1 + \sum_z \tfrac{1}{2\sigma^2}\left[2z\mu_\phi - \mu_\phi^2 - 2z\mu_p + \mu_p^2\right]",
+        stated=r"= 1 + \sum_z \tfrac{1}{2\sigma^2}\left[2z\mu_\phi - \mu_\phi^2 - 2z\mu_p + \mu_p^2\right]",
         right=r"= \int q_\phi(z|x)\, \tfrac{1}{2\sigma^2}\left[2z\mu_\phi - \mu_\phi^2 - 2z\mu_p + \mu_p^2\right] dz",
         words="z is continuous, so the sum is an integral; the squares of z cancel and leave no 1; and q, which weighs "
         "the integrand, must stay. The first and the last line are right, where both variances are σ².",
@@ -113,7 +113,7 @@ def equal_variances(seed: int) -> Relations:
     "Between any two Gaussians, with unequal, diagonal or full covariances, KL has the general closed form.",
     latex=r"D_{KL} = \tfrac12\left[\operatorname{tr}(\Sigma_p^{-1}\Sigma_q) "
     r"+ (\mu_p-\mu_q)^\top\Sigma_p^{-1}(\mu_p-\mu_q) - d + \log\tfrac{|\Sigma_p|}{|\Sigma_q|}\right]",
-    source="notes, 1h, beyond equal variances",
+    source="sheet, 1h, beyond equal variances",
 )
 def any_gaussians(seed: int) -> Relations:
     """The general closed form against quadrature in one and two dimensions and Monte Carlo in more."""
@@ -135,10 +135,10 @@ def any_gaussians(seed: int) -> Relations:
 
 @statement(
     "1h.symbolic",
-    "The derivation with integrals, done symbolically, ends in the notes' last line.",
+    "The derivation with integrals, done symbolically, ends in the sheet's last line.",
     latex=r"\int q \log\frac{q}{p}\,dz = \log\frac{\sigma_p}{\sigma_q} "
     r"+ \frac{\sigma_q^2 + (\mu_q-\mu_p)^2}{2\sigma_p^2} - \tfrac12",
-    source="notes, 1h",
+    source="sheet, 1h",
 )
 def symbolic_derivation(_seed: int) -> Relations:
     """Sympy integrates q log(q/p) over the line and simplifies; both differences are the number 0."""
@@ -190,7 +190,7 @@ def _greatest_bound(log_joint: Vector, start: Vector, total: float = 1.0) -> tup
     "1i",
     "On a finite set, the q with Σq = 1 that maximizes the bound is ∝ p(x|zᵢ)p(zᵢ), with multiplier λ = 1 − log p(x).",
     latex=r"q(z_i|x) = \frac{p(x|z_i)p(z_i)}{\sum_j p(x|z_j)p(z_j)}, \quad \lambda = 1 - \log p_\theta(x)",
-    source="notes, 1i",
+    source="sheet, 1i",
 )
 def optimal_posterior(seed: int) -> Relations:
     """Two optimizers that know nothing of Bayes, from random starts; λ from stationarity and as a shadow price."""
@@ -239,7 +239,7 @@ def _by_least_squares(log_joint: Vector, start: Vector) -> tuple[Vector, float]:
     "1j",
     "That q is the posterior p(z|x): the bound is tight there alone; on a grid over R² it is the exact E-step.",
     latex=r"q(z_i|x) = p_\theta(z_i|x) \iff \mathrm{ELBO}(q) = \log p_\theta(x)",
-    source="notes, 1j",
+    source="sheet, 1j",
 )
 def posterior_by_bayes(seed: int) -> Relations:
     """By counting simulated pairs (z, x), by the bound, and on a grid against the linear-Gaussian closed form."""

@@ -1,11 +1,11 @@
-"""A VAE with z ∈ R² small enough to train in a second and to integrate on a grid: the instance for 1c, 1e and 1f.
+"""Small trained models: a VAE with z ∈ R² for items 1c, 1e and 1f, and discriminators on the line for item 3c.
 
-Everything is in float64: what is compared are integrals, and their errors should be the grid's and not the floats'.
+They train in about a second and are integrated on grids, in float64, so that rounding is below the error of the grid.
 """
 
 from __future__ import annotations
 
-__all__ = ["Reached", "SmallVAE", "reached_by_bound", "reached_directly"]
+__all__ = ["PAIR", "SHAPE", "SmallVAE", "reached_by_bound", "reached_directly", "trained_discriminator"]
 
 import math
 from collections.abc import Callable
@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
 from latentia.distributions import Bernoulli
-from latentia.integration import Grid, LogSumExp, regular_grid
+from latentia.distributions.mixtures import Mixture
+from latentia.integration import Grid, LogSumExp, panel_grid, regular_grid
 from latentia.models import VAE
-from latentia.theory.instances import binary_digits
+from latentia.objectives import Minimax
+from latentia.theory.instances import binary_digits, normal
 
 SHAPE = (1, 8, 8)
 STEPS = 250
@@ -146,3 +148,62 @@ def _trained(
 
 def _grid(spacing: float, reach: float = REACH) -> Grid:
     return regular_grid((-reach, -reach), (reach, reach), spacing)
+
+
+PAIR = (
+    Mixture(torch.tensor([0.5, 0.5], dtype=torch.float64), [normal(-1.5, 0.6), normal(1.5, 0.6)]),
+    normal(0.0, 1.2),
+)
+"""The data have two modes, the generator one between them, so that a single hidden unit cannot separate them."""
+LINE = 4.0  # p and q have less than 1e-3 of their mass beyond ±4
+
+
+@dataclass(frozen=True)
+class _TrainedDiscriminator:
+    """Its logit, and the largest distance of D to D* over [−4, 4]."""
+
+    logit: Callable[[Tensor], Tensor]
+    largest_gap: float
+
+
+@cache
+def trained_discriminator(width: int, seed: int) -> _TrainedDiscriminator:
+    """Train a network of one hidden layer by L-BFGS on the cost of item 3a, as an integral by Gauss's rule.
+
+    Args:
+        width: units of the hidden layer.
+        seed: of the start.
+    """
+    p, q = PAIR
+    grid = panel_grid([[-8.0, 8.0]], panels=20, order=8)
+    x, weight = grid.points()[:, 0], grid.weights[0]
+    mass_p, mass_q = weight * p.log_prob(x).exp(), weight * q.log_prob(x).exp()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        hidden = nn.Linear(1, width)
+        with torch.no_grad():  # spread the units over the range, so that none starts idle
+            hidden.weight.mul_(2)
+            hidden.bias.uniform_(-3, 3)
+        network = nn.Sequential(hidden, nn.Tanh(), nn.Linear(width, 1)).double()
+    optimizer = torch.optim.LBFGS(
+        network.parameters(), max_iter=300, tolerance_grad=1e-9, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+    )
+    silent = torch.zeros(1, dtype=torch.float64)
+
+    def logit(points: Tensor) -> Tensor:
+        return network(points.unsqueeze(-1)).squeeze(-1)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        t = logit(x)
+        cost = mass_p @ Minimax().discriminator(t, silent) + mass_q @ Minimax().discriminator(silent, t)
+        cost.backward()
+        return cost
+
+    optimizer.step(closure)
+    line = torch.linspace(-LINE, LINE, 801, dtype=torch.float64)
+    with torch.no_grad():
+        gap = torch.sigmoid(logit(line)) - torch.sigmoid(p.log_prob(line) - q.log_prob(line))
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    return _TrainedDiscriminator(logit, gap.abs().max().item())
