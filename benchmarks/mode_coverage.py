@@ -19,8 +19,8 @@ import torch
 
 from latentia import Estimate
 from latentia.data import Grid, Ring, ToyDistribution
-from latentia.diagnostics import mode_coverage
-from latentia.diagnostics.mode_coverage import PROTOCOL_SAMPLES, perfect_coverage
+from latentia.diagnostics import mode_coverage, perfect_coverage
+from latentia.diagnostics.mode_coverage import SAMPLES
 from latentia.estimate import estimates_to_json
 from latentia.objectives import R1, R1R2, NonSaturating, NoPenalty, Relativistic
 from latentia.recipes import Run, mode_covering_gan
@@ -43,7 +43,7 @@ def main() -> None:
     chosen = parser.parse_args()
     distribution = DISTRIBUTIONS[chosen.distribution]
     rows = {(loss, penalty): scores_of(chosen, loss, penalty) for loss in LOSSES for penalty in PENALTIES}
-    perfect = {e.name.rpartition("/")[2]: e for e in perfect_coverage(distribution, PROTOCOL_SAMPLES)}
+    perfect = {e.name.rpartition("/")[2]: e for e in perfect_coverage(distribution, SAMPLES)}
     modes = len(distribution.distribution().mixture_distribution.probs)
     estimates = []
     for (loss, penalty), scores in rows.items():
@@ -86,9 +86,7 @@ def score(run: Run, distribution: ToyDistribution, seed: int) -> dict[str, float
     """PacGAN's figures of one run."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        estimates = {
-            e.name: e for e in mode_coverage(run.model.sample(PROTOCOL_SAMPLES), distribution, perfect_repeats=0)
-        }
+        estimates = {e.name: e for e in mode_coverage(run.model.sample(SAMPLES), distribution, perfect_repeats=0)}
     found = {name: estimates[f"modes/{name}"].value if f"modes/{name}" in estimates else math.nan for name in FIGURES}
     print(run.path, " ".join(f"{name} {value:.4g}" for name, value in found.items()), flush=True)
     return found

@@ -1,4 +1,4 @@
-"""Game diagnostics against Gaussians whose divergence is known, and against generators that collapse."""
+"""Diagnostics against Gaussians whose divergence is known, and against generators that collapse."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from latentia.data import Ring
-from latentia.diagnostics.discriminator_bound import fresh_bound
-from latentia.diagnostics.game import (
-    accuracy,
+from latentia.diagnostics import (
     collapse_alarm,
+    discriminator_estimates,
+    fresh_bound,
     gap_to_optimum,
     jensen_shannon_bound,
     jensen_shannon_of_densities,
     jensen_shannon_on_grid,
-    players_value,
 )
 from latentia.errors import DataError, UnsupportedError
+from latentia.estimate import Estimate
 from latentia.models import GAN, Flow
 from latentia.networks import MLP
 from latentia.objectives import Hinge, Minimax, Relativistic, Wasserstein
@@ -46,8 +46,12 @@ def test_the_best_discriminator_s_bound_is_tight(mean: float, truth: float):
     bound = jensen_shannon_bound(log_ratio(mean, real), log_ratio(mean, fake), calibrate=False)
     assert bound.kind == "lower bound"
     assert bound.agrees_with(truth)
-    value = players_value(log_ratio(mean, real), log_ratio(mean, fake))
-    assert value.agrees_with(2 * truth - math.log(4))
+    held_out = log_ratio(mean, real)
+    found = {e.name: e for e in discriminator_estimates(held_out, log_ratio(mean, fake), held_out)}
+    assert found["game/value"].agrees_with(2 * truth - math.log(4))
+    best = torch.distributions.Normal(0, 1).cdf(torch.tensor(mean / 2)).item()
+    for name in ("real", "fake", "held_out"):
+        assert abs(found[f"game/accuracy_{name}"].value - best) < 0.02
 
 
 @pytest.mark.parametrize(("mean", "truth"), KNOWN)
@@ -93,10 +97,20 @@ def test_a_grid_that_misses_mass_is_refused():
         jensen_shannon_on_grid(p.log_prob, q.log_prob, [(-6, 6)], 0.1)
 
 
-def test_accuracy():
-    logits = torch.tensor([1.0, 2.0, -1.0, 3.0])
-    assert accuracy(logits, real=True, name="a").value == 0.75
-    assert accuracy(logits, real=False, name="a").value == 0.25
+@pytest.mark.parametrize("shift", [-30.0, 0.0, 30.0])
+def test_accuracies_and_bound_use_one_calibrated_cut(shift: float):
+    """Logits that separate real from fake, all on one side of 0: the accuracies agree with the bound of log 2."""
+    torch.manual_seed(0)
+    real, fake = shift + 1 + 0.1 * torch.randn(2000), shift - 1 + 0.1 * torch.randn(2000)
+    found = {e.name: e.value for e in discriminator_estimates(real, fake, real)}
+    assert found["game/accuracy_real"] == found["game/accuracy_fake"] == found["game/accuracy_held_out"] == 1
+    assert 0.68 < found["game/jsd_bound"] < math.log(2)
+
+
+def test_without_held_out_examples_there_is_no_bound():
+    torch.manual_seed(0)
+    names = {e.name for e in discriminator_estimates(torch.randn(50), torch.randn(50))}
+    assert names == {"game/accuracy_real", "game/accuracy_fake"}
 
 
 def test_diversity_of_the_data_s_own_distribution_is_one():
@@ -185,7 +199,7 @@ def test_a_fresh_discriminator_comes_near_the_truth_from_below(mean: float, trut
     gan = shifted(mean)
     before = [p.clone() for p in gan.parameters()]
     bound, on_real, on_fake = fresh_bound(
-        gan, lambda: MLP(hidden=(32,)).encoder((1,), 1), torch.randn(8000, 1), steps=150, rate=1e-2
+        gan, lambda: MLP(hidden=(32,)).encoder((1,), 1), torch.randn(8000, 1), steps=150, lr=1e-2
     )
     assert bound.at_most(truth)
     assert bound.value > 0.9 * truth - 5 * (bound.stderr or 0)
@@ -194,6 +208,42 @@ def test_a_fresh_discriminator_comes_near_the_truth_from_below(mean: float, trut
         assert on_real.at_most(best + 0.1)
         assert on_fake.value > best - 0.1
     assert all(torch.equal(a, b) for a, b in zip(before, gan.parameters(), strict=True))
+
+
+class Offset(torch.nn.Module):
+    """A discriminator whose evaluation mode shifts all logits, as batch normalization may."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = MLP(hidden=(16,)).encoder((1,), 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x) + (0.0 if self.training else 5.0)
+
+
+def test_a_fresh_discriminator_is_calibrated_and_reports_its_progress():
+    torch.manual_seed(0)
+    seen: list[tuple[int, int]] = []
+    bound, on_real, on_fake = fresh_bound(
+        shifted(2.0), Offset, torch.randn(4000, 1), steps=100, lr=1e-2, progress=lambda *done: seen.append(done)
+    )
+    assert seen == [(step, 100) for step in range(1, 101)]
+    assert bound.value > 0.8 * 0.336831
+    best = torch.distributions.Normal(0, 1).cdf(torch.tensor(1.0)).item()
+    assert abs(on_real.value - best) < 0.05
+    assert abs(on_fake.value - best) < 0.05
+
+
+def test_a_fresh_discriminator_on_few_examples_of_the_same_distribution_does_not_claim_much():
+    torch.manual_seed(0)
+    gan = shifted(0.0)
+    found = [
+        fresh_bound(gan, lambda: MLP(hidden=(8,)).encoder((1,), 1), torch.randn(80, 1), steps=20)[0].value
+        for _ in range(20)
+    ]
+    mean = Estimate.mean(torch.tensor(found, dtype=torch.float64))
+    assert mean.at_most(0.0)
+    assert min(found) > -0.357
 
 
 def test_a_fresh_discriminator_needs_data():

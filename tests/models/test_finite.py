@@ -65,7 +65,7 @@ def test_samples_come_from_the_distribution() -> None:
     assert bool(((counts - p).abs() < 5 * (p * (1 - p) / 40_000).sqrt()).all())
 
 
-def test_em_never_falls_on_digits() -> None:
+def test_em_never_decreases_on_digits() -> None:
     from latentia.data import Digits
 
     source = Digits(binarize="threshold")

@@ -24,6 +24,7 @@ from latentia.distributions import (
 )
 from latentia.errors import ConfigurationError, DataError, UnsupportedError
 from latentia.estimate import Estimate
+from latentia.likelihood import evaluate_bound
 from latentia.models import VAE
 from latentia.objectives import ELBO, Progress
 
@@ -61,7 +62,7 @@ def some_images(n, seed=1):
 
 
 @any_parts
-def test_shapes_whatever_the_parts(parts):
+def test_shapes(parts):
     vae, x = build(parts), some_images(6)
     q, prior = vae.encode(x), vae.prior
     assert (q.batch_shape, q.event_shape) == ((6,), (2,))
@@ -104,7 +105,7 @@ def test_state_holds_the_whole_model(parts):
 
 
 @any_parts
-def test_what_it_shows_carries_no_gradient_and_its_bound_does(parts):
+def test_only_the_bound_has_a_gradient(parts):
     vae, x = build(parts), some_images(4)
     assert not vae.sample(3).requires_grad
     assert not vae.sample(3, mean=True).requires_grad
@@ -147,7 +148,7 @@ def test_defaults_are_a_diagonal_posterior_a_bernoulli_likelihood_and_a_normal_p
     assert vae.prior.log_prob(torch.zeros(2)).item() == pytest.approx(-math.log(2 * math.pi))
 
 
-def test_ten_lines_with_modules_of_ones_own_train():
+def test_a_model_of_a_user_s_modules_trains():
     images = Digits(binarize="threshold").load().train.images[:256].float().div(255).round()
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4))
     decoder = nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), nn.Unflatten(1, (1, 8, 8)))
@@ -178,7 +179,7 @@ class Pathless(Family):
         return Independent(base, 1)
 
 
-def test_a_posterior_without_a_path_bounds_but_does_not_train():
+def test_a_posterior_without_rsample_bounds_but_does_not_train():
     vae, x = build(PARTS[6]), some_images(4)
     vae.posterior.family = Pathless()
     with pytest.raises(UnsupportedError, match="gradient='score'"):
@@ -187,7 +188,7 @@ def test_a_posterior_without_a_path_bounds_but_does_not_train():
         assert torch.isfinite(vae.elbo(x)).all()
 
 
-def test_parts_that_do_not_fit_are_refused_where_they_meet():
+def test_parts_that_do_not_fit_are_refused():
     vae = VAE(nn.Sequential(nn.Flatten(), nn.Linear(20, 2)), nn.Linear(2, 7), latent=2, image_shape=IMAGE)
     with pytest.raises(ConfigurationError, match=r"needs \(4,\)"):
         vae.encode(some_images(3))
@@ -195,3 +196,55 @@ def test_parts_that_do_not_fit_are_refused_where_they_meet():
         vae.decode(torch.zeros(3, 2))
     with pytest.raises(DataError, match=r"must have shape \(1, 4, 5\)"):
         vae.encode(torch.zeros(3, 1, 8, 8))
+
+
+ANY_RANK = [Bernoulli(), ContinuousBernoulli(), Gaussian(), GaussianLearnedScale(), GaussianPerPixel()]
+
+
+@pytest.mark.parametrize("likelihood", ANY_RANK, ids=lambda family: family.type_name)
+def test_events_of_any_rank_are_scored_one_by_one(likelihood):
+    """log p(x|z) is summed over the event only: the same pixels score the same in events of rank 1, 2, 3 and 4."""
+    torch.manual_seed(0)
+    x, z = torch.bernoulli(torch.full((6, 12), 0.5)), torch.randn(6, 2)
+    factor = math.prod(likelihood.parameter_shape((12,))) // 12
+    network = nn.Linear(2, 12 * factor)
+    scores = []
+    for shape in [(12,), (1, 12), (3, 4), (1, 3, 4), (1, 2, 2, 3)]:
+        decoder = nn.Sequential(network, nn.Unflatten(1, likelihood.parameter_shape(shape)))
+        vae = VAE(nn.Flatten(), decoder, latent=2, image_shape=shape, likelihood=likelihood)
+        distribution = vae.decode(z)
+        assert (distribution.batch_shape, distribution.event_shape) == ((6,), shape)
+        assert vae.decode(torch.randn(5, 6, 2)).log_prob(x.view(6, *shape)).shape == (5, 6)
+        if factor == 1:
+            scores.append(distribution.log_prob(x.view(6, *shape)))
+    for other in scores[1:]:
+        torch.testing.assert_close(other, scores[0])
+
+
+@pytest.mark.parametrize("n", [1, 500])
+def test_the_bound_of_a_vector_is_that_of_each_example(n: int):
+    torch.manual_seed(0)
+    encoder, decoder = nn.Sequential(nn.Flatten(), nn.Linear(100, 4)), nn.Linear(2, 100)
+    vae = VAE(encoder, decoder, latent=2, image_shape=(1, 100), likelihood=Gaussian())
+    x = torch.rand(n, 1, 100)
+    assert vae.elbo(x).shape == (n,)
+    with torch.no_grad():
+        z = torch.randn(n, 2)
+        expected = torch.distributions.Normal(decoder(z), 0.1).log_prob(x[:, 0]).sum(1)
+        torch.testing.assert_close(vae.decode(z).log_prob(x), expected)
+
+
+def test_a_mixture_of_images_needs_images():
+    with pytest.raises(ConfigurationError, match="likelihood=gaussian"):
+        VAE(nn.Flatten(), nn.Linear(2, 9), latent=2, image_shape=(9,), likelihood=DiscretizedLogisticMixture())
+
+
+def test_gray_images_under_a_bernoulli_likelihood_are_refused():
+    vae, gray = build(PARTS[0]), torch.full((4, *IMAGE), 0.5)
+    for score in (vae.elbo, lambda x: evaluate_bound(vae, x)):
+        with pytest.raises(DataError, match="binarize"):
+            score(gray)
+    vae.elbo(some_images(4))  # the first step of a training loop is checked, later ones do not wait for the device
+    assert vae.elbo(gray).requires_grad
+    with torch.no_grad(), pytest.raises(DataError, match="binarize"):
+        vae.elbo(gray)

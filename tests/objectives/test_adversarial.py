@@ -1,4 +1,4 @@
-"""Distributions of the GAN losses: signs of derivatives, best discriminators, least costs on finite sets, shift invariance."""
+"""The GAN losses: signs of derivatives, best discriminators, lowest costs on finite sets, shift invariance."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_signs_of_the_derivatives(loss: AdversarialLoss):
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=name_of)
-def test_gradients_ignore_a_common_shift_just_where_it_is_declared(loss: AdversarialLoss):
+def test_gradients_ignore_a_common_shift_only_where_declared(loss: AdversarialLoss):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 20, dtype=torch.float64, generator=generator)
 
@@ -144,7 +144,7 @@ def test_the_relativistic_optimum_is_the_log_ratio(seed: int):
 
 
 @pytest.mark.parametrize("loss", LOCAL, ids=name_of)
-def test_no_other_logits_cost_less(loss: AdversarialLoss):
+def test_no_other_logits_have_a_lower_cost(loss: AdversarialLoss):
     p, q = two_distributions(5)
     best = loss.optimal_logit(p.log(), q.log()).clamp(-40, 40)
     generator = torch.Generator().manual_seed(1)
@@ -154,7 +154,7 @@ def test_no_other_logits_cost_less(loss: AdversarialLoss):
 
 
 @pytest.mark.parametrize("loss", LOCAL, ids=name_of)
-def test_equal_distributions_give_the_greatest_least_cost(loss: AdversarialLoss):
+def test_equal_distributions_have_the_highest_lowest_cost(loss: AdversarialLoss):
     p, q = two_distributions(6)
     assert loss.least_cost(p, p) > loss.least_cost(p, q)
 
@@ -219,7 +219,7 @@ def test_the_nonsaturating_generator_descends_reverse_kl_less_twice_jsd():
     assert not torch.allclose(minimax, right, atol=1e-3)  # the two are different games
 
 
-def test_a_sure_discriminator_starves_minimax_alone():
+def test_only_minimax_loses_its_gradient_to_a_certain_discriminator():
     fake = torch.tensor([-50.0, -1e4], requires_grad=True)
     (saturated,) = torch.autograd.grad(Minimax().generator(None, fake).sum(), fake)
     (full,) = torch.autograd.grad(NonSaturating().generator(None, fake).sum(), fake)

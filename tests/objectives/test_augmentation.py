@@ -1,4 +1,4 @@
-"""Augmentation: what each part may change, that every image has its own draw, and that gradients pass."""
+"""Augmentation: the range of each change, separate draws for the images, and gradients."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_translation_moves_by_whole_pixels_both_ways():
     assert ((counts - 600).abs() < 5 * 600**0.5).all()
 
 
-def test_translation_brings_in_zeros():
+def test_translation_fills_with_zeros():
     torch.manual_seed(0)
     moved = DiffAugment(**{**OFF, "translation": 0.25})(torch.ones(50, 1, 8, 8))
     assert set(moved.unique().tolist()) == {0.0, 1.0}
@@ -51,7 +51,7 @@ def test_translation_brings_in_zeros():
 
 
 @pytest.mark.parametrize(("side", "size"), [(8, 4), (9, 4), (12, 6)])
-def test_cutout_takes_a_rectangle(side: int, size: int):
+def test_cutout_clears_a_rectangle(side: int, size: int):
     torch.manual_seed(0)
     kept = DiffAugment(**{**OFF, "cutout": 0.5})(torch.ones(2000, 1, side, side))
     gone = (kept == 0).sum((1, 2, 3))

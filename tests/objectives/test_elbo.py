@@ -25,17 +25,17 @@ def gaussian(distribution):
 @posteriors
 @pytest.mark.parametrize("kl", ["exact", "monte-carlo"])
 @pytest.mark.parametrize("away", [0.0, 0.5])
-def test_the_slack_of_the_bound_is_the_divergence_from_the_posterior(posterior, kl, away):
-    """log p(x) = bound + KL(q(z|x), p(z|x)), image by image (item 1c)."""
+def test_the_inference_gap_is_the_divergence_from_the_posterior(posterior, kl, away):
+    """log p(x) = bound + KL(q(z|x), p(z|x)), image by image ."""
     model = LinearGaussian(posterior, away=away)
     x = model.images(5)
     with torch.no_grad():
-        slack = kl_divergence(gaussian(model.vae.encode(x)), model.exact_posterior(x))
+        gap = kl_divergence(gaussian(model.vae.encode(x)), model.exact_posterior(x))
         torch.manual_seed(3)
         repeated = x.repeat_interleave(4000, 0)
         bounds = ELBO(kl=kl)(model.vae, repeated, LATE)["bound"].reshape(5, 4000)
     for image in range(5):
-        assert Estimate.mean(bounds[image]).agrees_with((model.log_likelihood(x) - slack)[image].item())
+        assert Estimate.mean(bounds[image]).agrees_with((model.log_likelihood(x) - gap)[image].item())
 
 
 def test_the_bound_of_the_exact_posterior_is_tight_and_drawn_without_noise():
@@ -85,14 +85,14 @@ def test_score_and_reparametrized_gradients_have_one_mean(samples, batch, kl):
 
 def test_the_baseline_of_the_score_gradient_lowers_its_noise():
     model = LinearGaussian(Full(), away=0.2)
-    x = model.images(1) + 3.0  # far from what is decoded, so that the cost is large beside its spread
+    x = model.images(1) + 3.0  # far from what is decoded, so that the cost is large relative to its spread
     name = "posterior.network.1.weight"
     alone = gradients(model.vae, ELBO(gradient="score"), x, 100, LATE)[name]
     draws = gradients(model.vae, ELBO(gradient="score", samples=8), x, 100, LATE)[name]
     assert (alone.var(0).sum() / draws.var(0).sum()).item() > 16  # eight draws alone would give 8
 
 
-def test_score_and_reparametrized_costs_are_equal_in_mean_under_a_learned_prior():
+def test_score_and_reparametrized_gradients_agree_under_a_learned_prior():
     model = LinearGaussian(Diagonal(), away=0.2, prior=MixturePrior(components=2))
     x = model.images(128)
     by_path = gradients(model.vae, ELBO(kl="monte-carlo"), x, 100, LATE)
@@ -104,7 +104,7 @@ def test_score_and_reparametrized_costs_are_equal_in_mean_under_a_learned_prior(
 # ---- β and its warm-up --------------------------------------------------------------------------------------------
 
 
-def test_beta_rises_in_a_straight_line_over_its_epochs():
+def test_beta_rises_linearly_over_its_epochs():
     objective = ELBO(beta=2.0, warm_up=4.0)
     assert [objective.beta_at(Progress(epoch=epoch)) for epoch in (0, 1, 2, 4, 9, float("inf"))] == [0, 0.5, 1, 2, 2, 2]
     assert ELBO(beta=2.0).beta_at(Progress()) == 2.0
@@ -155,7 +155,7 @@ def test_a_dimension_below_the_floor_has_no_gradient_of_its_rate():
     floor = rates.mean().item()
     means = model.vae.posterior.network[1].weight
 
-    def of_rate(objective):  # the costs share their distortion: the difference is the charge for the rate
+    def of_rate(objective):  # the costs share their distortion: the difference is the cost of the rate
         torch.manual_seed(0)
         charge = objective(model.vae, x, LATE)["cost"].mean()
         torch.manual_seed(0)

@@ -38,21 +38,21 @@ def test_the_bound_rises_with_k_and_stays_below_the_likelihood(posterior, gradie
     assert truth.value - values[-1].value < 0.1 * (truth.value - values[0].value)
 
 
-def test_the_slack_falls_like_one_over_k():
+def test_the_gap_decreases_like_one_over_k():
     """log p(x) − L_K ≈ Var(w)/(2K E[w]²) once K is large: halved when K is doubled.
 
-    With r = ŵ/p(x), whose mean is 1, the slack is E[−log r] = E[r − 1 − log r], a mean of small positive numbers.
+    With r = ŵ/p(x), whose mean is 1, the gap is E[−log r] = E[r − 1 − log r], a mean of small positive numbers.
     """
     model = LinearGaussian(Full(), away=0.05, wider=0.4)
     x = copies(model, 10_000)
     torch.manual_seed(0)
     with torch.no_grad():
         ratios = [iwae(k)(model.vae, x, LATE)["bound"] - model.log_likelihood(x) for k in (16, 32, 64)]
-    slacks = [Estimate.mean(ratio.expm1() - ratio) for ratio in ratios]
-    for one, two in itertools.pairwise(slacks):
+    gaps = [Estimate.mean(ratio.expm1() - ratio) for ratio in ratios]
+    for one, two in itertools.pairwise(gaps):
         half = Estimate(one.value / 2, stderr=one.stderr / 2)
         assert two.agrees_with(half)
-    assert all(slack.stderr < 0.03 * slack.value for slack in slacks)
+    assert all(gap.stderr < 0.03 * gap.value for gap in gaps)
 
 
 def test_one_draw_is_the_elbo_and_the_recorded_elbo_is_that_of_all_draws():
@@ -92,8 +92,8 @@ def test_the_effective_sample_size_lies_between_one_and_k():
 
 
 @pytest.mark.parametrize("k", [1, 5])
-def test_at_the_exact_posterior_the_encoder_is_left_alone(k):
-    """The gradient of the two estimators is zero for every draw there, not in mean alone; the plain one is noise."""
+def test_at_the_exact_posterior_the_encoder_has_no_gradient(k):
+    """There the gradient of both estimators is zero for every draw, and the plain one is noise of mean zero."""
     model = LinearGaussian(Full())
     x = model.images(4)
     for gradient in GRADIENTS[1:]:
@@ -118,7 +118,7 @@ def test_doubly_reparametrized_gradients_have_the_plain_mean_in_every_parameter(
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
 def test_decoder_and_prior_have_one_gradient_draw_by_draw(gradient):
-    """What the encoder's estimators change stops at z: for the same draws the other gradients are the same numbers."""
+    """The encoder's estimators change only its gradient: for the same draws the others are equal."""
     model = LinearGaussian(Full(), away=0.25, prior=MixturePrior(components=2))
     x = model.images(4)
     plain, other = (gradients(model.vae, iwae(6, kind), x, 3, LATE) for kind in ("plain", gradient))

@@ -1,4 +1,4 @@
-"""Distributions over every objective that a VAE can be trained on."""
+"""Properties of every objective of a VAE."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from .linear_gaussian import IMAGE, LinearGaussian, Pathless
 
 DEFAULTS = [
     cls() for cls in Objective.members().values() if cls.__module__.startswith("latentia.")
-]  # what joins the family is tested here
+]  # new members of the family are tested here
 VARIANTS = [
     ELBO(beta=4.0),
     ELBO(beta=0.5),
@@ -47,7 +47,7 @@ def depends_on_the_batch(objective):
 
 
 @every
-def test_terms_are_one_number_for_each_image_and_cost_alone_has_a_gradient(objective):
+def test_terms_are_one_number_for_each_image_and_only_cost_has_a_gradient(objective):
     model = LinearGaussian(Diagonal(), away=0.3)
     terms = objective(model.vae, model.images(6), LATE)
     assert "cost" in terms
@@ -63,7 +63,7 @@ def test_the_gradient_reaches_encoder_and_decoder(objective):
     objective(model.vae, model.images(6), LATE)["cost"].mean().backward()
     for name, parameter in model.vae.named_parameters():
         if isinstance(objective, ExactLikelihood) and name.startswith("posterior."):
-            assert parameter.grad is None, "exact maximum likelihood has no use for an encoder"
+            assert parameter.grad is None, "exact maximum likelihood does not train the encoder"
             continue
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 1e-6, name
@@ -83,8 +83,8 @@ def test_without_gradients_the_terms_are_the_same(objective):
 
 
 @every
-def test_an_image_is_charged_for_itself(objective):
-    """Other images in the batch change nothing, except for objectives that say so."""
+def test_the_cost_of_an_image_depends_on_it_alone(objective):
+    """Other images in the batch change nothing, except for objectives of the batch."""
     model = LinearGaussian(Diagonal(), away=0.3)
     x, other = 0.1 * model.images(6), 10 * model.images(6, seed=2)  # of low and of high rate
     mixed = torch.cat([x[:3], other[3:]])
@@ -98,7 +98,7 @@ def test_an_image_is_charged_for_itself(objective):
 
 @every
 @pytest.mark.parametrize("away", [0.0, 0.4])
-def test_what_says_that_it_bounds_the_likelihood_does(objective, away):
+def test_objectives_that_claim_a_bound_are_bounds(objective, away):
     model = LinearGaussian(Diagonal(), away=away)
     x = model.images(40)
     torch.manual_seed(0)
@@ -124,7 +124,7 @@ def test_what_says_that_it_bounds_the_likelihood_does(objective, away):
     ],
     ids=str,
 )
-def test_what_says_that_it_does_not_may_exceed_it(objective):
+def test_objectives_that_claim_no_bound_can_exceed_the_likelihood(objective):
     assert not objective.bounds_log_likelihood
     model = LinearGaussian(Full(), orthogonal=True) if isinstance(objective, ELBO) else LinearGaussian(Diagonal())
     x = model.images(40)
@@ -137,7 +137,7 @@ def test_what_says_that_it_does_not_may_exceed_it(objective):
 
 @every
 @pytest.mark.parametrize("posterior", [Fixed(), Diagonal(), Full()], ids=lambda family: family.type_name)
-def test_mixed_precision_changes_little_and_distributions_stay_in_float32(objective, posterior):
+def test_mixed_precision_keeps_distributions_in_float32(objective, posterior):
     (numbers,) = posterior.parameter_shape((2,))
     torch.manual_seed(0)
     vae = VAE(
@@ -166,7 +166,7 @@ NEED_A_PATH = [o for o in OBJECTIVES if getattr(o, "gradient", "") != "score" an
 
 
 @pytest.mark.parametrize("objective", NEED_A_PATH, ids=str)
-def test_a_posterior_without_a_path_is_refused_with_an_objective_that_takes_it(objective):
+def test_a_posterior_without_rsample_is_refused_with_the_cure(objective):
     model = LinearGaussian(Diagonal())
     model.vae.posterior.family = Pathless()
     with pytest.raises(UnsupportedError, match=r"Normal has none; set objective=elbo objective\.gradient=score"):
@@ -182,7 +182,7 @@ def test_the_score_gradient_takes_it():
 
 @pytest.mark.parametrize("prior", [MixturePrior(components=2), VampPrior(components=2)], ids=str)
 @pytest.mark.parametrize("objective", [ELBO(), Info()], ids=str)
-def test_a_rate_without_a_closed_form_is_refused_and_the_named_cure_works(objective, prior):
+def test_a_rate_without_a_closed_form_is_refused_and_the_cure_works(objective, prior):
     model = LinearGaussian(Diagonal(), prior=prior)
     x = model.images(4)
     with pytest.raises(
@@ -194,7 +194,7 @@ def test_a_rate_without_a_closed_form_is_refused_and_the_named_cure_works(object
 
 
 @pytest.mark.parametrize("objective", [ELBO(free_bits=0.1), BetaTC()], ids=str)
-def test_what_needs_factors_is_refused_without_them(objective):
+def test_objectives_of_factors_refuse_other_distributions(objective):
     for model in (LinearGaussian(Full()), LinearGaussian(Diagonal(), prior=MixturePrior(components=2))):
         with pytest.raises(UnsupportedError, match="posterior=diagonal and prior=normal"):
             objective(model.vae, model.images(4), LATE)

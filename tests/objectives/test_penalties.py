@@ -1,4 +1,4 @@
-"""Penalties against closed forms on discriminators whose slope is known, their schedule, and the pairs that are refused."""
+"""Penalties against closed forms on discriminators of known slope, their schedule, and the refused pairs."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_other_penalties_leave_the_weights():
     assert torch.equal(discriminator.weight, before)
 
 
-def test_which_pairs_make_no_sense():
+def test_which_pairs_are_refused():
     refused = {
         (loss.type_name, penalty.type_name)
         for loss in AdversarialLoss.members().values()

@@ -1,4 +1,4 @@
-"""Hybrids: the distributions of their costs, what the commands make of them, and that each game does what it is there for."""
+"""Hybrids: their costs, the commands on their runs, and what each game achieves."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def terms_of(player: Any, batch: Batch, seed: int = 1) -> dict[str, torch.Tensor
 
 
 @each
-def test_each_player_moves_networks_of_its_own_and_together_they_move_all(name: str):
+def test_the_players_share_no_parameters_and_train_all_of_them(name: str):
     kind, owns = HYBRIDS[name]
     model, players, batch = game_of(kind(**PLAIN))
     assert set(players) == set(owns)
@@ -70,8 +70,8 @@ def test_each_player_moves_networks_of_its_own_and_together_they_move_all(name: 
 
 
 @each
-def test_the_discriminator_parts_the_two_kinds_and_the_others_bring_them_together(name: str):
-    """Steps down the discriminator's cost lower its loss; a step down the opponent's raises it again."""
+def test_the_discriminator_lowers_its_loss_and_its_opponents_raise_it(name: str):
+    """Steps on the discriminator's cost lower its loss; steps on its opponents' costs raise it again."""
     kind, _ = HYBRIDS[name]
     strong = {"strength": 1e6} if name == "adversarial-autoencoder" else {"gamma": 0.0} if name == "vae-gan" else {}
     _, players, batch = game_of(kind(**PLAIN, **strong))
@@ -92,13 +92,13 @@ def test_the_discriminator_parts_the_two_kinds_and_the_others_bring_them_togethe
     move(discriminator, 0.05, 40)
     parted = loss()
     assert parted < first - 0.01
-    for opponent in set(players) - {"discriminator", "encoder"}:  # the VAE/GAN's encoder has no part in the game
+    for opponent in set(players) - {"discriminator", "encoder"}:  # the cost of the VAE/GAN's encoder is not adversarial
         move(players[opponent], 0.05, 10)
     assert loss() > parted + 0.002
 
 
 @each
-def test_a_discriminator_that_tells_nothing_has_twice_log_two(name: str):
+def test_a_constant_discriminator_has_a_loss_of_twice_log_two(name: str):
     kind, _ = HYBRIDS[name]
     model, players, batch = game_of(kind(**PLAIN))
     for parameter in model.discriminator.parameters():
@@ -107,20 +107,20 @@ def test_a_discriminator_that_tells_nothing_has_twice_log_two(name: str):
     assert torch.allclose(loss, torch.full_like(loss, 2 * math.log(2)))
 
 
-def test_the_encoder_of_a_vae_gan_pays_the_rate_and_the_distance_of_features():
+def test_the_encoder_cost_of_a_vae_gan_is_rate_and_feature_distance():
     recipe = VAEGANRecipe(**PLAIN, posterior=Fixed(scale=1e-6), scale=0.5)
     model, players, batch = game_of(recipe)
     terms = terms_of(players["encoder"], batch)
     means = model.encode(batch.x).mean
     variance = 1e-12
-    rate = 0.5 * (means.square() + variance - 1 - math.log(variance)).sum(1)  # KL(N(μ, σ²), N(0, 1)), item 1h
+    rate = 0.5 * (means.square() + variance - 1 - math.log(variance)).sum(1)  # KL(N(μ, σ²), N(0, 1))
     far = (model.features(batch.x) - model.features(model.reconstruct(batch.x))).square().sum(1) / (2 * 0.5**2)
     assert torch.allclose(terms["rate"], rate, rtol=1e-4)
     assert torch.allclose(terms["distortion"], far, rtol=1e-3, atol=1e-4)
     assert torch.allclose(terms["cost"], rate + far, rtol=1e-4)
 
 
-def test_the_generator_of_a_vae_gan_weighs_likeness_by_gamma():
+def test_gamma_weighs_the_feature_distance_of_a_vae_gan_s_generator():
     costs = {}
     for gamma in (0.0, 0.5, 1.0):
         recipe = VAEGANRecipe(**PLAIN, posterior=Fixed(scale=1e-6), scale=0.5, gamma=gamma)
@@ -131,7 +131,7 @@ def test_the_generator_of_a_vae_gan_weighs_likeness_by_gamma():
     assert torch.allclose(costs[0.5] - costs[0.0], far / 2, rtol=1e-3, atol=1e-4)
 
 
-def test_the_discriminator_of_a_vae_gan_sees_prior_samples_and_reconstructions_against_as_many_real_ones():
+def test_the_discriminator_of_a_vae_gan_gets_as_many_real_as_fake_examples():
     recipe = VAEGANRecipe(**PLAIN, posterior=Fixed(scale=1e-6))
     model, players, batch = game_of(recipe)
     torch.manual_seed(1)
@@ -143,7 +143,7 @@ def test_the_discriminator_of_a_vae_gan_sees_prior_samples_and_reconstructions_a
     assert torch.allclose(terms_of(players["discriminator"], batch)["loss"], expected, atol=1e-5)
 
 
-def test_the_pair_of_a_bigan_plays_the_discriminator_s_cost_with_the_roles_exchanged():
+def test_the_pair_of_a_bigan_has_the_discriminator_cost_with_exchanged_roles():
     model, players, batch = game_of(BiGANRecipe(**PLAIN))
     discriminator, pair = terms_of(players["discriminator"], batch)["loss"], terms_of(players["pair"], batch)["cost"]
     torch.manual_seed(1)
@@ -154,7 +154,7 @@ def test_the_pair_of_a_bigan_plays_the_discriminator_s_cost_with_the_roles_excha
 
 
 class Inverse(nn.Module):
-    """z from x = sigmoid(z); with the sign −1, a wrong one."""
+    """z from x = sigmoid(z); −z with the sign −1."""
 
     def __init__(self, sign: float):
         super().__init__()
@@ -173,9 +173,9 @@ class Unflatten(nn.Module):
         return self.scale * z.unflatten(1, (1, 2, 2))
 
 
-@pytest.mark.parametrize(("sign", "tells"), [(1.0, False), (-1.0, True)])
-def test_a_bigan_s_game_is_won_by_the_encoder_that_inverts_the_generator_and_by_no_other(sign: float, tells: bool):
-    """Data that G makes, and E = G⁻¹: the two joint distributions are one, and no discriminator does better than 2 log 2."""
+@pytest.mark.parametrize(("sign", "separable"), [(1.0, False), (-1.0, True)])
+def test_a_bigan_s_pairs_are_inseparable_only_for_the_inverse_encoder(sign: float, separable: bool):
+    """For data from G and E = G⁻¹ both joint distributions are equal, and no discriminator has a loss below 2 log 2."""
     torch.manual_seed(0)
     recipe = BiGANRecipe(**{**PLAIN, "posterior": Fixed(scale=1e-6)})
     discriminator = MLP(hidden=(32,)).encoder((8,), 1)
@@ -190,11 +190,11 @@ def test_a_bigan_s_game_is_won_by_the_encoder_that_inverts_the_generator_and_by_
         optimizer.step()
     loss = player.cost(Batch(model.sample(4000)), Progress())["loss"].detach()
     least = 2 * math.log(2) - 5 * loss.std().item() / math.sqrt(len(loss))
-    assert (loss.mean().item() < least) is tells
+    assert (loss.mean().item() < least) is separable
 
 
 @each
-def test_what_makes_no_sense_is_refused_with_the_reason(name: str):
+def test_settings_that_do_not_fit_are_refused(name: str):
     kind, _ = HYBRIDS[name]
     cases = {
         "penalty": [{"penalty": Consensus()}, {"loss": Wasserstein(), "penalty": NoPenalty()}],
@@ -207,7 +207,7 @@ def test_what_makes_no_sense_is_refused_with_the_reason(name: str):
 
 
 @each
-def test_the_commands_serve_it_and_it_resumes_to_the_same_bits(name: str, tmp_path: Path):
+def test_the_commands_work_and_it_resumes_to_the_same_bits(name: str, tmp_path: Path):
     small = ["epochs=2", "network.hidden=[16]", "discriminator.hidden=[16]", "batch_size=256", "checkpoint_every=0.5"]
     result = latentia("train", name, *small, "--out", "run", "--quiet", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -233,14 +233,14 @@ def test_the_commands_serve_it_and_it_resumes_to_the_same_bits(name: str, tmp_pa
     assert (cut / "weights.safetensors").read_bytes() == (tmp_path / "run" / "weights.safetensors").read_bytes()
 
     result = latentia("evaluate", "run", "--likelihood", "importance", "--limit", "5", "--json", cwd=tmp_path)
-    if name == "adversarial-autoencoder":  # a VAE, trained otherwise
+    if name == "adversarial-autoencoder":  # a VAE
         assert json.loads(result.stdout)[0]["name"].startswith("test/")
     else:
         assert result.returncode == 2
         assert "gives images no probability" in result.stderr
 
 
-def test_an_adversarial_autoencoder_brings_its_codes_to_the_prior(tmp_path: Path):
+def test_an_adversarial_autoencoder_matches_its_latents_to_the_prior(tmp_path: Path):
     settings = {
         "data": Digits(binarize="dynamic"),
         "network": MLP(hidden=(64,)),
@@ -261,16 +261,16 @@ def test_an_adversarial_autoencoder_brings_its_codes_to_the_prior(tmp_path: Path
     torch.manual_seed(0)
     with torch.no_grad():
         z = vae.encode(x).sample()
-    # Without the game the codes of an autoencoder spread without bound; with it they have the prior's size.
+    # Without the game the latents of an autoencoder spread without bound.
     assert z.std(0).max() < 2
     assert z.std(0).min() > 0.4
     assert z.mean(0).abs().max() < 1
     loss = [record["value"] for record in run.records if record["name"] == "discriminator/loss"]
-    assert loss[-1] > 0.5  # log 2 = 0.693 is a relativistic discriminator that can tell nothing
+    assert loss[-1] > 0.5  # log 2 = 0.693 for a relativistic discriminator that cannot separate them
 
 
 @pytest.mark.parametrize(("kind", "model"), [(BiGANRecipe, BiGAN), (VAEGANRecipe, VAEGAN)], ids=["bigan", "vae-gan"])
-def test_the_encoder_comes_to_invert_the_generator(kind: Any, model: type, tmp_path: Path):
+def test_the_encoder_learns_to_invert_the_generator(kind: Any, model: type, tmp_path: Path):
     small = {"network": MLP(hidden=(128,)), "discriminator": MLP(hidden=(128,), activation="leaky-relu"), "latent": 4}
     recipe = kind(**small, batch_size=64, epochs=20)
     run = train(recipe, tmp_path / "run", quiet=True)
@@ -281,7 +281,7 @@ def test_the_encoder_comes_to_invert_the_generator(kind: Any, model: type, tmp_p
     torch.manual_seed(0)
     own = (gan.reconstruct(x) - x).square().mean()
     others = (gan.reconstruct(x) - x[torch.randperm(len(x))]).square().mean()
-    assert own < 0.8 * others  # nothing but the game tells E which z belongs to which x
+    assert own < 0.8 * others  # only the game relates z and x
     (estimate,) = run.estimates
     assert estimate.name == "test/reconstruction_error"
     assert estimate.value == pytest.approx(own.item(), rel=1e-5)

@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -34,16 +34,19 @@ from latentia.errors import ConfigurationError, DataError
 
 
 class Likelihood(Family, family=True):
-    """A family of distributions over images (C, H, W) with values in [0, 1]."""
+    """A family of distributions over images (C, H, W) with values in [0, 1].
+
+    Attributes:
+        takes_logits: whether the decoder emits logits, so that it must not end in a sigmoid.
+        bounded: whether values outside [0, 1] have no density; where they have one, `check` refuses them in data only.
+    """
+
+    takes_logits: ClassVar[bool] = False
+    bounded: ClassVar[bool] = True
 
     @property
     def discrete(self) -> bool:
         """Whether log p(x|z) is a log-probability (at most 0) rather than a log-density."""
-        return False
-
-    @property
-    def takes_logits(self) -> bool:
-        """Whether the decoder emits logits, so that it must not end in a sigmoid."""
         return False
 
     def parameter_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -69,9 +72,7 @@ class Bernoulli(Likelihood):
     def discrete(self) -> bool:
         return True
 
-    @property
-    def takes_logits(self) -> bool:
-        return True
+    takes_logits: ClassVar[bool] = True
 
     def distribution(self, parameters: Tensor, shared: Tensor | None = None, event_dims: int = 3) -> Distribution:
         return _BernoulliImages(parameters, event_dims)
@@ -117,9 +118,7 @@ class ContinuousBernoulli(Likelihood, name="continuous-bernoulli"):
     Loaiza-Ganem and Cunningham 2019, eq. 3.
     """
 
-    @property
-    def takes_logits(self) -> bool:
-        return True
+    takes_logits: ClassVar[bool] = True
 
     def distribution(self, parameters: Tensor, shared: Tensor | None = None, event_dims: int = 3) -> Distribution:
         return Independent(ContinuousBernoulliDistribution(parameters), event_dims, validate_args=False)
@@ -128,6 +127,7 @@ class ContinuousBernoulli(Likelihood, name="continuous-bernoulli"):
 class Gaussian(Likelihood):
     """Normal pixels around the network's image, with one fixed scale."""
 
+    bounded: ClassVar[bool] = False
     scale: float = Field(default=0.1, gt=0, description="standard deviation of every pixel")
 
     def distribution(self, parameters: Tensor, shared: Tensor | None = None, event_dims: int = 3) -> Distribution:
@@ -138,6 +138,7 @@ class Gaussian(Likelihood):
 class GaussianLearnedScale(Likelihood, name="gaussian-learned"):
     """Normal pixels around the network's image, with one scale for all pixels, learned."""
 
+    bounded: ClassVar[bool] = False
     initial_scale: float = Field(default=0.3, gt=0)
 
     def shared_parameters(self, event_shape: tuple[int, ...]) -> Tensor:
@@ -156,6 +157,7 @@ class GaussianPerPixel(Likelihood, name="gaussian-per-pixel"):
     The scale has a floor: without one the density of constant pixels grows without bound.
     """
 
+    bounded: ClassVar[bool] = False
     smallest_scale: float = Field(default=1e-3, gt=0)
 
     def parameter_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -30,7 +30,11 @@ def evaluate_bound(vae: VAE, images: Tensor, *, samples: int = 1, batch_size: in
     Returns:
         `elbo` (a lower bound of the mean log p(x), in expectation), `rate` and `distortion`, in nats.
         For a likelihood of 8-bit pixels also `bits_per_dimension`, an upper bound of −log₂ p(x) per pixel and channel.
+
+    Raises:
+        DataError: for images outside the likelihood's support, such as gray ones under a Bernoulli likelihood.
     """
+    vae.check(images)
     rates, distortions = [], []
     for x in images.split(batch_size):
         q = vae.encode(x)

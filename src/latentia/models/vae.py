@@ -9,6 +9,8 @@ from __future__ import annotations
 
 __all__ = ["VAE"]
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -101,7 +103,9 @@ class VAE(nn.Module):
         """
         if torch.is_grad_enabled() and (self._checked or torch.compiler.is_compiling()):
             return
-        self.likelihood.family.check(x)
+        likelihood = cast(Likelihood, self.likelihood.family)
+        if likelihood.bounded:
+            likelihood.check(x)
         self._checked = True
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Objectives of VAEs, and the costs and penalties of GANs: named terms, unreduced."""
+"""Objectives of VAEs, and the losses, penalties and augmentations of GANs: named terms, unreduced."""
 
 from latentia.objectives.adversarial_objective import AdversarialObjective
 from latentia.objectives.augmentation import Augmentation, DiffAugment, NoAugmentation

@@ -155,15 +155,15 @@ class AdversarialObjective:
 
     def _compare(self, real: Tensor, fake: Tensor, labels: Tensor | None, *, leaves: bool) -> DiscriminatorOutput:
         """Score both kinds of examples; with `leaves`, the inputs are leaves of the logits' graph."""
-        inputs = [self.prepare(part) for part in (real, fake)]
+        real, fake = self.prepare(real), self.prepare(fake)
         if leaves:
-            inputs = [part.detach().requires_grad_() for part in inputs]
+            real, fake = real.detach().requires_grad_(), fake.detach().requires_grad_()
         if self.joint:
             twice = None if labels is None else torch.cat([labels, labels])
-            real_logits, fake_logits = self.score(torch.cat(inputs), twice).chunk(2)
+            real_logits, fake_logits = self.score(torch.cat([real, fake]), twice).chunk(2)
         else:
-            real_logits, fake_logits = (self.score(part, labels) for part in inputs)
-        return DiscriminatorOutput(*inputs, real_logits, fake_logits, lambda points: self.score(points, labels))
+            real_logits, fake_logits = (self.score(part, labels) for part in (real, fake))
+        return DiscriminatorOutput(real, fake, real_logits, fake_logits, lambda points: self.score(points, labels))
 
     def _coupling(self, discriminator_cost: Tensor, generator_cost: Tensor) -> Tensor:
         """½ ‖v‖² of the game at this batch, a number; only `Consensus` uses it."""

@@ -1,8 +1,8 @@
-"""Differentiable augmentation: what the discriminator sees is changed at random, real and fake alike.
+"""Differentiable augmentation: random changes of all images that the discriminator gets, real and fake.
 
-A discriminator that has few images learns them by heart. If it only ever sees T(x), with T random and differentiable,
-for real images and for fake ones, the generator still learns the distribution of x so long as the distribution of T(x) determines it
-(Zhao et al. 2020, "Differentiable augmentation for data-efficient GAN training", eqs. 6 and 7).
+A discriminator overfits to few images. If it only gets T(x), with T random and differentiable, for real images and for
+fake ones, the generator still learns the distribution of x as long as the distribution of T(x) determines it (Zhao et
+al. 2020, "Differentiable augmentation for data-efficient GAN training", eqs. 6 and 7).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Augmentation(Component, family=True):
 
     @abstractmethod
     def __call__(self, images: Tensor) -> Tensor:
-        """Change images (B, C, H, W), each by its own draw from torch's global generator."""
+        """Change images (B, C, H, W), each by a separate draw from torch's global generator."""
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """Raise a DataError for examples of a shape that it cannot change."""
+        """Refuse examples of a shape that it cannot change, by a DataError."""
         return
 
 
@@ -40,11 +40,11 @@ class NoAugmentation(Augmentation, name="none"):
 
 
 class DiffAugment(Augmentation):
-    """Brightness, translation and cutout, in this order; each may be switched off by 0 (Zhao et al. 2020, section 3.2).
+    """Brightness, translation and cutout, in this order; 0 switches each off (Zhao et al. 2020, section 3.2).
 
     Attributes:
-        brightness: a number from U(−½, ½) times this is added to all pixels of an image.
-        translation: images move by whole pixels, up to this part of a side either way; what comes in is 0.
+        brightness: all pixels of an image are increased by a number from U(−½, ½) times this.
+        translation: images move by whole pixels, by up to this part of a side in both directions; new pixels are 0.
         cutout: a rectangle of this part of each side is set to 0, its center anywhere in the image.
     """
 
@@ -69,7 +69,7 @@ class DiffAugment(Augmentation):
 
 
 def _translate(images: Tensor, part: float) -> Tensor:
-    """Gather each image's pixels from a padded copy, at an offset of its own."""
+    """Gather each image's pixels from a padded copy, at a separate offset."""
     count, channels, height, width = images.shape
     reach = (round(height * part), round(width * part))
     rows, columns = (

@@ -2,8 +2,8 @@
 
     cost = −E_q[log p(x|z)] + β KL(q(z|x), p(z))
 
-With β = 1 this is the bound of item 1c. Each term is recorded under its own name: `distortion` is −E_q log p(x|z),
-`rate` is the KL, and `bound` is −(distortion + rate), whatever β is.
+With β = 1 this is the evidence lower bound. The terms are `distortion`, −E_q log p(x|z), `rate`, the KL, and `bound`,
+which is −(distortion + rate) for every β.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from latentia.objectives.objective import Objective, Progress, Terms, mean_over_
 
 
 class ELBO(Objective):
-    """The evidence lower bound (Kingma and Welling 2014, eq. 3), its β-weighted form and free bits.
+    """The evidence lower bound (Kingma and Welling 2014, eq. 3), its β-weighted form, and free bits.
 
-    - `beta`: weight of the KL (Higgins et al. 2017). For β ≥ 1 the cost is still a bound, and a looser one.
-    - `warm_up`: epochs over which β rises from 0 in a straight line (Bowman et al. 2016).
-    - `free_bits`: nats of KL in each latent dimension that cost nothing: dimension j pays max(λ, its batch mean)
-      (Kingma et al. 2016, appendix C.8). The batch pays at least its KL, so the cost remains a bound; what one image
-      pays depends on the batch it is in.
-    - `kl`: `exact` refuses pairs of distributions without a closed form; `monte-carlo` draws it.
-    - `gradient`: `reparametrized`, or `score` (log-derivative trick, which any posterior serves and which is noisier).
+    - `beta`: weight of the KL (Higgins et al. 2017). For β ≥ 1 the cost is still a bound, but less tight.
+    - `warm_up`: epochs over which β rises linearly from 0 (Bowman et al. 2016).
+    - `free_bits`: nats of KL in each latent dimension without cost: dimension j costs max(λ, its batch mean) (Kingma et
+      al. 2016, appendix C.8). The cost of the batch is at least its KL, so that it remains a bound; the cost of one
+      image depends on its batch.
+    - `kl`: `exact` refuses pairs of distributions without a closed form; `monte-carlo` estimates it from the draws.
+    - `gradient`: `reparametrized`, or `score` (the log-derivative trick, for any posterior, with more noise).
     """
 
     beta: float = Field(default=1.0, ge=0)
@@ -46,7 +46,7 @@ class ELBO(Objective):
         return self.beta >= 1
 
     def beta_at(self, progress: Progress) -> float:
-        """The weight of the KL at this moment."""
+        """The weight of the KL at this progress."""
         return self.beta * min(1.0, progress.epoch / self.warm_up) if self.warm_up else self.beta
 
     def __call__(self, vae: VAE, x: Tensor, progress: Progress) -> Terms:
@@ -56,28 +56,28 @@ class ELBO(Objective):
             z = q.sample(torch.Size([self.samples]))
         else:
             z = reparametrized(q, None if self.samples == 1 else self.samples, "ELBO")
-        distortions = -vae.decode(z).log_prob(x)  # (samples, B), or (B,) for one draw that carries a gradient
+        distortions = -vae.decode(z).log_prob(x)  # (samples, B), or (B,) for one reparametrized draw
         distortion = mean_over_draws(distortions)
         floored = _with_free_bits(q, prior, self.free_bits) if self.free_bits else None
         rate = rate_of(q, prior, z, self.kl)
         paid = rate if floored is None else floored
         cost = distortion + (paid if self.beta == 1 and not self.warm_up else beta * paid)
         if by_score:
-            # ∇ E_q f = E_q[f ∇ log q] + E_q ∇f. The draws carry no gradient, so `cost` has the second half already;
-            # a term of value 0 adds the first. f is all that is averaged over draws: a KL that is drawn belongs to it.
+            # ∇ E_q f = E_q[f ∇ log q] + E_q ∇f. The draws carry no gradient, so `cost` has the second term already; a
+            # term of value 0 adds the first. f is everything that is averaged over draws, also a Monte Carlo KL.
             log_q = q.log_prob(z)
             drawn_kl = log_q - prior.log_prob(z) if self.kl == "monte-carlo" and not self.free_bits else 0.0
-            signal = _less_the_others((distortions + beta * drawn_kl).detach())
+            signal = _minus_baseline((distortions + beta * drawn_kl).detach())
             cost = cost + (signal * (log_q - log_q.detach())).mean(0)
         distortion, rate = distortion.detach(), rate.detach()
         return {"cost": cost, "bound": -(distortion + rate), "rate": rate, "distortion": distortion}
 
 
-def _less_the_others(signal: Tensor) -> Tensor:
-    """The signal less a baseline that leaves its mean gradient as it was, (samples, B).
+def _minus_baseline(signal: Tensor) -> Tensor:
+    """The signal minus a baseline that does not change the mean gradient, (samples, B).
 
     The baseline of a draw is the mean over the image's other draws; with one draw an image, over the other images; with
-    one draw of one image, 0. It never contains the draw itself, whose score it would be correlated with.
+    one draw of one image, 0. It never contains the draw itself, since it must be independent of the draw's score.
     """
     dimension = 0 if len(signal) > 1 else 1
     n = signal.shape[dimension]
@@ -85,7 +85,7 @@ def _less_the_others(signal: Tensor) -> Tensor:
 
 
 def _with_free_bits(q: Distribution, prior: Distribution, free_bits: float) -> Tensor:
-    """What each image pays, (B,): its KL in the dimensions whose batch mean is above the floor, the floor in others."""
+    """The rate that each image costs, (B,): its KL where the batch mean is above the floor, else the floor."""
     per_dimension = dimension_rates(q, prior)  # (B, d)
     counted = per_dimension.mean(0) > free_bits
     return torch.where(counted, per_dimension, free_bits).sum(-1)

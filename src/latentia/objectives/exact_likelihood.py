@@ -1,17 +1,16 @@
-r"""Exact maximum likelihood for z ∈ R¹ or R²: a decoder trained with no encoder at all (items 1e, 1f, 1i and 1j).
+r"""Exact maximum likelihood for z ∈ R¹ or R²: a decoder trained without an encoder.
 
-On a lattice of spacing h whose place is drawn anew for every batch, uniformly over a cell,
+On a lattice of spacing h whose offset is drawn for every batch, uniformly over a cell,
 
     p̂(x) = hᵈ Σₘ p(x|zₘ) p(zₘ)         is unbiased for p(x), whatever h is,
 
-so E log p̂(x) ≤ log p(x): a lower bound that tightens as h falls, and from h about the posterior's width on is the
-thing itself. The optimal posterior on the lattice is qₘ ∝ p(x|zₘ) p(zₘ) (item 1i), and by Fisher's identity the
-gradient needs no more than it:
+so E log p̂(x) ≤ log p(x): a lower bound that tightens as h decreases, and that is nearly exact once h is below the
+posterior's width. The posterior on the lattice is qₘ ∝ p(x|zₘ) p(zₘ), and by Fisher's identity it gives the gradient:
 
     ∇ log p̂(x) = Σₘ qₘ ∇ log p(x, zₘ).
 
-So the whole lattice is decoded without gradients, and only the nodes that hold weight for some image of the batch are
-decoded a second time with them: that is what keeps the memory small.
+The whole lattice is therefore decoded without gradients. Only the nodes that have weight for some image of the batch
+are decoded a second time with gradients, which keeps the memory small.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ from latentia.objectives.score_table import Scorer, scorer_for
 
 
 class ExactLikelihood(Objective, name="exact-likelihood"):
-    """log p(x) on a randomly shifted lattice over [−extent, extent]ᵈ, d ≤ 2; the encoder is left as it is.
+    """log p(x) on a randomly shifted lattice over [−extent, extent]ᵈ, d ≤ 2; the encoder is not trained.
 
     - `spacing`: h. Decoder evaluations grow as h⁻ᵈ.
     - `extent`: half the side of the box, in units of z; 4.5 holds all but 1e-5 of N(0, I).
     - `nodes_at_once`: how many nodes are decoded together without gradients.
-    - `least_weight`: nodes whose weight is below it for every image of the batch pass on no gradient.
+    - `least_weight`: nodes whose weight is below it for every image of the batch have no gradient.
     """
 
     spacing: float = Field(default=0.1, gt=0)
@@ -62,7 +61,7 @@ class ExactLikelihood(Objective, name="exact-likelihood"):
             log_likelihood = table.logsumexp(-1) + vae.latent * math.log(self.spacing)
             holds = (weight > self.least_weight).any(0)
         if torch.is_grad_enabled():
-            # A scorer of its own: a learned scale enters it, and gets its gradient.
+            # A separate scorer, so that a learned scale gets its gradient.
             again = self._log_joint(vae, scorer_for(vae.decode(z[:2]), x), z[holds])
             path = (weight[:, holds] * again).sum(-1)
             cost = -log_likelihood - (path - path.detach())

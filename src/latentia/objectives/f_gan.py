@@ -2,9 +2,9 @@
 
     D_f(p, q) = E_q[f(p/q)] ≥ E_p[T] − E_q[f*(T)],  with equality at T = f′(p/q)        (eq. 4 there)
 
-An output activation g maps the discriminator's logit v into the domain of f*, T = g(v) (table 2 there). Every g below is
-chosen so that f*(g(v)) has a form without cancellation, and that log p/q, or an increasing function of it, is the best
-v.
+An output activation g maps the discriminator's logit v into the domain of f*, T = g(v) (table 2 there). Every g below
+is chosen so that f*(g(v)) has a form without cancellation, and that log p/q, or an increasing function of it, is the
+best v.
 """
 
 from __future__ import annotations

@@ -2,15 +2,15 @@
 
     L_K = E[log (1/K) Σₖ wₖ],  wₖ = p(x, zₖ)/q(zₖ|x),  zₖ ~ q(z|x)             (Burda et al. 2016, eq. 8)
 
-L_K rises with K to log p(x). The reparametrized gradient of the encoder has a part of mean zero, the score of q, whose
-noise does not fall with K while the signal does. Two estimators leave it out:
+L_K increases with K to log p(x). The reparametrized gradient of the encoder has a term of mean zero, the score of q,
+whose noise does not decrease with K while the signal does. Two estimators leave it out:
 
 - sticking the landing (Roeder et al. 2017): hold φ fixed inside log q. Unbiased for K = 1; for K > 1 it is biased.
-- doubly reparametrized (Tucker et al. 2019): reparametrize a second time; the path through zₖ is weighed by w̃ₖ², where
+- doubly reparametrized (Tucker et al. 2019): reparametrize a second time; the path through zₖ has weight w̃ₖ², where
   w̃ₖ = wₖ / Σⱼ wⱼ. Unbiased for every K.
 
-Both concern φ as the parameters of q alone. Where φ enters p as well, by a VampPrior, that part of the gradient is the
-plain one, with weights w̃ₖ; so is that of the decoder and of the prior.
+Both concern φ as the parameters of q only. Where φ also enters p, by a VampPrior, that part of the gradient is the
+plain one, with weights w̃ₖ, as are those of the decoder and of the prior.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from latentia.objectives.objective import Objective, Progress, Terms, log_mean_e
 class IWAE(Objective):
     """The importance-weighted bound with K = `k` draws; see the module's docstring for `gradient`.
 
-    - `plain`: differentiate the bound as it stands.
+    - `plain`: the gradient of the bound.
     - `sticking-the-landing`, `doubly-reparametrized`: see above.
     """
 
@@ -45,13 +45,13 @@ class IWAE(Objective):
         q = vae.posterior.distribution(numbers)
         z = reparametrized(q, self.k, "IWAE")  # (K, B, d)
         scored_by = q if self.gradient == "plain" else vae.posterior.stopped(numbers)
-        log_weight = vae.log_joint(x, z) - scored_by.log_prob(z)  # (K, B)
+        log_weight = vae.log_importance_weights(x, z, scored_by)  # (K, B)
         bound = log_mean_exp(log_weight)
         weight = log_weight.detach().softmax(0)
         cost = -bound
         if self.gradient == "doubly-reparametrized" and z.requires_grad:
-            # ∂L/∂zₖ comes with one factor w̃ₖ already. The hook multiplies by another what flows back through zₖ to the
-            # encoder; the gradients of the decoder and the prior branch off before it.
+            # ∂L/∂zₖ already has one factor w̃ₖ. The hook multiplies the gradient through zₖ to the encoder by another;
+            # the gradients of the decoder and of the prior do not pass it.
             z.register_hook(lambda gradient: gradient * weight.unsqueeze(-1))
         effective = 1 / weight.square().sum(0)
         elbo = log_weight.detach().mean(0)

@@ -2,13 +2,13 @@
 
     cost = distortion + (1 − α) rate + (α + λ − 1) MMD²(q(z), p(z))                                  (Zhao et al. 2019)
 
-MMD² is taken without bias from the batch's draws of q and as many of p, with the inverse multiquadratic kernel
+MMD² is estimated without bias from the batch's draws of q and as many of p, with the inverse multiquadratic kernel
 k(a, b) = C / (C + |a − b|²), C = 2d (Tolstikhin et al. 2018, section 4).
 """
 
 from __future__ import annotations
 
-__all__ = ["Info", "maximum_mean_discrepancy"]
+__all__ = ["Info"]
 
 from typing import Literal, Self
 
@@ -22,20 +22,22 @@ from latentia.objectives.objective import Objective, Progress, Terms, rate_of, r
 
 
 class Info(Objective, name="info"):
-    """InfoVAE; α = 1 leaves the MMD alone (a Wasserstein auto-encoder), α = 0 and λ = 1 is the plain bound.
+    """InfoVAE; α = 1 leaves only the MMD (a Wasserstein autoencoder), α = 0 with λ = 1 is the plain bound.
 
-    The MMD is of the whole batch: an image's `mmd` and `cost` depend on the others. It moves the encoder; a learned
-    prior is moved by the rate alone, so for α = 1 it stays where it started.
+    The MMD is that of the whole batch, so that an image's `mmd` and `cost` depend on the other images. It trains the
+    encoder; a learned prior is trained by the rate only, so that for α = 1 it does not change.
     """
 
     alpha: float = Field(default=0.0, le=1)
-    weight: float = Field(default=10.0, ge=0, description="λ: α + λ − 1 weighs the MMD")
+    weight: float = Field(default=10.0, ge=0, description="λ; the weight of the MMD is α + λ − 1")
     kl: Literal["exact", "monte-carlo"] = "exact"
 
     @model_validator(mode="after")
-    def _discrepancy_is_not_sought(self) -> Self:
+    def _discrepancy_is_minimized(self) -> Self:
         if self.alpha + self.weight < 1:
-            raise ValueError(f"alpha + weight − 1 weighs the MMD and must be at least 0; set weight={1 - self.alpha:g}")
+            raise ValueError(
+                f"the MMD has the weight alpha + weight − 1, which must be at least 0; set weight={1 - self.alpha:g}"
+            )
         return self
 
     @property
@@ -56,8 +58,8 @@ class Info(Objective, name="info"):
 def maximum_mean_discrepancy(a: Tensor, b: Tensor) -> Tensor:
     """MMD² between two samples of n points, (n, d) each, as n numbers whose mean is the unbiased estimate.
 
-    The mean is that of Gretton et al. 2012, eq. 3, and may be negative. The numbers are its pseudo-values, to first
-    order: their standard error is the estimate's own, where the distributions differ.
+    The mean is that of Gretton et al. 2012, eq. 3, and may be negative. The numbers are its pseudo-values to first
+    order: where the distributions differ, their standard error is that of the estimate.
 
     Raises:
         ConfigurationError: fewer than two points.

@@ -1,12 +1,12 @@
-"""What an objective is: named terms, one number for each example, and whether they bound log p(x).
+"""The family of objectives: named terms with one number for each example, and whether they bound log p(x).
 
-An objective never reduces over the batch: it returns a dictionary of tensors of shape (B,), and the engine alone takes
-means. The term `cost` is what is minimized; all terms are recorded.
+An objective never reduces over the batch: it returns a dictionary of tensors of shape (B,), and only the training loop
+takes means. The term `cost` is minimized; all terms are recorded.
 """
 
 from __future__ import annotations
 
-__all__ = ["Objective", "Progress", "Terms", "log_mean_exp", "mean_over_draws", "rate_of", "reparametrized"]
+__all__ = ["Objective", "Progress", "Terms", "log_mean_exp", "rate_of", "reparametrized"]
 
 import math
 from abc import abstractmethod
@@ -17,21 +17,21 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, kl_divergence
+from torch.distributions import Distribution, Independent, kl_divergence
 
-import latentia.divergences.kl  # noqa: F401  (teaches torch the KL of full against diagonal Gaussians)
+import latentia.divergences.kl  # noqa: F401  (registers the KL of full against diagonal Gaussians)
 from latentia.configuration import Component
 from latentia.distributions.conditional import distributions_in_float32
 from latentia.errors import UnsupportedError
 from latentia.models import VAE
 
 Terms = dict[str, Tensor]
-"""Named terms of shape (B,), in nats; `cost` is the one to minimize."""
+"""Named terms of shape (B,), in nats; `cost` is minimized."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """When a cost is computed.
+    """The point of the run at which a cost is computed.
 
     Attributes:
         step: steps finished so far.
@@ -45,9 +45,10 @@ class Progress:
 
 
 class Objective(Component, family=True):
-    """What a VAE is trained on.
+    """An objective of a VAE.
 
-    Every member's `__call__` runs within `distributions_in_float32`, so that under mixed precision its arithmetic keeps float32.
+    Each member's `__call__` runs within `distributions_in_float32`, so that its arithmetic is in float32 under mixed
+    precision.
     """
 
     @classmethod
@@ -59,20 +60,20 @@ class Objective(Component, family=True):
     @property
     @abstractmethod
     def bounds_log_likelihood(self) -> bool:
-        """Whether the batch's mean of −cost is, in expectation, at most that of log p(x), whatever the parameters.
+        """Whether the batch's mean of −cost is, in expectation, at most that of log p(x), for all parameters.
 
-        Said of the cost once any warm-up is over.
+        It refers to the cost after any warm-up.
         """
 
     @abstractmethod
     def __call__(self, vae: VAE, x: Tensor, progress: Progress) -> Terms:
-        """Terms of images x, (B, C, H, W): `cost`, and others that are recorded, each (B,)."""
+        """Terms of examples x, (B, *shape): `cost`, and others that are recorded, each (B,)."""
 
 
 def _within_float32(call: Callable[..., Terms]) -> Callable[..., Terms]:
     @wraps(call)
     def within(self: Objective, vae: VAE, x: Tensor, progress: Progress) -> Terms:
-        if not torch.is_autocast_enabled(x.device.type):  # then there is nothing to switch off, and a block costs time
+        if not torch.is_autocast_enabled(x.device.type):  # without autocast the context would only cost time
             return call(self, vae, x, progress)
         with distributions_in_float32(x.device):
             return call(self, vae, x, progress)
@@ -81,10 +82,10 @@ def _within_float32(call: Callable[..., Terms]) -> Callable[..., Terms]:
 
 
 def reparametrized(q: Distribution, draws: int | None, objective: str) -> Tensor:
-    """Draws of z, (draws, B, d), with a gradient to the parameters of q; with None a single one, (B, d).
+    """Draws of z, (draws, B, d), with a gradient to the parameters of q; a single one, (B, d), for None.
 
     Raises:
-        UnsupportedError: if q has no such draws, naming the objective that does without them.
+        UnsupportedError: if q cannot be reparametrized, naming the objective that does not need it.
     """
     if not q.has_rsample:
         raise UnsupportedError(
@@ -95,10 +96,10 @@ def reparametrized(q: Distribution, draws: int | None, objective: str) -> Tensor
 
 
 def rate_of(q: Distribution, prior: Distribution, z: Tensor, kind: Literal["exact", "monte-carlo"]) -> Tensor:
-    """KL(q, p(z)) of each example, in nats, (B,): in closed form, or by the draws z, (*draws, B, d), if asked by name.
+    """KL(q, p(z)) of each example, (B,), in nats: in closed form, or estimated from the draws z, (*draws, B, d).
 
     Raises:
-        UnsupportedError: if it is asked for exactly and these two distributions have no closed form.
+        UnsupportedError: for `exact`, if these two distributions have no closed form.
     """
     if kind == "monte-carlo":
         log_ratio = q.log_prob(z) - prior.log_prob(z)
@@ -112,7 +113,7 @@ def rate_of(q: Distribution, prior: Distribution, z: Tensor, kind: Literal["exac
 
 
 def mean_over_draws(values: Tensor) -> Tensor:
-    """Mean over the draws of values (draws, B); values (B,) are those of a single draw, and come back."""
+    """Mean over the draws of values (draws, B); values (B,) of a single draw are returned as they are."""
     return values if values.dim() == 1 else values.mean(0)
 
 
@@ -122,5 +123,4 @@ def log_mean_exp(values: Tensor) -> Tensor:
 
 
 def _shown(distribution: Distribution) -> str:
-    base = getattr(distribution, "base_dist", None)
-    return type(base if base is not None else distribution).__name__
+    return type(distribution.base_dist if isinstance(distribution, Independent) else distribution).__name__

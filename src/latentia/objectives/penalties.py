@@ -256,8 +256,8 @@ class Clip(Penalty):
         if loss.needs_lipschitz:
             return None
         return (
-            f"weight clipping bounds the slope of the discriminator of `wasserstein`; that of `{loss.type_name}` needs no "
-            "such bound and loses capacity by it. Use penalty=r1, or loss=wasserstein"
+            f"weight clipping bounds the slope of the discriminator of `wasserstein`; that of `{loss.type_name}` needs "
+            "no such bound and loses capacity by it. Use penalty=r1, or loss=wasserstein"
         )
 
     @torch.no_grad()

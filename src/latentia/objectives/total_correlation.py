@@ -1,11 +1,11 @@
-"""β-TC: the rate split in three, each with a weight of its own.
+"""β-TC: the rate as a sum of three terms with separate weights.
 
     E_x KL(q(z|x), p(z)) = I(x; z) + TC(z) + Σⱼ KL(q(zⱼ), p(zⱼ))                        (Chen et al. 2018, eq. 2)
 
 The aggregate q(z) = (1/N) Σₙ q(z|xₙ) at a draw of q(z|xᵢ) is estimated from the batch of M by stratified sampling
-(their appendix C.2): xᵢ itself with its weight 1/N, and the M − 1 others standing for the N − 1 others. That is without
-bias for q(z), and exact for a batch of all images; its logarithms, and so the three terms, are biased by the batch.
-Their sum is the Monte Carlo rate, log q(z|x) − log p(z), exactly.
+(their appendix C.2): xᵢ with its weight 1/N, and the M − 1 others as a sample of the N − 1 others. The estimate of q(z)
+is unbiased, and exact for a batch of all images; its logarithms, and so the three terms, have a bias from the batch.
+The sum of the terms is exactly the Monte Carlo rate, log q(z|x) − log p(z).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from latentia.objectives.objective import Objective, Progress, Terms, rate_of, r
 class BetaTC(Objective, name="beta-tc"):
     """Distortion + α·mutual information + β·total correlation + γ·dimension-wise KL.
 
-    The three terms of an image depend on the batch that it is in.
+    The three terms of an image depend on its batch.
     """
 
     alpha: float = Field(default=1.0, ge=0)
@@ -36,7 +36,7 @@ class BetaTC(Objective, name="beta-tc"):
 
     @property
     def bounds_log_likelihood(self) -> bool:
-        # With other weights the terms' bias enters the cost, and no sign of it is certain.
+        # With other weights the bias of the terms enters the cost, with an unknown sign.
         return self.alpha == self.beta == self.gamma == 1
 
     def __call__(self, vae: VAE, x: Tensor, progress: Progress) -> Terms:
@@ -76,7 +76,7 @@ def stratified_log_weights(batch: int, data_size: int) -> Tensor:
     """log of the weight of image k in q(zᵢ), (i, k): 1/N on the diagonal, (N − 1)/N shared by the M − 1 others.
 
     Raises:
-        ConfigurationError: a batch of one image out of more.
+        ConfigurationError: for a batch of one image out of more.
     """
     if batch == 1 < data_size:
         raise ConfigurationError("beta-tc needs at least two images in a batch; set a larger batch_size")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["GANRecipe"]
 
+from collections.abc import Callable
 from typing import Any, Literal, Self, cast
 
 import torch
@@ -35,12 +36,14 @@ from latentia.recipes.reality import reality_of
 from latentia.recipes.recipe import Recipe
 from latentia.training import Adam, Batch, Game, Optimizer, Player, Probe, Worker
 
+FEWEST_FRESH_STEPS = 100  # of the fresh discriminator after a shorter run
+
 
 class GANRecipe(Recipe, name="gan"):
     """Train a GAN on images, or on points of a toy distribution.
 
-    Each step of the game is `discriminator_steps` steps of the discriminator and one of the generator. An epoch of a toy
-    distribution is `steps_per_epoch` steps, each on new points.
+    Each step of the game is `discriminator_steps` steps of the discriminator and one of the generator. An epoch of a
+    toy distribution is `steps_per_epoch` steps, each on new points.
     """
 
     data: OneOf[Source | ToyDistribution] = Digits()  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -72,7 +75,9 @@ class GANRecipe(Recipe, name="gan"):
     )
     diagnostics_every: int = Field(default=1, ge=1, description="epochs between diagnostics of the game")
     fresh_steps: int = Field(
-        default=1000, ge=0, description="steps of the fresh discriminator at the end, at most; 0 for none"
+        default=1000,
+        ge=0,
+        description="steps of the fresh discriminator at the end, at most as many as the run's or 100; 0 for none",
     )
 
     @model_validator(mode="after")
@@ -150,17 +155,21 @@ class GANRecipe(Recipe, name="gan"):
             ],
         )
 
-    def final_estimates(self, model: nn.Module, splits: Any) -> list[Estimate]:
+    def final_estimates(
+        self, model: nn.Module, splits: Any, progress: Callable[[int, int], None] | None = None
+    ) -> list[Estimate]:
         gan = cast(GAN, model)
         discriminator = self.discriminator or self.network
-        device = next(gan.parameters()).device
+        toy = isinstance(self.data, ToyDistribution)
+        run_steps = self.epochs * (self.steps_per_epoch if toy else max(1, len(splits.train) // self.batch_size))
         return final_gan_estimates(
             gan,
-            reality_of(splits, self.data, device),
-            self.data if isinstance(self.data, ToyDistribution) else None,
+            reality_of(splits, self.data, next(gan.parameters()).device),
+            self.data,
             build=lambda: discriminator.encoder(gan.shape, 1, gan.classes),
-            steps=self.fresh_steps,
+            steps=min(self.fresh_steps, max(run_steps, FEWEST_FRESH_STEPS)),
             seed=self.seed,
+            progress=progress,
         )
 
     def _check(self, gan: GAN, worker: Worker) -> None:

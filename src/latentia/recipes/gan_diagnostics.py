@@ -12,18 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latentia.data import ToyDistribution, write_image_grid
-from latentia.diagnostics.discriminator_bound import SMALLEST, fresh_bound
-from latentia.diagnostics.game import (
-    accuracy,
+from latentia.data import Source, StackedMNIST, ToyDistribution, write_image_grid
+from latentia.diagnostics import (
     collapse_alarm,
+    discriminator_estimates,
+    fresh_bound,
     gap_to_optimum,
-    jensen_shannon_bound,
     jensen_shannon_of_densities,
     jensen_shannon_on_grid,
-    players_value,
+    mode_coverage,
+    stacked_coverage,
 )
-from latentia.diagnostics.mode_coverage import PROTOCOL_SAMPLES, mode_coverage
+from latentia.diagnostics.game import FEWEST_FOR_FRESH_BOUND
+from latentia.diagnostics.mode_coverage import SAMPLES, STACKED_SAMPLES
 from latentia.errors import UnsupportedError
 from latentia.estimate import Estimate
 from latentia.models import GAN
@@ -56,7 +57,7 @@ class Diagnostics:
     toy: ToyDistribution | None
 
     def measure(self, progress: Progress, path: Path) -> list[Estimate]:
-        """Costs, gradient norms, accuracies, the bound on the JSD, diversity; for toy distributions also modes and exact values."""
+        """Costs, gradient norms, accuracies, the bound on the JSD, diversity; for toy data also modes and exact values."""
         gan, multiple = self.gan, self.gan.packing
         train, held_out = (self._whole_packs(self.reality.some(which, MEASURED)) for which in ("train", "validation"))
         estimates = self._costs(train, progress)
@@ -66,19 +67,9 @@ class Diagnostics:
             fake = gan.sample(len(held_out.x), held_out.labels)
             on_fake = gan.discriminate(fake, held_out.labels)
             on_train = gan.discriminate(train.x, train.labels)
+            on_held_out = None if held_out is train else gan.discriminate(held_out.x, held_out.labels)
             neutral = self._neutral(on_train, on_fake)
-            on_train, on_fake = on_train - neutral, on_fake - neutral
-            estimates += [
-                accuracy(on_train, real=True, name="game/accuracy_real"),
-                accuracy(on_fake, real=False, name="game/accuracy_fake"),
-            ]
-            if held_out is not train:
-                on_held_out = gan.discriminate(held_out.x, held_out.labels) - neutral
-                estimates += [
-                    accuracy(on_held_out, real=True, name="game/accuracy_held_out"),
-                    players_value(on_held_out, on_fake),
-                    jensen_shannon_bound(on_held_out, on_fake),
-                ]
+            estimates += discriminator_estimates(on_train, on_fake, on_held_out, neutral=neutral)
             estimates += collapse_alarm(fake, held_out.x)
         return estimates + (self._toy(self.toy) if self.toy is not None else [])
 
@@ -179,7 +170,7 @@ class Snapshots:
 def _coverage(gan: GAN, toy: ToyDistribution, *, perfect_repeats: int) -> list[Estimate]:
     """Mode coverage by the published protocol; empty for a distribution without modes."""
     try:
-        return mode_coverage(gan.sample(PROTOCOL_SAMPLES).cpu(), toy, perfect_repeats=perfect_repeats)
+        return mode_coverage(gan.sample(SAMPLES).cpu(), toy, perfect_repeats=perfect_repeats)
     except UnsupportedError:
         return []
 
@@ -202,34 +193,45 @@ def _exact_game(
 
 
 def final_gan_estimates(
-    gan: GAN, reality: Reality, toy: ToyDistribution | None, *, build: Callable[[], nn.Module], steps: int, seed: int
+    gan: GAN,
+    reality: Reality,
+    data: Source | ToyDistribution,
+    *,
+    build: Callable[[], nn.Module],
+    steps: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Estimate]:
     """Estimates of a trained GAN on test data: fresh bound, diversity, modes with a perfect model's, exact JSD.
 
     Args:
         gan: the model.
         reality: the real examples.
-        toy: the distribution of the data, where it is a toy distribution.
+        data: the setting of the data.
         build: makes an untrained discriminator.
         steps: of the fresh discriminator; 0 for none.
         seed: of the run.
+        progress: see `fresh_bound`.
     """
     device = next(gan.parameters()).device
     estimates = []
     with seeded(seed_of("conclude", seed), device):
         test = reality.some("test", HELD_OUT)
-        if steps and len(test.x) >= SMALLEST:
-            estimates += fresh_bound(gan, build, test.x, test.labels if gan.classes else None, steps=steps)
+        if steps and len(test.x) >= FEWEST_FOR_FRESH_BOUND:
+            labels = test.labels if gan.classes else None
+            estimates += fresh_bound(gan, build, test.x, labels, steps=steps, progress=progress)
         if len(test.x) >= 4:
             fake = gan.sample(len(test.x), test.labels if gan.classes else None)
             estimates += [e for e in collapse_alarm(fake, test.x) if e.name == "game/diversity"]
-        if toy is not None:
-            estimates += _coverage(gan, toy, perfect_repeats=200)
+        if isinstance(data, ToyDistribution):
+            estimates += _coverage(gan, data, perfect_repeats=200)
             if gan.has_density:
                 fake = gan.sample(len(test.x))
-                log_p, log_q = toy.distribution().log_prob, gan.log_prob
+                log_p, log_q = data.distribution().log_prob, gan.log_prob
                 estimates.append(jensen_shannon_of_densities(log_p, log_q, test.x, fake))
-                estimates += _integrated(gan, toy, torch.cat([test.x, fake]))
+                estimates += _integrated(gan, data, torch.cat([test.x, fake]))
+        if isinstance(data, StackedMNIST):
+            estimates += stacked_coverage(torch.cat([gan.sample(MEASURED) for _ in range(STACKED_SAMPLES // MEASURED)]))
     return [estimate.named(f"test/{estimate.name}") for estimate in estimates]
 
 
