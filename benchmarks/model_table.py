@@ -199,7 +199,7 @@ def train_step(path: Path, name: str, seed: int, plan: dict[str, Any], options: 
 
 
 def evaluate_step(path: Path, name: str, options: argparse.Namespace) -> Step:
-    words = ["--samples", *options.metrics, "--no-pictures"]
+    words = ["--samples", *(["--metrics", ",".join(options.metrics)] if options.metrics else []), "--no-pictures"]
     likelihood = likelihood_of(name, options.limit)
     files = ["samples.json", *([f"likelihood-{likelihood[1]}.json"] if likelihood else [])]
     words += likelihood or []
@@ -244,7 +244,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0, help="CPU seconds of each run's training loop")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=[n for n in MODELS if n in known(Recipe)])
-    parser.add_argument("--metrics", nargs="*", default=[], help="as of `latentia evaluate --samples`")
+    parser.add_argument("--metrics", nargs="*", default=[], help="as in `latentia evaluate --metrics`")
     parser.add_argument("--limit", type=int, default=2000, help="test images for likelihoods")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--step", choices=("pilot", "train"), help=argparse.SUPPRESS)

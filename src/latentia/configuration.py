@@ -18,10 +18,11 @@ __all__ = ["Component", "OneOf", "apply_overrides", "parse_overrides"]
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, model_serializer
+from pydantic.fields import FieldInfo
 from pydantic_core import core_schema
 
 from latentia.errors import ConfigurationError, nearest
@@ -115,14 +116,66 @@ class Component(BaseModel):
         """The component as YAML, keys in the order of their definition."""
         return yaml.safe_dump(self.to_mapping(), sort_keys=False, allow_unicode=True)
 
+    def explain(self) -> str:
+        """The component as YAML, each key with a comment: its description, and the names or range that it takes."""
+        lines = list(_explained(self, ""))
+        width = min(48, max((len(line) for line, _ in lines), default=0))
+        return "".join(f"{line:{width}}  # {words}\n" if words else f"{line}\n" for line, words in lines)
+
+
+def _explained(component: Component, indent: str) -> Iterator[tuple[str, str]]:
+    """(line of YAML, comment) for each key of a component and of the components in it."""
+    plain, written = component.to_mapping(), _attribute_docs(type(component))
+    if component.type_name:
+        yield f"{indent}type: {component.type_name}", ""
+    for name, about in type(component).model_fields.items():
+        key, value = about.alias or name, getattr(component, name)
+        words = about.description or written.get(name, "")
+        takes = _takes(about)
+        comment = "; ".join(part for part in (words, takes) if part)
+        if isinstance(value, Component):
+            yield f"{indent}{key}:", comment
+            yield from _explained(value, f"{indent}  ")
+        else:
+            text = yaml.safe_dump(plain[key], default_flow_style=True, allow_unicode=True, width=10**6).split("\n")[0]
+            yield f"{indent}{key}: {text}", comment
+
+
+def _takes(about: FieldInfo) -> str:
+    """What a field takes: the names of its family's members, the words of a Literal, or a range."""
+    if any(isinstance(part, _Choose) for part in about.metadata):
+        return "one of: " + ", ".join(name for family in _families(about.annotation) for name in family.members())
+    parts = [about.annotation, *get_args(about.annotation)]
+    words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+    if words:
+        return "one of: " + ", ".join(map(str, words))
+    bounds = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+    limits = [(name, getattr(part, name, None)) for part in about.metadata for name in bounds]
+    return ", ".join(f"{bounds[name]} {limit}" for name, limit in limits if limit is not None)
+
+
+def _attribute_docs(cls: type) -> dict[str, str]:
+    """The first sentences in the `Attributes:` sections of a class's docstring and those of its bases."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        section = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2]
+        for match in re.finditer(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, flags=re.MULTILINE):
+            sentence = " ".join(match.group(2).split()).partition(". ")[0]
+            found[match.group(1)] = sentence.rstrip(".").replace("`", "")
+    return found
+
+
+def _families(annotation: Any) -> list[type[Component]]:
+    choices = get_args(annotation) or (annotation,)
+    return [choice for choice in choices if choice is not type(None)]
+
 
 class _Choose:
     """Pydantic's side of `OneOf`: a field that takes a family's member by name, by mapping or as it is."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         # `OneOf[Source | ToyDistribution]` has two families, `OneOf[Network | None]` one
-        choices = get_args(source) or (source,)
-        families: list[type[Component]] = [choice for choice in choices if choice is not type(None)]
+        choices, families = get_args(source) or (source,), _families(source)
 
         def parse(value: Any) -> Component | None:
             if value is None and type(None) in choices:

@@ -6,21 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from latentia.cli import evaluation, scoring
+from latentia.cli import app
 from latentia.data import Digits
 from latentia.errors import ConfigurationError, DataError, LatentiaError, RunError
 from latentia.estimate import Estimate, read_estimates, write_estimates
 from latentia.networks import MLP
 from latentia.recipes import GANRecipe, Run, VAERecipe, train
 from latentia.reports.comparison import columns_of, compare_runs
-
-APP = typer.Typer()
-scoring.add_to(APP)
-evaluation.add_to(APP)
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +24,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def latentia(*arguments: str) -> str:
-    result = CliRunner().invoke(APP, [str(a) for a in arguments], env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"})
     if result.exception is not None and isinstance(result.exception, LatentiaError):
         raise result.exception
     assert result.exit_code == 0, result.output + repr(result.exception)
@@ -53,7 +48,7 @@ def images(tmp_path_factory):
     return folder
 
 
-def test_a_folder_and_an_archive_are_scored_and_bytes_and_floats_are_the_same(images):
+def test_bytes_and_floats_get_the_same_scores(images):
     tables = [
         json.loads(latentia("score", images / "pictures", images / name, "--metrics", "kernel,neighbors", "--json"))
         for name in ("bytes.npz", "floats.npz")
@@ -65,7 +60,7 @@ def test_a_folder_and_an_archive_are_scored_and_bytes_and_floats_are_the_same(im
     assert tables[0][0]["settings"]["protocol"]["n_fake"] == 50
 
 
-def test_a_data_set_is_its_test_images_with_its_training_images_beside(images):
+def test_a_data_set_gives_its_test_and_training_images(images):
     text = latentia("score", "digits", images / "bytes.npz")
     assert "Fréchet distance, classifier features" in text
     assert "memorization: authenticity" in text
@@ -77,7 +72,7 @@ def test_a_data_set_is_its_test_images_with_its_training_images_beside(images):
 
 BAD = {
     "range": (["bytes.npz", "signed.npz"], r"\[−1, 1\]"),
-    "size": (["bytes.npz", "small.npz"], "different sizes"),
+    "size": (["bytes.npz", "small.npz"], "--size and --channels"),
     "no images": (["bytes.npz", "other.npz"], "needs an array named images"),
     "nothing there": (["bytes.npz", "nowhere.npz"], "there is no file"),
     "empty folder": (["bytes.npz", "empty"], "give one that does"),
@@ -89,7 +84,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be_scored_is_said(images, case, monkeypatch):
+def test_images_that_cannot_be_scored_get_the_cure(images, case, monkeypatch):
     arguments, message = BAD[case]
     monkeypatch.chdir(images)
     with pytest.raises((DataError, ConfigurationError), match=message):
@@ -115,7 +110,7 @@ def own(runs, tmp_path):
     return tmp_path
 
 
-def test_runs_stand_side_by_side_with_likelihood_quality_time_and_size(runs):
+def test_runs_are_compared_by_likelihood_quality_time_and_size(runs):
     text = latentia("compare", runs / "good", runs / "bad", "--metrics", "kernel,neighbors")
     for word in (
         "good",
@@ -142,7 +137,7 @@ def test_seeds_of_one_recipe_are_one_column(runs):
     assert "kernel_distance/classifier/real_vs_real" not in [name.partition(": ")[2] for name in figures]
 
 
-def test_seeds_that_were_trained_at_once_are_a_column_with_the_name_of_their_folder(runs, tmp_path):
+def test_seeds_trained_at_once_are_named_after_their_folder(runs, tmp_path):
     for seed, name in enumerate(("good", "good-1")):
         shutil.copytree(runs / name, tmp_path / "three" / f"seed-{seed}")
     both, one = [Run(tmp_path / "three" / f"seed-{seed}") for seed in (0, 1)], Run(runs / "bad")
@@ -158,8 +153,8 @@ def test_one_run_twice_and_no_run_are_refused(runs, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "what"), [("good", "means of p(x|z)"), ("gan", "G(z)")])
-def test_samples_of_either_kind_of_model_are_evaluated_with_protocol_reference_and_interval(own, name, what):
-    text = latentia("evaluate", own / name, "--samples", "precision", "class-coverage", "-n", "100")
+def test_samples_of_vae_and_gan_are_evaluated_with_references(own, name, what):
+    text = latentia("evaluate", own / name, "--metrics", "precision,class-coverage", "-n", "100")
     for word in (
         "precision",
         "coverage",
@@ -183,23 +178,23 @@ def test_samples_of_either_kind_of_model_are_evaluated_with_protocol_reference_a
     assert not {name for name in found if "likelihood" in name}
 
 
-def test_the_default_is_every_metric_that_serves(own):
+def test_the_default_is_every_metric_that_applies(own):
     names = {record["name"] for record in json.loads(latentia("evaluate", own / "gan", "--samples", "--json"))}
     parts = ("frechet_distance/classifier", "kernel_distance/classifier", "density", "diversity", "classes/kl")
     assert {*parts, "memorization/authenticity", "two_sample/p_value", "sliced_wasserstein"} <= names
 
 
-def test_scores_gather_in_their_file_while_they_are_made_in_one_way(own):
+def test_scores_of_one_protocol_accumulate_in_their_file(own):
     file = own / "gan" / "evaluation" / "samples.json"
     for metric in ("kernel", "neighbors"):
-        latentia("evaluate", own / "gan", "--samples", metric, "-n", "100")
+        latentia("evaluate", own / "gan", "--metrics", metric, "-n", "100")
     assert {"kernel_distance/classifier", "precision"} <= {e.name for e in read_estimates(file)}
-    latentia("evaluate", own / "gan", "--samples", "diversity", "-n", "90")
+    latentia("evaluate", own / "gan", "--metrics", "diversity", "-n", "90")
     assert {e.name.partition("/")[0] for e in read_estimates(file)} == {"diversity"}
 
 
-def test_a_model_is_chosen_by_validation_images_and_that_stands_in_another_file(own):
-    latentia("evaluate", own / "gan", "--samples", "kernel", "--split", "validation", "-n", "50")
+def test_validation_scores_have_a_separate_file(own):
+    latentia("evaluate", own / "gan", "--metrics", "kernel", "--split", "validation", "-n", "50")
     (first, *_) = read_estimates(own / "gan" / "evaluation" / "samples-validation.json")
     assert first.settings["protocol"]["split"] == "validation"
     assert not (own / "gan" / "evaluation" / "samples.json").exists()
@@ -208,16 +203,16 @@ def test_a_model_is_chosen_by_validation_images_and_that_stands_in_another_file(
 
 
 def test_samples_and_likelihood_in_one_command(own):
-    options = ("--samples", "kernel", "-n", "50", "--likelihood", "importance", "--draws", "20", "--limit", "10")
+    options = ("--metrics", "kernel", "-n", "50", "--likelihood", "importance", "--draws", "20", "--limit", "10")
     names = {record["name"] for record in json.loads(latentia("evaluate", own / "good", *options, "--json"))}
     assert {"kernel_distance/classifier", "test/log_likelihood"} <= names
     assert (own / "good" / "evaluation" / "likelihood-importance.json").exists()
 
 
-def test_draws_are_scored_against_binary_images_and_do_not_stand_beside_means(own):
+def test_draws_are_not_compared_with_means(own):
     shutil.copytree(own / "good", own / "drawn")
-    latentia("evaluate", own / "good", "--samples", "kernel", "-n", "100")
-    latentia("evaluate", own / "drawn", "--samples", "kernel", "-n", "100", "--of", "draws")
+    latentia("evaluate", own / "good", "--metrics", "kernel", "-n", "100")
+    latentia("evaluate", own / "drawn", "--metrics", "kernel", "-n", "100", "--of", "draws")
     (first, *_) = read_estimates(own / "drawn" / "evaluation" / "samples.json")
     assert first.settings["protocol"]["reals"] == "binary"
     assert first.settings["protocol"]["samples"] == "draws of p(x|z)"
@@ -225,13 +220,13 @@ def test_draws_are_scored_against_binary_images_and_do_not_stand_beside_means(ow
     recipe.write_text(recipe.read_text().replace("seed: 0", "seed: 7", 1))
     with pytest.raises(DataError, match=r"samples is .means of p.x.z.. in one and .draws"):
         latentia("compare", own / "good", own / "drawn", "--saved")
-    with pytest.raises(ConfigurationError, match="leave --draws out"):
-        latentia("compare", own / "good", own / "gan", "--draws")
+    with pytest.raises(ConfigurationError, match="compare means"):
+        latentia("compare", own / "good", own / "gan", "--of", "draws")
 
 
-def test_models_of_both_kinds_stand_in_one_table_by_saved_scores(own):
+def test_saved_scores_of_vae_and_gan_share_a_table(own):
     for name in ("good", "gan"):
-        latentia("evaluate", own / name, "--samples", "kernel", "-n", "100")
+        latentia("evaluate", own / name, "--metrics", "kernel", "-n", "100")
     text = latentia("compare", own / "good", own / "gan", "--saved")
     assert "kernel distance, classifier features" in text
     assert "—" in next(line for line in text.splitlines() if "ELBO, test" in line)
@@ -240,34 +235,33 @@ def test_models_of_both_kinds_stand_in_one_table_by_saved_scores(own):
         latentia("compare", own / "good", own / "gan", "--saved")
 
 
-def test_samples_do_not_depend_on_what_was_asked_before(own):
-    """Building the model draws its first weights; that must not move the samples."""
-    alone = json.loads(latentia("evaluate", own / "good", "--samples", "kernel", "-n", "60", "--json"))
-    options = ("--samples", "kernel", "-n", "60", "--likelihood", "importance", "--draws", "9", "--limit", "4")
+def test_samples_do_not_depend_on_other_options(own):
+    """Building the model draws its first weights, which must not change the samples."""
+    alone = json.loads(latentia("evaluate", own / "good", "--metrics", "kernel", "-n", "60", "--json"))
+    options = ("--metrics", "kernel", "-n", "60", "--likelihood", "importance", "--draws", "9", "--limit", "4")
     beside = json.loads(latentia("evaluate", own / "good", *options, "--json"))
     assert beside[0] == alone[0]
 
 
 WRONG = {
-    "no such metric": (["--samples", "precison"], "Did you mean precision.*Known: .*frechet, kernel"),
-    "far from any": (["--samples", "fid"], "no metric named 'fid'. Known: .*frechet, kernel"),
-    "not asked for": (["kernel"], "add --samples"),
-    "too few": (["--samples", "frechet", "-n", "50"], "at least 65 real samples"),
+    "no such metric": (["--metrics", "precison"], "Did you mean precision.*Known: .*frechet, kernel"),
+    "far from any": (["--metrics", "fid"], "no metric named 'fid'. Known: .*frechet, kernel"),
+    "too few": (["--metrics", "frechet", "-n", "50"], "at least 65 real samples"),
     "more than there are": (["--samples", "-n", "400"], "give at most 179"),
     "no likelihood": (["--likelihood", "exact"], "score its samples with --samples"),
     "nor by default": ([], "score its samples with --samples"),
-    "neither of the two": (["--samples", "--of", "both"], "give means or draws"),
+    "neither of the two": (["--samples", "--of", "both"], "Known: draws, means"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_cannot_be_evaluated_is_said(runs, case):
+def test_evaluations_that_are_impossible_get_the_cure(runs, case):
     arguments, message = WRONG[case]
     with pytest.raises((DataError, ConfigurationError, RunError), match=message):
         latentia("evaluate", runs / "gan", *arguments)
 
 
-def test_likelihoods_found_in_different_ways_are_not_ranked(own):
+def test_likelihoods_by_different_methods_are_not_ranked(own):
     exact = Estimate(-20.0, "test/log_likelihood", 0.1, 10, kind="exact", method="quadrature")
     bound = Estimate(-25.0, "test/log_likelihood", 0.1, 10, kind="lower bound", method="importance sampling")
     shutil.copytree(own / "good", own / "other")

@@ -32,12 +32,17 @@ def test_several_seeds_by_one_command(tmp_path: Path):
 
 
 def test_seeds_in_words() -> None:
-    assert [_seeds(text, []) for text in ("3", "0,7", "5,")] == [[0, 1, 2], [0, 7], [5]]
+    assert [_seeds(text, []) for text in ("3", "0,7", "1")] == [[0, 1, 2], [0, 7], [0]]
 
 
 @pytest.mark.parametrize(
     ("more", "words"),
-    [(("--seeds", "a,b"), "0,1,2"), (("--seeds", "0,1", "seed=3"), "leave seed"), (("--seeds", "0"), "at least one")],
+    [
+        (("--seeds", "a,b"), "0,3,7"),
+        (("--seeds", "5,"), "0,3,7"),
+        (("--seeds", "0,1", "seed=3"), "leave seed"),
+        (("--seeds", "0"), "at least one"),
+    ],
 )
 def test_seeds_that_make_no_sense(more: tuple[str, ...], words: str, tmp_path: Path):
     result = latentia("train", "gan", *TOY, *more, "--out", "ring", cwd=tmp_path)

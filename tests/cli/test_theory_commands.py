@@ -38,20 +38,22 @@ def broken(seed: int) -> Relations:
     yield equal(1.0, 2.0, note="off by one")
 
 
-def test_verify_prints_each_statement_with_both_sides_and_the_errata(run: Run) -> None:
+def test_verify_prints_statements_both_sides_and_errata(run: Run) -> None:
     code, out, _ = run("verify", "3e")
     assert code == 0
-    assert "holds" in out
+    assert out.startswith("✓ 3e  ")
     assert "FAILS" not in out
+    assert "KL = +∞ nats = +∞ nats: equal" in out
+    assert "wasserstein-1 = 0.5 = 0.5: equal" in out
     assert "0.346574 nats" in out
     assert "+∞" in out
     assert "Errata" in out
     assert "2 of 2 statements hold" in out
 
 
-def test_verify_leaves_with_1_where_a_statement_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_exits_with_1_if_a_statement_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     false = statement("9z", "One is two.", latex="1 = 2", source="nowhere")(broken)
-    monkeypatch.setattr("latentia.theory.statements", lambda: [false])
+    monkeypatch.setattr("latentia.interface.statements", lambda: [false])
     code, out, _ = run("verify")
     assert code == 1
     assert "FAILS" in out
@@ -63,7 +65,7 @@ def test_verify_leaves_with_1_where_a_statement_fails(run: Run, monkeypatch: pyt
     assert "9z does not hold" in err
 
 
-def test_verify_json_is_a_list_of_estimates_and_nothing_else(run: Run) -> None:
+def test_verify_json_is_a_list_of_estimates(run: Run) -> None:
     code, out, err = run("verify", "3e", "1g", "--json", "--seed", "3")
     assert code == 0
     assert err == ""
@@ -74,7 +76,7 @@ def test_verify_json_is_a_list_of_estimates_and_nothing_else(run: Run) -> None:
     assert any(r["value"] == "inf" for r in records)
 
 
-def test_verify_report_is_one_page_that_fetches_nothing(run: Run, tmp_path: Path) -> None:
+def test_verify_report_is_self_contained(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("verify", "3e", "1g", "--report", "page")
     assert code == 0
     page = (tmp_path / "page" / "theory.html").read_text(encoding="utf-8")
@@ -87,7 +89,7 @@ def test_verify_report_is_one_page_that_fetches_nothing(run: Run, tmp_path: Path
     assert "<script" not in page
 
 
-def test_verify_report_without_its_extra_is_refused_before_any_work(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_without_latex2mathml_is_refused_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("latentia.reports.theory_report.find_spec", lambda _: None)
     code, out, err = run("verify", "--report", "page")
     assert code == 2
@@ -106,7 +108,7 @@ def test_distance_between_distributions(run: Run, tmp_path: Path) -> None:
 
 
 def test_distance_json_agrees_with_closed_forms(run: Run) -> None:
-    code, out, err = run("distance", "Normal(0,1)", "Normal(1,2)", "--json", "--n", "1000")
+    code, out, err = run("distance", "Normal(0,1)", "Normal(1,2)", "--json", "--draws", "1000")
     assert code == 0
     assert err == ""
     records = json.loads(out)
@@ -126,8 +128,8 @@ def test_distance_json_agrees_with_closed_forms(run: Run) -> None:
         ("Poisson(3)", "Categorical([0.2,0.8])"),
     ],
 )
-def test_distance_draws_distributions_of_every_kind(run: Run, tmp_path: Path, p: str, q: str) -> None:
-    code, _, err = run("distance", p, q, "--out", "picture.png", "--n", "2000")
+def test_distance_plots_distributions_of_every_kind(run: Run, tmp_path: Path, p: str, q: str) -> None:
+    code, _, err = run("distance", p, q, "--out", "picture.png", "--draws", "2000")
     assert code == 0, err
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 

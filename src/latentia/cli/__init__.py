@@ -1,4 +1,4 @@
-"""The command line: thin commands over the library. Nothing heavy is imported before a command needs it."""
+"""The command line: commands parse, call `latentia.interface` and print; each imports what it needs."""
 
 from latentia.cli.app import app, main
 

@@ -1,28 +1,30 @@
-"""The application, its groups of commands, and what a user sees when something is wrong."""
+"""The application, its commands, and what a user sees when something is wrong."""
 
 from __future__ import annotations
 
 __all__ = ["app", "main"]
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from latentia.cli import evaluation, runs, scoring, theory
+from latentia.cli import evaluation, runs, theory
 
 INTERRUPTED = 130  # what a shell expects after Ctrl-C
+WRONG = 2
+_UsageError: Any = typer.BadParameter.__base__  # typer has its own copy of click, or uses click itself
 
 app = typer.Typer(
     name="latentia",
-    help="A laboratory for latent-variable generative models: train, measure, and verify the theory.",
+    help="A laboratory for latent-variable generative models: train, evaluate, and verify the theory.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (runs, evaluation, scoring, theory):
-    group.add_to(app)
+for module in (runs, evaluation, theory):
+    for command in module.COMMANDS:
+        app.command()(command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -36,10 +38,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """A laboratory for latent-variable generative models: train, measure, and verify the theory."""
+    """A laboratory for latent-variable generative models: train, evaluate, and verify the theory."""
 
 
 def main() -> None:
@@ -47,18 +49,40 @@ def main() -> None:
     from latentia.errors import LatentiaError
 
     try:
-        app()
+        code = app(standalone_mode=False)
     except LatentiaError as error:
-        _complain(str(error))
-        sys.exit(INTERRUPTED if type(error).__name__ == "Interrupted" else 2)
-    except KeyboardInterrupt:
-        _complain("interrupted")
-        sys.exit(INTERRUPTED)
+        _print_error(str(error))
+        code = INTERRUPTED if type(error).__name__ == "Interrupted" else WRONG
+    except _UsageError as error:
+        _print_error(_usage(error))
+        code = WRONG
+    except (KeyboardInterrupt, typer.Abort):
+        _print_error("interrupted")
+        code = INTERRUPTED
     except BrokenPipeError:
-        sys.exit(1)  # whoever read our output has gone
+        code = 1  # the reader of our output has gone
+    except MemoryError:
+        _print_error("there is not enough memory; use fewer examples, or a smaller model")
+        code = WRONG
+    except OSError as error:
+        _print_error(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        code = WRONG
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _complain(message: str) -> None:
+def _usage(error: Any) -> str:
+    """A wrong call on one line, with the spelling that is right."""
+    message = " ".join(error.format_message().split())
+    option, given = str(getattr(error, "option_name", "")), sys.argv[1:2]
+    if given == ["train"] and "o such option" in message:
+        at = next((i for i, word in enumerate(sys.argv) if word.split("=")[0] == option), len(sys.argv))
+        value = "".join([*sys.argv[at].split("=")[1:], *sys.argv[at + 1 : at + 2]][:1]) or "VALUE"
+        key = option.lstrip("-").replace("-", "_")
+        return f"{message.rstrip('.')}. Write settings as {key}={value}; `latentia train vae --keys` lists them"
+    return f"{message.rstrip('.')}. See `latentia {' '.join([*given, ''])}--help`"
+
+
+def _print_error(message: str) -> None:
     lines = message.splitlines() or [""]
     typer.secho(f"error: {lines[0]}", fg="red", err=True)
     for line in lines[1:]:

@@ -19,7 +19,7 @@ from latentia.errors import DataError, RunError
 from latentia.estimate import Estimate, exact, read_estimates
 from latentia.metrics import ModelScores, best_of, higher_is_better, protocol_text, require_comparable
 from latentia.recipes import Run
-from latentia.reports.tables import REFERENCES, Column, Table, score_label, score_notes
+from latentia.reports.tables import REFERENCES, Column, Results, Table, score_label, score_notes
 
 SCORES = "samples"  # the file of evaluation/ that holds them
 LIKELIHOODS = ("elbo", "log_likelihood")
@@ -85,6 +85,10 @@ class Comparison:
             if len(counts) > 1 and "protocol" not in row.note and not any(len(seeds) > 1 for seeds in self.seeds):
                 notes.append(f"{label}: n is {', '.join(map(str, sorted(counts)))}")
         return Table(columns, rows, f"{len(self.names)} models", notes, best, self.estimates())
+
+    def results(self) -> Results:
+        """The comparison as results with one table."""
+        return Results(self.estimates(), [self.table()])
 
     def __str__(self) -> str:
         return str(self.table())

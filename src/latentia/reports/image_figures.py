@@ -1,4 +1,4 @@
-"""Pictures made of images: samples, reconstructions, snapshots in a strip, and the decoder's output over latent space."""
+"""Pictures made of images: samples, reconstructions, snapshots in a strip, and decoded regions of latent space."""
 
 from __future__ import annotations
 

@@ -286,7 +286,7 @@ def _write_classes(axes: Axes, points: Vector, groups: Groups) -> None:
             axes.plot(*np.stack([middle, place]).T, color=class_color(label), lw=0.7, zorder=4.5)
         look: dict[str, Any] = {"fontsize": NORMAL + 2, "fontweight": "bold", "ha": "center", "va": "center"}
         halo = [withStroke(linewidth=2.4, foreground="white")]
-        axes.text(*place, name, color=class_color(label), zorder=5, path_effects=halo, **look)
+        axes.text(place[0], place[1], name, color=class_color(label), zorder=5, path_effects=halo, **look)
 
 
 def _contours(axes: Axes, prior: Distribution, directions: Tensor | None, bound: float) -> None:
@@ -302,8 +302,8 @@ def _contours(axes: Axes, prior: Distribution, directions: Tensor | None, bound:
     centers = (edges[:-1] + edges[1:]) / 2
     density = _density(prior, directions, edges, centers)
     levels = mass_levels(density, MASSES)
-    rising, words = np.unique(levels, return_index=True)
-    names = {level: f"{SIGMAS[index]}σ" for level, index in zip(rising, words, strict=True)}
+    rising, order = np.unique(levels, return_index=True)
+    names = {level: f"{SIGMAS[index]}σ" for level, index in zip(rising, order, strict=True)}
     lines = axes.contour(
         centers, centers, density, levels=rising, colors=INK, linewidths=0.8, linestyles="dashed", alpha=0.6
     )

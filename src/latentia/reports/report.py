@@ -31,11 +31,12 @@ from latentia.reports.tables import (
     figures_of,
     label_of,
     last_records,
+    representatives,
     score_label,
     scores_of,
     settings_text,
 )
-from latentia.reports.theory_report import relation_rows, representatives
+from latentia.reports.theory_report import relation_rows
 from latentia.theory.model_checks import ModelCheck, checks_of
 
 CHECKED = 1000  # examples that a GAN is checked on, at most

@@ -29,6 +29,7 @@ from latentia.configuration import Component
 from latentia.estimate import Estimate, read_estimates
 from latentia.metrics import higher_is_better, protocol_text
 from latentia.recipes import Run
+from latentia.theory import Relation, Verdict
 
 Format = Literal["text", "markdown", "latex", "csv"]
 REFERENCES = {"real_vs_real": "real images", "train_vs_test": "training images"}  # scored in the place of samples
@@ -67,6 +68,8 @@ LABELS = {
 GROUPS = {"two_sample": "two-sample test", "memorization": "memorization", "classes": "classes", "game": "game"}
 SPLITS = ("train", "validation", "test")
 HEAD = 18  # cells: longer column heads are folded
+SIGNS = {"==": "=", "<=": "≤", ">=": "≥", "!=": "≠", "→": "→"}
+REPRESENTATIVES = 3  # relations that stand for a statement
 
 
 def label_of(name: str) -> str:
@@ -227,17 +230,55 @@ class Table:
 
 
 class Results(list[Estimate]):
-    """A list of estimates with the table that shows them, in a terminal or a notebook."""
+    """A list of estimates that shows itself as tables, in a terminal or a notebook.
 
-    def __init__(self, estimates: Iterable[Estimate], table: Table):
+    Attributes:
+        tables: one or more, of the same estimates.
+        warnings: what a reader must know, such as images that were not reached in time.
+        files: what was written.
+    """
+
+    def __init__(
+        self,
+        estimates: Iterable[Estimate],
+        tables: Sequence[Table],
+        warnings: Sequence[str] = (),
+        files: Sequence[Path] = (),
+    ):
         super().__init__(estimates)
-        self.table = table
+        self.tables, self.warnings, self.files = list(tables), list(warnings), list(files)
+
+    def to_format(self, name: Format) -> str:
+        """The tables one below another; see `Table.to_format`."""
+        return "\n\n".join(table.to_format(name) for table in self.tables)
 
     def _repr_html_(self) -> str:
-        return self.table._repr_html_()
+        notes = "".join(f"<p>warning: {html.escape(text)}</p>" for text in self.warnings)
+        return "".join(table._repr_html_() for table in self.tables) + notes
 
     def __str__(self) -> str:
-        return str(self.table)
+        return "\n\n".join([*map(str, self.tables), *(f"warning: {text}" for text in self.warnings)])
+
+
+class Verdicts(list[Verdict]):
+    """A list of verdicts that shows itself as a table."""
+
+    def table(self) -> Table:
+        """One row for each relation that represents a statement."""
+        columns = [Column("item"), Column("verdict"), Column("relation"), Column("difference"), Column("statement")]
+        rows = [
+            [v.statement.item, "holds" if v.holds else "FAILS", relation_text(r), difference_text(r), v.statement.words]
+            for v in self
+            for r in representatives(v)
+        ]
+        estimates = [estimate for verdict in self for estimate in verdict.estimates()]
+        return Table(columns, rows, verdict_count(self), estimates=estimates)
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+    def __str__(self) -> str:
+        return "\n".join(line.plain for verdict in self for line in verdict_lines(verdict, 100))
 
 
 def estimates_table(estimates: Iterable[Estimate], title: str = "") -> Table:
@@ -332,6 +373,123 @@ def score_notes(protocols: Sequence[str], references: bool) -> list[str]:
         notes.append("real and training images stand in the place of samples: a perfect model scores like the first, "
                      "one that has memorized its training images like the second")  # fmt: skip
     return notes
+
+
+def verdict_lines(verdict: Verdict, width: int) -> Iterator[Text]:
+    """A verdict as lines of at most `width` cells: the statement, and the relations that represent it."""
+    mark, style = ("✓", "green") if verdict.holds else ("✗ FAILS", "bold red")
+    lines = _wrapped(f"{verdict.statement.item}  {verdict.statement.words}", width - len(mark) - 1, "")
+    for number, line in enumerate(lines):
+        line.stylize("bold", 0, 0 if number else len(verdict.statement.item))
+        yield Text(mark if not number else " " * len(mark), style=style).append(" ").append_text(line)
+    if verdict.failure:
+        yield from _wrapped(verdict.failure, width, "red", "    ")
+    for relation in representatives(verdict):
+        details = "; ".join(part for part in (relation.left.method, relation.note) if part)
+        text = f"{relation_text(relation)}: {difference_text(relation)} ({details})"
+        yield from _wrapped(text, width, "dim" if relation.holds else "red", "    ")
+
+
+def erratum_lines(verdict: Verdict, width: int) -> Iterator[Text]:
+    """An erratum of the sheet as lines of at most `width` cells, with the relations that show it."""
+    erratum = verdict.statement.erratum
+    if erratum is not None:
+        yield from _wrapped(f"{verdict.statement.item}  {erratum.words}", width, "")
+        for relation in verdict.counter_examples[:2]:
+            note = f" ({relation.note})" if relation.note else ""
+            yield from _wrapped(f"{relation_text(relation)}{note}", width, "dim", "    ")
+
+
+def print_errata(verdicts: Sequence[Verdict], console: Console) -> None:
+    """Print where the sheet is wrong, each with the relations that show it; then the count."""
+    wrong = [verdict for verdict in verdicts if verdict.statement.erratum]
+    if wrong:
+        console.print(Text("\nErrata: where the sheet is wrong, with counter-examples as they were run", style="bold"))
+    for verdict in wrong:
+        for line in erratum_lines(verdict, console.width):
+            console.print(line, soft_wrap=True)
+    console.print(Text(f"\n{verdict_count(verdicts)}"))
+
+
+def verdict_count(verdicts: Sequence[Verdict]) -> str:
+    """How many statements hold, from how many relations, in what time."""
+    relations = sum(len(verdict.relations) + len(verdict.counter_examples) for verdict in verdicts)
+    seconds = sum(verdict.seconds for verdict in verdicts)
+    held = sum(verdict.holds for verdict in verdicts)
+    return f"{held} of {len(verdicts)} statements hold ({relations} relations, {seconds:.1f} s)"
+
+
+def representatives(verdict: Verdict) -> list[Relation]:
+    """The relations that stand for a verdict: those that fail; else the first of each quantity, equalities first."""
+    every = [*verdict.relations, *verdict.counter_examples]
+    failing = [relation for relation in every if not relation.holds]
+    if failing:
+        return failing[:REPRESENTATIVES]
+    first: dict[str, Relation] = {}
+    for relation in sorted(verdict.relations, key=lambda relation: relation.sign not in ("==", "→")):
+        first.setdefault(relation.left.name, relation)
+    chosen = {id(relation) for relation in first.values()}
+    return [relation for relation in verdict.relations if id(relation) in chosen][:REPRESENTATIVES]
+
+
+def relation_text(relation: Relation) -> str:
+    """A relation on one line, such as `JSD = 0.346574 nats ≥ 0 nats`."""
+    name = f"{label_of(relation.left.name)} = " if relation.left.name else ""
+    right = f"{relation.right.name} = " if relation.right.name and relation.sign != "→" else ""
+    return f"{name}{side_text(relation.left)} {SIGNS[relation.sign]} {right}{side_text(relation.right)}"
+
+
+def side_text(estimate: Estimate) -> str:
+    """One side of a relation, without the sign of a bound, which would contradict the relation's sign."""
+    return str(estimate).removeprefix("≥ ").removeprefix("≤ ")
+
+
+def difference_text(relation: Relation) -> str:
+    """How far the sides are apart, in words that fit the sign: a difference and its limit, or a margin."""
+    difference, limit = relation.difference, relation.slack
+    if relation.sign in ("<=", ">="):
+        if difference <= limit:
+            return f"equal within {limit:.1e}"
+        above = relation.left.value > relation.right.value
+        return f"{'greater' if above else 'less'} by {_short_number(difference)}"
+    if relation.sign == "!=":
+        return f"differ by {_short_number(difference)}, more than {limit:.1e}"
+    if difference == 0:
+        return "equal"
+    return f"differ by {difference:.1e}, allowed {limit:.1e}"
+
+
+def _short_number(value: float) -> str:
+    return "∞" if math.isinf(value) else f"{value:.3g}"
+
+
+def distance_table(estimates: Sequence[Estimate], refused: Sequence[tuple[str, str, str]], title: str) -> Table:
+    """Divergences by method, and below what has no value by a method, with the reason."""
+    columns = [
+        Column("divergence"),
+        Column("value", right=True),
+        Column("error", right=True),
+        Column("kind"),
+        Column("method", detail=True),
+    ]
+    rows = []
+    for estimate in estimates:
+        error = f"≤ {estimate.error:.1e}" if estimate.error else ""
+        if estimate.stderr:
+            error = f"± {estimate.stderr:.1e}"
+        method = ", ".join(
+            str(part)
+            for part in (estimate.method, estimate.settings.get("reason"), estimate.settings.get("estimator"))
+            if part
+        )
+        unit = "" if estimate.unit == "1" else f" {estimate.unit}"
+        infinite = estimate.value in (float("inf"), float("-inf"))
+        value = ("+∞" if estimate.value > 0 else "−∞") if infinite else f"{estimate.value:.10g}{unit}".replace("-", "−")
+        rows.append([estimate.name, value, error, estimate.kind, method])
+    without = dict.fromkeys(name for name, _, reason in refused if "no closed form" in reason)
+    notes = [f"no closed form: {', '.join(without)}"] if without else []
+    notes += [f"{name}, {method}: {reason}" for name, method, reason in refused if "no closed form" not in reason]
+    return Table(columns, rows, title, notes, estimates=list(estimates))
 
 
 def print_run(run: Run, console: Console) -> None:

@@ -21,9 +21,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from latentia.errors import ConfigurationError
-from latentia.estimate import Estimate
 from latentia.files import atomic_write
 from latentia.reports.style import DPI, FAINT, PALETTE, SMALL, WIDTH, label_axes, new_figure
+from latentia.reports.tables import SIGNS, difference_text, representatives, side_text
 from latentia.theory import Relation, Verdict
 from latentia.theory.beyond import DRAWS, importance_gaps
 from latentia.theory.game_divergence import sliding
@@ -35,8 +35,6 @@ CHAPTERS = {
     "3": "Generative adversarial networks (chapter 3 of the sheet)",
     "beyond": "Beyond the sheet",
 }
-SIGNS = {"==": "=", "<=": "≤", ">=": "≥", "!=": "≠", "→": "→"}
-REPRESENTATIVES = 3  # relations that stand for a statement
 
 
 def require_formulas() -> None:
@@ -91,18 +89,6 @@ def write_theory_report(folder: Path, verdicts: Sequence[Verdict], seed: int) ->
     return path
 
 
-def representatives(verdict: Verdict) -> list[Relation]:
-    """The relations that stand for a verdict: those that fail; else the first of each quantity, equalities first."""
-    every = [*verdict.relations, *verdict.counter_examples]
-    failing = [relation for relation in every if not relation.holds]
-    if failing:
-        return failing[:REPRESENTATIVES]
-    first: dict[str, Relation] = {}
-    for relation in sorted(verdict.relations, key=lambda relation: relation.sign not in ("==", "→")):
-        first.setdefault(relation.left.name, relation)
-    return [relation for relation in verdict.relations if relation in first.values()][:REPRESENTATIVES]
-
-
 def relation_rows(relations: Sequence[Relation]) -> list[dict[str, object]]:
     """What a table shows of each relation: both sides, how far they are apart, and whether it holds."""
     return [
@@ -119,26 +105,6 @@ def relation_rows(relations: Sequence[Relation]) -> list[dict[str, object]]:
         }
         for relation in relations
     ]
-
-
-def side_text(estimate: Estimate) -> str:
-    """One side of a relation, without the sign of a bound, which the relation's own sign would contradict."""
-    return str(estimate).removeprefix("≥ ").removeprefix("≤ ")
-
-
-def difference_text(relation: Relation) -> str:
-    """How far the sides are apart, in words that fit the sign: a difference and its limit, or a margin."""
-    difference, limit = relation.difference, relation.slack
-    if relation.sign in ("<=", ">="):
-        if difference <= limit:
-            return f"equal within {limit:.1e}"
-        above = relation.left.value > relation.right.value
-        return f"{'greater' if above else 'less'} by {_short(difference)}"
-    if relation.sign == "!=":
-        return f"differ by {_short(difference)}, more than {limit:.1e}"
-    if difference == 0:
-        return "equal"
-    return f"differ by {difference:.1e}, allowed {limit:.1e}"
 
 
 def theory_figures(seed: int, items: Collection[str]) -> Mapping[str, tuple[Figure, str]]:
@@ -229,10 +195,6 @@ def plot_importance_gap(seed: int) -> Figure:
 def _chapter(verdict: Verdict) -> str:
     item = verdict.statement.item
     return "beyond" if item.startswith("beyond") else item[0]
-
-
-def _short(value: float) -> str:
-    return "∞" if math.isinf(value) else f"{value:.3g}"
 
 
 def _data_uri(figure: Figure) -> str:

@@ -1,0 +1,693 @@
+"""The functions of `import latentia` that work on runs, images and distributions: all that the command line does.
+
+Each returns its results and writes the same files as the command of its name.
+"""
+
+from __future__ import annotations
+
+__all__ = ["compare", "distance", "encode", "evaluate", "reconstruct", "report", "sample", "score", "verify"]
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from latentia.data import Source, image_grid, write_image_grid
+from latentia.divergences import divergence_table, sample_table
+from latentia.errors import ConfigurationError, DataError, RunError, nearest
+from latentia.estimate import Estimate, read_estimates, write_estimates
+from latentia.files import atomic_write
+from latentia.inputs import Channels, Images, Points, convert_images, read_images, read_points, source_of
+from latentia.likelihood import LikelihoodEvaluation, evaluate_likelihood
+from latentia.metrics import (
+    Features,
+    Metric,
+    Output,
+    ProgressCallback,
+    default_features,
+    draw_samples,
+    parse_metrics,
+    reference_images,
+    same_protocol,
+)
+from latentia.metrics import score as score_images
+from latentia.models import VAE, EncodedGAN
+from latentia.recipes import Run
+from latentia.reports.comparison import Comparison, columns_of, compare_runs, saved_scores
+from latentia.reports.tables import Results, Verdicts, distance_table, estimates_table, scores_table
+from latentia.theory import choose, statements
+from latentia.theory import verify as check
+from latentia.training import seeded
+
+Split = Literal["train", "validation", "test"]
+Method = Literal["exact", "importance", "annealed"]
+RunLike = Run | Path | str
+
+LARGEST_SAMPLE = 5000  # images of both kinds that are scored, unless more are asked for
+AT_ONCE = 1000
+EXACT_DIMENSIONS = 3
+
+
+def evaluate(
+    run: RunLike,
+    *,
+    likelihood: Method | None = None,
+    samples: bool = False,
+    metrics: str | Iterable[str | Metric] | None = None,
+    features: str | Features | None = None,
+    n: int | None = None,
+    of: Output = "means",
+    split: Split = "test",
+    real_vs_real: bool = True,
+    tolerance: float = 0.01,
+    draws: int | None = None,
+    limit: int | None = None,
+    gaps: int = 1000,
+    seconds: float = 300.0,
+    pictures: bool = True,
+    seed: int = 0,
+) -> Results:
+    """Evaluate a trained model: log p(x) of its data, the quality of its samples, or both.
+
+    Writes evaluation/likelihood-METHOD.json with an .npz of each image's values, and for samples
+    evaluation/samples.json (samples-validation.json for the validation split). Where the run cannot be written, the
+    results are returned with a warning.
+
+    Args:
+        run: a run or its directory.
+        likelihood: `exact` (z of 1 to 3 dimensions), `importance` or `annealed`; exact by default, or none if samples
+            or metrics are asked for.
+        samples: score samples of the model.
+        metrics: for samples, by name; all that the data allow by default.
+        features: for samples; those of a digit classifier for digits by default, random convolutional ones otherwise.
+        n: number of real and of generated images.
+        of: score the means of p(x|z) or draws from it.
+        split: of the data; select models by `validation`, report `test`.
+        real_vs_real: also score real images against real ones.
+        tolerance: error allowed for each image by `exact`, in nats.
+        draws: number of z for each image (`importance`).
+        limit: evaluate the likelihood of the first images only.
+        gaps: number of images whose inference gap is analyzed (`exact`).
+        seconds: time allowed for likelihoods.
+        pictures: make the pictures of an exact evaluation.
+        seed: of the random methods.
+
+    Raises:
+        ConfigurationError: options that are unknown or do not fit together.
+        RunError: a run that has not ended, or a model that gives images no likelihood.
+        DataError: too few images, or data that have changed since training.
+    """
+    run, chosen = _run(run), _metrics(metrics)
+    _require_known("split", split, Split)
+    _require_known("of", of, Output)
+    samples = samples or chosen is not None
+    if likelihood is None and not samples:
+        likelihood = "exact"
+    if likelihood is not None:
+        _require_likelihood(run, likelihood)
+    parts: list[Results] = []
+    if samples:
+        found = _score_run(run, chosen, features, n, of, split, seed, real_vs_real)
+        parts.append(_keep_scores(run, found, split))
+    if likelihood is not None:
+        options: dict[str, Any] = {"tolerance": tolerance, "gaps": gaps, "seconds": seconds, "seed": seed}
+        options |= {} if draws is None else {"draws": draws}
+        parts.append(_evaluate_likelihood(run, likelihood, split, limit, options, pictures))
+    return Results(
+        [estimate for part in parts for estimate in part],
+        [table for part in parts for table in part.tables],
+        [warning for part in parts for warning in part.warnings],
+        [file for part in parts for file in part.files],
+    )
+
+
+def score(
+    real: Images,
+    fake: Images,
+    *,
+    metrics: str | Iterable[str | Metric] | None = None,
+    features: str | Features | None = None,
+    train: Images | None = None,
+    n: int | None = None,
+    size: int | None = None,
+    channels: Channels | None = None,
+    real_vs_real: bool = True,
+    seed: int = 0,
+) -> Results:
+    """Score images against real ones: fidelity, diversity and memorization, each with its interval and its protocol.
+
+    Args:
+        real: images (N, C, H, W), uint8 or floats in [0, 1]; or a folder of images, an .npz with `images`, or the name
+            of a data set, which gives its test images, with its training images as `train`.
+        fake: likewise.
+        metrics: by name; all that the data allow by default.
+        features: as in `evaluate`.
+        train: the images that the model was trained on.
+        n: number of real and of fake images.
+        size: resize all images to so many pixels a side.
+        channels: convert all images to `gray` or `color`.
+        real_vs_real: also score real images against real ones.
+        seed: of the choice of images.
+
+    Raises:
+        ConfigurationError: an unknown metric, features or data set.
+        DataError: files that cannot be read, images of different sizes, or too few of them.
+    """
+    chosen = _metrics(metrics)
+    if channels is not None:
+        _require_known("channels", channels, Channels)
+    reference, samples = read_images(real), read_images(fake)
+    known = read_images(train).images if train is not None else reference.train
+
+    def converted(images: Tensor) -> Tensor:
+        return convert_images(images, size, channels)
+
+    shapes = [tuple(converted(part.images[:1]).shape[1:]) for part in (reference, samples)]
+    if shapes[0] != shapes[1]:
+        texts = ["×".join(map(str, shape)) for shape in shapes]
+        raise DataError(
+            f"the real images are {texts[0]} (channels × height × width) and the others {texts[1]}: convert all with "
+            "--size and --channels (in Python size=32, channels='gray')"
+        )
+    how = [
+        text for text in (f"resized to {size}" if size else "", f"converted to {channels}" if channels else "") if text
+    ]
+    with progress("scores") as tell:
+        found = score_images(
+            converted(reference.images),
+            converted(samples.images),
+            metrics=chosen,
+            features=_features(features, reference.name),
+            train=None if known is None else converted(known),
+            n=n,
+            real_vs_real=real_vs_real,
+            split=", ".join([reference.split, *how]),
+            samples=", ".join(["as given", *how]),
+            seed=seed,
+            progress=tell,
+        )
+    return Results(found, [scores_table(found, f"{samples.title} against {reference.title}")], _skipped(found.skipped))
+
+
+def compare(
+    runs: Sequence[RunLike],
+    *,
+    metrics: str | Iterable[str | Metric] | None = None,
+    features: str | Features | None = None,
+    n: int | None = None,
+    of: Output = "means",
+    split: Split = "test",
+    real_vs_real: bool = True,
+    saved: bool = False,
+    seed: int = 0,
+) -> Comparison:
+    """Compare runs: likelihood where there is one, sample quality, time to train, number of parameters.
+
+    All samples are scored by one protocol. Runs of one recipe with several seeds are one column: the mean over seeds
+    with its standard error.
+
+    Args:
+        runs: two or more, or their directories.
+        metrics: as in `evaluate`, and likewise the options up to `real_vs_real`.
+        features: see there.
+        n: see there.
+        of: see there.
+        split: see there.
+        real_vs_real: see there.
+        saved: use the scores that `evaluate` wrote, in place of new ones.
+        seed: of the samples.
+
+    Raises:
+        RunError: runs of points, of different data, given twice, or without saved scores.
+        DataError: saved scores with different protocols.
+    """
+    opened, chosen = [_run(run) for run in runs], _metrics(metrics)
+    _require_known("split", split, Split)
+    _require_known("of", of, Output)
+    columns_of(opened)  # runs that cannot be compared are refused before any work
+    _require_images(opened)
+    if saved:
+        scores = [saved_scores(run) for run in opened]
+        for run, found in zip(opened, scores, strict=True):
+            if not found:
+                raise RunError(f"{run.path} has no saved scores; run `latentia evaluate {run.path} --samples`")
+    else:
+        kinds = {run.recipe.data.binarize if of == "draws" else "" for run in opened}
+        if len(kinds) > 1:
+            raise ConfigurationError(
+                "draws are scored against images binarized as in each run, and these runs differ in that "
+                f"({', '.join(sorted(kinds))}); compare means (--of means), or runs of one kind"
+            )
+        scores = [_score_run(run, chosen, features, n, of, split, seed, real_vs_real)[0] for run in opened]
+    return compare_runs(opened, scores)
+
+
+def report(runs: RunLike | Sequence[RunLike], out: Path | str | None = None) -> Path:
+    """Write one self-contained page about one or more runs and return its path.
+
+    Args:
+        runs: runs or their directories.
+        out: the page; report.html in the first run by default.
+
+    Raises:
+        RunError: a run that has not ended, or a page that cannot be written.
+    """
+    from latentia.reports.report import write_report
+
+    opened = [_run(run) for run in ([runs] if isinstance(runs, Run | Path | str) else runs)]
+    if not opened:
+        raise RunError("a report needs at least one run")
+    return write_report(opened, Path(out) if out is not None else opened[0].path / "report.html")
+
+
+def sample(run: RunLike, n: int = 64, *, of: Output = "means", out: Path | str | None = None, seed: int = 0) -> Tensor:
+    """Samples of a trained model: images (n, C, H, W) in [0, 1], or points (n, d).
+
+    Args:
+        run: a run or its directory.
+        n: how many.
+        of: for a model with p(x|z), the means E[x|z] or draws of x.
+        out: F.png (a grid) or F.npz (array `images`, or `points`) to write.
+        seed: of the samples.
+
+    Raises:
+        ConfigurationError: an unknown file format, or more samples than fit in memory.
+        RunError: a run that has not ended, or a file that cannot be written.
+    """
+    run, path = _run(run), _image_file(out)
+    _require_known("of", of, Output)
+    shape = tuple(run.environment["shape"])
+    if path is not None and path.suffix == ".png" and len(shape) != 3:
+        raise ConfigurationError(f"--out {path}: points cannot be written as PNG; use --out F.npz")
+    _require_memory(n, shape, path)
+    model = run.model  # built outside of the block, so that building does not change the samples
+    with progress(f"{run.path}") as tell, seeded(seed):
+        images, _ = draw_samples(model, n, output=of, progress=tell)
+    if path is not None:
+        _write_images(path, images)
+    return images
+
+
+def reconstruct(
+    run: RunLike, n: int = 16, *, split: Split = "test", out: Path | str | None = None
+) -> tuple[Tensor, Tensor]:
+    """The first images of a split and their reconstructions by the model, both (n, C, H, W).
+
+    Args:
+        run: a run, or its directory, of a model with an encoder.
+        n: at most how many.
+        split: of the data.
+        out: F.png (originals over reconstructions) or F.npz (array `images`, originals first) to write.
+
+    Raises:
+        RunError: a model without an encoder, or a file that cannot be written.
+    """
+    run, path = _run(run), _image_file(out)
+    _require_known("split", split, Split)
+    model = _encoder_of(run)
+    images = _prepared(run.recipe.data, getattr(run.splits, split), split)[:n]
+    again = torch.cat([model.reconstruct(part) for part in images.split(AT_ONCE)])
+    if path is not None:
+        _write_images(path, torch.cat([images, again]), columns=len(images))
+    return images, again
+
+
+def encode(
+    run: RunLike, *, data: str | Path | None = None, split: Split = "test", out: Path | str | None = None
+) -> dict[str, Tensor]:
+    """Encode images: `mean` and `stddev` of q(z|x), both (N, d), and `labels` where the data have them.
+
+    Args:
+        run: a run, or its directory, of a model with an encoder.
+        data: a data set's name, a folder of images or an .npz; the run's own data by default.
+        split: of the data.
+        out: F.npz to write.
+
+    Raises:
+        ConfigurationError: an unknown data set or file format.
+        DataError: images of another shape than the model takes.
+        RunError: a model without an encoder, or a file that cannot be written.
+    """
+    path = None if out is None else Path(out)
+    if path is not None and path.suffix != ".npz":
+        raise ConfigurationError(f"--out {path}: codes are arrays; use a name that ends in .npz")
+    run = _run(run)
+    _require_known("split", split, Split)
+    model = _encoder_of(run)
+    source = run.recipe.data if data is None else source_of(str(data), run.recipe.data.binarize)
+    part = getattr(run.splits if data is None else source.load(), split)
+    if part.image_shape != model.image_shape:
+        raise DataError(f"these images are {part.image_shape}, and the model takes {model.image_shape}")
+    images = _prepared(source, part, split)
+    with torch.no_grad():
+        codes = [model.encode(x) for x in images.split(AT_ONCE)]
+        arrays = {"mean": torch.cat([q.mean for q in codes]), "stddev": torch.cat([q.stddev for q in codes])}
+    if part.labels is not None:
+        arrays["labels"] = part.labels
+    if path is not None:
+        _write_arrays(path, {name: values.numpy() for name, values in arrays.items()})
+    return arrays
+
+
+def verify(items: str | Sequence[str] = (), *, seed: int = 0, report: Path | str | None = None) -> Verdicts:
+    """Check the statements of the theory by running them.
+
+    Args:
+        items: such as `1c`, `3e.sliding`, a chapter `3`, or `beyond`; every statement by default.
+        seed: of the random instances.
+        report: folder in which to write theory.html, a page with formulas and pictures.
+
+    Raises:
+        ConfigurationError: an unknown item, or a report without latex2mathml.
+    """
+    return Verdicts(run_checks([items] if isinstance(items, str) else items, seed=seed, report=report))
+
+
+def run_checks(items: Sequence[str], *, seed: int, report: Path | str | None) -> Iterator[Any]:
+    """The verdicts one by one, as they come; the page is written after the last."""
+    chosen = choose(statements(), list(items))
+    if report is None:
+        yield from check(chosen, seed)
+        return
+    from latentia.reports.theory_report import require_formulas, write_theory_report
+
+    require_formulas()
+    verdicts = []
+    for verdict in check(chosen, seed):
+        verdicts.append(verdict)
+        yield verdict
+    write_theory_report(Path(report), verdicts, seed)
+
+
+def distance(p: Points, q: Points, *, draws: int = 100_000, out: Path | str | None = None, seed: int = 0) -> Results:
+    """Every divergence between two distributions, or two samples, by every method that applies.
+
+    Args:
+        p: a distribution, an expression such as "Normal(0,1)", a sample (n,) or (n, d), or a file of one: .npy, .npz or
+            .csv, one point a row. The first row of a CSV file is a header if none of its cells is a number.
+        q: another of the same kind.
+        draws: for the Monte Carlo estimates.
+        out: F.png, a picture of both with the optimal map between them.
+        seed: of the draws.
+
+    Raises:
+        ConfigurationError: an expression that cannot be parsed, or a distribution and a sample.
+        DataError: a file without numbers, or samples of different dimensions.
+    """
+    path = None if out is None else Path(out)
+    if path is not None and path.suffix != ".png":
+        raise ConfigurationError(f"--out {path} must end in .png")
+    sides = [read_points(side, name) for side, name in ((p, "P"), (q, "Q"))]
+    first, second = sides
+    names = cast("tuple[str, str]", tuple(str(s) if isinstance(s, str | Path) else n for s, n in ((p, "P"), (q, "Q"))))
+    given = ["a distribution" if isinstance(side, Distribution) else "a sample" for side in sides]
+    if given[0] != given[1]:
+        raise ConfigurationError(f"P is {given[0]} and Q {given[1]}; give two distributions, or two files of samples")
+    with progress("divergences") as tell:
+        tell(0, 0, "")
+        if isinstance(first, Distribution) and isinstance(second, Distribution):
+            found = divergence_table(first, second, n=draws, seed=seed)
+        else:
+            found = sample_table(cast(Any, first), cast(Any, second), seed=seed)
+    table = distance_table(found.estimates, found.refused, f"P = {names[0]}, Q = {names[1]}")
+    if path is not None:
+        from latentia.reports.point_figures import plot_distributions, plot_two_samples
+        from latentia.reports.style import save_figure
+
+        plot: Callable[..., Any] = plot_distributions if isinstance(first, Distribution) else plot_two_samples
+        save_figure(plot(first, second, names), path)
+    return Results(found.estimates, [table], files=[] if path is None else [path])
+
+
+@contextmanager
+def progress(title: str) -> Iterator[ProgressCallback]:
+    """A bar on standard error, where that is a terminal: what is being done, and how much of it is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, total, what: None  # noqa: ARG005
+        return
+    words = TextColumn("{task.description}", markup=False)
+    with Progress(
+        words, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=True
+    ) as bar:
+        task = bar.add_task(title, total=None)
+
+        def tell(done: int, total: int, what: str) -> None:
+            text = Text(f"{title}: {what}" if what else title).plain
+            bar.update(task, completed=done, total=total or None, description=text)
+
+        yield tell
+
+
+def _run(run: RunLike) -> Run:
+    return run if isinstance(run, Run) else Run(run)
+
+
+def _require_known(option: str, value: str, known: Any) -> None:
+    """Check the value of an option that takes one of a few words.
+
+    Raises:
+        ConfigurationError: naming them.
+    """
+    if value not in get_args(known):
+        raise ConfigurationError([(option, f"there is no {option} {value!r}. {nearest(value, get_args(known))}")])
+
+
+def _require_likelihood(run: Run, likelihood: str) -> None:
+    """Check that this method can serve the run's model, before any work.
+
+    Raises:
+        ConfigurationError: an unknown method, or a latent space that it cannot serve.
+        RunError: a model without a likelihood.
+    """
+    _require_known("likelihood", likelihood, Method)
+    model = run.model
+    if not isinstance(model, VAE):
+        suitable = "Bernoulli()" if run.recipe.data.binarize != "none" else "Gaussian(scale=0.1)"
+        raise RunError(
+            f"{run.path} holds a {type(model).__name__}, which gives images no likelihood: score its samples with "
+            "--samples (in Python samples=True), or add an observation model to its generator with "
+            f"latentia.likelihood.LatentModel.from_generator(…, {suitable}, …)"
+        )
+    if likelihood == "exact" and model.latent > EXACT_DIMENSIONS:
+        raise ConfigurationError(
+            f"exact likelihoods need z of at most {EXACT_DIMENSIONS} dimensions, and here z has {model.latent}; give "
+            "--likelihood importance or --likelihood annealed (in Python likelihood='importance')"
+        )
+
+
+def _metrics(given: str | Iterable[str | Metric] | None) -> list[Metric] | None:
+    """Metrics by name, with commas or spaces between; None for all that the data allow."""
+    if given is None:
+        return None
+    parts = given.replace(",", " ").split() if isinstance(given, str) else list(given)
+    try:
+        return [metric for part in parts for metric in ([part] if isinstance(part, Metric) else parse_metrics([part]))]
+    except ConfigurationError as error:
+        raise ConfigurationError([("metrics", str(error))]) from None
+
+
+def _features(given: str | Features | None, data: str) -> Features:
+    """Features by name, or those that suit the data."""
+    if given is None:
+        return default_features(data)
+    try:
+        return Features.parse(given)
+    except ConfigurationError as error:
+        raise ConfigurationError([("features", str(error))]) from None
+
+
+def _require_images(runs: Sequence[Run]) -> None:
+    """Check that these runs make images, and were trained on one data set.
+
+    Raises:
+        RunError: if not.
+    """
+    first = runs[0]
+    for run in runs:
+        if len(run.environment["shape"]) != 3:
+            raise RunError(f"{run.path} makes points, not images: `latentia show {run.path}` shows its mode coverage")
+        if run.environment["data_hash"] != first.environment["data_hash"]:
+            raise RunError(
+                f"{run.path} and {first.path} were trained on different data ({run.recipe.data.type_name} and "
+                f"{first.recipe.data.type_name}); compare runs on one data set"
+            )
+
+
+def _score_run(
+    run: Run,
+    metrics: Sequence[Metric] | None,
+    features: str | Features | None,
+    n: int | None,
+    of: Output,
+    split: Split,
+    seed: int,
+    real_vs_real: bool,
+) -> tuple[list[Estimate], dict[str, str]]:
+    """Score a run's samples against images of its data; also why metrics are missing.
+
+    Raises:
+        RunError: a model of points, or data that have changed since training.
+        DataError: more images asked for than there are.
+    """
+    _require_images([run])
+    reference = reference_images(run.recipe.data, split, of)
+    if reference.data_hash != run.environment["data_hash"]:
+        raise RunError(
+            f"the data that {run.recipe.data.type_name} loads now are not those of the run {run.path}; restore the "
+            "files that it was trained on"
+        )
+    most = len(reference.images) // (2 if real_vs_real else 1)
+    if n is not None and n > most:
+        halves = f" (half of them, or {len(reference.images)} with --no-real-vs-real)" if real_vs_real else ""
+        raise DataError(
+            f"n = {n}: the {split} split has {len(reference.images)} images, so give at most {most}{halves}"
+        )
+    size = n or min(most, LARGEST_SAMPLE)
+    model = run.model  # built outside of the block, so that building does not change the samples
+    with progress(f"{run.path}") as tell:
+        with seeded(seed):
+            images, what = draw_samples(model, size, output=of, progress=tell)
+        if images.min() < 0 or images.max() > 1:  # a Gaussian likelihood is not bounded
+            images, what = images.clamp(0, 1), f"{what}, clipped to [0, 1]"
+        found = score_images(
+            reference.images,
+            images,
+            metrics=metrics,
+            features=_features(features, run.recipe.data.type_name),
+            train=reference.train,
+            n=size,
+            real_vs_real=real_vs_real,
+            split=reference.split,
+            samples=what,
+            seed=seed,
+            progress=tell,
+        )
+    return list(found), found.skipped
+
+
+def _keep_scores(run: Run, scored: tuple[list[Estimate], dict[str, str]], split: str) -> Results:
+    """Write scores into the run; earlier scores stay if they were made by the same protocol."""
+    found, skipped = scored
+    target = run.directory.evaluation / ("samples.json" if split == "test" else f"samples-{split}.json")
+    names = {estimate.name for estimate in found}
+    files, warnings = [target], _skipped(skipped)
+    try:
+        before = read_estimates(target) if target.exists() else []
+        kept = [old for old in before if old.name not in names and same_protocol(old, found[0])] if found else []
+        write_estimates(target, [*kept, *found])
+    except RunError as error:
+        files, warnings = [], [*warnings, f"the scores are not kept: {error}"]
+    return Results(found, [scores_table(found, f"{run.path}: samples")] if found else [], warnings, files)
+
+
+def _skipped(reasons: Mapping[str, str]) -> list[str]:
+    return [f"{name} is left out: {reason}" for name, reason in reasons.items()]
+
+
+def _evaluate_likelihood(
+    run: Run, method: Method, split: Split, limit: int | None, options: dict[str, Any], pictures: bool
+) -> Results:
+    """Evaluate log p(x), write estimates, arrays and pictures, and collect what a reader must be warned of."""
+    part = getattr(run.splits, split)
+    images = _prepared(run.recipe.data, part, split)[:limit]
+    if method == "exact":
+        options = {**options, "require": False}  # results are written with the certificates that they have
+    with progress(f"log p(x) of {len(images)} {split} images, {method}") as tell:
+        tell(0, 0, "")
+        found = evaluate_likelihood(run.model, images, method, **options)
+    estimates = [estimate.named(f"{split}/{estimate.name}") for estimate in found.estimates]
+    target = run.directory.evaluation / f"likelihood-{method}.json"
+    files, warnings = [target, target.with_suffix(".npz")], _certificate_warnings(found, len(images), options)
+    try:
+        write_estimates(target, estimates)
+        _write_arrays(target.with_suffix(".npz"), found.arrays)
+        if pictures and found.posterior is not None:
+            from latentia.reports.likelihood_figures import save_likelihood_figures
+
+            about = {"labels": part.labels, "classes": run.splits.classes, "seed": options["seed"]}
+            files += save_likelihood_figures(found, images, run.directory.figures, **about)
+    except RunError as error:
+        files, warnings = [], [*warnings, f"the results are not kept: {error}"]
+    title = f"{run.path}: {len(images)} {split} images, {method}"
+    return Results(estimates, [estimates_table(estimates, title)], warnings, files)
+
+
+def _certificate_warnings(found: LikelihoodEvaluation, count: int, options: Mapping[str, Any]) -> list[str]:
+    """Images that were not reached in time, and those whose error is larger than asked for."""
+    errors = found.arrays.get("error", np.zeros(0))
+    reached = errors[found.arrays.get("reached", np.full(len(errors), True))]
+    warnings = []
+    late = len(errors) - len(reached)
+    if late:
+        warnings.append(
+            f"{late} of {count} images were not reached in {options['seconds']:g} s and are in no result, so the means "
+            "are over the images that took least; allow more --seconds, or give a smaller --limit"
+        )
+    missed = int((reached > options["tolerance"]).sum())
+    if missed:
+        warnings.append(
+            f"{missed} of {count} images have an error of up to {reached.max():.3g} nats, more than the "
+            f"{options['tolerance']} asked for; allow more --seconds"
+        )
+    return warnings
+
+
+def _prepared(source: Source, part: Any, split: Split) -> Tensor:
+    return source.prepare_fixed(part, split)
+
+
+def _encoder_of(run: Run) -> Any:
+    """The run's model, which must have an encoder."""
+    if not isinstance(run.model, VAE | EncodedGAN):
+        raise RunError(
+            f"{run.path} holds a {type(run.model).__name__}, which has no encoder; give the run of a VAE, an "
+            "adversarial autoencoder, a BiGAN or a VAE/GAN"
+        )
+    return run.model
+
+
+def _image_file(out: Path | str | None) -> Path | None:
+    """The path of a file of images, checked before any work."""
+    path = None if out is None else Path(out)
+    if path is not None and path.suffix not in (".png", ".npz"):
+        raise ConfigurationError(f"--out {path} must end in .png or .npz")
+    return path
+
+
+def _write_images(path: Path, images: Tensor, columns: int | None = None) -> None:
+    """Write images as a grid (PNG) or an array (npz); values outside [0, 1] are clipped in a grid."""
+    if path.suffix == ".npz":
+        _write_arrays(path, {"images" if images.dim() == 4 else "points": images.numpy()})
+    else:
+        write_image_grid(path, images.clamp(0, 1), columns=columns)
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    with atomic_write(path) as temporary:
+        np.savez_compressed(temporary, allow_pickle=False, **arrays)
+
+
+def _require_memory(n: int, shape: tuple[int, ...], path: Path | None) -> None:
+    """Refuse a number of samples that does not fit in the free memory.
+
+    Raises:
+        ConfigurationError: with a number that fits.
+    """
+    each = 2 * 4 * int(np.prod(shape))  # float32, twice while the parts are joined
+    if path is not None and path.suffix == ".png":
+        each += 3 * image_grid(torch.zeros(1, *shape)).numel()
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") if hasattr(os, "sysconf") else 2**32
+    if n * each > free:
+        needed = f"{n} samples need {n * each / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
+        raise ConfigurationError([("-n", f"{needed}; give at most {free // each}")])
