@@ -158,7 +158,7 @@ def em_never_falls(seed: int) -> Relations:
     source="Pinsker 1964; Bretagnolle and Huber 1979; Lin 1991, theorem 3",
 )
 def pinsker(seed: int) -> Relations:
-    """Pairs on the line by quadrature; Bernoulli distributions, for which the first bound becomes sharp in the limit."""
+    """Pairs on the line by quadrature; Bernoulli distributions, where the first bound becomes sharp in the limit."""
     for name, p, q in pairs(seed):
         distance = total_variation.quadrature(p, q)
         nats, jsd = kl.quadrature(p, q), jensen_shannon.quadrature(p, q)

@@ -156,7 +156,8 @@ def _only_one_way_round(_seed: int) -> Relations:
         right=r"D_{KL}(P_1, P_2) = +\infty \text{ where } P_1 \text{ has mass and } P_2 \text{ none}; "
         r"\quad 0 \log 0 = 0 \text{ where } P_1 \text{ has none}",
         words="By the usual convention the value is +∞. Only one of the two cases makes it so: mass of the first "
-        "distribution where the second has none. The other way round contributes 0 log 0 = 0, as KL(U[0,½], U[0,1]) = log 2 shows.",
+        "distribution where the second has none. The other way round contributes 0 log 0 = 0, as KL(U[0,½], U[0,1]) = "
+        "log 2 shows.",
         counter_example=_only_one_way_round,
     ),
 )

@@ -53,7 +53,8 @@ def _gray_integral(_seed: int) -> Relations:
         stated=r"p_\theta(x|z) = \prod_j \hat y_j^{x_j} (1-\hat y_j)^{1-x_j} \text{ for images } x",
         right=r"x_j \in \{0, 1\}; \quad \int_0^1 \hat y^x (1-\hat y)^{1-x} dx \neq 1 \text{ for gray pixels}",
         words="The formula is a distribution over binary pixels only. For gray ones it is not a density: it does not "
-        "integrate to one. Binarize the images, or use the continuous Bernoulli distribution, which has the missing constant.",
+        "integrate to one. Binarize the images, or use the continuous Bernoulli distribution, which has the missing "
+        "constant.",
         counter_example=_gray_integral,
     ),
 )
@@ -263,7 +264,7 @@ def _same_optimum(seed: int) -> Relations:
         right=r"\operatorname{argmax}_\theta \left[\log p_\theta(x) - \min_\phi D_{KL}(q_\phi, p_\theta(z|x))\right]"
         r" \neq \operatorname{argmax}_\theta \log p_\theta(x) "
         r"\text{ where } \min_\phi D_{KL} \text{ varies with } \theta",
-        words="Cost is not a reason for two maxima to differ. They differ because the gap KL(q, p(z|x)) depends on θ, so "
+        words="Cost is not a reason for two maxima to differ. They differ because the gap KL(q, p(z|x)) depends on θ: "
         "the bound prefers decoders whose posteriors the encoder can match. Where the encoder's family contains the "
         "posterior, as in a linear model, the two maxima are equal, whatever they cost.",
         counter_example=_same_optimum,

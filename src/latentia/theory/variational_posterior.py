@@ -43,8 +43,8 @@ def _bound_is_not_zero(seed: int) -> Relations:
     erratum=Erratum(
         stated=r"q = q \Rightarrow \text{a perfect representation of our data, so the lower bound would be } 0",
         right=r"D_{KL}(q, p_\theta(z|x)) = 0 \Rightarrow \mathrm{ELBO}(q) = \log p_\theta(x) \neq 0",
-        words="That a distribution equals itself says nothing about the data. If q is the posterior, the gap of the bound "
-        "is 0, and the bound equals log p(x).",
+        words="That a distribution equals itself says nothing about the data. If q is the posterior, the gap of the "
+        "bound is 0, and the bound equals log p(x).",
         counter_example=_bound_is_not_zero,
     ),
 )
