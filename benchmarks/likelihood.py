@@ -65,7 +65,7 @@ def main() -> None:
     about = {"command": "python " + " ".join(sys.argv), **machine(threads=torch.get_num_threads())}
     estimates: list[Estimate] = []
     if chosen.images:
-        images = run.recipe.data.prepare_fixed(run.splits.test, "test")[: chosen.images]
+        images = run.splits.examples("test", chosen.images).x
         estimates += compare(run.model, images, chosen.few, chosen.draws, chosen.tolerance)
         estimates += verify(run.model, images[: chosen.verify], chosen.tolerance) if chosen.verify else []
     if chosen.simulated:

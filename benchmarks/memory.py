@@ -77,7 +77,7 @@ def likelihood(options: argparse.Namespace) -> dict[str, Any]:
 
     before, began = forget_peak(), time.perf_counter()
     run = Run(options.run)
-    images = run.recipe.data.prepare_fixed(run.splits.test, "test")[: options.limit]
+    images = run.splits.examples("test", options.limit).x
     estimate = evaluate_likelihood(run.model, images, "exact", gaps=0).estimates[0]
     return told(before, began, images=len(images), estimate=str(estimate))
 
@@ -88,9 +88,10 @@ def streaming(options: argparse.Namespace) -> dict[str, Any]:
 
     import torch
 
+    from latentia.data import Batch
     from latentia.networks import MLP
     from latentia.recipes import VAERecipe
-    from latentia.training import Batch, RunDirectory, fit, start_worker
+    from latentia.training import RunDirectory, fit, start_worker
     from synthetic import Synthetic
 
     source = Synthetic(gigabytes=options.gigabytes, workers=options.workers, validation=1000, binarize="dynamic")

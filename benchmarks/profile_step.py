@@ -31,7 +31,9 @@ import torch
 from latentia.training.fused_adam import FusedAdam
 
 from latentia.configuration import apply_overrides, parse_overrides
-from latentia.data import MNIST, ShuffledBatches, Source
+from latentia.data import MNIST
+from latentia.data.batches import ShuffledBatches
+from latentia.data.binarization import Binarization
 from latentia.distributions import Bernoulli, Conditional, DiagonalGaussian
 from latentia.networks import MLP
 from latentia.objectives import elbo
@@ -115,7 +117,7 @@ def profile(steps: int, settings: dict[str, Any]) -> tuple[dict[str, float], flo
         for owner, attribute, name in (
             (engine, "seed_everything", "seed"),
             (ShuffledBatches, "batch", "order and gather"),
-            (Source, "prepare_step", "bytes to floats"),
+            (Binarization, "step", "bytes to floats"),
             (Conditional, "emit", "networks, forward"),
             (DiagonalGaussian, "rsample", "draw of z"),
             (type(Bernoulli().distribution(torch.zeros(1, 1, 1, 1))), "log_prob", "likelihood"),

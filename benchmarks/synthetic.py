@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from latentia.data import Parts, Source, StreamedSplit
-from latentia.data.order import seed_of
+from latentia.data import Parts, Source, StreamedSplit, seed_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Synthetic(Source):
     workers: int = Field(default=2, ge=0)
     seed: int = 0
 
-    def _read(self, folder: Path | None) -> Parts:
+    def _read(self) -> Parts:
         train = Blobs(round(self.gigabytes * 1e9 / (3 * 64 * 64)), self.seed)
         test = Blobs(1000, self.seed + 1)
         told = hashlib.sha256(repr((train, test)).encode()).hexdigest()  # what hashing 20 GB would tell as well

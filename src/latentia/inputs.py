@@ -6,7 +6,6 @@ from __future__ import annotations
 __all__ = ["Channels", "Images", "Points", "convert_images", "read_images", "read_points", "source_of"]
 
 import csv
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from latentia.data import Source, read_image_folder
+from latentia.data import Source, image_axes, read_arrays, read_image_folder
 from latentia.distributions.parsing import parse_distribution
 from latentia.errors import ConfigurationError, DataError, nearest
 
@@ -75,28 +74,15 @@ def read_images(given: Images) -> GivenImages:
 
 def _archive(path: Path) -> Tensor:
     """`images` of an .npz, of any number type, as (N, C, H, W)."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            names = list(archive.files)
-            array = archive["images"] if "images" in names else None
-    except FileNotFoundError:
-        raise DataError(f"there is no file {path}") from None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"{path} cannot be read as an .npz of numbers ({error}); save it again with np.savez") from None
-    if array is None:
-        raise DataError(f"{path} holds {', '.join(names) or 'nothing'}; it needs an array named images")
+    arrays = read_arrays(path)
+    if "images" not in arrays:
+        raise DataError(f"{path} holds {', '.join(arrays) or 'nothing'}; it needs an array named images")
+    array = arrays["images"]
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
-    if array.ndim == 3:
-        array = array[:, None]
-    elif array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
-        array = np.moveaxis(array, 3, 1)
-    if array.ndim != 4 or array.shape[1] not in (1, 3) or not array.size:
-        raise DataError(
-            f"{path}: images have the shape {array.shape}; it must be (N, H, W), (N, C, H, W) or (N, H, W, C), with 1 "
-            "or 3 channels and at least one image"
-        )
-    return torch.from_numpy(np.ascontiguousarray(array))
+    if array.dtype.kind not in "uif":
+        raise DataError(f"{path}: images are {array.dtype}; give bytes, or floats in [0, 1]")
+    return torch.from_numpy(image_axes(array, f"{path}: images"))
 
 
 def convert_images(images: Tensor, size: int | None, channels: Channels | None) -> Tensor:
@@ -133,22 +119,22 @@ def _read_sample(path: Path) -> np.ndarray[Any, Any]:
     Raises:
         DataError: a file that does not exist, or holds no numbers, or several arrays.
     """
-    if not path.is_file():
-        raise DataError(f"there is no file {path}")
-    try:
-        if path.suffix == ".csv":
+    if path.suffix == ".csv":
+        if not path.is_file():
+            raise DataError(f"there is no file {path}")
+        try:
             return _read_csv(path)
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded.astype(float)
-        names = list(loaded)
-        if len(names) != 1:
-            raise DataError(f"{path} holds the arrays {', '.join(names)}; keep the samples in a separate file")
-        return loaded[names[0]].astype(float)
-    except DataError:
-        raise
-    except (OSError, ValueError, TypeError, EOFError, UnicodeDecodeError, zipfile.BadZipFile, csv.Error) as error:
-        raise DataError(f"cannot read samples from {path}: {error}") from None
+        except (OSError, ValueError, csv.Error) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"cannot read samples from {path}: {error}") from None
+    arrays = read_arrays(path)
+    if len(arrays) != 1:
+        raise DataError(f"{path} holds the arrays {', '.join(arrays) or 'none'}; keep the samples in a separate file")
+    (array,) = arrays.values()
+    if array.dtype.kind not in "buif":
+        raise DataError(f"{path} holds values of the type {array.dtype}; samples are numbers")
+    return array.astype(float)
 
 
 def _read_csv(path: Path) -> np.ndarray[Any, Any]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from latentia.data import Source, image_grid, write_image_grid
+from latentia.data import image_grid, write_image_grid
 from latentia.divergences import divergence_table, sample_table
 from latentia.errors import ConfigurationError, DataError, RunError, nearest
 from latentia.estimate import Estimate, read_estimates, write_estimates
@@ -311,7 +311,7 @@ def reconstruct(
     run, path = _run(run), _image_file(out)
     _require_known("split", split, Split)
     model = _encoder_of(run)
-    images = _prepared(run.recipe.data, getattr(run.splits, split), split)[:n]
+    images = run.splits.examples(split, n).x
     again = torch.cat([model.reconstruct(part) for part in images.split(AT_ONCE)])
     if path is not None:
         _write_images(path, torch.cat([images, again]), columns=len(images))
@@ -341,10 +341,11 @@ def encode(
     _require_known("split", split, Split)
     model = _encoder_of(run)
     source = run.recipe.data if data is None else source_of(str(data), run.recipe.data.binarize)
-    part = getattr(run.splits if data is None else source.load(), split)
+    splits = run.splits if data is None else source.load()
+    part = getattr(splits, split)
     if part.image_shape != model.image_shape:
         raise DataError(f"these images are {part.image_shape}, and the model takes {model.image_shape}")
-    images = _prepared(source, part, split)
+    images = splits.examples(split).x
     with torch.no_grad():
         codes = [model.encode(x) for x in images.split(AT_ONCE)]
         arrays = {"mean": torch.cat([q.mean for q in codes]), "stddev": torch.cat([q.stddev for q in codes])}
@@ -599,8 +600,7 @@ def _evaluate_likelihood(
     run: Run, method: Method, split: Split, limit: int | None, options: dict[str, Any], pictures: bool
 ) -> Results:
     """Evaluate log p(x), write estimates, arrays and pictures, and collect what a reader must be warned of."""
-    part = getattr(run.splits, split)
-    images = _prepared(run.recipe.data, part, split)[:limit]
+    images, labels = run.splits.examples(split, limit)
     if method == "exact":
         options = {**options, "require": False}  # results are written with the certificates that they have
     with progress(f"log p(x) of {len(images)} {split} images, {method}") as tell:
@@ -615,7 +615,7 @@ def _evaluate_likelihood(
         if pictures and found.posterior is not None:
             from latentia.reports.likelihood_figures import save_likelihood_figures
 
-            about = {"labels": part.labels, "classes": run.splits.classes, "seed": options["seed"]}
+            about = {"labels": labels, "classes": run.splits.classes, "seed": options["seed"]}
             files += save_likelihood_figures(found, images, run.directory.figures, **about)
     except RunError as error:
         files, warnings = [], [*warnings, f"the results are not kept: {error}"]
@@ -641,10 +641,6 @@ def _certificate_warnings(found: LikelihoodEvaluation, count: int, options: Mapp
             f"{options['tolerance']} asked for; allow more --seconds"
         )
     return warnings
-
-
-def _prepared(source: Source, part: Any, split: Split) -> Tensor:
-    return source.prepare_fixed(part, split)
 
 
 def _encoder_of(run: Run) -> Any:

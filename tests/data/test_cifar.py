@@ -86,5 +86,5 @@ def test_pickled_form_and_empty_folder_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"holds neither data_batch_1\.bin nor cifar-10-binary\.tar\.gz"):
         CIFAR10(folder=tmp_path).load()
     (tmp_path / "data_batch_1").write_bytes(b"\x80\x04")
-    with pytest.raises(DataError, match="which is pickled; bring https"):
+    with pytest.raises(DataError, match="which is pickled; put https"):
         CIFAR10(folder=tmp_path).load()

@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from latentia.data import MNIST, NPZ, Digits, Source, find_folder
+from latentia.data import MNIST, NPZ, Digits, Source
+from latentia.data.binarization import Binarization
+from latentia.data.opening import find_folder
 from latentia.errors import ConfigurationError, DataError
 
 
@@ -54,27 +56,27 @@ def test_validation_may_be_none_and_not_all():
 
 
 def test_gray_where_no_binarization(digits):
-    source = Digits()
-    prepared = source.prepare_fixed(digits.test, "test")
+    prepared = digits.examples("test").x
     assert prepared.dtype == torch.float32
     assert torch.equal(prepared, digits.test.images / 255)
-    assert torch.equal(source.prepare_step(digits.train.images[:5]), digits.train.images[:5] / 255)
+    assert torch.equal(digits.prepare(digits.train.images[:5]), digits.train.images[:5] / 255)
 
 
 @pytest.mark.parametrize("binarize", ["dynamic", "static"])
 def test_two_evaluations_see_the_same_bits(digits, binarize):
-    source = Digits(binarize=binarize)
-    splits = source.load()
+    splits = Digits(binarize=binarize).load()
     torch.manual_seed(0)
-    bits = source.prepare_fixed(splits.test, "test")
+    bits, labels = splits.examples("test")
     torch.manual_seed(1)
-    assert torch.equal(bits, source.prepare_fixed(source.load().test, "test"))
-    assert torch.equal(bits[:50], source.prepare_fixed(splits.test.take(torch.arange(50)), "test"))
-    assert torch.equal(bits, source.prepare_fixed(digits.test, "test")), "gray images get the same draw"
+    assert torch.equal(bits, Digits(binarize=binarize).load().examples("test").x)
+    assert torch.equal(bits[:50], splits.examples("test", 50).x)
+    assert torch.equal(labels, digits.test.labels)
+    gray = digits.test.images
+    assert torch.equal(bits, Binarization(binarize).fixed(gray, "test")), "gray images get the same bits"
     assert set(bits.unique().tolist()) == {0.0, 1.0}
     assert torch.equal(splits.test.images, (bits * 255).byte())
-    assert not torch.equal(bits, Digits(binarize=binarize, binarize_seed=1).prepare_fixed(digits.test, "test"))
-    assert not torch.equal(bits, source.prepare_fixed(digits.test, "validation"))
+    assert not torch.equal(bits, Binarization(binarize, seed=1).fixed(gray, "test"))
+    assert not torch.equal(bits, Binarization(binarize).fixed(gray, "validation"))
 
 
 def test_dynamic_and_static_share_their_test_bits():
@@ -84,35 +86,48 @@ def test_dynamic_and_static_share_their_test_bits():
 def test_fixed_bits_have_the_gray_mean(digits):
     """Mean of all bits against mean of all gray levels, to its standard error."""
     p = digits.test.images.double() / 255
-    bits = Digits(binarize="static").prepare_fixed(digits.test, "test").double()
+    bits = Digits(binarize="static").load().examples("test").x.double()
     stderr = (p * (1 - p)).sum().sqrt() / p.numel()
     assert abs(bits.mean() - p.mean()) < 5 * stderr
 
 
-def test_step_draws_from_the_global_generator_when_dynamic_only():
-    for binarize in ("dynamic", "static", "threshold"):
-        source = Digits(binarize=binarize)
-        train = source.load().train.images
-        torch.manual_seed(0)
-        first = source.prepare_step(train)
-        second = source.prepare_step(train)
-        torch.manual_seed(0)
-        assert torch.equal(first, source.prepare_step(train))
-        assert torch.equal(first, second) == (binarize != "dynamic")
-        assert set(first.unique().tolist()) == {0.0, 1.0}
-    assert (train.unique() == torch.tensor([0, 255])).all()
+@pytest.mark.parametrize("binarize", ["dynamic", "static", "threshold"])
+def test_only_dynamic_uses_the_global_generator(binarize):
+    splits = Digits(binarize=binarize).load()
+    train = splits.train.images
+    torch.manual_seed(0)
+    first = splits.prepare(train)
+    second = splits.prepare(train)
+    torch.manual_seed(0)
+    assert torch.equal(first, splits.prepare(train))
+    assert torch.equal(first, second) == (binarize != "dynamic")
+    assert set(first.unique().tolist()) == {0.0, 1.0}
+
+
+def test_batches_are_prepared_rows_of_the_split():
+    splits = Digits(binarize="dynamic").load()
+    batches = splits.batches(100, seed=3)
+    raw = splits.train.batches(100, seed=3)
+    assert (batches.size, batches.steps_per_epoch) == (1294, 12)
+    for draw in (0, 13):
+        torch.manual_seed(5)
+        x, labels = batches.batch(draw)
+        torch.manual_seed(5)
+        assert torch.equal(x, splits.prepare(raw.batch(draw).x))
+        assert torch.equal(labels, raw.batch(draw).labels)
 
 
 def test_names_on_the_command_line():
     assert list(Source.members()) == [
+        "npz",
         "cifar10",
         "digits",
+        "mnist-5k",
         "folder",
         "hugging-face",
         "mnist",
         "fashion-mnist",
         "kmnist",
-        "npz",
         "stacked-mnist",
     ]
 

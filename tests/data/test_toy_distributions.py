@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from latentia.data import Checkerboard, Dirac, Grid, Mixture1D, Moons, Ring, Spiral, ToyDistribution
+from latentia.data import Checkerboard, Dirac, Grid, Mixture1D, Moons, Ring, Spiral, ToyData, ToyDistribution
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 
@@ -155,7 +155,34 @@ def test_names_and_settings():
     assert list(ToyDistribution.members()) == ["ring", "grid", "spiral", "moons", "checkerboard", "mixture1d", "dirac"]
     for toy in DISTRIBUTIONS:
         assert ToyDistribution.parse(toy.to_mapping()) == toy
-    with pytest.raises(ConfigurationError, match="2 means, 1 sigmas and 2 weights; give as many of each"):
+    with pytest.raises(ConfigurationError, match="2 means, 1 sigmas and 2 weights; give the same number of each"):
         ToyDistribution.parse({"type": "mixture1d", "means": [0, 1], "sigmas": [1], "weights": [1, 1]})
     with pytest.raises(ConfigurationError, match="sigma"):
         ToyDistribution.parse({"type": "ring", "sigma": 0})
+
+
+@pytest.mark.parametrize(
+    "toy", [member() for member in ToyDistribution.members().values()], ids=lambda toy: toy.type_name
+)
+def test_every_distribution_loads(toy: ToyDistribution):
+    data = toy.load()
+    assert isinstance(data, ToyData)
+    assert data.sample(5).shape == (5, *data.shape)
+    assert data.sample(5).dtype == torch.float32
+    assert data.classes == ()
+    assert data.content_hash == toy.load().content_hash
+
+
+def test_the_hash_knows_the_setting():
+    hashes = {toy.load().content_hash for toy in (Ring(), Ring(sigma=0.02), Grid(), Spiral())}
+    assert len(hashes) == 4
+
+
+def test_a_mixture_draws_its_weights_and_its_modes():
+    torch.manual_seed(0)
+    points = Grid(side=2).load().sample(8000)
+    distance, mode = torch.cdist(points, Grid(side=2).modes).min(1)
+    counts = torch.bincount(mode, minlength=4).double()
+    assert ((counts - 2000).abs() < 5 * (8000 * 0.25 * 0.75) ** 0.5).all()
+    square = distance.square() / 0.05**2  # χ² of two degrees of freedom: mean 2, variance 4
+    assert abs(square.mean() - 2) < 5 * 2 / 8000**0.5

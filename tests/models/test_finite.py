@@ -69,7 +69,7 @@ def test_em_never_decreases_on_digits() -> None:
     from latentia.data import Digits
 
     source = Digits(binarize="threshold")
-    images = source.prepare_fixed(source.load().train, "train").flatten(1)
+    images = source.load().examples("train").x.flatten(1)
     fit = fit_bernoulli_mixture(images, components=20, steps=40)
     gains = torch.tensor(fit.log_likelihoods).diff()
     assert float(gains.min()) >= -1e-12

@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from latentia.data import Digits
+from latentia.data import Batch, Digits
 from latentia.distributions import Fixed
 from latentia.errors import ConfigurationError
 from latentia.models import VAE, VAEGAN, BiGAN
 from latentia.networks import MLP
 from latentia.objectives import Consensus, NonSaturating, NoPenalty, Progress, Wasserstein
 from latentia.recipes import AdversarialAutoencoderRecipe, BiGANRecipe, Run, VAEGANRecipe, train
-from latentia.training import Adam, Batch, Worker
+from latentia.training import Adam, Worker
 from latentia.training.checkpoint import find_checkpoints
 from tests.cli.test_commands import latentia
 
@@ -48,7 +48,7 @@ def game_of(recipe: Any, seed: int = 0) -> tuple[Any, dict[str, Any], Batch]:
     splits = recipe.data.load()
     model = recipe.build_model(SHAPE, 10)
     players = {player.name: player for player in recipe.build_game(model, splits, Worker()).players}
-    return model, players, Batch(recipe.data.prepare_step(next(splits.train.chunks(32))))
+    return model, players, Batch(splits.prepare(next(splits.train.chunks(32))))
 
 
 def terms_of(player: Any, batch: Batch, seed: int = 1) -> dict[str, torch.Tensor]:
@@ -257,7 +257,7 @@ def test_an_adversarial_autoencoder_matches_its_latents_to_the_prior(tmp_path: P
     vae = run.model
     assert isinstance(vae, VAE)
     splits = run.splits
-    x = recipe.data.prepare_fixed(splits.train, "train")
+    x = splits.examples("train").x
     torch.manual_seed(0)
     with torch.no_grad():
         z = vae.encode(x).sample()
@@ -277,7 +277,7 @@ def test_the_encoder_learns_to_invert_the_generator(kind: Any, model: type, tmp_
     gan = run.model
     assert isinstance(gan, model)
     assert gan.sample(3).shape == (3, 1, 8, 8)
-    x = recipe.data.prepare_fixed(run.splits.test, "test")
+    x = run.splits.examples("test").x
     torch.manual_seed(0)
     own = (gan.reconstruct(x) - x).square().mean()
     others = (gan.reconstruct(x) - x[torch.randperm(len(x))]).square().mean()

@@ -149,7 +149,7 @@ def test_quiet_says_nothing_and_a_log_gets_few_lines(tmp_path, capfd):
 def test_a_run_comes_back_from_its_directory(rich):
     model = load(rich.path)
     assert not model.training
-    images = rich.recipe.data.prepare_fixed(rich.splits.test, "test")[:50]
+    images = rich.splits.examples("test", 50).x
     assert torch.equal(model.encode(images).mean, rich.model.encode(images).mean)
     about = rich.environment
     assert about["parameters"] == sum(p.numel() for p in model.parameters())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from latentia.data import Digits, Ring
+from latentia.data import Batch, Digits, Ring
 from latentia.distributions import Full, GaussianLearnedScale
 from latentia.errors import ConfigurationError
 from latentia.networks import DCGAN, MLP, R3GAN, Custom, Fourier, Residual
@@ -30,7 +30,7 @@ from latentia.objectives import (
 )
 from latentia.recipes import GANRecipe, Recipe, VAERecipe
 from latentia.recipes.seeds import game_of_seeds
-from latentia.training import SGD, Adam, Batch, Game, Player, Worker, seed_of
+from latentia.training import SGD, Adam, Game, Player, Worker, seed_of
 from latentia.training.ensemble import stacked_game
 
 SEEDS = (3, 0, 8)

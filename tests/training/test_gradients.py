@@ -15,7 +15,7 @@ import torch
 from torch._dynamo.eval_frame import TorchPatcher
 from torch._dynamo.utils import counters
 
-from latentia.data import Digits, Ring
+from latentia.data import Batch, Digits, Ring
 from latentia.distributions import (
     DiscretizedLogisticMixture,
     Full,
@@ -50,7 +50,7 @@ from latentia.recipes import (
     train,
     train_seeds,
 )
-from latentia.training import Adam, Batch, Player, RunDirectory, start_worker
+from latentia.training import Adam, Player, RunDirectory, start_worker
 from latentia.training.gradients import compiled, gradients_traced, plain
 
 from .toys import play_duel, same_run

@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from latentia.data import Digits, Ring, binarization
+from latentia.data import Batch, Digits, Ring, binarization
 from latentia.networks import DCGAN, MLP
 from latentia.objectives import IWAE, R1, Clip, NoPenalty, OneCentered, Wasserstein
 from latentia.recipes import GANRecipe, Recipe, VAERecipe
-from latentia.training import Batch, RunDirectory, fit, loop, start_worker
+from latentia.training import RunDirectory, fit, loop, start_worker
 
 # What the dispatcher sees: a number read from a tensor, a shape that depends on values, a tensor of Python's numbers.
 WAITING = {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "lift_fresh", "_unique2"}

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from latentia.data.order import EpochOrder
+from latentia.data import Batch
+from latentia.data.batches import EpochOrder
 from latentia.estimate import Estimate
 from latentia.objectives import Progress
 from latentia.training import (
     Adam,
-    Batch,
     Cosine,
     Game,
     Outcome,

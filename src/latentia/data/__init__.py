@@ -1,30 +1,26 @@
-"""Data: sources of images, how they are split, binarized and drawn in batches, and toy distributions with known density."""
+"""Data: sources of images, how they are split, binarized and read in batches, and toy distributions of known density."""
 
-from latentia.data.batches import Batches, ShuffledBatches
-from latentia.data.binarization import binarize_dynamic, binarize_static, require_binary, threshold, to_unit
+from latentia.data.arrays import NPZ, image_axes, read_arrays
+from latentia.data.batches import Batch, Batches, seed_of
+from latentia.data.binarization import to_unit
 from latentia.data.cifar import CIFAR10
-from latentia.data.digits import Digits
-from latentia.data.folder import Folder
+from latentia.data.digits import Digits, MNIST5k
+from latentia.data.folder import Folder, read_image_folder
 from latentia.data.hugging_face import HuggingFace
-from latentia.data.idx import read_idx
-from latentia.data.image_files import read_image_folder
 from latentia.data.image_grid import image_grid, write_image_grid
-from latentia.data.mnist import KMNIST, MNIST, FashionMNIST
-from latentia.data.npz import NPZ
-from latentia.data.source import Parts, Source, find_folder
-from latentia.data.split import Split, Splits
-from latentia.data.stacked import StackedMNIST
-from latentia.data.stream import ImageFiles, ImageRows, StreamedBatches, StreamedSplit
-from latentia.data.toy_data import ToyData
+from latentia.data.mnist import KMNIST, MNIST, FashionMNIST, StackedMNIST
+from latentia.data.source import Parts, Source
+from latentia.data.split import Part, Split, Splits
+from latentia.data.stream import StreamedSplit
 from latentia.data.toy_distributions import (
     Checkerboard,
     Dirac,
     Grid,
     Mixture1D,
     Moons,
-    PointMass,
     Ring,
     Spiral,
+    ToyData,
     ToyDistribution,
 )
 
@@ -33,6 +29,7 @@ __all__ = [
     "KMNIST",
     "MNIST",
     "NPZ",
+    "Batch",
     "Batches",
     "Checkerboard",
     "Digits",
@@ -41,31 +38,25 @@ __all__ = [
     "Folder",
     "Grid",
     "HuggingFace",
-    "ImageFiles",
-    "ImageRows",
+    "MNIST5k",
     "Mixture1D",
     "Moons",
+    "Part",
     "Parts",
-    "PointMass",
     "Ring",
-    "ShuffledBatches",
     "Source",
     "Spiral",
     "Split",
     "Splits",
     "StackedMNIST",
-    "StreamedBatches",
     "StreamedSplit",
     "ToyData",
     "ToyDistribution",
-    "binarize_dynamic",
-    "binarize_static",
-    "find_folder",
+    "image_axes",
     "image_grid",
-    "read_idx",
+    "read_arrays",
     "read_image_folder",
-    "require_binary",
-    "threshold",
+    "seed_of",
     "to_unit",
     "write_image_grid",
 ]

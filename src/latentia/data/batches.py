@@ -1,71 +1,215 @@
-"""Batches by number: `batch(draw)` is the batch of that draw, whoever asks and whenever.
+"""Batches by number: `batch(draw)` is the batch with that number, whoever asks for it and whenever.
 
-As a batch is a function of (seed, draw), a run that resumes at draw 4 711 goes on with the batch that it would have
-had. Images that fit in memory are one uint8 tensor on the device and are gathered by row; a larger set is read from
-its files by worker processes, a few batches ahead (`stream.py`).
+A batch is a function of (seed, draw), so a run that resumes at draw 4 711 continues with the batch that it would have
+had. Images in memory are one uint8 tensor on the device, gathered by row. A larger set is read from its files by
+worker processes, a few batches ahead (`stream.py`). Points of a toy distribution are new at every draw.
 """
 
 from __future__ import annotations
 
-__all__ = ["Batches", "ShuffledBatches"]
+__all__ = ["Batch", "Batches", "seed_of"]
 
-from typing import TYPE_CHECKING, Protocol
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-from latentia.data.order import EpochOrder
+from latentia.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from latentia.data.split import Split
+
+class Batch(NamedTuple):
+    """Examples x, (B, …), and their labels, int64 (B,), or None. Training gets floats that the networks take."""
+
+    x: Tensor
+    labels: Tensor | None = None
 
 
 class Batches(Protocol):
-    """What the engine asks of a training set."""
+    """A stream of training batches: all that the training loop asks of data."""
+
+    @property
+    def size(self) -> int:
+        """Number of training examples; for a distribution, the number sampled in an epoch."""
+        ...
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of an epoch."""
+        """Batches in an epoch."""
         ...
 
-    def batch(self, draw: int) -> tuple[Tensor, Tensor | None]:
-        """Images, uint8 (b, C, H, W), and labels, int64 (b,) or None, of the draw with this number, counted from 0."""
+    def batch(self, draw: int) -> Batch:
+        """The batch with this number, counted from 0 over all epochs."""
         ...
 
     def close(self) -> None:
-        """Let go of workers, if there are any."""
+        """Stop the workers, if there are any."""
         ...
 
 
-class ShuffledBatches:
-    """Batches of a split in memory, on the device where the split is.
+def seed_of(*parts: int | str) -> int:
+    """One 63-bit seed from several numbers and words, well mixed and the same on every machine.
 
-    Every image comes once an epoch, save the last few that do not fill a batch when `drop_last` is set.
+    Examples:
+        >>> seed_of("order", 0, 1) == seed_of("order", 0, 1), seed_of("order", 0, 1) == seed_of("order", 1, 0)
+        (True, False)
+    """
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+
+
+class EpochOrder:
+    """The rows of each batch: a pure function of (seed, epoch), for any number of processes.
+
+    Epoch e is one random permutation of all rows, cut into batches of `batch_size`. The process of rank r gets the rows
+    r, r + world, r + 2 world, … of each batch, so that two processes together see the batches that one would see.
 
     Args:
-        split: the images.
-        batch_size: images of a batch over all processes.
+        count: number of rows.
+        batch_size: rows of a batch over all processes.
         seed: of the order.
-        rank: which process this is; it gets rows rank, rank + world, … of each batch.
-        world: how many processes there are.
-        drop_last: leave out the images of an epoch that do not fill a batch.
+        rank: index of this process.
+        world: number of processes.
+        drop_last: leave out the rows of an epoch that do not fill a batch.
+        device: where the row numbers are wanted.
 
     Raises:
-        ConfigurationError: for a batch larger than the split, or one that the processes cannot share evenly.
+        ConfigurationError: for a batch larger than the set, or one that the processes cannot share evenly.
     """
 
-    def __init__(self, split: Split, batch_size: int, seed: int, rank: int = 0, world: int = 1, drop_last: bool = True):
-        self._images, self._labels = split.images, split.labels
-        self._order = EpochOrder(len(split), batch_size, seed, rank, world, drop_last, split.images.device)
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        drop_last: bool = True,
+        device: torch.device | str = "cpu",
+    ):
+        if batch_size < 1 or not 0 <= rank < world:
+            raise ConfigurationError(
+                f"no batches of {batch_size} for rank {rank} of {world}; give batch_size of at least 1"
+            )
+        if batch_size > count:
+            raise ConfigurationError(
+                f"a batch of {batch_size} is larger than the training set of {count} images; "
+                f"set batch_size={count} or smaller"
+            )
+        ends = [batch_size] if drop_last or count % batch_size == 0 else [batch_size, count % batch_size]
+        if any(end % world for end in ends):
+            raise ConfigurationError(
+                f"{world} processes cannot share batches of {' and '.join(map(str, ends))} evenly; "
+                f"choose a batch_size that {world} divides" + (", and drop_last=true" if len(ends) > 1 else "")
+            )
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.rank, self.world, self.device = rank, world, device
+        self.steps_per_epoch = count // batch_size if drop_last else -(-count // batch_size)
+        self._epoch = -1
+        self._rows: list[Tensor] = []
+
+    def rows(self, draw: int) -> Tensor:
+        """This process's rows of the batch with this number, int64; numbers count from 0 over all epochs."""
+        epoch, step = divmod(draw, self.steps_per_epoch)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(seed_of("order", self.seed, epoch))
+            order = torch.randperm(self.count, generator=generator).to(self.device)
+            batches = order.split(self.batch_size)[: self.steps_per_epoch]
+            self._rows = [batch[self.rank :: self.world].contiguous() for batch in batches]
+            self._epoch = epoch
+        return self._rows[step]
+
+
+@dataclass(frozen=True)
+class ShuffledBatches:
+    """Batches of examples in memory, on their device: every example once an epoch, in a new order.
+
+    Attributes:
+        x: examples, (N, …).
+        labels: int64, (N,), or None.
+        order: rows of each batch.
+    """
+
+    x: Tensor
+    labels: Tensor | None
+    order: EpochOrder
+
+    @property
+    def size(self) -> int:
+        """Number of examples."""
+        return len(self.x)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of an epoch."""
-        return self._order.steps_per_epoch
+        """Batches in an epoch."""
+        return self.order.steps_per_epoch
 
-    def batch(self, draw: int) -> tuple[Tensor, Tensor | None]:
-        """Images, uint8 (b, C, H, W), and labels, int64 (b,) or None, of the draw with this number, counted from 0."""
-        rows = self._order.rows(draw)
-        return self._images.index_select(0, rows), None if self._labels is None else self._labels.index_select(0, rows)
+    def batch(self, draw: int) -> Batch:
+        """The batch with this number."""
+        rows = self.order.rows(draw)
+        return Batch(self.x.index_select(0, rows), None if self.labels is None else self.labels.index_select(0, rows))
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to stop."""
+
+
+@dataclass(frozen=True)
+class PreparedBatches:
+    """Batches of bytes made into floats for the networks.
+
+    Attributes:
+        raw: batches of uint8 images.
+        prepare: bytes to floats, by torch's global generator where it is random.
+    """
+
+    raw: Batches
+    prepare: Callable[[Tensor], Tensor]
+
+    @property
+    def size(self) -> int:
+        """Number of examples."""
+        return self.raw.size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch."""
+        return self.raw.steps_per_epoch
+
+    def batch(self, draw: int) -> Batch:
+        """The batch with this number."""
+        images, labels = self.raw.batch(draw)
+        return Batch(self.prepare(images), labels)
+
+    def close(self) -> None:
+        """Stop the workers, if there are any."""
+        self.raw.close()
+
+
+@dataclass(frozen=True)
+class SampledBatches:
+    """New samples at every draw: the state of torch's global generator, which the loop seeds by step, decides which.
+
+    Attributes:
+        sample: n samples on the training device, (n, …).
+        batch_size: samples of a batch over all processes.
+        world: number of processes.
+        steps_per_epoch: batches that are counted as an epoch.
+    """
+
+    sample: Callable[[int], Tensor]
+    batch_size: int
+    world: int
+    steps_per_epoch: int
+
+    @property
+    def size(self) -> int:
+        """Number of samples in an epoch."""
+        return self.batch_size * self.steps_per_epoch
+
+    def batch(self, draw: int) -> Batch:
+        """This process's share of a batch."""
+        return Batch(self.sample(self.batch_size // self.world))
+
+    def close(self) -> None:
+        """Nothing to stop."""

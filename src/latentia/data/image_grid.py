@@ -1,4 +1,4 @@
-"""Images side by side in one file: a plain grid of pixels, where `latentia.reports` would draw a figure with words."""
+"""Images side by side in one picture: a plain grid of pixels, without the words of the figures in `latentia.reports`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from PIL import Image
 from torch import Tensor
 
 from latentia.errors import DataError
+from latentia.files import atomic_write
 
 GAP = 2
 GAP_GRAY = 255
-CELL = 56  # small images are enlarged to about this many pixels, so that one sees something
+CELL = 56  # small images are enlarged to about this many pixels, to be seen
 
 
 def image_grid(images: Tensor, columns: int | None = None, scale: int | None = None, gap: int = GAP) -> Tensor:
     """Images in rows, as one picture.
 
     Args:
-        images: float (N, C, H, W) in [0, 1], C being 1 or 3, N at least 1.
+        images: float (N, C, H, W) in [0, 1]; C is 1 or 3, N at least 1.
         columns: images of a row; None makes the grid about square.
         scale: pixels of the picture along a side of a pixel of an image; None enlarges small images to about 56 pixels.
         gap: white pixels between the images and around them.
@@ -58,7 +59,7 @@ def image_grid(images: Tensor, columns: int | None = None, scale: int | None = N
 
 
 def write_image_grid(path: Path, images: Tensor, columns: int | None = None, scale: int | None = None) -> None:
-    """Write a grid of images to a file such as samples.png, making its folder if need be; see `image_grid`."""
+    """Write a grid of images to a file such as samples.png, whose folder is made if it is not there; see `image_grid`."""
     picture = image_grid(images, columns, scale).permute(1, 2, 0).squeeze(-1).numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
+    with atomic_write(path) as temporary:
+        Image.fromarray(picture).save(temporary)

@@ -1,4 +1,4 @@
-"""Where images come from. A `Source` is a setting of a run and does the loading itself.
+"""Where images come from. A `Source` is a setting of a run and loads the data itself.
 
     data=mnist data.binarize=dynamic            on the command line,
     MNIST(binarize="dynamic").load()            in Python.
@@ -8,25 +8,22 @@ To add a source, subclass `Source` and write `_read`; splitting, binarizing and 
 
 from __future__ import annotations
 
-__all__ = ["Parts", "Source", "find_folder"]
+__all__ = ["Parts", "Source"]
 
-import os
 from abc import abstractmethod
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from latentia.configuration import Component
-from latentia.data.binarization import binarize_dynamic, binarize_static, threshold, to_unit
-from latentia.data.order import seed_of
-from latentia.data.split import Split, Splits, hold_out, hold_out_by_class, sha256_of
+from latentia.data.binarization import Binarization, Binarize
+from latentia.data.opening import LIMIT
+from latentia.data.split import Part, Split, Splits, hold_out, hold_out_by_class, sha256_of
 from latentia.errors import ConfigurationError, DataError
-
-Binarize = Literal["dynamic", "static", "threshold", "none"]
-Which = Literal["train", "validation", "test"]
 
 TEST_FRACTION = 0.2
 TEST_SEED = 0  # fixed: no setting of a run may move an image into or out of the test set
@@ -54,106 +51,85 @@ class Source(Component, family=True):
     """A data set and how a run uses it.
 
     Attributes:
-        binarize: `dynamic` (gray levels are probabilities, drawn afresh each step), `static` (drawn once), `threshold`
-            (at 128) or `none`. Validation and test images are drawn once under both of the first two.
+        binarize: `dynamic` (gray levels are probabilities, sampled at each step), `static` (sampled once), `threshold`
+            (at 128) or `none`. Validation and test images are sampled once under both of the first two.
         validation: how many training images to set aside for choices; None is a tenth.
         split_seed: which ones.
-        binarize_seed: of the draws that are made once.
+        binarize_seed: of the samples that are taken once.
+        limit: bytes that any one file may take in memory; what claims more is refused.
     """
 
     binarize: Binarize = "none"
     validation: Annotated[int, Field(ge=0)] | None = None
     split_seed: int = 0
     binarize_seed: int = 0
+    limit: Annotated[int, Field(ge=1)] = LIMIT
 
     @abstractmethod
-    def _read(self, folder: Path | None) -> Parts:
-        """Read the data set; `folder`, where it is not None, goes before any other place to look."""
+    def _read(self) -> Parts:
+        """Read the data set."""
 
-    def load(self, folder: Path | None = None) -> Splits:
+    def load(self) -> Splits:
         """Read, split and binarize the data set.
 
         Validation and test images are binary when this returns, unless `binarize` is `none`; so are training images,
         unless it is `none` or `dynamic`. Binary images are held as 0 and 255.
 
-        Args:
-            folder: where to look first, for sources that read files.
-
         Raises:
             DataError: naming the file that is missing or damaged, and the cure.
             ConfigurationError: when more validation images are asked for than there are.
         """
-        parts = self._read(None if folder is None else Path(folder))
+        parts = self._read()
         whole, test = (
             (parts.train, parts.test) if parts.test else hold_out_by_class(parts.train, TEST_FRACTION, TEST_SEED)
         )
         content_hash = parts.content_hash or sha256_of([parts.train, *([parts.test] if parts.test else [])])
-        count = round(VALIDATION_FRACTION * len(whole)) if self.validation is None else self.validation
+        count = self._validation_count(len(whole))
         if count >= len(whole):
-            raise ConfigurationError(
-                [
-                    (
-                        "validation",
-                        f"{count} of {len(whole)} training images leave none to train on; set a smaller number",
-                    )
-                ]
-            )
+            text = f"{count} of {len(whole)} training images leave none to train on; set a smaller number"
+            raise ConfigurationError([("validation", text)])
         train, validation = hold_out(whole, count, self.split_seed)
         validation, test = validation.in_memory(), test.in_memory()
         if self.binarize in ("static", "threshold"):
             train = self._binary(train, "train")
         return Splits(
-            train, self._binary(validation, "validation"), self._binary(test, "test"), parts.classes, content_hash
+            train,
+            self._binary(validation, "validation"),
+            self._binary(test, "test"),
+            parts.classes,
+            content_hash,
+            Binarization(self.binarize, self.binarize_seed),
         )
 
-    def prepare_step(self, images: Tensor) -> Tensor:
-        """A training batch as float32 in [0, 1], binarized as the source says, by torch's global generator.
+    def _validation_count(self, whole: int) -> int:
+        if self.validation is not None:
+            return self.validation
+        count = round(VALIDATION_FRACTION * whole)
+        return 2 if count == 1 else count  # one image has no standard error
 
-        Args:
-            images: uint8 (B, C, H, W), of the training split that `load` gave.
-        """
-        return _STEP[self.binarize](images)
-
-    def prepare_fixed(self, split: Split, which: Which) -> Tensor:
-        """A whole split as float32 (N, C, H, W) in [0, 1], binarized once and for all: every call gives the same bits.
-
-        The bits belong to the images: those of the first k images are the same whether or not the others are there.
-
-        Args:
-            split: as `load` gave it, or the first images of it.
-            which: the part it is; each part has its own draw.
-        """
-        if self.binarize == "none":
-            return to_unit(split.images)
-        if self.binarize == "threshold":
-            return threshold(split.images)
-        # the word is a part of the seed: another one would change every fixed binarization
-        return binarize_static(split.images, seed_of("binarise", self.binarize_seed, which))
-
-    def _binary(self, split: Split, which: Which) -> Split:
+    def _binary(self, split: Split, part: Part) -> Split:
         if self.binarize == "none" or not len(split):
             return split
-        return replace(split, images=self.prepare_fixed(split, which).mul_(255).byte())
+        fixed = Binarization(self.binarize, self.binarize_seed).fixed(split.images, part)
+        return Split(fixed.mul_(255).byte(), split.labels)
 
 
-_STEP = {"dynamic": binarize_dynamic, "static": to_unit, "threshold": threshold, "none": to_unit}
+def number_labels(parts: Sequence[Sequence[Any]], name: str) -> tuple[list[Tensor], tuple[str, ...]]:
+    """The labels of each part as numbers from 0, and the names of the classes: the distinct labels, in order.
 
+    A label is a name, whatever its size: the labels 3 and 20 240 101 make two classes.
 
-def find_folder(name: str, given: Path | None) -> Path | None:
-    """The folder of a data set: the one given, or else what LATENTIA_DATA says; None where neither is set.
-
-    Either may be the folder with the files or a parent with a sub-folder of the data set's name.
+    Args:
+        parts: whole numbers or words, of each part.
+        name: of the data set, for the message.
 
     Raises:
-        DataError: when the place is set and is no folder.
+        DataError: for labels of another kind.
     """
-    place, setting = (given, "data.folder") if given else (os.environ.get("LATENTIA_DATA"), "LATENTIA_DATA")
-    if not place:
-        return None
-    folder = Path(place).expanduser()
-    if not folder.is_dir():
-        raise DataError(
-            f"there is no folder {folder}, which {setting} names for {name}; mend the setting, or leave it out"
-        )
-    inner = folder / name
-    return inner if inner.is_dir() else folder
+    known = {type(label) for labels in parts for label in labels}
+    if not known <= {int, str} or len(known) > 1:
+        kinds = " and ".join(sorted(kind.__name__ for kind in known))
+        raise DataError(f"{name} has labels of the type {kinds}; give whole numbers, or words, one per image")
+    distinct = sorted({label for labels in parts for label in labels})
+    number = {label: index for index, label in enumerate(distinct)}
+    return [torch.tensor([number[label] for label in labels]) for labels in parts], tuple(map(str, distinct))

@@ -1,33 +1,32 @@
 """Training images that do not fit in memory: read or made a row at a time, by worker processes a few batches ahead.
 
 The order follows from (seed, epoch) as it does in memory, so a streamed run sees the batches of one that is not. What
-is streamed are files (`ImageFiles`) or whatever else has rows: a source of your own gives an object with `shape`, a
-length and `read(row)`, such as one that reads a database or makes its images on the fly (`benchmarks/memory.py`).
+is streamed are files (`folder.py`) or anything else with rows: a source of your own gives an object with `shape`, a
+length and `read(row)`, such as one that reads a database or makes its images on the fly (`benchmarks/synthetic.py`).
 """
 
 from __future__ import annotations
 
-__all__ = ["ImageFiles", "ImageRows", "StreamedBatches", "StreamedSplit"]
+__all__ = ["StreamedSplit"]
 
+import math
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from latentia.data.batches import Batches
-from latentia.data.image_files import Reading, read_image, require_memory
-from latentia.data.order import EpochOrder
+from latentia.data.batches import Batch, Batches, EpochOrder
 from latentia.data.split import Split
 from latentia.errors import DataError
 
 BATCHES_AHEAD_PER_WORKER = 2
+MEMORY_SHARE = 0.5
 
 
 class ImageRows(Protocol):
-    """Images that are had one at a time, by row; it reaches worker processes pickled or by fork."""
+    """Images that are read one at a time, by row; it reaches worker processes pickled or by fork."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -45,86 +44,49 @@ class ImageRows(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class ImageFiles:
-    """One image a file.
-
-    Attributes:
-        files: where they are.
-        reading: how a file becomes a (C, H, W) tensor.
-    """
-
-    files: tuple[Path, ...]
-    reading: Reading
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        return self.reading.shape
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def read(self, row: int) -> Tensor:
-        """The file of this row, uint8 (C, H, W)."""
-        return read_image(self.files[row], self.reading)
-
-
 class StreamedSplit(Split):
-    """A part of a data set that is never in memory together. It has no `images`; draw them with `batches`.
+    """A part of a data set that is never in memory as a whole. It has no `images`; read them with `batches`.
 
     Args:
-        source: the images by row.
+        rows: the images by row.
         labels: int64, one for each image of the part, or None.
         workers: processes that read ahead; 0 reads in this one.
         device: where batches go.
-        rows: which rows of the source the part is, int64 (N,); all if not given. A part of a part shares the source.
+        chosen: which rows the part is, int64 (N,); all if not given. A part of a part shares the rows.
     """
 
     def __init__(
         self,
-        source: ImageRows,
+        rows: ImageRows,
         labels: Tensor | None = None,
         workers: int = 2,
         device: torch.device | str = "cpu",
-        rows: Tensor | None = None,
+        chosen: Tensor | None = None,
     ):
-        rows = torch.arange(len(source)) if rows is None else rows
-        if labels is not None and len(labels) != len(rows):
-            raise DataError(f"there are {len(rows)} images and {len(labels)} labels; give one per image")
-        for name, value in {
-            "source": source,
-            "labels": labels,
-            "workers": workers,
-            "device": device,
-            "rows": rows,
-        }.items():
-            object.__setattr__(self, name, value)
+        self.rows, self.labels, self.workers, self.device = rows, labels, workers, device
+        self.chosen = torch.arange(len(rows)) if chosen is None else chosen
+        if labels is not None and len(labels) != len(self.chosen):
+            raise DataError(f"there are {len(self.chosen)} images and {len(labels)} labels; give one per image")
 
-    source: ImageRows
-    workers: int
-    device: torch.device | str
-    rows: Tensor
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "images":
-            raise DataError(
-                "these images are streamed and are never in memory together; "
-                "draw them with split.batches(...), or set data.stream=false"
-            )
-        raise AttributeError(f"{type(self).__name__} has no {name}")
+    @property
+    def images(self) -> Tensor:
+        """Refused: these images are not in memory as a whole."""
+        raise DataError(
+            "these images are streamed and are never in memory as a whole; "
+            "read them with split.batches(...), or set data.stream=false"
+        )
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.chosen)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
-        return self.source.shape
+        return self.rows.shape
 
     def to(self, device: torch.device | str) -> StreamedSplit:
         """The same images, their batches going to another device."""
-        return StreamedSplit(self.source, self.labels, self.workers, device, self.rows)
+        return StreamedSplit(self.rows, self.labels, self.workers, device, self.chosen)
 
     def in_memory(self) -> Split:
         """All images read into memory.
@@ -134,50 +96,48 @@ class StreamedSplit(Split):
         """
         require_memory(len(self), self.image_shape)
         images = torch.empty(len(self), *self.image_shape, dtype=torch.uint8)
-        for place, row in enumerate(self.rows.tolist()):
-            images[place] = self.source.read(row)
+        for place, row in enumerate(self.chosen.tolist()):
+            images[place] = self.rows.read(row)
         return Split(images, self.labels).to(self.device)
 
     def take(self, rows: Tensor) -> StreamedSplit:
         """The images at these places of the part, int64 (n,)."""
         labels = None if self.labels is None else self.labels[rows]
-        return StreamedSplit(self.source, labels, self.workers, self.device, self.rows[rows])
+        return StreamedSplit(self.rows, labels, self.workers, self.device, self.chosen[rows])
 
     def batches(self, batch_size: int, seed: int, rank: int = 0, world: int = 1, drop_last: bool = True) -> Batches:
-        """Batches of this split in an order that follows from (seed, epoch); see `StreamedBatches`."""
-        return StreamedBatches(self, batch_size, seed, rank, world, drop_last)
+        """Batches of bytes in an order that follows from (seed, epoch), as those of a part in memory."""
+        return StreamedBatches(self, EpochOrder(len(self), batch_size, seed, rank, world, drop_last))
 
 
 class StreamedBatches:
-    """Batches of a set larger than memory, read by worker processes; see `ShuffledBatches`.
+    """Batches of a set larger than memory, read by worker processes.
 
-    Draws asked for in order come from workers that read ahead; any other draw starts the reading anew from there. At
-    most (2 workers + 1) batches are in memory.
+    Batches that are asked for in order come from workers that read ahead; any other restarts the reading from there.
+    At most (2 workers + 1) batches are in memory.
 
     Args:
         split: the images.
-        batch_size: images of a batch over all processes.
-        seed: of the order.
-        rank: which process this is.
-        world: how many processes there are.
-        drop_last: leave out the images of an epoch that do not fill a batch.
+        order: rows of each batch.
     """
 
-    def __init__(
-        self, split: StreamedSplit, batch_size: int, seed: int, rank: int = 0, world: int = 1, drop_last: bool = True
-    ):
-        self._split = split
-        self._order = EpochOrder(len(split), batch_size, seed, rank, world, drop_last)
+    def __init__(self, split: StreamedSplit, order: EpochOrder):
+        self._split, self._order = split, order
         self._next_draw = -1
         self._reader: Iterator[Any] | None = None
 
     @property
+    def size(self) -> int:
+        """Number of images."""
+        return len(self._split)
+
+    @property
     def steps_per_epoch(self) -> int:
-        """Batches of an epoch."""
+        """Batches in an epoch."""
         return self._order.steps_per_epoch
 
-    def batch(self, draw: int) -> tuple[Tensor, Tensor | None]:
-        """Images, uint8 (b, C, H, W), and labels, int64 (b,) or None, of the draw with this number, counted from 0.
+    def batch(self, draw: int) -> Batch:
+        """Images, uint8 (b, C, H, W), and labels, of the batch with this number.
 
         Raises:
             DataError: naming an image that cannot be read.
@@ -191,7 +151,7 @@ class StreamedBatches:
             self.close()
             raise images
         labels = None if self._split.labels is None else self._split.labels[rows].to(self._split.device)
-        return images.to(self._split.device), labels
+        return Batch(images.to(self._split.device), labels)
 
     def close(self) -> None:
         """Stop the workers."""
@@ -201,20 +161,18 @@ class StreamedBatches:
     def _read_from(self, draw: int) -> Iterator[Any]:
         workers = self._split.workers
         loader = torch.utils.data.DataLoader(
-            _Places(self._split.source, self._split.rows),
+            _Places(self._split.rows, self._split.chosen),
             batch_sampler=_Rows(self._order, draw),
             num_workers=workers,
             prefetch_factor=BATCHES_AHEAD_PER_WORKER if workers else None,
             collate_fn=_stack,
-            generator=torch.Generator().manual_seed(
-                0
-            ),  # its own, or it would draw from the global one and shift the run
+            generator=torch.Generator().manual_seed(0),  # or the loader would use the global one and shift the run
         )
         return iter(loader)
 
 
 class _Rows(torch.utils.data.Sampler[list[int]]):
-    """The rows of every draw from a given one on, without end."""
+    """The rows of every batch from a given one on, without end."""
 
     def __init__(self, order: EpochOrder, first_draw: int):
         self.order, self.first_draw = order, first_draw
@@ -229,12 +187,12 @@ class _Rows(torch.utils.data.Sampler[list[int]]):
 class _Places(torch.utils.data.Dataset[Any]):
     """Images of a part by place. A damaged one gives its error as a value: raised in a worker, it loses its wording."""
 
-    def __init__(self, source: ImageRows, rows: Tensor):
-        self.source, self.rows = source, rows
+    def __init__(self, rows: ImageRows, chosen: Tensor):
+        self.rows, self.chosen = rows, chosen
 
     def __getitem__(self, place: int) -> tuple[Tensor | DataError, int]:
         try:
-            return self.source.read(int(self.rows[place])), place
+            return self.rows.read(int(self.chosen[place])), place
         except DataError as error:
             return error, place
 
@@ -243,3 +201,21 @@ def _stack(items: list[tuple[Tensor | DataError, int]]) -> tuple[Tensor | DataEr
     images, places = zip(*items, strict=True)
     faults = [image for image in images if isinstance(image, DataError)]
     return faults[0] if faults else torch.stack(images), torch.tensor(places)
+
+
+def require_memory(count: int, shape: tuple[int, int, int]) -> None:
+    """See that this machine's memory holds so many images.
+
+    Raises:
+        DataError: if they would take too large a part of it.
+    """
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+        return  # not known on this system
+    needed, present = count * math.prod(shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > MEMORY_SHARE * present:
+        pixels = " × ".join(map(str, shape))
+        raise DataError(
+            f"{count} images of {pixels} bytes need {needed / 1e9:.1f} GB of this machine's {present / 1e9:.1f} GB; "
+            "set data.stream=true to leave training images on disk (with data.validation=N and a smaller test "
+            "sub-folder next to train if it is those that are too many), or data.size=N to make the images smaller"
+        )

@@ -1,17 +1,18 @@
-"""Distributions with known density in one and two dimensions, for games whose right answer is known.
+"""Distributions with known density in one and two dimensions, for training whose right answer is known.
 
-Each is a frozen setting that makes an exact `torch.distributions` distribution: log_prob in nats, sample, and the centers and
-scale of its modes where there are any, so that lost modes can be counted. Curves (spiral, moons) are mixtures of many
-narrow Gaussians along them, which makes their density exact too.
+Each is a frozen setting that makes an exact `torch.distributions` distribution: log_prob in nats, sample, and the
+centers and scale of its modes where there are any, so that lost modes can be counted. Curves (spiral, moons) are
+mixtures of many narrow Gaussians along them, which makes their density exact too.
 """
 
 from __future__ import annotations
 
-__all__ = ["Checkerboard", "Dirac", "Grid", "Mixture1D", "Moons", "PointMass", "Ring", "Spiral", "ToyDistribution"]
+__all__ = ["Checkerboard", "Dirac", "Grid", "Mixture1D", "Moons", "Ring", "Spiral", "ToyData", "ToyDistribution"]
 
 import hashlib
 import math
 from abc import abstractmethod
+from dataclasses import dataclass, field
 from typing import Annotated, Self
 
 import torch
@@ -29,18 +30,66 @@ from torch.distributions import (
 from torch.types import _size
 
 from latentia.configuration import Component
-from latentia.data.toy_data import ToyData
+from latentia.data.batches import Batch, Batches, SampledBatches
+from latentia.data.split import Part
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class ToyDistribution(Component, family=True):
-    """A distribution over points of R¹ or R² whose density is known.
+@dataclass(frozen=True, eq=False)
+class ToyData:
+    """A distribution to sample from without end: no sample comes twice, so all are held out from those before.
 
-    `modes` are the centers of its modes, (K, d), and `scale` the standard deviation of each, (K,), where these have
-    meaning; else None.
+    It offers what `Splits` offers for images.
+
+    Attributes:
+        distribution: with log_prob in nats, event shape (d,).
+        content_hash: of the setting that made the distribution.
+        classes: none; points have no labels.
     """
+
+    distribution: Distribution
+    content_hash: str
+    classes: tuple[str, ...] = field(default=())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(d,)."""
+        return tuple(self.distribution.event_shape)
+
+    def sample(self, n: int) -> Tensor:
+        """n points, (n, d), float32, by torch's global generator."""
+        return self.distribution.sample(torch.Size([n]))
+
+    def examples(self, part: Part, n: int, device: torch.device | str = "cpu") -> Batch:
+        """n new points, whatever the part, by torch's global generator."""
+        return Batch(self.sample(n).to(device))
+
+    def batches(
+        self,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+        steps_per_epoch: int = 1000,
+    ) -> Batches:
+        """New points at every draw, by torch's global generator, which the loop seeds by step and rank.
+
+        Args:
+            batch_size: points of a batch over all processes.
+            seed: not used here.
+            rank: not used here.
+            world: number of processes.
+            device: where the points are wanted.
+            steps_per_epoch: batches that are counted as an epoch.
+        """
+        return SampledBatches(lambda n: self.sample(n).to(device), batch_size, world, steps_per_epoch)
+
+
+class ToyDistribution(Component, family=True):
+    """A distribution over points of R¹ or R² whose density is known."""
 
     @abstractmethod
     def distribution(self) -> Distribution:
@@ -62,7 +111,7 @@ class ToyDistribution(Component, family=True):
 
 
 class Ring(ToyDistribution, name="ring"):
-    """Equal Gaussians on a circle; the default is the ring of PacGAN (Lin et al. 2018), made hard by its narrow modes.
+    """Equal Gaussians on a circle; the default is the ring of PacGAN (Lin et al. 2018), hard for its narrow modes.
 
     Attributes:
         count: number of modes.
@@ -198,7 +247,7 @@ class Mixture1D(ToyDistribution, name="mixture1d"):
     Attributes:
         means: of the Gaussians.
         sigmas: their standard deviations, one each.
-        weights: their weights, which are made to sum to one.
+        weights: their weights, which are scaled to sum to one.
     """
 
     means: tuple[float, ...] = Field((-2.0, 0.0, 2.0), min_length=1)
@@ -209,7 +258,7 @@ class Mixture1D(ToyDistribution, name="mixture1d"):
     def _one_of_each(self) -> Self:
         if not len(self.means) == len(self.sigmas) == len(self.weights):
             counts = f"{len(self.means)} means, {len(self.sigmas)} sigmas and {len(self.weights)} weights"
-            raise ValueError(f"{counts}; give as many of each")
+            raise ValueError(f"{counts}; give the same number of each")
         return self
 
     @property
@@ -302,7 +351,7 @@ def _gaussians(centers: Tensor, sigma: Tensor, weights: Tensor | None = None) ->
 
 
 class _Gaussians(MixtureSameFamily):
-    """Draws each point from its own Gaussian alone, where torch draws from all K and keeps one: K times less work."""
+    """Samples each point from its own Gaussian alone; torch samples from all K and keeps one, K times the work."""
 
     def sample(self, sample_shape: _size = torch.Size()) -> Tensor:
         with torch.no_grad():

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from latentia.configuration import OneOf
-from latentia.data import Digits, Source, ToyDistribution
+from latentia.data import Batch, Digits, Source, ToyDistribution
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.models import GAN
@@ -32,9 +32,8 @@ from latentia.objectives import (
 )
 from latentia.recipes.gan_diagnostics import Diagnostics, Snapshots, final_gan_estimates
 from latentia.recipes.hybrids import discriminator_player, penalty_problem
-from latentia.recipes.reality import reality_of
 from latentia.recipes.recipe import Recipe
-from latentia.training import Adam, Batch, Game, Optimizer, Player, Probe, Worker
+from latentia.training import Adam, Game, Optimizer, Player, Probe, Worker
 
 FEWEST_FRESH_STEPS = 100  # of the fresh discriminator after a shorter run
 
@@ -127,8 +126,14 @@ class GANRecipe(Recipe, name="gan"):
     def build_game(self, model: nn.Module, splits: Any, worker: Worker) -> Game:
         gan = cast(GAN, model)
         self._check(gan, worker)
-        reality = reality_of(splits, self.data, worker.device)
-        examples = reality.training(self.batch_size, self.seed, worker.rank, worker.world_size, self.steps_per_epoch)
+        batches = splits.batches(
+            self.batch_size,
+            self.seed,
+            worker.rank,
+            worker.world_size,
+            worker.device,
+            steps_per_epoch=self.steps_per_epoch,
+        )
         objective = AdversarialObjective.of_gan(
             gan, self.loss, self.penalty, self.augmentation, epochs=self.epochs, reuse_fakes=self.reuse_fakes
         )
@@ -137,18 +142,18 @@ class GANRecipe(Recipe, name="gan"):
             return objective.generator_cost(batch.x, batch.labels, progress)
 
         toy = self.data if isinstance(self.data, ToyDistribution) else None
-        diagnostics = Diagnostics(gan, objective, reality, toy)
-        snapshots = Snapshots(gan, reality, self.seed, writes=worker.rank == 0)
+        diagnostics = Diagnostics(gan, objective, splits, toy)
+        snapshots = Snapshots(gan, splits, self.seed, writes=worker.rank == 0)
         return Game(
             model=gan,
             players=[
                 discriminator_player(objective, self.discriminator_optimizer, self.discriminator_steps),
                 Player("generator", [gan.generator], generator_cost, self.generator_optimizer),
             ],
-            draw=examples.draw,
-            steps_per_epoch=examples.steps_per_epoch,
-            data_size=examples.count,
-            close=examples.close,
+            draw=batches.batch,
+            steps_per_epoch=batches.steps_per_epoch,
+            data_size=batches.size,
+            close=batches.close,
             probes=[
                 Probe(diagnostics.measure, every=self.diagnostics_every),
                 Probe(snapshots.draw, epochs=self.snapshots),
@@ -164,7 +169,7 @@ class GANRecipe(Recipe, name="gan"):
         run_steps = self.epochs * (self.steps_per_epoch if toy else max(1, len(splits.train) // self.batch_size))
         return final_gan_estimates(
             gan,
-            reality_of(splits, self.data, next(gan.parameters()).device),
+            splits,
             self.data,
             build=lambda: discriminator.encoder(gan.shape, 1, gan.classes),
             steps=min(self.fresh_steps, max(run_steps, FEWEST_FRESH_STEPS)),

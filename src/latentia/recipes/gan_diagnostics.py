@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latentia.data import Source, StackedMNIST, ToyDistribution, write_image_grid
+from latentia.data import Batch, Part, Source, Splits, StackedMNIST, ToyData, ToyDistribution, write_image_grid
 from latentia.diagnostics import (
     collapse_alarm,
     discriminator_estimates,
@@ -29,8 +29,7 @@ from latentia.errors import UnsupportedError
 from latentia.estimate import Estimate
 from latentia.models import GAN
 from latentia.objectives import AdversarialObjective, Progress
-from latentia.recipes.reality import Reality
-from latentia.training import Batch, seed_of, seeded
+from latentia.training import seed_of, seeded
 
 MEASURED = 1000  # examples for each measurement during training
 SNAPSHOT_IMAGES = 64
@@ -47,19 +46,19 @@ class Diagnostics:
     Attributes:
         gan: the model.
         objective: the costs of its players.
-        reality: the real examples.
+        real: the real examples.
         toy: the distribution of the data, where it is a toy distribution.
     """
 
     gan: GAN
     objective: AdversarialObjective
-    reality: Reality
+    real: Splits | ToyData
     toy: ToyDistribution | None
 
     def measure(self, progress: Progress, path: Path) -> list[Estimate]:
         """Costs, gradient norms, accuracies, the bound on the JSD, diversity; for toy data also modes and exact values."""
         gan, multiple = self.gan, self.gan.packing
-        train, held_out = (self._whole_packs(self.reality.some(which, MEASURED)) for which in ("train", "validation"))
+        train, held_out = (self._whole_packs(self._real_batch(part, MEASURED)) for part in ("train", "validation"))
         estimates = self._costs(train, progress)
         if len(held_out.x) // multiple < 4:
             held_out = train  # without validation data the bound, which needs held-out data, is left out
@@ -103,9 +102,12 @@ class Diagnostics:
         gan = self.gan
         estimates = _coverage(gan, toy, perfect_repeats=0)
         if gan.has_density:
-            real, fake = self.reality.some("validation", MEASURED).x, gan.sample(MEASURED)
+            real, fake = self._real_batch("validation", MEASURED).x, gan.sample(MEASURED)
             estimates += _exact_game(gan, self.objective, toy, real, fake)
         return estimates
+
+    def _real_batch(self, part: Part, n: int) -> Batch:
+        return self.real.examples(part, n, next(self.gan.parameters()).device)
 
     def _whole_packs(self, batch: Batch) -> Batch:
         count = len(batch.x) // self.gan.packing * self.gan.packing
@@ -118,13 +120,13 @@ class Snapshots:
 
     Attributes:
         gan: the model.
-        reality: real points to show as well, for toy distributions.
+        real: real points to show as well, for toy distributions.
         seed: of the run.
         writes: whether this process writes the file.
     """
 
     gan: GAN
-    reality: Reality
+    real: Splits | ToyData
     seed: int
     writes: bool = True
 
@@ -152,7 +154,8 @@ class Snapshots:
 
     def _points(self, path: Path) -> None:
         gan = self.gan
-        fake, real = gan.sample(SNAPSHOT_POINTS), self.reality.some("validation", SNAPSHOT_POINTS).x
+        device = next(gan.parameters()).device
+        fake, real = gan.sample(SNAPSHOT_POINTS), self.real.examples("validation", SNAPSHOT_POINTS, device).x
         arrays = {"fake": fake, "real": real}
         if gan.shape == (2,) and gan.packing == 1:
             low, high = real.min(0).values, real.max(0).values
@@ -194,7 +197,7 @@ def _exact_game(
 
 def final_gan_estimates(
     gan: GAN,
-    reality: Reality,
+    real: Splits | ToyData,
     data: Source | ToyDistribution,
     *,
     build: Callable[[], nn.Module],
@@ -206,7 +209,7 @@ def final_gan_estimates(
 
     Args:
         gan: the model.
-        reality: the real examples.
+        real: the real examples.
         data: the setting of the data.
         build: makes an untrained discriminator.
         steps: of the fresh discriminator; 0 for none.
@@ -216,7 +219,7 @@ def final_gan_estimates(
     device = next(gan.parameters()).device
     estimates = []
     with seeded(seed_of("conclude", seed), device):
-        test = reality.some("test", HELD_OUT)
+        test = real.examples("test", HELD_OUT, device)
         if steps and len(test.x) >= FEWEST_FOR_FRESH_BOUND:
             labels = test.labels if gan.classes else None
             estimates += fresh_bound(gan, build, test.x, labels, steps=steps, progress=progress)

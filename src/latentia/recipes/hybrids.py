@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from latentia.configuration import OneOf
-from latentia.data import Digits, Source, Splits
+from latentia.data import Batch, Digits, Source, Splits
 from latentia.distributions import Diagonal, Posterior
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
@@ -25,10 +25,9 @@ from latentia.networks import MLP, Network
 from latentia.objectives import R1R2, AdversarialLoss, AdversarialObjective, Penalty, Progress, Relativistic, Terms
 from latentia.objectives.adversarial_objective import Examples, Score
 from latentia.objectives.objective import rate_of
-from latentia.recipes.reality import reality_of
 from latentia.recipes.recipe import Recipe
 from latentia.recipes.vae import VAERecipe
-from latentia.training import Adam, Batch, Cosine, Game, Optimizer, Player, Worker
+from latentia.training import Adam, Cosine, Game, Optimizer, Player, Worker
 
 MEASURED = 10_000  # images for the reconstruction error, at most
 
@@ -176,23 +175,22 @@ class EncodedGANRecipe(HybridRecipe):
         }
 
     def build_game(self, model: nn.Module, splits: Splits, worker: Worker) -> Game:
-        reality = reality_of(splits, self.data, worker.device)
-        examples = reality.training(self.batch_size, self.seed, worker.rank, worker.world_size, 1)
-        held_out = reality.some("validation", MEASURED)
+        batches = splits.batches(self.batch_size, self.seed, worker.rank, worker.world_size, worker.device)
+        held_out = splits.examples("validation", MEASURED, worker.device)
         return Game(
             model=model,
             players=self.players(model),
-            draw=examples.draw,
-            steps_per_epoch=examples.steps_per_epoch,
-            data_size=examples.count,
+            draw=batches.batch,
+            steps_per_epoch=batches.steps_per_epoch,
+            data_size=batches.size,
             validate=(lambda _: self._measure(model, held_out, "validation")) if len(held_out.x) > 1 else None,
             monitor="validation/reconstruction_error",
-            close=examples.close,
+            close=batches.close,
         )
 
     def final_estimates(self, model: nn.Module, splits: Splits) -> list[Estimate]:
         device = next(model.parameters()).device
-        return self._measure(model, reality_of(splits, self.data, device).some("test", MEASURED), "test")
+        return self._measure(model, splits.examples("test", MEASURED, device), "test")
 
     def _measure(self, model: nn.Module, batch: Batch, split: str) -> list[Estimate]:
         again = torch.cat([cast(EncodedGAN, model).reconstruct(x) for x in batch.x.split(1000)])

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from latentia.configuration import OneOf
-from latentia.data import Source, Split, Splits, StreamedSplit
+from latentia.data import Batch, Splits, StreamedSplit
 from latentia.distributions import Bernoulli, Diagonal, Likelihood, Posterior, Prior, StandardNormal
 from latentia.estimate import Estimate
 from latentia.likelihood import evaluate_bound
@@ -20,7 +20,7 @@ from latentia.models import VAE
 from latentia.networks import MLP, Network
 from latentia.objectives import ELBO, Objective, Progress
 from latentia.recipes.recipe import Recipe
-from latentia.training import Adam, Batch, Game, Optimizer, Player, Worker, seed_of, seeded
+from latentia.training import Adam, Game, Optimizer, Player, Worker, seed_of, seeded
 
 CHECKED_AT_ONCE = 5_000
 
@@ -59,19 +59,14 @@ class VAERecipe(Recipe, name="vae"):
 
     def build_game(self, model: nn.Module, splits: Splits, worker: Worker) -> Game:
         vae = cast(VAE, model)
-        train = splits.train.to(worker.device)
-        _check(self.likelihood, self.data, train)
-        batches = train.batches(self.batch_size, self.seed, worker.rank, worker.world_size)
-        validation = self.data.prepare_fixed(splits.validation, "validation").to(worker.device)
+        _check(self.likelihood, splits, worker.device)
+        batches = splits.batches(self.batch_size, self.seed, worker.rank, worker.world_size, worker.device)
+        validation = splits.examples("validation", device=worker.device).x
 
         with (
             torch.no_grad()
         ):  # an objective that these distributions cannot serve is refused before anything is written
-            self.objective(vae, self.data.prepare_step(next(train.chunks(2)).to(worker.device)), Progress())
-
-        def draw(number: int) -> Batch:
-            images, labels = batches.batch(number)
-            return Batch(self.data.prepare_step(images), labels)
+            self.objective(vae, splits.prepare(next(splits.train.chunks(2)).to(worker.device)), Progress())
 
         def cost(batch: Batch, progress: Progress) -> dict[str, Tensor]:
             return self.objective(vae, batch.x, progress)
@@ -82,16 +77,16 @@ class VAERecipe(Recipe, name="vae"):
         return Game(
             model=vae,
             players=[Player("vae", [vae], cost, self.optimizer)],
-            draw=draw,
+            draw=batches.batch,
             steps_per_epoch=batches.steps_per_epoch,
-            data_size=len(train),
+            data_size=batches.size,
             validate=validate if len(validation) > 1 else None,
             close=batches.close,
         )
 
     def final_estimates(self, model: nn.Module, splits: Splits) -> list[Estimate]:
         device = next(model.parameters()).device
-        images = self.data.prepare_fixed(splits.test, "test").to(device)
+        images = splits.examples("test", device=device).x
         with seeded(seed_of("conclude", self.seed), device):
             return [e.named(f"test/{e.name}") for e in evaluate_bound(cast(VAE, model), images, samples=10)]
 
@@ -103,8 +98,8 @@ class VAERecipe(Recipe, name="vae"):
         return [Estimate.mean(values, name=f"validation/{name}") for name, values in terms.items()]
 
 
-def _check(likelihood: Likelihood, source: Source, train: Split) -> None:
-    """Let the likelihood see the training images once, as training will show them; a streamed set, its first ones."""
-    parts = 1 if isinstance(train, StreamedSplit) else None
-    for images in islice(train.chunks(CHECKED_AT_ONCE), parts):
-        likelihood.check(source.prepare_step(images))
+def _check(likelihood: Likelihood, splits: Splits, device: torch.device) -> None:
+    """Check the training images against the likelihood, as training prepares them; of a streamed set, the first ones."""
+    parts = 1 if isinstance(splits.train, StreamedSplit) else None
+    for images in islice(splits.train.to(device).chunks(CHECKED_AT_ONCE), parts):
+        likelihood.check(splits.prepare(images))

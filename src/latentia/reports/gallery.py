@@ -95,7 +95,7 @@ def _curves(run: Run) -> Iterator[Picture]:
 def _vae(run: Run) -> Iterator[Picture]:
     vae = cast(VAE, run.model)
     test = run.splits.test
-    x = run.recipe.data.prepare_fixed(test, "test")
+    x = run.splits.examples("test").x
     means = _encoded(vae, x)
     chosen = _one_of_each(test, SHOWN)
     yield Picture("curves", CURVES, lambda: plot_curves(run.records, units={"cost": "nats"}))
@@ -125,7 +125,7 @@ def _vae(run: Run) -> Iterator[Picture]:
 def _encoded_gan(run: Run) -> Iterator[Picture]:
     gan = cast(EncodedGAN, run.model)
     test = run.splits.test
-    x = run.recipe.data.prepare_fixed(test, "test")
+    x = run.splits.examples("test").x
     means = _encoded(gan, x)
     chosen = _one_of_each(test, SHOWN)
     yield Picture("curves", CURVES, lambda: plot_curves(run.records))

@@ -20,7 +20,6 @@ from latentia.estimate import Estimate
 from latentia.files import atomic_write
 from latentia.models import GAN, VAE
 from latentia.recipes import Run
-from latentia.recipes.reality import reality_of
 from latentia.reports.comparison import Comparison, compare_runs, saved_scores
 from latentia.reports.gallery import save_figures
 from latentia.reports.tables import (
@@ -162,11 +161,11 @@ def _checks(run: Run) -> tuple[list[ModelCheck], str]:
     try:
         model = run.model
         if isinstance(model, VAE):
-            images = data.prepare_fixed(run.splits.test, "test")  # pyright: ignore[reportArgumentType]
+            images = run.splits.examples("test").x
             return list(checks_of(model, images)), ""
         if isinstance(model, GAN):
             toy = data if isinstance(data, ToyDistribution) else None
-            real = reality_of(run.splits, data, next(model.parameters()).device).some("test", CHECKED)
+            real = run.splits.examples("test", CHECKED, next(model.parameters()).device)
             return list(checks_of(model, real.x, toy=toy)), ""
     except LatentiaError as error:
         return [], str(error)

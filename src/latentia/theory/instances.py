@@ -121,7 +121,7 @@ def every_image(pixels: int) -> Tensor:
 def binary_digits(count: int) -> Tensor:
     """The first images of the digits' training split, cut at half: (count, 64), float64 in {0, 1}."""
     source = Digits(binarize="threshold")
-    images = source.prepare_fixed(source.load().train, "train")
+    images = source.load().examples("train").x
     return images[:count].flatten(1).double()
 
 

@@ -1,7 +1,7 @@
 """Training: a game of players, one engine, atomic checkpoints, and randomness that is a function of the step."""
 
 from latentia.training.distributed import Worker, start_worker
-from latentia.training.game import Batch, Game, Player, Probe
+from latentia.training.game import Game, Player, Probe
 from latentia.training.loop import Interrupted, Outcome, fit
 from latentia.training.optimizers import SGD, Adam, AdamW, Constant, Cosine, OneCycle, Optimizer, Schedule, Stages
 from latentia.training.run_directory import RunDirectory
@@ -12,7 +12,6 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
-    "Batch",
     "Constant",
     "Cosine",
     "Game",

@@ -28,12 +28,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from latentia.data import Batch
 from latentia.errors import ConfigurationError, LatentiaError
 from latentia.estimate import Estimate
 from latentia.networks.stacked import ALONE, stack_networks
 from latentia.objectives import Progress, Terms
 from latentia.training.checkpoint import Checkpoint, newest_sound, write_checkpoint
-from latentia.training.game import Batch, Game, Player, Probe, networks_of
+from latentia.training.game import Game, Player, Probe, networks_of
 from latentia.training.run_directory import Complete, RunDirectory
 from latentia.training.seeds import seed_of, seeded
 

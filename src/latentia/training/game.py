@@ -6,27 +6,20 @@ still. A VAE is a game of one player, a GAN of two, a hybrid of two or three.
 
 from __future__ import annotations
 
-__all__ = ["Batch", "Game", "Player", "Probe", "cost_of", "networks_of"]
+__all__ = ["Game", "Player", "Probe", "cost_of", "networks_of"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from latentia.data import Batch
 from latentia.distributions import Conditional
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.objectives import Progress, Terms
 from latentia.training.optimizers import Adam, Optimizer
-
-
-class Batch(NamedTuple):
-    """Examples: x of shape (B, …), floats ready for the networks, and their labels (B,), where there are any."""
-
-    x: Tensor
-    labels: Tensor | None = None
 
 
 @dataclass

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from latentia.data import Batch
 from latentia.objectives import Progress, Terms
 from latentia.training.distributed import Worker
-from latentia.training.game import Batch, Player, cost_of
+from latentia.training.game import Player, cost_of
 
 Move = Callable[[Batch, Progress], Terms]
 """Gives the terms of a batch, each (B,), and leaves the gradient of their mean cost in the player's parameters."""

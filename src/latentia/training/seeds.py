@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import torch
 
-from latentia.data.order import seed_of
+from latentia.data import seed_of
 
 
 def seed_everything(seed: int, device: torch.device) -> None:

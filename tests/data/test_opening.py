@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from latentia.data import MNIST
-from latentia.data.fetch import fetch
+from latentia.data.opening import fetch
 from latentia.errors import DataError
 
 CONTENT = b"sound content"
@@ -46,13 +46,13 @@ def test_first_sound_mirror_serves_and_is_kept(server, tmp_path):
     assert fetch("set", "file.gz", SHA256, ["http://127.0.0.1:1/"]) == path, "the second time comes from the cache"
 
 
-def test_damaged_cache_is_fetched_anew(server):
+def test_damaged_cache_is_downloaded_again(server):
     path = fetch("set", "file.gz", SHA256, [f"{server}/good/"])
     path.write_bytes(b"rotten")
     assert fetch("set", "file.gz", SHA256, [f"{server}/good/"]).read_bytes() == CONTENT
 
 
-def test_failure_tells_each_mirrors_answer_and_the_cure(server, tmp_path):
+def test_failure_gives_each_mirrors_answer_and_the_cure(server, tmp_path):
     with pytest.raises(DataError) as caught:
         fetch("set", "file.gz", SHA256, [f"{server}/absent/", f"{server}/bad/", "http://127.0.0.1:1/"])
     message = str(caught.value)

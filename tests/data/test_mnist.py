@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from latentia.data import KMNIST, MNIST, FashionMNIST, read_idx
+from latentia.data import KMNIST, MNIST, FashionMNIST, StackedMNIST
+from latentia.data.mnist import read_idx
 from latentia.errors import DataError
 
 
@@ -38,9 +40,9 @@ def test_reads_what_was_written(tmp_path):
         (header(2, 2, 3, kind=13) + bytes(48), "magic number is 0x00000d03, and 0x00000803 is wanted"),
         (header(3) + bytes(3), "are images and labels swapped"),
         (header(2, 2, 3)[:9], "truncated within its IDX header"),
-        (GOOD[:-1], r"truncated: its header promises 2 × 2 × 3 = 12 bytes, and 11 follow"),
-        (GOOD + b"x", "damaged: its header promises"),
-        (header(2**32 - 1, 2**32 - 1, 2**32 - 1), "truncated: its header promises"),
+        (GOOD[:-1], r"truncated: its header claims 2 × 2 × 3 = 12 bytes, and 11 follow"),
+        (GOOD + b"x", "damaged: its header claims"),
+        (header(2**32 - 1, 2**32 - 1, 2**32 - 1), "set data.limit="),
         (header(0, 28, 28), "empty"),
         (gzip.compress(GOOD, mtime=0)[:-9], "truncated: its gzip stream stops short"),
         (gzip.compress(GOOD, mtime=0)[:14], "truncated: its gzip stream stops short"),
@@ -95,11 +97,9 @@ def test_set_of_four_files(idx_folder):
         assert splits.train.image_shape == (1, 3, 4)
 
 
-def test_folder_argument_and_environment(idx_folder, monkeypatch, tmp_path):
+def test_folder_of_the_environment(idx_folder, monkeypatch):
     folder, *_ = idx_folder
-    expected = MNIST(validation=1).load(folder).content_hash
-    (tmp_path / "elsewhere").mkdir()
-    assert MNIST(validation=1, folder=tmp_path / "elsewhere").load(folder).content_hash == expected
+    expected = MNIST(validation=1, folder=folder).load().content_hash
     monkeypatch.setenv("LATENTIA_DATA", str(folder.parent))
     assert MNIST(validation=1).load().content_hash == expected
 
@@ -167,3 +167,38 @@ def test_real_mnist_is_not_taken_for_fashion(mnist_folder):
         pytest.skip("the gzipped files are absent")
     with pytest.raises(DataError, match="belongs to mnist, not to fashion-mnist"):
         FashionMNIST(folder=mnist_folder).load()
+
+
+def write_mnist(folder: Path) -> None:
+    for name, count in (("train", 60), ("t10k", 30)):
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        images = np.repeat(labels[:, None], 28 * 28, 1).reshape(count, 28, 28)  # each digit in its own gray
+        header = (0x00000803).to_bytes(4, "big") + b"".join(n.to_bytes(4, "big") for n in images.shape)
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        header = (0x00000801).to_bytes(4, "big") + count.to_bytes(4, "big")
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
+
+
+def test_stacks_spell_their_label(tmp_path: Path):
+    write_mnist(tmp_path)
+    assert read_idx(tmp_path / "train-images-idx3-ubyte", dimensions=3).shape == (60, 28, 28)
+    splits = StackedMNIST(folder=tmp_path, count=3000, validation=500).load()
+    assert splits.shape == (3, 28, 28)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (2500, 500, 10_000)
+    assert len(splits.classes) == 1000
+    for split in (splits.train, splits.test):
+        digits = split.images[:, :, 0, 0].long()  # the gray is the digit
+        assert split.labels is not None
+        assert torch.equal((digits * torch.tensor([100, 10, 1])).sum(1), split.labels)
+        assert torch.equal(split.images.amin((2, 3)), split.images.amax((2, 3)))
+    counts = torch.bincount(splits.test.labels // 100, minlength=10).double()  # pyright: ignore
+    assert ((counts - 1000).abs() < 5 * 900**0.5).all()
+
+
+def test_stacks_follow_from_their_seed(tmp_path: Path):
+    write_mnist(tmp_path)
+    first, same, other = (
+        StackedMNIST(folder=tmp_path, count=50, validation=5, stack_seed=seed).load() for seed in (0, 0, 1)
+    )
+    assert first.content_hash == same.content_hash
+    assert first.content_hash != other.content_hash

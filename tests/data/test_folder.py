@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from latentia.data import Folder, StreamedSplit, read_image_folder
-from latentia.data import image_files as module
+from latentia.data import stream as module
 from latentia.errors import ConfigurationError, DataError
 
 
@@ -49,7 +49,9 @@ def test_jpeg_and_capitals_and_hidden_files(tmp_path):
     (tmp_path / ".hidden" / "c.png").write_bytes(b"no image")
     (tmp_path / "._a.jpg").write_bytes(b"no image")
     (tmp_path / "notes.txt").write_text("no image")
-    split, _ = read_image_folder(tmp_path)
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    with pytest.warns(UserWarning, match="not read.*: gone.png, notes.txt$"):
+        split, _ = read_image_folder(tmp_path)
     assert len(split) == 2
     assert (split.images.int() - 77).abs().max() <= 1
 
@@ -119,7 +121,6 @@ def test_truncated_jpeg_is_named(tmp_path):
         (color(), r"odd\.png is colored while .*a\.png is gray; set data\.gray=true"),
         (np.dstack([gray(), gray()]), r"odd\.png has transparent pixels"),
         (np.dstack([color(), gray()]), r"odd\.png has transparent pixels"),
-        (gray().astype(np.uint16) * 257, r"odd\.png has more than 8 bits a pixel"),
     ],
 )
 def test_the_odd_image_is_named(tmp_path, odd, message):
@@ -141,14 +142,14 @@ def test_folders_without_images(tmp_path):
     with pytest.raises(DataError, match=r"there is no folder .*gone"):
         read_image_folder(tmp_path / "gone")
     (tmp_path / "sub").mkdir()
-    with pytest.raises(DataError, match=r"holds no \.png, \.jpg or \.jpeg file"):
+    with pytest.raises(DataError, match="holds no image"):
         read_image_folder(tmp_path)
 
 
 def test_images_beside_classes_are_refused(picture_folder):
     folder, _ = picture_folder
     write(folder / "stray.png", gray())
-    with pytest.raises(DataError, match=r"beside them, such as stray\.png"):
+    with pytest.raises(DataError, match=r"next to them, such as stray\.png"):
         read_image_folder(folder)
 
 
@@ -211,7 +212,7 @@ def test_streaming_draws_what_memory_draws(picture_folder, workers):
 def test_streaming_names_the_damaged_file(picture_folder, workers):
     folder, _ = picture_folder
     splits = Folder(folder=folder, validation=0, stream=True, workers=workers).load()
-    victim = splits.train.source.files[splits.train.rows[5]]
+    victim = splits.train.rows.files[splits.train.chosen[5]]
     victim.write_bytes(victim.read_bytes()[:40])
     batches = splits.train.batches(4, seed=0)
     with pytest.raises(DataError, match="is not a sound image") as caught:
@@ -224,8 +225,6 @@ def test_streamed_images_are_never_together(picture_folder):
     train = Folder(folder=picture_folder[0], validation=0, stream=True).load().train
     with pytest.raises(DataError, match=r"split\.batches"):
         train.images  # noqa: B018
-    with pytest.raises(AttributeError):
-        train.picture  # noqa: B018
     assert torch.equal(train.to("cpu").in_memory().labels, train.labels)
 
 

@@ -1,4 +1,4 @@
-"""A streamed set of any size takes the memory of a few batches, and a source of one's own needs three things."""
+"""A streamed set of any size takes the memory of a few batches; rows of your own need three things."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def test_memory_does_not_grow_with_steps(workers: int) -> None:
 def test_parts_of_a_source_share_it() -> None:
     split = StreamedSplit(Counted(100), labels=torch.arange(100), workers=0)
     part = split.take(torch.arange(50, 100)).take(torch.tensor([3, 1]))
-    assert part.source is split.source
-    assert part.rows.tolist() == [53, 51]
+    assert part.rows is split.rows
+    assert part.chosen.tolist() == [53, 51]
     held = part.in_memory()
     assert held.images[:, 0, 0, 0].tolist() == [53, 51]
     assert held.labels is not None
@@ -80,11 +80,11 @@ def test_parts_of_a_source_share_it() -> None:
 
 def test_what_memory_cannot_hold_is_refused_at_once() -> None:
     with pytest.raises(DataError, match="GB of this machine"):
-        StreamedSplit(Counted(10**12), workers=0, rows=torch.zeros(1, dtype=torch.int64).expand(10**12)).in_memory()
+        StreamedSplit(Counted(10**12), workers=0, chosen=torch.zeros(1, dtype=torch.int64).expand(10**12)).in_memory()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_own_source_says_what_is_damaged(workers: int) -> None:
+def test_the_error_of_a_row_is_kept(workers: int) -> None:
     batches = StreamedSplit(Counted(BATCH, broken=7), workers=workers).batches(BATCH, seed=0)
     with pytest.raises(DataError, match=r"^row 7 is damaged$"):
         batches.batch(0)

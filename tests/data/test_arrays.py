@@ -56,13 +56,13 @@ GRAY = RNG.integers(0, 256, (6, 4, 4), dtype=np.uint8)
         ({"pictures": GRAY}, "holds pictures; it needs images"),
         ({"train_images": GRAY}, "holds train_images"),
         ({"images": GRAY / 255}, r"images are float64, and must be uint8 or bool; convert floats"),
-        ({"images": GRAY[:0]}, "images are empty"),
+        ({"images": GRAY[:0]}, "at least one image"),
         ({"images": np.minimum(GRAY, 1)}, "save binary images as bool"),
         ({"images": GRAY.reshape(6, 16)}, r"shape \(6, 16\)"),
         ({"images": GRAY.reshape(6, 2, 2, 4)}, "with 1 or 3 channels"),
         ({"images": GRAY, "labels": np.zeros(5, int)}, r"6 images and labels of shape \(5,\)"),
-        ({"images": GRAY, "labels": np.zeros((6, 1), int)}, "give one label per image"),
-        ({"images": GRAY, "labels": np.zeros(6)}, "labels must be whole numbers from 0, and are float64"),
+        ({"images": GRAY, "labels": np.zeros((6, 2), int)}, "give one label per image"),
+        ({"images": GRAY, "labels": np.zeros(6)}, "whole numbers from 0"),
         ({"images": GRAY, "labels": np.full(6, -1)}, "whole numbers from 0"),
         (
             {"train_images": GRAY, "test_images": GRAY[:, :3]},
@@ -87,7 +87,7 @@ def test_bad_files_are_refused(tmp_path):
     sound = stream.getvalue()
     for cut in (0, 3, 50, len(sound) // 2, len(sound) - 5):
         path.write_bytes(sound[:cut])
-        with pytest.raises(DataError, match=r"b\.npz.*save it anew"):
+        with pytest.raises(DataError, match=r"b\.npz.*save it again"):
             source.load()
     damaged = bytearray(sound)
     damaged[len(sound) // 2] ^= 0xFF
@@ -100,7 +100,7 @@ def test_bad_files_are_refused(tmp_path):
     stream = io.BytesIO()
     np.save(stream, GRAY)
     path.write_bytes(stream.getvalue())
-    with pytest.raises(DataError, match="is a single array"):
+    with pytest.raises(DataError, match="holds arr_0; it needs images"):
         source.load()
     with pytest.raises(DataError, match="cannot be read"):
         NPZ(file=tmp_path).load()

@@ -3,13 +3,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentia.data import ShuffledBatches, Split
-from latentia.data.order import EpochOrder, seed_of
+from latentia.data import Split, seed_of
+from latentia.data.batches import EpochOrder
 from latentia.errors import ConfigurationError
 
 
 def numbered(count: int, labels: bool = True) -> Split:
-    """Image i holds the bytes of i, so that a batch tells which images it has."""
+    """Image i holds the bytes of i, so that a batch shows which images it has."""
     rows = torch.arange(count)
     images = torch.stack([rows % 256, rows // 256], 1).byte().reshape(count, 1, 1, 2)
     return Split(images, rows.clone() if labels else None)
@@ -30,7 +30,7 @@ def numbers(images: torch.Tensor) -> torch.Tensor:
 def test_every_image_once_an_epoch(count, size, seed, epoch, drop):
     if size > count:
         return
-    batches = ShuffledBatches(numbered(count), size, seed, drop_last=drop)
+    batches = numbered(count).batches(size, seed, drop_last=drop)
     steps = batches.steps_per_epoch
     assert steps == (count // size if drop else -(-count // size))
     drawn = [batches.batch(epoch * steps + step) for step in range(steps)]
@@ -46,8 +46,8 @@ def test_processes_share_the_batches_of_one(count, each, world, seed):
     if size > count:
         return
     split = numbered(count)
-    one = ShuffledBatches(split, size, seed)
-    many = [ShuffledBatches(split, size, seed, rank, world) for rank in range(world)]
+    one = split.batches(size, seed)
+    many = [split.batches(size, seed, rank, world) for rank in range(world)]
     for draw in (0, one.steps_per_epoch - 1, one.steps_per_epoch, 3 * one.steps_per_epoch):
         whole, _ = one.batch(draw)
         for rank, batches in enumerate(many):
@@ -58,10 +58,10 @@ def test_processes_share_the_batches_of_one(count, each, world, seed):
 
 def test_batch_depends_on_its_number_alone():
     split = numbered(103)
-    onward = ShuffledBatches(split, 10, seed=7)
+    onward = split.batches(10, seed=7)
     expected = [onward.batch(draw)[0] for draw in range(35)]
     for draw in (34, 0, 12, 11, 20, 3):
-        assert torch.equal(ShuffledBatches(split, 10, seed=7).batch(draw)[0], expected[draw])
+        assert torch.equal(split.batches(10, seed=7).batch(draw)[0], expected[draw])
         assert torch.equal(onward.batch(draw)[0], expected[draw])
 
 
@@ -82,12 +82,12 @@ def test_every_place_is_as_likely():
 def test_order_leaves_the_global_generator_alone():
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    ShuffledBatches(numbered(40), 8, seed=3).batch(13)
+    numbered(40).batches(8, seed=3).batch(13)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_split_without_labels():
-    images, labels = ShuffledBatches(numbered(20, labels=False), 4, seed=0).batch(2)
+    images, labels = numbered(20, labels=False).batches(4, seed=0).batch(2)
     assert labels is None
     assert images.shape == (4, 1, 1, 2)
     assert images.dtype == torch.uint8
@@ -105,7 +105,7 @@ def test_split_without_labels():
 )
 def test_impossible_batches_are_refused(arguments, cure):
     with pytest.raises(ConfigurationError, match=cure):
-        ShuffledBatches(numbered(20), seed=0, **arguments)
+        numbered(20).batches(seed=0, **arguments)
 
 
 def test_seeds_are_pinned_and_distinct():

@@ -1,0 +1,269 @@
+"""NumPy's files, `.npz` and `.npy`, read without unpickling and without trust; and images in an `.npz` as a source."""
+
+from __future__ import annotations
+
+__all__ = ["NPZ", "image_axes", "read_arrays"]
+
+import ast
+import lzma
+import math
+import os
+import re
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentia.data.opening import LIMIT, DataPath, opened, read_at_most, require_below
+from latentia.data.source import Parts, Source, number_labels
+from latentia.data.split import Split
+from latentia.errors import DataError
+
+Array = np.ndarray[Any, Any]
+
+_MAGIC = b"\x93NUMPY"
+_LENGTH_BYTES = {1: 2, 2: 4, 3: 4}
+_LONGEST_HEADER = 10_000
+_NUMBERS = re.compile(r"[<>|=]?[biufcU]\d+")
+_CURE = "save it again with np.savez and arrays of numbers"
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    KeyError,
+    ValueError,
+    OverflowError,
+    NotImplementedError,  # a compression that Python does not know
+    RuntimeError,  # an encrypted member
+)
+LAYOUTS = (
+    ("images", "labels", None, None),
+    ("train_images", "train_labels", "test_images", "test_labels"),
+    ("x_train", "y_train", "x_test", "y_test"),  # Keras
+)
+
+
+def read_arrays(path: Path, limit: int = LIMIT, option: str = "limit") -> Mapping[str, Array]:
+    """The arrays of an `.npz` or `.npy` file by name, each read when it is first asked for; that of an `.npy` is `arr_0`.
+
+    The content decides what the file is, not its name. Objects are never unpickled. An array that is not asked for is
+    not decoded.
+
+    Args:
+        path: the file.
+        limit: bytes that all arrays read from this file may take together.
+        option: what the user sets to raise the limit, for the message.
+
+    Raises:
+        DataError: naming the file, at once or when an array is read, if it is missing, truncated, damaged or too large,
+            or holds objects.
+    """
+    with opened(path, _CURE, unpack=False) as file:
+        start = file.read(6)
+    if start == _MAGIC:
+        return _Arrays(path, None, limit, option)
+    if start[:2] == b"PK":
+        with _archive(path) as archive:
+            names = {info.filename.removesuffix(".npy"): info.filename for info in archive.infolist()}
+        return _Arrays(path, names, limit, option)
+    if start[:1] == b"\x80":
+        raise DataError(f"{path} holds pickled objects; {_CURE}")
+    raise DataError(f"{path} is not an .npz or .npy file, or is damaged; {_CURE}")
+
+
+class _Arrays(Mapping[str, Array]):
+    """The arrays of one file; `members` are the names in the archive, None for an `.npy`."""
+
+    def __init__(self, path: Path, members: Mapping[str, str] | None, limit: int, option: str):
+        self._path, self._members, self._limit, self._option = path, members, limit, option
+        self._read: dict[str, Array] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["arr_0"] if self._members is None else self._members)
+
+    def __len__(self) -> int:
+        return 1 if self._members is None else len(self._members)
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._read:
+            if self._members is None and name == "arr_0":
+                with opened(self._path, _CURE, unpack=False) as file:
+                    self._read[name] = self._array(file, os.path.getsize(self._path), str(self._path))
+            elif self._members is not None and name in self._members:
+                with _archive(self._path) as archive:
+                    info = archive.getinfo(self._members[name])
+                    with archive.open(info) as member:
+                        self._read[name] = self._array(member, info.file_size, f"{self._path}: {name}")
+            else:
+                raise KeyError(name)
+        return self._read[name]
+
+    def _array(self, stream: IO[bytes], size: int, name: str) -> Array:
+        """The one array of a stream of `size` bytes."""
+        dtype, in_columns, shape, start = _header(stream, name)
+        count = math.prod(shape) * dtype.itemsize
+        require_below(self._limit - sum(array.nbytes for array in self._read.values()), count, name, self._option)
+        held = size - start
+        content = (
+            read_at_most(stream, count + 1) if held == count else b""
+        )  # one more: checksums are compared at the end
+        if held != count or len(content) != count:
+            word = "truncated" if held < count else "damaged"
+            raise DataError(
+                f"{name} is {word}: its header claims the shape {shape} of {dtype}, {count} bytes, and {held} follow; "
+                f"{_CURE}"
+            )
+        array = np.frombuffer(content, dtype, math.prod(shape))
+        return array.reshape(shape[::-1]).T if in_columns else array.reshape(shape)
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip archive; each of the many errors by which Python reports a damaged one becomes one line."""
+    try:
+        with opened(path, _CURE, unpack=False) as file, zipfile.ZipFile(file) as archive:
+            yield archive
+    except DataError:
+        raise
+    except _DAMAGE as error:
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} is truncated or damaged ({cause}); {_CURE}") from None
+
+
+def _header(stream: IO[bytes], name: str) -> tuple[np.dtype[Any], bool, tuple[int, ...], int]:
+    """Type, whether columns come first, shape, and bytes of the header (NumPy enhancement proposal 1)."""
+    damaged = DataError(f"{name} is truncated or damaged: it does not start as an array of NumPy does; {_CURE}")
+    magic = stream.read(8)
+    width = _LENGTH_BYTES.get(magic[6]) if len(magic) == 8 and magic[:6] == _MAGIC else None
+    if width is None:
+        raise damaged
+    length = int.from_bytes(stream.read(width), "little")
+    text = stream.read(length) if length <= _LONGEST_HEADER else b""
+    if not text or len(text) != length:
+        raise damaged
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the parser, about what a damaged header looks like
+            fields = ast.literal_eval(text.decode("utf-8" if magic[6] == 3 else "latin-1").strip())
+        kind, in_columns, shape = fields["descr"], fields["fortran_order"], fields["shape"]
+    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
+        raise damaged from None
+    is_shape = isinstance(shape, tuple) and len(shape) <= 32 and all(type(n) is int and 0 <= n < 2**63 for n in shape)
+    if not is_shape or type(in_columns) is not bool or len(fields) != 3:
+        raise damaged
+    if not isinstance(kind, str) or not _NUMBERS.fullmatch(kind):
+        held = "pickled objects" if "O" in str(kind) else f"values of the type {kind!r:.40}"
+        raise DataError(f"{name} holds {held}; {_CURE}")
+    try:
+        dtype = np.dtype(kind)
+    except (TypeError, ValueError):
+        raise damaged from None
+    if not dtype.itemsize:
+        raise damaged
+    return dtype, in_columns, shape, 8 + width + length
+
+
+class NPZ(Source, name="npz"):
+    """A `.npz` file with `images` and perhaps `labels`; or with `train_images`, `test_images` and perhaps their labels.
+
+    Images are uint8 of 0 to 255, or bool, of shape (N, H, W), (N, C, H, W) or (N, H, W, C) with one or three channels.
+    Labels are integers from 0 or words, (N,); the distinct ones are the classes. Without test images, a fixed fifth of
+    each class is held out. Keras' names (`x_train`, `y_train`, `x_test`, `y_test`) are taken too.
+
+    Attributes:
+        file: the archive.
+    """
+
+    file: DataPath
+
+    def _read(self) -> Parts:
+        return read_npz(self.file, self.limit)
+
+
+def read_npz(path: Path, limit: int) -> Parts:
+    """The images and labels of an `.npz`; see `NPZ`.
+
+    Raises:
+        DataError: naming the file, and what it must hold.
+    """
+    arrays = read_arrays(path, limit, "data.limit")
+    layout = next((names for names in LAYOUTS if {names[0], names[2]} - {None} <= arrays.keys()), None)
+    if layout is None:
+        raise DataError(
+            f"{path} holds {', '.join(arrays) or 'nothing'}; it needs images [and labels], "
+            "or train_images and test_images [and train_labels and test_labels]"
+        )
+    images, labels = [], []
+    for name, label_name in (layout[:2], layout[2:]):
+        if name is not None:
+            images.append(_bytes(arrays[name], f"{path}: {name}"))
+            labels.append(_labels(arrays, label_name, len(images[-1]), path))
+    if any(part is None for part in labels):
+        labels, classes = [None] * len(images), ()
+    else:
+        labels, classes = number_labels(labels, str(path))
+    parts = [Split(*pair) for pair in zip(images, labels, strict=True)]
+    if parts[0].image_shape != parts[-1].image_shape:
+        raise DataError(
+            f"{path}: {layout[0]} are {parts[0].image_shape} and {layout[2]} {parts[1].image_shape}; make them alike"
+        )
+    return Parts(parts[0], parts[1] if len(parts) > 1 else None, classes)
+
+
+def _labels(arrays: Mapping[str, Array], name: str | None, count: int, path: Path) -> Sequence[Any] | None:
+    if name is None or name not in arrays:
+        return None
+    labels = arrays[name]
+    if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras has those of CIFAR
+        labels = labels[:, 0]
+    if labels.shape != (count,):
+        raise DataError(f"{path} has {count} images and {name} of shape {labels.shape}; give one label per image")
+    if labels.dtype.kind not in "iuU" or (labels.dtype.kind == "i" and labels.min() < 0):
+        raise DataError(f"{path}: {name} must be whole numbers from 0 or words, and are {labels.dtype}")
+    try:
+        return labels.tolist()
+    except ValueError as error:  # text that is not Unicode
+        raise DataError(f"{path}: {name} is damaged ({error}); {_CURE}") from None
+
+
+def image_axes(array: Array, name: str) -> Array:
+    """Images of any type as (N, C, H, W), from (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 channels.
+
+    Raises:
+        DataError: for another shape, or no images.
+    """
+    channels = (1, 3)
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and array.shape[1] not in channels and array.shape[3] in channels:
+        array = np.moveaxis(array, 3, 1)
+    if array.ndim != 4 or array.shape[1] not in channels or not array.size:
+        raise DataError(
+            f"{name} have the shape {array.shape}; it must be (N, H, W), (N, C, H, W) or (N, H, W, C), with 1 or 3 "
+            "channels and at least one image"
+        )
+    return np.ascontiguousarray(array)
+
+
+def _bytes(array: Array, name: str) -> Tensor:
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8) * 255
+    if array.dtype != np.uint8:
+        raise DataError(
+            f"{name} are {array.dtype}, and must be uint8 or bool; "
+            "convert floats in [0, 1] by (x * 255).round().astype('uint8')"
+        )
+    array = image_axes(array, name)
+    if array.max() == 1:
+        raise DataError(f"{name} are uint8 with no value above 1; save binary images as bool, or multiply them by 255")
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
