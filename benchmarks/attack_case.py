@@ -24,7 +24,7 @@ from latentia.distributions import (
     MixturePrior,
     VampPrior,
 )
-from latentia.divergences import divergence_table
+from latentia.divergences import distances
 from latentia.errors import LatentiaError
 from latentia.likelihood import (
     LatentModel,
@@ -55,7 +55,7 @@ __all__ = [  # what the other files take of latentia comes from here
     "VampPrior",
     "attack",
     "certificate_of",
-    "divergence_table",
+    "distances",
     "evaluate_gaps",
     "exact_posterior",
     "gaussian",

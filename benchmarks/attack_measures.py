@@ -22,7 +22,7 @@ from attack_case import (
     Mixture,
     attack,
     certificate_of,
-    divergence_table,
+    distances,
     evaluate_gaps,
     exact_posterior,
     gaussian,
@@ -440,7 +440,7 @@ def divergences(rng: np.random.Generator) -> Case:
 
     def ask(_: float) -> list[Answer]:
         answers = []
-        for row in divergence_table(p.torch, q.torch, n=20_000, seed=int(own["m"] * 1e6) % 1000).estimates:
+        for row in distances(p.torch, q.torch, n=20_000, seed=int(own["m"] * 1e6) % 1000).estimates:
             if row.name not in truth:
                 continue
             goal, error = truth[row.name]

@@ -34,7 +34,8 @@ from latentia.configuration import apply_overrides, parse_overrides
 from latentia.data import MNIST
 from latentia.data.batches import ShuffledBatches
 from latentia.data.binarization import Binarization
-from latentia.distributions import Bernoulli, Conditional, DiagonalGaussian
+from latentia.distributions import Bernoulli, Conditional
+from latentia.distributions.gaussians import DiagonalGaussian
 from latentia.networks import MLP
 from latentia.objectives import elbo
 from latentia.recipes import VAERecipe

@@ -6,6 +6,7 @@ from __future__ import annotations
 __all__ = ["Channels", "Images", "Points", "convert_images", "read_images", "read_points", "source_of"]
 
 import csv
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,6 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from latentia.data import Source, image_axes, read_arrays, read_image_folder
-from latentia.distributions.parsing import parse_distribution
 from latentia.errors import ConfigurationError, DataError, nearest
 
 Channels = Literal["gray", "color"]
@@ -100,17 +100,10 @@ def convert_images(images: Tensor, size: int | None, channels: Channels | None) 
     return values if images.is_floating_point() else values.round().clamp(0, 255).to(images.dtype)
 
 
-def read_points(given: Points, name: str) -> Distribution | Tensor | np.ndarray[Any, Any]:
-    """A distribution, or the points of a sample."""
-    if isinstance(given, Distribution | Tensor | np.ndarray):
-        return given
-    text = str(given)
-    if Path(text).suffix in SAMPLE_FILES and "(" not in text:
-        return _read_sample(Path(text))
-    try:
-        return parse_distribution(text)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{name}: {error}") from None
+def read_points(given: Points) -> Distribution | Tensor | np.ndarray[Any, Any] | str:
+    """The points of a sample where a file is named; anything else as it is."""
+    named = isinstance(given, str) and Path(given).suffix.lower() in SAMPLE_FILES and "(" not in given
+    return _read_sample(Path(given)) if isinstance(given, Path) or named else given  # pyright: ignore
 
 
 def _read_sample(path: Path) -> np.ndarray[Any, Any]:
@@ -119,7 +112,7 @@ def _read_sample(path: Path) -> np.ndarray[Any, Any]:
     Raises:
         DataError: a file that does not exist, or holds no numbers, or several arrays.
     """
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         if not path.is_file():
             raise DataError(f"there is no file {path}")
         try:
@@ -137,27 +130,44 @@ def _read_sample(path: Path) -> np.ndarray[Any, Any]:
     return array.astype(float)
 
 
-def _read_csv(path: Path) -> np.ndarray[Any, Any]:
-    """Rows of numbers; the first row is a header if none of its cells is a number, and a byte-order mark is skipped."""
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        rows = [
-            (reader_row, cells) for reader_row, cells in enumerate(csv.reader(stream), 1) if any(map(str.strip, cells))
-        ]
-    if rows and not any(map(_is_number, rows[0][1])):
-        rows = rows[1:]
-    for number, cells in rows:
-        wrong = [cell for cell in cells if not _is_number(cell)]
-        if wrong:
-            raise DataError(f"cannot read samples from {path}: line {number} holds {wrong[0]!r}, which is not a number")
-        if len(cells) != len(rows[0][1]):
-            raise DataError(f"{path}: line {number} has {len(cells)} numbers, and the first {len(rows[0][1])}")
-    values = np.array([[float(cell) for cell in cells] for _, cells in rows])
-    return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
-
-
-def _is_number(cell: str) -> bool:
+def _number(cell: str) -> float | None:
     try:
-        float(cell)
+        value = float(cell)
     except ValueError:
-        return False
-    return True
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _read_csv(path: Path) -> np.ndarray[Any, Any]:
+    """A table of numbers, one point in each row.
+
+    The first row is a header if none of its cells is empty, a number or a mark of a missing value. Cells may be quoted, and
+    empty lines are skipped. The separator is a comma, or a semicolon or a tab if the first row has one and no comma.
+    """
+    missing = {"", "na", "n/a", "nan", "null", "none", "-", "?"}
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        head = stream.readline()
+        stream.seek(0)
+        separator = next((mark for mark in (",", ";", "\t") if mark in head), ",")
+        rows = [
+            (reader.line_num, [cell.strip() for cell in row])
+            for reader in [csv.reader(stream, delimiter=separator, strict=True)]
+            for row in reader
+            if any(cell.strip() for cell in row) or len(row) > 1
+        ]
+    if rows and all(cell.lower() not in missing and _number(cell) is None for cell in rows[0][1]):
+        rows = rows[1:]
+    if not rows:
+        raise DataError(f"{path} holds no numbers")
+    width, points = len(rows[0][1]), []
+    for line, row in rows:
+        if len(row) != width:
+            raise DataError(f"{path}, line {line}: {len(row)} cells where the first row of numbers has {width}")
+        numbers = [_number(cell) for cell in row]
+        bad = next((cell for cell, number in zip(row, numbers, strict=True) if number is None), None)
+        if bad is not None:
+            what = "a missing value" if bad.lower() in missing else "not a number"
+            raise DataError(f"{path}, line {line}: {bad!r:.40} is {what}; remove the row or give a number")
+        points.append(numbers)
+    table = np.asarray(points, dtype=float)
+    return table[:, 0] if width == 1 else table

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from latentia.data import image_grid, write_image_grid
-from latentia.divergences import divergence_table, sample_table
+from latentia.divergences import distances
 from latentia.errors import ConfigurationError, DataError, RunError, nearest
 from latentia.estimate import Estimate, read_estimates, write_estimates
 from latentia.files import atomic_write
@@ -391,7 +391,8 @@ def distance(p: Points, q: Points, *, draws: int = 100_000, out: Path | str | No
 
     Args:
         p: a distribution, an expression such as "Normal(0,1)", a sample (n,) or (n, d), or a file of one: .npy, .npz or
-            .csv, one point a row. The first row of a CSV file is a header if none of its cells is a number.
+            .csv, one point a row. The first row of a CSV file is a header if each of its cells is text that is neither
+            a number nor a mark of a missing value, such as NA.
         q: another of the same kind.
         draws: for the Monte Carlo estimates.
         out: F.png, a picture of both with the optimal map between them.
@@ -404,25 +405,17 @@ def distance(p: Points, q: Points, *, draws: int = 100_000, out: Path | str | No
     path = None if out is None else Path(out)
     if path is not None and path.suffix != ".png":
         raise ConfigurationError(f"--out {path} must end in .png")
-    sides = [read_points(side, name) for side, name in ((p, "P"), (q, "Q"))]
-    first, second = sides
     names = cast("tuple[str, str]", tuple(str(s) if isinstance(s, str | Path) else n for s, n in ((p, "P"), (q, "Q"))))
-    given = ["a distribution" if isinstance(side, Distribution) else "a sample" for side in sides]
-    if given[0] != given[1]:
-        raise ConfigurationError(f"P is {given[0]} and Q {given[1]}; give two distributions, or two files of samples")
     with progress("divergences") as tell:
         tell(0, 0, "")
-        if isinstance(first, Distribution) and isinstance(second, Distribution):
-            found = divergence_table(first, second, n=draws, seed=seed)
-        else:
-            found = sample_table(cast(Any, first), cast(Any, second), seed=seed)
+        found = distances(read_points(p), read_points(q), n=draws, seed=seed)
     table = distance_table(found.estimates, found.refused, f"P = {names[0]}, Q = {names[1]}")
     if path is not None:
         from latentia.reports.point_figures import plot_distributions, plot_two_samples
         from latentia.reports.style import save_figure
 
-        plot: Callable[..., Any] = plot_distributions if isinstance(first, Distribution) else plot_two_samples
-        save_figure(plot(first, second, names), path)
+        plot: Callable[..., Any] = plot_distributions if isinstance(found.first, Distribution) else plot_two_samples
+        save_figure(plot(found.first, found.second, names), path)
     return Results(found.estimates, [table], files=[] if path is None else [path])
 
 

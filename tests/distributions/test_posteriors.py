@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch.distributions import kl_divergence
 
-import latentia.divergences.kl  # noqa: F401  (the KL of full against diagonal Gaussians)
 from latentia.distributions import Diagonal, Fixed, Full, StandardNormal
 from latentia.estimate import Estimate
 

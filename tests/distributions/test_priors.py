@@ -174,7 +174,7 @@ def test_a_vamp_prior_is_made_of_posteriors(family):
 
 
 def test_a_vamp_prior_without_a_posterior_is_an_error():
-    with pytest.raises(ValueError, match="made of posteriors"):
+    with pytest.raises(ValueError, match="mixture of posteriors"):
         VampPrior().build(2, IMAGE)(None)
 
 

@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import distributions as td
 
-from latentia.distributions.finite import Finite
+from latentia.distributions import Finite, gaussian_kl
 from latentia.distributions.parsing import parse_distribution
 from latentia.divergences import jensen_shannon, kl
 from latentia.errors import ConfigurationError, UnsupportedError
 
 DOUBLE = {"dtype": torch.float64}
+MEANS = st.floats(-3, 3).filter(lambda x: x == 0 or abs(x) > 1e-100)
 
 
 def covariance(d, seed):
@@ -21,7 +22,7 @@ def covariance(d, seed):
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.floats(-3, 3), st.floats(0.1, 5), st.floats(-3, 3), st.floats(0.1, 5))
+@given(MEANS, st.floats(0.1, 5), MEANS, st.floats(0.1, 5))
 def test_normals_in_closed_form(mean_p, scale_p, mean_q, scale_q):
     p, q = parse_distribution(f"Normal({mean_p},{scale_p})"), parse_distribution(f"Normal({mean_q},{scale_q})")
     truth = math.log(scale_q / scale_p) + (scale_p**2 + (mean_p - mean_q) ** 2) / (2 * scale_q**2) - 0.5
@@ -63,7 +64,7 @@ def test_registered_pairs_serve_batches_with_gradients():
 def test_zero_with_zero_gradient_between_equal_distributions():
     mean = torch.tensor([0.3, -1.0], **DOUBLE, requires_grad=True)
     factor = torch.tensor([[1.0, 0.0], [0.4, 2.0]], **DOUBLE, requires_grad=True)
-    value = kl.gaussian(mean, factor @ factor.T, mean.detach(), (factor @ factor.T).detach())
+    value = gaussian_kl(mean - mean.detach(), factor, factor.detach())
     gradients = torch.autograd.grad(value, (mean, factor))
     assert value.item() == 0
     assert all(gradient.abs().max() < 1e-14 for gradient in gradients)
@@ -79,10 +80,11 @@ def test_zero_with_zero_gradient_between_equal_distributions():
         ("Uniform([0,0],1)", "Mixture(.5*Uniform([0,0],[.5,1])+.5*Uniform([.5,.5],1))", "[0.5, 1] × [0, 0.5]"),
         ("Uniform([0,0,0,0],2)", "Uniform([0,0,1,0],2)", "[0, 1]"),
         ("Bernoulli(.5)", "Bernoulli(1)", "mass 0.5"),
-        ("Poisson(1)", "Bernoulli(.5)", "where Q puts none"),
+        ("Poisson(1)", "Bernoulli(.5)", "where Q has none"),
         ("Bernoulli(.5)", "Normal(0,1)", "mutually singular"),
         ("Normal(0,1)", "Finite([0,1])", "mutually singular"),
         ("Cauchy(0,1)", "Normal(0,1)", "E_p|x|^1 is infinite"),
+        ("Laplace(0,1)", "Gumbel(0,1)", "exp(−x / scale)"),
         ("StudentT(2)", "Normal(0,1)", "E_p|x|^2 is infinite"),
         ("StudentT(1)", "Mixture(.5*Laplace(0,1)+.5*Normal(0,1))", "E_p|x|^1 is infinite"),
     ],
@@ -175,8 +177,6 @@ def test_refusals_name_a_method_that_serves():
         kl.monte_carlo_nonnegative(parse_distribution("Normal(0,1)"), parse_distribution("Normal(30,.1)"))
     with pytest.raises(UnsupportedError, match="infinite variance"):
         kl.monte_carlo_nonnegative(parse_distribution("Normal(0,1)"), parse_distribution("StudentT(3)"))
-    with pytest.raises(UnsupportedError, match="suspect that the integral is infinite"):
-        kl.quadrature(parse_distribution("Laplace(0,1)"), parse_distribution("Gumbel(0,1)"))
     with pytest.raises(UnsupportedError, match="overflow"):
         kl.monte_carlo(parse_distribution("LogNormal(0,1000)"), parse_distribution("LogNormal(1,1000)"))
 

@@ -18,6 +18,9 @@ CASES = {
     "arcsine, singular at both ends": (lambda x: 1 / (math.pi * torch.sqrt(x * (1 - x))), [0, 1], 1.0),
     "strong singularity": (lambda x: x**-0.9, [0, 1], 10.0),
     "heavy tail": (lambda x: (1 + x) ** -1.2, [0, INFINITY], 5.0),
+    "tail beyond the largest float": (lambda x: (1 + x) ** -1.001, [0, INFINITY], 1000.0),
+    "power and logarithm": (lambda x: (1 + x) ** -1.05 * torch.log1p(x), [0, INFINITY], 400.0),
+    "singularity below the smallest float": (lambda x: x**-0.999, [0, 1], 1000.0),
     "logarithm": (lambda x: x.log(), [0, 1], -1.0),
     "hidden kink": (lambda x: (x - 1 / 3).abs(), [0, 1], 5 / 18),
     "hidden jump": (lambda x: (x > 0.3).double(), [0, 1], 0.7),
@@ -28,11 +31,12 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_truth_lies_within_the_certified_error(case):
+def test_truth_lies_within_the_stated_error(case):
     integrand, breakpoints, truth = case
     result = integrate(integrand, breakpoints)
     assert abs(result.value - truth) <= result.error
-    assert result.error < 1e-6
+    assert result.error < 1e-6 * max(1, truth**2)
+    assert result.settings["certificate"] == "numerical"
     assert result.kind == "estimate"
     assert result.method == "quadrature"
 

@@ -1,9 +1,8 @@
-"""Distributions, families of distributions, and conditionals: what is probabilistic is a `torch.distributions.Distribution`."""
+"""Distributions, families of distributions, and conditionals; all are `torch.distributions.Distribution`s."""
 
 from latentia.distributions.conditional import Conditional, Family
-from latentia.distributions.continuous_bernoulli import ContinuousBernoulliDistribution
 from latentia.distributions.finite import Finite
-from latentia.distributions.gaussians import DiagonalGaussian, StandardGaussian
+from latentia.distributions.gaussians import gaussian_kl
 from latentia.distributions.likelihoods import (
     Bernoulli,
     ContinuousBernoulli,
@@ -13,22 +12,19 @@ from latentia.distributions.likelihoods import (
     GaussianPerPixel,
     Likelihood,
 )
-from latentia.distributions.logistic_mixture import DiscretizedLogisticMixtureDistribution
-from latentia.distributions.mixtures import Mixture, gaussian_mixture, log_density
-from latentia.distributions.parsing import DISTRIBUTIONS, parse_distribution
+from latentia.distributions.mixtures import Mixture, log_density
+from latentia.distributions.parsing import parse_distribution
+from latentia.distributions.pixels import ContinuousBernoulliDistribution
 from latentia.distributions.posteriors import Diagonal, Fixed, Full, Posterior
-from latentia.distributions.priors import FlowPrior, MixturePrior, Prior, StandardNormal, VampPrior
+from latentia.distributions.priors import FlowPrior, MixturePrior, Prior, StandardNormal, VampPrior, zuko_flows
 
 __all__ = [
-    "DISTRIBUTIONS",
     "Bernoulli",
     "Conditional",
     "ContinuousBernoulli",
     "ContinuousBernoulliDistribution",
     "Diagonal",
-    "DiagonalGaussian",
     "DiscretizedLogisticMixture",
-    "DiscretizedLogisticMixtureDistribution",
     "Family",
     "Finite",
     "Fixed",
@@ -42,10 +38,10 @@ __all__ = [
     "MixturePrior",
     "Posterior",
     "Prior",
-    "StandardGaussian",
     "StandardNormal",
     "VampPrior",
-    "gaussian_mixture",
+    "gaussian_kl",
     "log_density",
     "parse_distribution",
+    "zuko_flows",
 ]

@@ -1,10 +1,10 @@
 """A conditional is a network followed by a family: x ↦ q(z|x), or z ↦ p(x|z).
 
-The network turns a tensor into numbers; the family turns the numbers into a distribution. Any `nn.Module` that takes a tensor
-and gives a tensor serves as the network, so a user's own becomes a posterior or a likelihood without a change.
+The network maps a tensor to numbers, and the family maps the numbers to a distribution. Any `nn.Module` from tensors to tensors
+can be the network, so a user's network becomes a posterior or a likelihood without a change.
 
-Under mixed precision the networks compute in bfloat16 and the distributions must not: their densities, draws and divergences are
-arithmetic on the numbers emitted, in float32 at least. `distributions_in_float32` opens a block where that holds.
+Under mixed precision the networks compute in bfloat16. The densities, draws and divergences of the distributions compute in
+float32 at least; `distributions_in_float32` opens a block where that holds.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import ContinuousBernoulli as TorchContinuousBernoulli
+from torch.distributions import Distribution, Independent
 
 from latentia.configuration import Component
 from latentia.errors import ConfigurationError, DataError
 
-# The mixed precision around each open `distributions_in_float32`: device, dtype. A list, since compilers can follow one, and
-# not a ContextVar: two threads of a process must not train under mixed precision at once.
+# The mixed precision around each open `distributions_in_float32`: device, dtype. A list and not a ContextVar, since
+# compilers can trace a list; so two threads of a process must not train under mixed precision at the same time.
 _networks_in: list[tuple[str, torch.dtype]] = []
 
 
@@ -42,19 +43,24 @@ def distributions_in_float32(device: torch.device) -> Iterator[None]:
         _networks_in.pop()
 
 
+def at_least_float32(numbers: Tensor) -> Tensor:
+    """The numbers in float32 if they are in half precision, in which torch lacks a Cholesky factorization and others."""
+    return numbers.float() if numbers.dtype in (torch.bfloat16, torch.float16) else numbers
+
+
 class Family(Component):
     """A parametric family of distributions over events of a given shape."""
 
     @abstractmethod
     def parameter_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the numbers that the network must emit for one example."""
+        """Shape of the numbers that the network must give for one example."""
 
     @abstractmethod
     def distribution(self, parameters: Tensor, shared: Tensor | None = None, event_dims: int = 1) -> Distribution:
         """The distributions with these parameters.
 
         Args:
-            parameters: what the network emitted, (*batch, *parameter_shape), in float32 or float64.
+            parameters: the numbers of the network, (*batch, *parameter_shape), in float32 or float64.
             shared: the parameters of `shared_parameters`, where the family has any.
             event_dims: how many of the last dimensions form one event; the posteriors, over vectors, ignore it.
 
@@ -63,7 +69,7 @@ class Family(Component):
         """
 
     def shared_parameters(self, event_shape: tuple[int, ...]) -> Tensor | None:
-        """Starting values of learned parameters that do not depend on the condition; None where there are none."""
+        """Initial values of learned parameters that do not depend on the condition; None where there are none."""
         return None
 
 
@@ -72,7 +78,7 @@ class Conditional(nn.Module):
 
     Args:
         network: tensor in, tensor out: (B, *condition) → (B, *family.parameter_shape(event_shape)).
-        family: what the numbers mean.
+        family: the distributions that the numbers parametrize.
         event_shape: shape of one event, such as (2,) for z ∈ R² or (1, 28, 28) for an image.
         condition_shape: shape of one condition.
     """
@@ -93,8 +99,8 @@ class Conditional(nn.Module):
         """The network's numbers for conditions (*batch, *condition_shape), in float32 at least.
 
         Raises:
-            ConfigurationError: if the network gives another number of numbers than the family needs.
-            DataError: for conditions of another shape.
+            ConfigurationError: the network gives fewer or more numbers than the family needs.
+            DataError: conditions of another shape.
         """
         batch = condition.shape[: max(0, condition.dim() - len(self.condition_shape))]
         if tuple(condition.shape[len(batch) :]) != self.condition_shape:
@@ -110,8 +116,7 @@ class Conditional(nn.Module):
                 numbers = self.network(condition)
         else:
             numbers = self.network(condition)
-        if numbers.dtype in (torch.bfloat16, torch.float16):
-            numbers = numbers.float()
+        numbers = at_least_float32(numbers)
         expected = (*batch, *self.parameter_shape)
         if numbers.shape == expected:
             return numbers
@@ -127,8 +132,19 @@ class Conditional(nn.Module):
         return self.distribution(self.emit(condition))
 
     def distribution(self, numbers: Tensor) -> Distribution:
-        """The distributions of numbers that `emit` returned."""
-        return self.family.distribution(numbers, self.shared, len(self.event_shape))
+        """The distributions of numbers that `emit` returned.
+
+        Raises:
+            ConfigurationError: the family returns torch's ContinuousBernoulli, whose density is wrong.
+        """
+        distribution = self.family.distribution(numbers, self.shared, len(self.event_shape))
+        plain = type(distribution) is Independent  # a subclass may build its base_dist only when asked for it
+        if isinstance(distribution.base_dist if plain else distribution, TorchContinuousBernoulli):
+            raise ConfigurationError(
+                "torch's ContinuousBernoulli is wrong by nats for |logits| above 16 in float32; use "
+                "latentia.distributions.ContinuousBernoulliDistribution(logits)"
+            )
+        return distribution
 
     def stopped(self, numbers: Tensor) -> Distribution:
         """The same distributions with no gradient to their parameters: q with φ held fixed."""

@@ -1,4 +1,4 @@
-"""A distribution on finitely many points of the line or of Rᵈ: what an empirical distribution is, or a finite latent space."""
+"""A distribution on finitely many points of the line or of Rᵈ, such as an empirical distribution or a finite latent space."""
 
 from __future__ import annotations
 
@@ -28,36 +28,49 @@ class _Points(constraints.Constraint):
 
 
 class Finite(Distribution):
-    """The distribution that puts the weight wᵢ on the point xᵢ. Equal points are merged, and keep the place of the first.
+    """The distribution with weight wᵢ on the point xᵢ. Equal points are merged into the first of them.
 
     Args:
         points: (n,) on the line, or (n, d).
         weights: (n,), at least 0, summing to 1; equal if not given. Log-probabilities are differentiable in them.
+        log_weights: instead of `weights`, for weights that underflow; normalized here.
 
     Attributes:
         points: the distinct points, (m,) or (m, d).
         weights: their weights, (m,).
+        log_weights: the logarithms of the weights, (m,).
 
     Raises:
-        ConfigurationError: no points, points that are not finite numbers, or weights that are no probabilities.
+        ConfigurationError: no points, points that are not finite, or weights that are not probabilities.
     """
 
     arg_constraints = {"weights": constraints.simplex}  # noqa: RUF012  # pyright: ignore
     has_enumerate_support = True
 
-    def __init__(self, points: Tensor, weights: Tensor | None = None, validate_args: bool | None = None):
+    def __init__(
+        self,
+        points: Tensor,
+        weights: Tensor | None = None,
+        validate_args: bool | None = None,
+        *,
+        log_weights: Tensor | None = None,
+    ):
         points = points if points.is_floating_point() else points.double()
         if points.dim() not in (1, 2) or len(points) == 0 or not bool(torch.isfinite(points).all()):
             raise ConfigurationError(
-                f"a finite distribution needs points (n,) or (n, d), n >= 1, all finite; given shape {tuple(points.shape)}"
+                f"a finite distribution needs points (n,) or (n, d), n >= 1, all finite; given shape "
+                f"{tuple(points.shape)}"
             )
+        if log_weights is not None:
+            log_weights = log_weights - log_weights.logsumexp(0)
+            weights = log_weights.exp()
         if weights is None:
             weights = torch.full((len(points),), 1 / len(points), dtype=points.dtype, device=points.device)
         total = weights.sum().item()
         if weights.shape != points.shape[:1] or bool((weights < 0).any()) or not abs(total - 1) < 1e-6:
             raise ConfigurationError(
-                f"a finite distribution needs one weight for each of its {len(points)} points, at least 0, summing to 1; given "
-                f"{len(weights)} that sum to {total:.6g}"
+                f"a finite distribution needs one weight for each of its {len(points)} points, at least 0, summing to 1; "
+                f"given {len(weights)} that sum to {total:.6g}"
             )
         distinct, group = torch.unique(points, dim=0, return_inverse=True)
         first = torch.full((len(distinct),), len(points), device=points.device)
@@ -66,6 +79,10 @@ class Finite(Distribution):
         merged = torch.zeros(len(distinct), dtype=weights.dtype, device=weights.device).index_add(0, group, weights)
         self.points = points[first[order]]
         self.weights = merged[order] / merged.sum()
+        if log_weights is None or len(distinct) < len(points):
+            self.log_weights = self.weights.log()
+        else:
+            self.log_weights = log_weights[first[order]]
         super().__init__(event_shape=points.shape[1:], validate_args=validate_args)
 
     @property
@@ -85,15 +102,15 @@ class Finite(Distribution):
 
     def entropy(self) -> Tensor:
         """−Σ wᵢ log wᵢ in nats, ()."""
-        return -torch.special.xlogy(self.weights, self.weights).sum()
+        return torch.special.entr(self.weights).sum()
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log wᵢ where x equals xᵢ exactly, (...); −inf elsewhere, unless arguments are validated, which raises."""
         if self._validate_args:
             self._validate_sample(value)
         matches = self._matches(value)
-        # The index is taken first, so that a weight of zero keeps its gradient away from the others'.
-        scores = self.weights.log()[matches.to(torch.uint8).argmax(-1)]
+        # Indexing comes first, so that the gradient at a weight of zero does not reach the other weights.
+        scores = self.log_weights[matches.to(torch.uint8).argmax(-1)]
         return torch.where(matches.any(-1), scores, torch.full_like(scores, -torch.inf))
 
     def cdf(self, value: Tensor) -> Tensor:

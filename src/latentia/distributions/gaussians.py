@@ -1,25 +1,29 @@
-"""Diagonal Gaussians in the two roles that a VAE has for them, q(z|x) and p(z) = N(0, I), in few operations.
+r"""Gaussians in the two roles that a VAE has for them, q(z|x) and p(z) = N(0, I), and the KL between full and diagonal ones.
 
     log q(z)         = −½ Σⱼ (εⱼ² + 2 sⱼ + log 2π),  εⱼ = (zⱼ − μⱼ)/σⱼ,  sⱼ = log σⱼ
     H(q)             = Σⱼ sⱼ + d/2 (1 + log 2π)
     KL(q ‖ N(0, I))  = ½ Σⱼ (σⱼ² + μⱼ² − 1 − 2 sⱼ)                    (Kingma and Welling 2014, appendix B)
+    KL(p ‖ q)        = ½ (tr Σq⁻¹Σp − d + δᵀΣq⁻¹δ + log det Σq / det Σp)
 
-Between the large products of a step an operation on few numbers costs ten to twenty microseconds, whatever it does, and
-so does the Python around it, which no cache holds by then. What counts is how much of either there is. torch's
-`Independent` of `Normal` takes the logarithm of the scale back out of the scale, and knows of no partner with zeros and
-ones. These are such `Independent`s, and serve wherever one does; a diagonal one makes its `Normal` when asked for it.
+Between the large products of a training step, an operation on few numbers costs ten to twenty microseconds whatever it
+does, and so does the Python code around it. These classes use few operations. torch's `Independent` of `Normal` takes the
+logarithm of the scale back from the scale, and has no special case for zeros and ones. Both classes are such
+`Independent`s and can be used wherever one can; a diagonal one makes its `Normal` when asked for it.
+
+Importing this module registers with torch the KL of a diagonal Gaussian (`Independent` of `Normal`) against a full one and
+the reverse, which torch lacks.
 """
 
 from __future__ import annotations
 
-__all__ = ["DiagonalGaussian", "StandardGaussian"]
+__all__ = ["gaussian_kl"]
 
 import math
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, register_kl
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, register_kl
 from torch.distributions.utils import lazy_property
 
 
@@ -55,10 +59,7 @@ class DiagonalGaussian(Independent):
         return DiagonalGaussian(self.loc.expand(shape), self.log_scale.expand(shape))
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws μ + εσ, (*sample_shape, *batch, d), with a gradient to both parameters; ε as torch's own distribution draws it.
-
-        Source: Kingma and Welling 2014, section 2.4.
-        """
+        """Draws μ + εσ, (*sample_shape, *batch, d), with gradients (Kingma and Welling 2014, section 2.4); ε is drawn as torch does."""
         mean = self.loc
         if len(sample_shape):
             noise = torch.randn((*sample_shape, *mean.shape), dtype=mean.dtype, device=mean.device)
@@ -81,7 +82,7 @@ class StandardGaussian(Independent):
     """N(0, I), one distribution without a batch.
 
     Args:
-        zeros: (d,), its mean; gives float type and device.
+        zeros: (d,), its mean; sets the type and the device.
     """
 
     base_dist: Normal
@@ -102,5 +103,38 @@ class StandardGaussian(Independent):
 @register_kl(DiagonalGaussian, StandardGaussian)
 def _kl_to_standard(q: DiagonalGaussian, p: StandardGaussian) -> Tensor:  # noqa: ARG001
     mean, scale = q.loc, q.scale
-    # −1 stays inside the sum, where it is subtracted from numbers of its size: near the prior the rate is small.
+    # −1 is subtracted inside the sum, from numbers of its size: near the prior the KL is small.
     return torch.addcmul(scale * scale, mean, mean).sub_(1).sub_(q.log_scale, alpha=2).sum(-1).mul_(0.5)
+
+
+def gaussian_kl(shift: Tensor, factor_p: Tensor, factor_q: Tensor) -> Tensor:
+    """KL(P ‖ Q) of Gaussians in nats from the difference of their means (..., d) and Cholesky factors (..., d, d), Σ = L Lᵀ."""
+    ratio = torch.linalg.solve_triangular(factor_q, factor_p, upper=False)
+    shift = torch.linalg.solve_triangular(factor_q, shift[..., None], upper=False)
+    return _from_ratio(ratio, shift.squeeze(-1))
+
+
+def _from_ratio(ratio: Tensor, shift: Tensor) -> Tensor:
+    """The same from Lq⁻¹Lp, lower triangular, and Lq⁻¹δ."""
+    # tr − d − log det, entry by entry on the diagonal, so that equal distributions give 0 and near ones lose no digits
+    diagonal = ratio.diagonal(dim1=-2, dim2=-1)
+    own = (diagonal.square() - 1 - 2 * diagonal.log()).sum(-1)
+    return 0.5 * (own + ratio.tril(-1).square().sum((-2, -1)) + shift.square().sum(-1))
+
+
+def _diagonal_normal(distribution: Independent) -> Normal:
+    if not isinstance(distribution.base_dist, Normal) or len(distribution.event_shape) != 1:
+        raise NotImplementedError("KL with a MultivariateNormal is known for Independent(Normal, 1) alone")
+    return distribution.base_dist
+
+
+@register_kl(Independent, MultivariateNormal)
+def _kl_diagonal_full(p: Independent, q: MultivariateNormal) -> Tensor:
+    base = _diagonal_normal(p)
+    return gaussian_kl(base.loc - q.loc, torch.diag_embed(base.scale), q.scale_tril)
+
+
+@register_kl(MultivariateNormal, Independent)
+def _kl_full_diagonal(p: MultivariateNormal, q: Independent) -> Tensor:
+    base = _diagonal_normal(q)
+    return _from_ratio(p.scale_tril / base.scale[..., None], (p.loc - base.loc) / base.scale)

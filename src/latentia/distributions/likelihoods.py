@@ -1,7 +1,7 @@
 """Likelihoods p(x|z) of images x with values in [0, 1], shape (C, H, W).
 
-Each family scores only what it is a distribution of: Bernoulli images are 0 or 1, discretized ones are k/255. `check` refuses
-the rest once, when data are loaded, and names the cure; nothing is scored silently (item 1a of the notes).
+Each family scores only what is in its support: Bernoulli images are 0 or 1, discretized ones are k/255. `check` refuses other
+images once, when data are loaded, and names the cure.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from torch.distributions.utils import lazy_property
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from latentia.distributions.conditional import Family
-from latentia.distributions.continuous_bernoulli import ContinuousBernoulliDistribution
-from latentia.distributions.logistic_mixture import DiscretizedLogisticMixtureDistribution
+from latentia.distributions.pixels import ContinuousBernoulliDistribution, DiscretizedLogisticMixtureDistribution
 from latentia.errors import ConfigurationError, DataError
 
 
@@ -53,20 +52,20 @@ class Likelihood(Family, family=True):
         return event_shape
 
     def check(self, images: Tensor) -> None:
-        """Refuse images that this likelihood cannot score.
+        """Raise for images that this likelihood cannot score.
 
         Args:
             images: floats (N, C, H, W).
 
         Raises:
-            DataError: for values outside the distribution's support, naming the cure.
+            DataError: for values outside the distribution's support; the message names the cure.
         """
         if not bool(((images >= 0) & (images <= 1)).all()):
             raise DataError("images must have values in [0, 1]; divide 8-bit images by 255")
 
 
 class Bernoulli(Likelihood):
-    """Independent binary pixels: log p(x|z) = Σⱼ xⱼ log ŷⱼ + (1−xⱼ) log(1−ŷⱼ), from logits (item 1a)."""
+    """Independent binary pixels: log p(x|z) = Σⱼ xⱼ log ŷⱼ + (1−xⱼ) log(1−ŷⱼ), from logits."""
 
     @property
     def discrete(self) -> bool:
@@ -81,7 +80,7 @@ class Bernoulli(Likelihood):
         if not bool(((images == 0) | (images == 1)).all()):
             raise DataError(
                 "a Bernoulli likelihood scores pixels that are 0 or 1, and these images have gray ones. Binarize them "
-                "(data.binarize=dynamic, static or threshold), or take likelihood=continuous-bernoulli or gaussian"
+                "(data.binarize=dynamic, static or threshold), or set likelihood=continuous-bernoulli or gaussian"
             )
 
 
@@ -113,10 +112,7 @@ class _BernoulliImages(Independent):
 
 
 class ContinuousBernoulli(Likelihood, name="continuous-bernoulli"):
-    """Gray pixels in [0, 1]: the Bernoulli expression with the constant that makes it a density.
-
-    Loaiza-Ganem and Cunningham 2019, eq. 3.
-    """
+    """Gray pixels in [0, 1]: the Bernoulli expression, normalized (Loaiza-Ganem and Cunningham 2019, eq. 3)."""
 
     takes_logits: ClassVar[bool] = True
 
@@ -154,7 +150,7 @@ class GaussianLearnedScale(Likelihood, name="gaussian-learned"):
 class GaussianPerPixel(Likelihood, name="gaussian-per-pixel"):
     """Normal pixels with a mean and a log-scale each: the network emits 2C channels, means first.
 
-    The scale has a floor: without one the density of constant pixels grows without bound.
+    The scale has a floor, since the density of constant pixels is unbounded without one.
     """
 
     bounded: ClassVar[bool] = False
@@ -198,5 +194,5 @@ class DiscretizedLogisticMixture(Likelihood, name="logistic-mixture"):
         levels = images.double() * 255
         if not bool((levels - levels.round()).abs().le(1e-3).all()):
             raise DataError(
-                "a discretized likelihood scores 8-bit pixels k/255; give data.binarize=none and 8-bit images"
+                "a discretized likelihood scores 8-bit pixels k/255; set data.binarize=none and give 8-bit images"
             )

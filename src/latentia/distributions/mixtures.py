@@ -1,32 +1,31 @@
-r"""Mixtures Σₖ wₖ pₖ of distributions that need not share a family.
+r"""Mixtures Σₖ wₖ pₖ of distributions of different families.
 
-torch's `MixtureSameFamily` holds batches of one family, and is the one to use on hot paths (`gaussian_mixture` makes
-it); `Mixture` takes any distributions over one space, such as a Normal beside a Uniform, and scores each point under those
-components alone whose support it lies in.
+torch's `MixtureSameFamily` holds batches of one family and is faster. `Mixture` takes any distributions over one space, such as
+a Normal and a Uniform, and scores each point under those components alone whose support contains it.
 """
 
 from __future__ import annotations
 
-__all__ = ["Mixture", "gaussian_mixture", "log_density"]
+__all__ = ["Mixture", "log_density"]
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal, constraints
+from torch.distributions import Distribution, constraints
 
 from latentia.errors import ConfigurationError
 
 
 def log_density(distribution: Distribution, x: Tensor) -> Tensor:
-    """log p(x) anywhere in space: −inf outside the distribution's support, where torch would raise or return nonsense.
+    """log p(x) at any point: −inf outside the support, where torch raises or returns a meaningless number.
 
     Args:
         distribution: unbatched.
         x: points, (..., *event_shape).
 
     Returns:
-        (...), with gradients that are finite at points outside the support too (they are zero).
+        (...); the gradients at points outside the support are zero.
     """
     inside = distribution.support.check(x)  # pyright: ignore
     if bool(inside.all()):
@@ -39,11 +38,11 @@ def log_density(distribution: Distribution, x: Tensor) -> Tensor:
 
 
 def _cumulative(distribution: Distribution, x: Tensor) -> Tensor:
-    """P(X ≤ x) anywhere on the line, (...): 0 or 1 beside a continuous distribution's support, where torch would raise."""
+    """P(X ≤ x) at any point of the line, (...): 0 or 1 outside a continuous support, where torch raises."""
     inside = distribution.support.check(x)  # pyright: ignore
     if distribution.support.is_discrete or bool(inside.all()):  # pyright: ignore
         return distribution.cdf(x)
-    result = (x > distribution.mean).to(x.dtype)  # a support is an interval here, and holds its mean
+    result = (x > distribution.mean).to(x.dtype)  # the support is an interval that contains the mean
     return result.masked_scatter(inside, distribution.cdf(x[inside]).to(x.dtype)) if bool(inside.any()) else result
 
 
@@ -61,14 +60,14 @@ class _Union(constraints.Constraint):
 
 
 class Mixture(Distribution):
-    """Σₖ wₖ pₖ over components of any kinds on one space.
+    """Σₖ wₖ pₖ over components of any families on one space.
 
     Args:
         weights: (K,), positive or zero, summing to 1.
         components: K unbatched distributions of one event shape, all discrete or all continuous.
 
     Raises:
-        ConfigurationError: weights that are no probabilities, or components over different spaces.
+        ConfigurationError: weights that are not probabilities, or components over different spaces.
     """
 
     arg_constraints = {"weights": constraints.simplex}  # noqa: RUF012  # pyright: ignore
@@ -87,9 +86,9 @@ class Mixture(Distribution):
             raise ConfigurationError("Mixture takes unbatched components; MixtureSameFamily takes a batch")
         if len({distribution.event_shape for distribution in self.components}) > 1:
             shapes = ", ".join(str(tuple(distribution.event_shape)) for distribution in self.components)
-            raise ConfigurationError(f"the components of a mixture lie in different spaces: event shapes {shapes}")
+            raise ConfigurationError(f"the components of a mixture are over different spaces: event shapes {shapes}")
         if len({distribution.support.is_discrete for distribution in self.components}) > 1:  # pyright: ignore
-            raise ConfigurationError("a mixture is of discrete distributions or of continuous ones, not of both")
+            raise ConfigurationError("the components of a mixture are all discrete or all continuous")
         self.weights = weights / weights.sum()
         super().__init__(event_shape=self.components[0].event_shape, validate_args=validate_args)
 
@@ -115,17 +114,12 @@ class Mixture(Distribution):
         return torch.einsum("k,k...->...", self.weights, spread)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log Σₖ wₖ pₖ(x), (...) in nats; a component counts only where x lies in its support."""
+        """log Σₖ wₖ pₖ(x), (...) in nats; a component counts only where x is in its support."""
         if self._validate_args:
             self._validate_sample(value)
         scores = torch.stack([log_density(distribution, value) for distribution in self.components])
         log_weights = self.weights.log().reshape(-1, *[1] * (scores.dim() - 1))
         return (scores + log_weights).logsumexp(0)
-
-    def responsibilities(self, value: Tensor) -> Tensor:
-        """p(k | x) for each component, (..., K); the posterior of the component's index."""
-        scores = torch.stack([log_density(distribution, value) for distribution in self.components], -1)
-        return (scores + self.weights.log()).softmax(-1)
 
     def cdf(self, value: Tensor) -> Tensor:
         """Σₖ wₖ Fₖ(x), (...); where every component has a cdf."""
@@ -136,7 +130,7 @@ class Mixture(Distribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size | Sequence[int] = torch.Size()) -> Tensor:
-        """Draws of shape (*sample_shape, *event_shape); each component is asked only for its own."""
+        """Draws of shape (*sample_shape, *event_shape)."""
         shape = torch.Size(sample_shape)
         index = torch.multinomial(self.weights, max(1, shape.numel()), replacement=True)
         draws: Tensor | None = None
@@ -154,17 +148,3 @@ class Mixture(Distribution):
             f"{w:.4g}*{distribution}" for w, distribution in zip(self.weights.tolist(), self.components, strict=True)
         )
         return f"Mixture({' + '.join(terms)})"
-
-
-def gaussian_mixture(means: Tensor, scale: Tensor | float, weights: Tensor | None = None) -> MixtureSameFamily:
-    """A mixture of isotropic or diagonal Gaussians.
-
-    Args:
-        means: centers, (K,) on the line or (K, d) in Rᵈ.
-        scale: standard deviations, anything that broadcasts to the shape of `means`.
-        weights: (K,), summing to 1; equal if not given.
-    """
-    normal = Normal(means, torch.as_tensor(scale, dtype=means.dtype, device=means.device).expand_as(means))
-    distribution = normal if means.dim() == 1 else Independent(normal, means.dim() - 1)
-    shares = torch.full(means.shape[:1], 1 / len(means), dtype=means.dtype, device=means.device)
-    return MixtureSameFamily(Categorical(probs=shares if weights is None else weights), distribution)

@@ -1,20 +1,23 @@
-"""Distributions as one writes them: `parse_distribution("Mixture(0.3*Normal(-2,1) + 0.7*Normal(2,.5))")`.
+"""Distributions as text: `parse_distribution("Mixture(0.3*Normal(-2,1) + 0.7*Normal(2,.5))")`.
 
-    distribution      = name "(" [argument {"," argument}] ")"
-             | "Mixture" "(" number "*" distribution {"+" number "*" distribution} ")"
-    argument = [parameter "="] value
-    value    = number | "[" value {"," value} "]"
-    number   = decimal ["/" decimal]                      so that 1/2 and 3/2 can be written
+    distribution = name "(" [argument {"," argument}] ")"
+                 | "Mixture" "(" number "*" distribution {"+" number "*" distribution} ")"
+    argument     = [parameter "="] value
+    value        = number | "[" value {"," value} "]"
+    number       = decimal ["/" decimal]                  so that 1/2 and 3/2 can be written
 
-The text is read by the small parser below and never evaluated as code. Parameters have torch's names and meaning. A
-list where a distribution takes a number makes independent coordinates: `Normal([0,0], 1)` is the standard Gaussian of the plane.
+The text is parsed by Python's `ast` and walked; nothing but these nodes is accepted, and nothing is evaluated. It may have at
+most 4 096 characters and 20 nested brackets, and its numbers must be 0 or between 1e-150 and 1e150 in size. Parameters have
+torch's names and meaning. A list where a distribution takes a number makes independent coordinates:
+`Normal([0,0], 1)` is the standard Gaussian of the plane.
 """
 
 from __future__ import annotations
 
-__all__ = ["DISTRIBUTIONS", "parse_distribution"]
+__all__ = ["parse_distribution"]
 
-import re
+import ast
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -27,22 +30,23 @@ from latentia.distributions.finite import Finite
 from latentia.distributions.mixtures import Mixture
 from latentia.errors import ConfigurationError, nearest
 
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
+_LONGEST = 4096
 _DEEPEST = 20
+_SMALLEST, _LARGEST = 1e-150, 1e150  # squares of the numbers are floats
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """One parameter of a written distribution.
+class _Parameter:
+    """One parameter of a distribution.
 
     Attributes:
         name: as torch spells it.
-        range: what its values must be, in words that follow "must".
+        range: what its values must be, in words after "must".
         valid: whether a tensor of values, all finite, is in range.
-        dimensions: of the tensor: 0 takes a number (or, for coordinatewise distributions, a list of them), 1 a list, 2 a list of
+        dimensions: of the tensor: 0 takes a number or a list of numbers (independent coordinates), 1 a list, 2 a list of
             lists, −1 a list of either.
-        default: the value if none is written; None if one must be.
+        default: the value if none is given.
+        optional: whether the parameter may be left out without a default.
     """
 
     name: str
@@ -54,20 +58,20 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class WrittenDistribution:
-    """How a distribution is written: its parameters in order, and what makes it of their values."""
+class _Entry:
+    """A distribution that can be parsed: its parameters in order, and the function that makes it from their values."""
 
     make: Callable[..., td.Distribution]
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[_Parameter, ...]
 
     @property
     def signature(self) -> str:
-        """The parameters as one writes them, such as `loc, scale`."""
+        """The parameters as in `loc, scale`; optional ones in brackets."""
         return ", ".join(p.name if p.default is None and not p.optional else f"[{p.name}]" for p in self.parameters)
 
 
-def _positive(name: str, default: float | None = None) -> Parameter:
-    return Parameter(name, "be > 0", lambda value: bool((value > 0).all()), default=default)
+def _positive(name: str, default: float | None = None) -> _Parameter:
+    return _Parameter(name, "be > 0", lambda value: bool((value > 0).all()), default=default)
 
 
 def _is_simplex(value: Tensor) -> bool:
@@ -92,221 +96,220 @@ def _gaussian(loc: Tensor, covariance_matrix: Tensor) -> td.Distribution:
     return td.MultivariateNormal(loc, covariance_matrix)
 
 
-_LOC, _SCALE = Parameter("loc"), _positive("scale")
-_PROBABILITY = Parameter("probs", "lie in [0, 1]", lambda value: bool(((value >= 0) & (value <= 1)).all()))
+_LOC, _SCALE = _Parameter("loc"), _positive("scale")
+_PROBABILITY = _Parameter("probs", "lie in [0, 1]", lambda value: bool(((value >= 0) & (value <= 1)).all()))
 _SIMPLEX = "be at least 0 and sum to 1"
 
-DISTRIBUTIONS: Mapping[str, WrittenDistribution] = {
-    "Normal": WrittenDistribution(td.Normal, (_LOC, _SCALE)),
-    "Uniform": WrittenDistribution(_uniform, (Parameter("low"), Parameter("high"))),
-    "Laplace": WrittenDistribution(td.Laplace, (_LOC, _SCALE)),
-    "Exponential": WrittenDistribution(td.Exponential, (_positive("rate"),)),
-    "Gamma": WrittenDistribution(td.Gamma, (_positive("concentration"), _positive("rate"))),
-    "Beta": WrittenDistribution(td.Beta, (_positive("concentration1"), _positive("concentration0"))),
-    "Cauchy": WrittenDistribution(td.Cauchy, (_LOC, _SCALE)),
-    "StudentT": WrittenDistribution(
-        td.StudentT, (_positive("df"), Parameter("loc", default=0.0), _positive("scale", 1.0))
-    ),
-    "LogNormal": WrittenDistribution(td.LogNormal, (_LOC, _SCALE)),
-    "Gumbel": WrittenDistribution(td.Gumbel, (_LOC, _SCALE)),
-    "Bernoulli": WrittenDistribution(td.Bernoulli, (_PROBABILITY,)),
-    "Poisson": WrittenDistribution(td.Poisson, (_positive("rate"),)),
-    "Categorical": WrittenDistribution(td.Categorical, (Parameter("probs", _SIMPLEX, _is_simplex, 1),)),
-    "Finite": WrittenDistribution(
+_DISTRIBUTIONS: Mapping[str, _Entry] = {
+    "Normal": _Entry(td.Normal, (_LOC, _SCALE)),
+    "Uniform": _Entry(_uniform, (_Parameter("low"), _Parameter("high"))),
+    "Laplace": _Entry(td.Laplace, (_LOC, _SCALE)),
+    "Exponential": _Entry(td.Exponential, (_positive("rate"),)),
+    "Gamma": _Entry(td.Gamma, (_positive("concentration"), _positive("rate"))),
+    "Beta": _Entry(td.Beta, (_positive("concentration1"), _positive("concentration0"))),
+    "Cauchy": _Entry(td.Cauchy, (_LOC, _SCALE)),
+    "StudentT": _Entry(td.StudentT, (_positive("df"), _Parameter("loc", default=0.0), _positive("scale", 1.0))),
+    "LogNormal": _Entry(td.LogNormal, (_LOC, _SCALE)),
+    "Gumbel": _Entry(td.Gumbel, (_LOC, _SCALE)),
+    "Bernoulli": _Entry(td.Bernoulli, (_PROBABILITY,)),
+    "Poisson": _Entry(td.Poisson, (_positive("rate"),)),
+    "Categorical": _Entry(td.Categorical, (_Parameter("probs", _SIMPLEX, _is_simplex, 1),)),
+    "Finite": _Entry(
         Finite,
         (
-            Parameter("points", "be a list of numbers, or of lists of one length", dimensions=-1),
-            Parameter("weights", _SIMPLEX, _is_simplex, 1, optional=True),
+            _Parameter("points", "be a list of numbers, or of lists of one length", dimensions=-1),
+            _Parameter("weights", _SIMPLEX, _is_simplex, 1, optional=True),
         ),
     ),
-    "MultivariateNormal": WrittenDistribution(
+    "MultivariateNormal": _Entry(
         _gaussian,
         (
-            Parameter("loc", "be a list of finite numbers", dimensions=1),
-            Parameter("covariance_matrix", "be square, symmetric and positive definite", _is_covariance, 2),
+            _Parameter("loc", "be a list of finite numbers", dimensions=1),
+            _Parameter("covariance_matrix", "be square, symmetric and positive definite", _is_covariance, 2),
         ),
     ),
 }
-"""Every distribution that can be written, beside `Mixture`. Adding one is one line here."""
+"""Every distribution that can be parsed, except `Mixture`. Adding one is one line here."""
 
 
 def parse_distribution(text: str) -> td.Distribution:
-    """The distribution that a text writes, with float64 parameters.
+    """The distribution that a text describes, with float64 parameters.
 
     Args:
         text: such as `Uniform(1/2, 3/2)` or `MultivariateNormal([0,0], [[2,1],[1,2]])`; see the module's grammar.
 
     Raises:
-        ConfigurationError: with the text and a caret below the character where it goes wrong. A parameter out of range
-            is named with its range.
+        ConfigurationError: with the text and a caret below the character at fault. A parameter out of range is named with
+            its range.
 
     Examples:
         >>> parse_distribution("Uniform(0, 1/2)").mean.item()
         0.25
     """
-    reader = _Reader(text)
-    distribution = reader.distribution(0)
-    if reader.peek():
-        reader.fail("the distribution ends before this")
-    return distribution
+    return _Reader(text).read()
 
 
 class _Reader:
-    """A recursive-descent parser: one method for each rule of the grammar."""
+    """Walks the syntax tree of one text; one method for each rule of the grammar."""
 
     def __init__(self, text: str):
         self.text = text
-        self.at = 0
+        self.start = len(text) - len(text.lstrip())
+        self.lines = text[self.start :].rstrip().split("\n")
 
-    def fail(self, message: str, at: int | None = None) -> NoReturn:
-        place = self.at if at is None else at
-        line = self.text.replace("\n", " ").replace("\t", " ")
-        raise ConfigurationError(f"{message}\n  {line}\n  {' ' * place}^")
+    def fail(self, message: str, at: ast.expr | int) -> NoReturn:
+        """Raise with the text and a caret below a node or a character."""
+        place = at if isinstance(at, int) else self.place(at.lineno, at.col_offset)
+        lines = "".join(character if character.isprintable() else " " for character in self.text)
+        if len(lines) > 200:  # a window around the fault
+            first = max(0, min(place - 100, len(lines) - 200))
+            lines, place = lines[first : first + 200], place - first
+        raise ConfigurationError(f"{message}\n  {lines}\n  {' ' * place}^")
 
-    def peek(self) -> str:
-        while self.at < len(self.text) and self.text[self.at].isspace():
-            self.at += 1
-        return self.text[self.at : self.at + 1]
+    def place(self, line: int, column: int) -> int:
+        """Index into the text from a line and a column in bytes, as `ast` counts them."""
+        before = sum(len(part) + 1 for part in self.lines[: line - 1])
+        current = self.lines[line - 1] if line <= len(self.lines) else ""
+        return self.start + before + len(current.encode()[:column].decode(errors="ignore"))
 
-    def take(self, symbol: str) -> bool:
-        found = self.peek() == symbol
-        self.at += found
-        return found
+    def read(self) -> td.Distribution:
+        if len(self.text) > _LONGEST:
+            raise ConfigurationError(f"the expression has {len(self.text)} characters; at most {_LONGEST} are read")
+        depth = 0
+        for at, character in enumerate(self.text):
+            depth += (character in "([{") - (character in ")]}")
+            if depth > _DEEPEST:
+                self.fail(f"brackets are nested more than {_DEEPEST} deep", at)
+        if not self.text.strip():
+            self.fail("here must be the name of a distribution, such as Normal(0, 1)", 0)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                tree = ast.parse("\n".join(self.lines), mode="eval")
+        except SyntaxError as error:
+            line, column = error.lineno or 1, max(0, (error.offset or 1) - 1)
+            before = sum(len(part) + 1 for part in self.lines[: line - 1])
+            reason = (error.msg or "invalid syntax").split(". Perhaps")[0]
+            self.fail(f"this is not a distribution, such as Normal(0, 1): {reason}", self.start + before + column)
+        except (ValueError, RecursionError, MemoryError) as error:
+            self.fail(f"this cannot be read: {error}", self.start)
+        return self.distribution(tree.body)
 
-    def expect(self, symbol: str, why: str) -> None:
-        if not self.take(symbol):
-            self.fail(f"here must stand {symbol!r}, {why}")
+    def distribution(self, node: ast.expr) -> td.Distribution:
+        name_node = node.func if isinstance(node, ast.Call) else node
+        if not isinstance(name_node, ast.Name):
+            self.fail("here must be the name of a distribution, such as Normal(0, 1)", node)
+        name = name_node.id
+        if name != "Mixture" and name not in _DISTRIBUTIONS:
+            self.fail(
+                f"there is no distribution named {name[:40]!r}. {nearest(name[:40], ['Mixture', *_DISTRIBUTIONS])}",
+                name_node,
+            )
+        if not isinstance(node, ast.Call):
+            example = _DISTRIBUTIONS[name].signature if name in _DISTRIBUTIONS else "0.3*Normal(-2,1) + 0.7*Normal(2,1)"
+            self.fail(f"'(' must follow, as in {name}({example})", node)
+        return self.mixture(node) if name == "Mixture" else self.simple(name, node)
 
-    def match(self, pattern: re.Pattern[str]) -> str:
-        self.peek()
-        found = pattern.match(self.text, self.at)
-        if found:
-            self.at = found.end()
-        return found.group() if found else ""
-
-    def distribution(self, depth: int) -> td.Distribution:
-        self.peek()
-        start = self.at
-        name = self.match(_NAME)
-        if not name:
-            self.fail("here must stand the name of a distribution, such as Normal(0, 1)")
-        if name != "Mixture" and name not in DISTRIBUTIONS:
-            self.fail(f"there is no distribution named {name!r}. {nearest(name, ['Mixture', *DISTRIBUTIONS])}", start)
-        if depth > _DEEPEST:
-            self.fail(f"mixtures are nested more than {_DEEPEST} deep", start)
-        self.expect(
-            "(",
-            f"as in {name}({DISTRIBUTIONS[name].signature if name in DISTRIBUTIONS else '0.3*Normal(-2,1) + 0.7*Normal(2,1)'})",
-        )
-        return self.mixture(depth, start) if name == "Mixture" else self.simple(name, start)
-
-    def mixture(self, depth: int, start: int) -> td.Distribution:
-        weights, distributions = [], []
-        while True:
-            self.peek()
-            at = self.at
-            weights.append(self.number())
+    def mixture(self, node: ast.Call) -> td.Distribution:
+        if len(node.args) != 1 or node.keywords:
+            self.fail("a mixture is a sum, as in Mixture(0.3*Normal(-2,1) + 0.7*Normal(2,1))", node)
+        terms, rest = [], node.args[0]
+        while isinstance(rest, ast.BinOp) and isinstance(rest.op, ast.Add):
+            terms.append(rest.right)
+            rest = rest.left
+        weights, parts = [], []
+        for term in [rest, *reversed(terms)]:
+            if not isinstance(term, ast.BinOp) or not isinstance(term.op, ast.Mult):
+                self.fail("here must be a number, '*' and a distribution, as in 0.3*Normal(0,1)", term)
+            weights.append(self.number(term.left))
             if weights[-1] < 0:
-                self.fail("the weight of a component must be >= 0", at)
-            self.expect("*", "between a weight and its distribution, as in 0.3*Normal(0,1)")
-            distributions.append(self.distribution(depth + 1))
-            if not self.take("+"):
-                break
-        self.expect(")", "or '+' and another component")
-        return self.build(lambda: Mixture(torch.tensor(weights, dtype=torch.float64), distributions), start)
+                self.fail("the weight of a component must be >= 0", term.left)
+            parts.append(self.distribution(term.right))
+        return self.build(lambda: Mixture(torch.tensor(weights, dtype=torch.float64), parts), node)
 
-    def simple(self, name: str, start: int) -> td.Distribution:
-        written = DISTRIBUTIONS[name]
-        given: dict[str, tuple[Any, int]] = {}
-        while self.peek() != ")":
-            self.argument(name, given)
-            if not self.take(","):
-                break
-        closing = self.at
-        self.expect(")", "or ',' and another parameter")
-        missing = [p.name for p in written.parameters if p.name not in given and p.default is None and not p.optional]
+    def simple(self, name: str, node: ast.Call) -> td.Distribution:
+        entry = _DISTRIBUTIONS[name]
+        given = self.arguments(name, entry, node)
+        missing = [p.name for p in entry.parameters if p.name not in given and p.default is None and not p.optional]
         if missing:
-            self.fail(f"{name}({written.signature}) lacks {' and '.join(missing)}", closing)
-        values = {p.name: self.tensor(p, *given[p.name]) for p in written.parameters if p.name in given}
+            end = self.place(node.end_lineno or 1, (node.end_col_offset or 1) - 1)
+            self.fail(f"{name}({entry.signature}) lacks {' and '.join(missing)}", end)
+        values = {p.name: self.tensor(p, given[p.name]) for p in entry.parameters if p.name in given}
         defaults = {
-            p.name: torch.tensor(p.default, dtype=torch.float64) for p in written.parameters if p.default is not None
+            p.name: torch.tensor(p.default, dtype=torch.float64) for p in entry.parameters if p.default is not None
         }
         values = {**defaults, **values}
-        free = [p.name for p in written.parameters if p.dimensions == 0]
-        if any(values[key].dim() for key in free):
-            lengths = {len(values[key]) for key in free if values[key].dim()}
-            if len(lengths) > 1:
-                self.fail(
-                    f"the lists in {name}(…) have different lengths: {', '.join(map(str, sorted(lengths)))}", start
-                )
-            values = {key: value.expand(lengths.copy().pop()) for key, value in values.items()}
-            return self.build(lambda: td.Independent(written.make(**values), 1), start)
-        return self.build(lambda: written.make(**values), start)
+        lengths = {len(values[p.name]) for p in entry.parameters if p.dimensions == 0 and values[p.name].dim()}
+        if len(lengths) > 1:
+            self.fail(f"the lists in {name}(…) have different lengths: {', '.join(map(str, sorted(lengths)))}", node)
+        if lengths:
+            values = {key: value.expand(*lengths) for key, value in values.items()}
+            return self.build(lambda: td.Independent(entry.make(**values), 1), node)
+        return self.build(lambda: entry.make(**values), node)
 
-    def argument(self, distribution: str, given: dict[str, tuple[Any, int]]) -> None:
-        """Read one argument into `given` under its parameter's name, with the place where it stands."""
-        names = [p.name for p in DISTRIBUTIONS[distribution].parameters]
-        self.peek()
-        start = self.at
-        key = self.match(_NAME)
-        if key and not self.take("="):
-            self.fail("here must stand a number, a list, or parameter=value", start)
-        if not key and len(given) >= len(names):
-            self.fail(f"{distribution} takes {len(names)} parameter{'s' * (len(names) > 1)}: {', '.join(names)}", start)
-        if not key:
-            key = names[len(given)]
-        if key not in names:
-            self.fail(f"{distribution} has no parameter {key!r}. {nearest(key, names)}", start)
-        if key in given:
-            self.fail(f"{key} is given twice", start)
-        self.peek()
-        start = self.at
-        given[key] = (self.value(0), start)
+    def arguments(self, name: str, entry: _Entry, node: ast.Call) -> dict[str, ast.expr]:
+        """The values given, by the names of their parameters."""
+        names = [p.name for p in entry.parameters]
+        if len(node.args) > len(names):
+            plural = "s" * (len(names) > 1)
+            self.fail(f"{name} takes {len(names)} parameter{plural}: {', '.join(names)}", node.args[len(names)])
+        given = dict(zip(names, node.args, strict=False))
+        for starred in node.args:
+            if isinstance(starred, ast.Starred):
+                self.fail("here must be a number, a list of numbers, or parameter=value", starred)
+        for keyword in node.keywords:
+            at = self.place(keyword.lineno, keyword.col_offset)
+            if keyword.arg not in names:
+                self.fail(f"{name} has no parameter {keyword.arg!r}. {nearest(keyword.arg or '**', names)}", at)
+            if keyword.arg in given:
+                self.fail(f"{keyword.arg} is given twice", at)
+            given[keyword.arg] = keyword.value
+        return given
 
-    def value(self, depth: int) -> Any:
-        if not self.take("["):
-            return self.number()
+    def value(self, node: ast.expr, depth: int = 0) -> Any:
+        if not isinstance(node, ast.List):
+            return self.number(node)
         if depth > 1:
-            self.fail("lists are nested at most two deep", self.at - 1)
-        items = [] if self.peek() == "]" else [self.value(depth + 1)]
-        while items and self.take(","):
-            items.append(self.value(depth + 1))
-        self.expect("]", "or ',' and another item")
-        return items
+            self.fail("lists are nested at most two deep", node)
+        return [self.value(item, depth + 1) for item in node.elts]
 
-    def number(self) -> float:
-        self.peek()
-        start = self.at
-        digits = self.match(_NUMBER)
-        if not digits:
-            self.fail("here must stand a number")
-        value = float(digits)
-        if self.take("/"):
-            at = self.at
-            below = self.match(_NUMBER)
-            if not below or float(below) == 0:
-                self.fail("here must stand a number other than 0, to divide by", at)
-            value /= float(below)
-        if value in (float("inf"), float("-inf")):
-            self.fail("this number is too large for a float", start)
-        return value
+    def number(self, node: ast.expr) -> float:
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            above, below = self.decimal(node.left), self.decimal(node.right)
+            if below == 0:
+                self.fail("here must be a number other than 0, to divide by", node.right)
+            return self.limited(above / below, node)
+        return self.decimal(node)
 
-    def tensor(self, parameter: Parameter, value: Any, at: int) -> Tensor:
-        """The value of a parameter as a float64 tensor, its shape and range checked."""
+    def decimal(self, node: ast.expr) -> float:
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.UAdd | ast.USub):
+            return (-1 if isinstance(node.op, ast.USub) else 1) * self.decimal(node.operand)
+        if not isinstance(node, ast.Constant) or type(node.value) not in (int, float):
+            self.fail("here must be a number, a list of numbers, or parameter=value", node)
+        return self.limited(node.value, node)  # pyright: ignore[reportArgumentType]
+
+    def limited(self, value: float, node: ast.expr) -> float:
+        if value != 0 and not _SMALLEST <= abs(value) <= _LARGEST:
+            self.fail(f"numbers must be 0 or between {_SMALLEST:g} and {_LARGEST:g} in size", node)
+        return float(value)
+
+    def tensor(self, parameter: _Parameter, node: ast.expr) -> Tensor:
+        """The value of a parameter as a float64 tensor; its shape and range are checked."""
+        value = self.value(node)
         try:
             tensor = torch.tensor(value, dtype=torch.float64)
         except (TypeError, ValueError):
-            self.fail(f"the lists in {parameter.name} have different lengths", at)
+            self.fail(f"the lists in {parameter.name} have different lengths", node)
         allowed = {0: (0, 1), 1: (1,), 2: (2,), -1: (1, 2)}[parameter.dimensions]
         if tensor.dim() not in allowed or tensor.numel() == 0:
             shape = {0: "a number or a list", 1: "a list", 2: "a list of lists", -1: "a list, or a list of lists"}
-            self.fail(f"{parameter.name} must be {shape[parameter.dimensions]}", at)
+            self.fail(f"{parameter.name} must be {shape[parameter.dimensions]}", node)
         if not parameter.valid(tensor):
-            self.fail(f"{parameter.name} must {parameter.range}", at)
+            self.fail(f"{parameter.name} must {parameter.range}", node)
         return tensor
 
-    def build(self, make: Callable[[], td.Distribution], start: int) -> td.Distribution:
+    def build(self, make: Callable[[], td.Distribution], node: ast.expr) -> td.Distribution:
         try:
             return make()
         except ConfigurationError as error:
-            self.fail(str(error), start)
+            self.fail(str(error), node)

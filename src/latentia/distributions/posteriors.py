@@ -1,7 +1,6 @@
 """Families of Gaussian posteriors q(z|x).
 
-For z ∈ R² the network emits 2 numbers with a fixed scale, 4 with a learned diagonal scale and 5 with a full
-covariance. Item 1b of the notes says "2"; that is right for the fixed scale alone.
+For z ∈ R² the network gives 2 numbers with a fixed scale, 4 with a learned diagonal scale and 5 with a full covariance.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
-from latentia.distributions.conditional import Family
+from latentia.distributions.conditional import Family, at_least_float32
 from latentia.distributions.gaussians import DiagonalGaussian
 
 
@@ -24,7 +23,7 @@ class Posterior(Family, family=True):
 
 
 class Fixed(Posterior):
-    """Normal with a fixed scale: the network emits the d means alone."""
+    """Normal with a fixed scale: the network gives the d means."""
 
     scale: float = Field(default=0.1, gt=0, description="standard deviation of q in every dimension")
 
@@ -54,6 +53,7 @@ class Full(Posterior):
         return (2 * d + d * (d - 1) // 2,)
 
     def distribution(self, parameters: Tensor, shared: Tensor | None = None, event_dims: int = 1) -> Distribution:
+        parameters = at_least_float32(parameters)
         numbers = parameters.shape[-1]
         d = round((math.sqrt(9 + 8 * numbers) - 3) / 2)  # 2d + d(d−1)/2 numbers in all
         mean, log_diagonal, below = parameters.split([d, d, numbers - 2 * d], dim=-1)

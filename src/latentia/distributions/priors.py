@@ -1,15 +1,15 @@
-"""Priors p(z): modules whose call gives a distribution over z.
+"""Priors p(z): modules whose call returns a distribution over z.
 
-A prior is asked for its distribution with the posterior in hand, `prior(posterior)`, since one of them, the VampPrior, is made
-of posteriors; the others ignore it.
+A prior is called with the posterior, `prior(posterior)`, since the VampPrior is a mixture of posteriors; the others ignore it.
 """
 
 from __future__ import annotations
 
-__all__ = ["FlowPrior", "MixturePrior", "Prior", "StandardNormal", "VampPrior"]
+__all__ = ["FlowPrior", "MixturePrior", "Prior", "StandardNormal", "VampPrior", "zuko_flows"]
 
 from abc import abstractmethod
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, Literal, Self, cast
 
 import torch
@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
 from latentia.configuration import Component
-from latentia.distributions.conditional import Conditional
+from latentia.distributions.conditional import Conditional, at_least_float32
 from latentia.distributions.gaussians import StandardGaussian
 
 
 class Prior(Component, family=True):
-    """A distribution over z ∈ R^d, perhaps with learned parameters."""
+    """A distribution over z ∈ R^d, possibly with learned parameters."""
 
     @abstractmethod
     def build(self, latent: int, image_shape: tuple[int, ...]) -> nn.Module:
-        """A module that takes the posterior, a `Conditional`, and gives a distribution with event shape (latent,)."""
+        """A module that maps the posterior, a `Conditional`, to a distribution with event shape (latent,)."""
 
 
 class StandardNormal(Prior, name="normal"):
@@ -64,8 +64,7 @@ class FlowPrior(Prior, name="flow"):
     hidden: tuple[int, ...] = (64, 64)
 
     def build(self, latent: int, image_shape: tuple[int, ...]) -> nn.Module:
-        from latentia.distributions.flows import flows
-
+        flows = zuko_flows()
         flow = {"maf": flows.MAF, "nsf": flows.NSF}[self.kind]
         return _Flow(flow(features=latent, transforms=self.transforms, hidden_features=self.hidden))
 
@@ -80,7 +79,7 @@ class _StandardNormal(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        self._distribution = StandardGaussian(self.mean)  # what moves a module's tensors passes by here
+        self._distribution = StandardGaussian(self.mean)  # `to`, `double` and the like call this method
         return self
 
     def forward(self, posterior: Conditional | None = None) -> Distribution:
@@ -108,7 +107,9 @@ class _Vamp(nn.Module):
 
     def forward(self, posterior: Conditional | None = None) -> Distribution:
         if posterior is None:
-            raise ValueError("a VampPrior is made of posteriors: call it with the model's posterior")
+            raise ValueError(
+                "a VampPrior is a mixture of posteriors: call it with the posterior, prior(model.posterior)"
+            )
         return _mixture(self.logits, posterior(self.pseudo_images.sigmoid()))
 
 
@@ -121,5 +122,16 @@ class _Flow(nn.Module):
         return cast(Distribution, self.flow())
 
 
+def zuko_flows() -> ModuleType:
+    """The module `zuko.flows`, without a side effect of its import: it turns off the validation of all of torch's distributions."""
+    validates = Distribution._validate_args
+    try:
+        from zuko import flows
+    finally:
+        Distribution.set_default_validate_args(validates)
+    return flows
+
+
 def _mixture(logits: Tensor, components: Distribution) -> Distribution:
-    return MixtureSameFamily(Categorical(logits=logits, validate_args=False), components, validate_args=False)
+    weights = Categorical(logits=at_least_float32(logits), validate_args=False)
+    return MixtureSameFamily(weights, components, validate_args=False)

@@ -1,31 +1,17 @@
-"""Divergences between distributions and between samples; each distribution's by `exact`, `quadrature` and `monte_carlo`.
+"""Divergences between distributions and between samples.
 
-from latentia.divergences import jensen_shannon, kl, wasserstein
-kl.exact(p, q)
+from latentia.divergences import distances, jensen_shannon, kl, wasserstein
+
+kl.exact(p, q)                      # also quadrature, enclosure (proven bounds) and monte_carlo
 jensen_shannon.quadrature(p, q)
+wasserstein.exact(p, q, order=2)
 wasserstein.samples(x, y)
+distances("Normal(0, 1)", "Laplace(0, 1)").estimates
 """
 
-from latentia.divergences import jensen_shannon, kl, total_variation, transport, wasserstein
-from latentia.divergences.table import (
-    Table,
-    all_divergences,
-    divergence_table,
-    optimal_map,
-    sample_divergences,
-    sample_table,
-)
+from latentia.divergences import empirical, wasserstein
+from latentia.divergences._integrals import breakpoints
+from latentia.divergences.f_divergence import jensen_shannon, kl, total_variation
+from latentia.divergences.report import distances
 
-__all__ = [
-    "Table",
-    "all_divergences",
-    "divergence_table",
-    "jensen_shannon",
-    "kl",
-    "optimal_map",
-    "sample_divergences",
-    "sample_table",
-    "total_variation",
-    "transport",
-    "wasserstein",
-]
+__all__ = ["breakpoints", "distances", "empirical", "jensen_shannon", "kl", "total_variation", "wasserstein"]

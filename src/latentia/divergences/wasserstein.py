@@ -1,64 +1,69 @@
-r"""Wasserstein distances W₁ and W₂: the least mean distance (root mean square distance) of any coupling of two distributions.
+r"""Wasserstein distances W₁ and W₂ between distributions: the least mean (root mean square) distance of any coupling.
 
-They are metrics, in the unit of the space itself, and see how far apart disjoint distributions lie, which relative entropy and
-Jensen-Shannon divergence do not (notes 3e).
+They are metrics, in the unit of the space itself, and measure how far apart disjoint distributions are, which relative
+entropy and Jensen-Shannon divergence do not.
 
-On the line the optimal coupling pairs equal quantiles, so both are integrals. Between Gaussians W₂ has Bures's closed
-form in any dimension. Between samples, `samples` serves the line in batches, and `latentia.divergences.transport` Rᵈ.
+On the line the optimal coupling pairs equal quantiles: W_pᵖ = ∫₀¹ |F⁻¹(u) − G⁻¹(u)|ᵖ du and W₁ = ∫ |F(x) − G(x)| dx. For
+piecewise linear quantile functions (finite distributions, uniform distributions and their mixtures) the first is a
+finite sum. Between Gaussians W₂ has a closed form in any dimension. `latentia.divergences.empirical` compares samples.
 """
 
 from __future__ import annotations
 
-__all__ = ["exact", "monte_carlo", "quadrature", "samples"]
+__all__ = ["exact", "monte_carlo", "optimal_map", "quadrature", "samples"]
 
 import math
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch import distributions as td
 from torch.distributions import Distribution
 
-from latentia.distributions.finite import Finite
-from latentia.divergences import line, transport
-from latentia.divergences.canonical import canonical_pair, gaussian_moments, same_distribution
-from latentia.divergences.cumulative import cumulative
-from latentia.divergences.draws import mean_over_draws
-from latentia.divergences.quadrature import breakpoints
-from latentia.divergences.samples import samples
-from latentia.divergences.supports import atoms, dimension, heaviest_moment, is_discrete
+from latentia.distributions import Finite
+from latentia.divergences._canonical import (
+    atoms,
+    canonical_pair,
+    dimension,
+    gaussian_of,
+    heaviest_moment,
+    is_discrete,
+    same_distribution,
+)
+from latentia.divergences._cumulative import Linear, cumulative, linear_quantiles
+from latentia.divergences._integrals import breakpoints, mean_over_draws, proven
+from latentia.divergences.empirical import LARGEST_ASSIGNMENT, assignment, bures, name_of, samples
 from latentia.errors import UnsupportedError
 from latentia.estimate import Estimate
-from latentia.estimate import exact as exactly
 from latentia.integration import RunningMean, integrate
 
 _GROUPS = 20
 
 
-def _name(order: int) -> str:
-    if order not in (1, 2):
-        raise ValueError(f"order is {order}; it must be 1 or 2")
-    return f"wasserstein-{order}"
-
-
 def _known(p: Distribution, q: Distribution, order: int) -> Estimate | None:
-    """0 between distributions known to be equal, and +∞ where one distribution alone has the moment that is needed."""
+    """0 between distributions known to be equal, and +∞ where the tails are too far apart."""
+    name = name_of(order)
     if same_distribution(p, q):
-        return exactly(0.0, _name(order), unit="1", method="equal distributions")
-    if dimension(p) == 1 and (heaviest_moment(p) > order) != (heaviest_moment(q) > order):
-        which = "P" if heaviest_moment(p) <= order else "Q"
-        reason = f"E|x|^{order} is infinite under {which} and finite under the other"
-        return exactly(math.inf, _name(order), unit="1", method="moments", settings={"reason": reason})
-    if line.closed_form(p, q, order) == math.inf:
+        return proven(0.0, name, unit="1", method="equal distributions")
+    reason = None
+    moments = heaviest_moment(p), heaviest_moment(q)
+    if dimension(p) == 1 and moments[0] != moments[1] and min(moments) <= order:
+        which, other = ("P", "Q") if moments[0] < moments[1] else ("Q", "P")
+        reason = f"E|x|^{order} is infinite under {which}, whose tail is heavier than that of {other}"
+    elif _closed_form(p, q, order) == math.inf:
         reason = f"the quantiles differ by δ + Δ z, Δ ≠ 0, and E|z|^{order} is infinite"
-        return exactly(math.inf, _name(order), unit="1", method="moments", settings={"reason": reason})
-    return None
+    return reason and proven(math.inf, name, {"reason": reason}, unit="1", method="moments")  # pyright: ignore
 
 
 def exact(p: Distribution, q: Distribution, order: int = 1) -> Estimate:
     """W_order(P, Q) by closed form or finite sum, in the unit of x.
 
-    It serves: finite distributions (on the line, and small ones in Rᵈ); uniform distributions on the line and their mixtures; two members
-    of a location-scale family where the integral is known; Gaussians in Rᵈ (order 2, and order 1 for one covariance).
+    It applies to finite distributions (on the line, and small ones in Rᵈ), to uniform distributions on the line and their
+    mixtures, to two members of a location-scale family where the integral is known, and to Gaussians in Rᵈ (order 2, and
+    order 1 for one covariance).
 
     Args:
         p: a distribution.
@@ -66,31 +71,34 @@ def exact(p: Distribution, q: Distribution, order: int = 1) -> Estimate:
         order: 1 or 2.
 
     Raises:
-        UnsupportedError: none of these; the message names a method that serves.
+        UnsupportedError: none of these; the message names a method that applies.
         ConfigurationError: a batch of distributions, or distributions over different spaces.
     """
     p, q = canonical_pair(p, q)
-    name = _name(order)
+    name = name_of(order)
     known = _known(p, q, order)
     if known:
         return known
-    first, second = line.linear_quantiles(p), line.linear_quantiles(q)
+    first, second = linear_quantiles(p), linear_quantiles(q)
     if first and second:
-        cost = line.between_linear(first, second, order)
-        return exactly(cost ** (1 / order), name, unit="1", method="finite sum")
-    cost = line.closed_form(p, q, order)
+        cost = _between_linear(first, second, order)
+        return proven(cost ** (1 / order), name, unit="1", method="finite sum")
+    cost = _closed_form(p, q, order)
     if cost is not None:
-        return exactly(cost ** (1 / order), name, unit="1")
-    gaussians = gaussian_moments(p), gaussian_moments(q)
+        return proven(cost ** (1 / order), name, unit="1")
+    gaussians = gaussian_of(p), gaussian_of(q)
     if gaussians[0] and gaussians[1]:
-        if torch.equal(gaussians[0][1], gaussians[1][1]):
-            return exactly((gaussians[0][0] - gaussians[1][0]).norm().item(), name, unit="1", method="translation")
+        shift = gaussians[0].mean - gaussians[1].mean
+        if torch.equal(gaussians[0].factor, gaussians[1].factor):
+            return proven(shift.norm().item(), name, unit="1", method="translation")
         if order == 2:
-            return exactly(math.sqrt(line.bures(*gaussians[0], *gaussians[1])), name, unit="1", method="bures")
+            return proven(
+                math.sqrt(bures(shift, gaussians[0].factor, gaussians[1].factor)), name, unit="1", method="bures"
+            )
     if isinstance(p, Finite) and isinstance(q, Finite):
-        return transport.assignment(p.points, q.points, order, p.weights, q.weights)
-    serving = "quadrature" if dimension(p) == 1 else "monte_carlo, or transport.sliced on samples"
-    raise UnsupportedError(f"{name} has no closed form between {p} and {q}; use wasserstein.{serving}")
+        return assignment(p.points, q.points, order, p.weights, q.weights)
+    method = "quadrature" if dimension(p) == 1 else "monte_carlo, or empirical.sliced on samples"
+    raise UnsupportedError(f"{name} has no closed form between {p} and {q}; use wasserstein.{method}")
 
 
 def _line_breakpoints(p: Distribution, q: Distribution) -> list[float]:
@@ -106,13 +114,13 @@ def quadrature(p: Distribution, q: Distribution, order: int = 1, *, tolerance: f
     """W₁ = ∫ |F − G| dx, or W₂ from ∫ (F⁻¹ − G⁻¹)² du, for distributions on the line.
 
     Raises:
-        UnsupportedError: more dimensions, no known distribution function, or an integral that does not converge.
+        UnsupportedError: more dimensions, an unknown distribution function, or an integral that does not converge.
     """
     p, q = canonical_pair(p, q)
-    name = _name(order)
+    name = name_of(order)
     if dimension(p) != 1 or p.event_shape:
         raise UnsupportedError(
-            f"{name} by quadrature is for distributions on the line; use wasserstein.monte_carlo or transport.sliced"
+            f"{name} by quadrature is for distributions on the line; use wasserstein.monte_carlo or empirical.sliced"
         )
     known = _known(p, q, order)
     if known:
@@ -126,7 +134,7 @@ def _by_distribution_functions(p: Distribution, q: Distribution, name: str, tole
     first, second = cumulative(p), cumulative(q)
 
     def gap(x: Tensor) -> Tensor:
-        # Whichever tails are small are subtracted: 1 − F would lose their digits.
+        # The smaller tails are subtracted, since 1 − F loses their digits.
         below = first.below(x) < 0.5
         return torch.where(below, first.below(x) - second.below(x), first.above(x) - second.above(x)).abs()
 
@@ -162,15 +170,16 @@ def _by_quantiles(p: Distribution, q: Distribution, name: str, tolerance: float)
 def monte_carlo(p: Distribution, q: Distribution, order: int = 1, n: int = 10_000, seed: int = 0) -> Estimate:
     """W_order from draws.
 
-    On the line: x ~ P is carried to the same quantile of Q, and |x − y|^order is averaged; for order 1 the mean is
-    unbiased. In Rᵈ: `n` draws of each distribution in 20 groups are matched group by group. A matching of samples costs more, in
-    the mean, than the distributions do, so that is an upper bound (up to its standard error), and loose in many dimensions.
+    On the line: x ~ P is paired with the same quantile of Q, and |x − y|^order is averaged; for order 1 the mean is
+    unbiased. In Rᵈ: `n` draws of each distribution in 20 groups are matched group by group. A matching of samples costs
+    more, in the mean, than the distributions do, so this is an upper bound (up to its standard error), and loose in many
+    dimensions.
 
     Raises:
         UnsupportedError: draws that overflow, or groups too large to match.
     """
     p, q = canonical_pair(p, q)
-    name = _name(order)
+    name = name_of(order)
     known = _known(p, q, order)
     if known:
         return known
@@ -179,7 +188,7 @@ def monte_carlo(p: Distribution, q: Distribution, order: int = 1, n: int = 10_00
     first, second = cumulative(p), cumulative(q)
 
     def cost(u: Tensor) -> Tensor:
-        # u is uniform on (−½, ½): its sign picks the half, and the smaller tail is inverted.
+        # u is uniform on (−½, ½): its sign selects the half, and the smaller tail is inverted.
         tail = u.abs().clamp_min(1e-18)
         low, high = (
             first.quantile(tail) - second.quantile(tail),
@@ -188,7 +197,17 @@ def monte_carlo(p: Distribution, q: Distribution, order: int = 1, n: int = 10_00
         return torch.where(u < 0, low, high).abs() ** order
 
     uniform = torch.distributions.Uniform(torch.tensor(-0.5).double(), torch.tensor(0.5).double(), validate_args=False)
-    mean = mean_over_draws(uniform, cost, n=n, seed=seed, name=name, estimator="quantile coupling", unit="1")
+    heavy, translated = min(heaviest_moment(p), heaviest_moment(q)), _closed_form(p, q, order) is not None
+    mean = mean_over_draws(
+        uniform,
+        cost,
+        n=n,
+        seed=seed,
+        name=name,
+        estimator="quantile coupling",
+        unit="1",
+        infinite_variance=f"E|x|^{heavy:g} is infinite" if heavy <= 2 * order and not translated else None,
+    )
     value = mean.value ** (1 / order)
     stderr = mean.stderr if order == 1 or mean.stderr is None or value == 0 else mean.stderr / (2 * value)
     return replace(mean, value=value, stderr=stderr)
@@ -196,18 +215,129 @@ def monte_carlo(p: Distribution, q: Distribution, order: int = 1, n: int = 10_00
 
 def _by_groups(p: Distribution, q: Distribution, order: int, n: int, seed: int) -> Estimate:
     size = n // _GROUPS
-    if not 2 <= size <= transport.LARGEST_ASSIGNMENT:
-        limit = _GROUPS * transport.LARGEST_ASSIGNMENT
+    if not 2 <= size <= LARGEST_ASSIGNMENT:
+        limit = _GROUPS * LARGEST_ASSIGNMENT
         raise UnsupportedError(
-            f"matching needs n from {2 * _GROUPS} to {limit}, and n = {n}; use transport.sliced on samples"
+            f"matching needs n from {2 * _GROUPS} to {limit}, and n = {n}; use empirical.sliced on samples"
         )
     costs = RunningMean()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for _ in range(_GROUPS):
-            matched = transport.assignment(p.sample((size,)), q.sample((size,)), order)
+            matched = assignment(p.sample((size,)), q.sample((size,)), order)
             costs.add(torch.tensor([matched.value**order], dtype=torch.float64))
     value = costs.mean.item() ** (1 / order)
     stderr = costs.stderr.item() / (1 if order == 1 else 2 * value)
     settings = {"seed": seed, "groups": _GROUPS, "group size": size}
-    return Estimate(value, _name(order), stderr, n, "1", kind="upper bound", method="monte carlo", settings=settings)
+    return Estimate(value, name_of(order), stderr, n, "1", kind="upper bound", method="monte carlo", settings=settings)
+
+
+def optimal_map(p: Distribution, q: Distribution, points: int = 101) -> tuple[Tensor, Tensor]:
+    """The optimal coupling of two distributions on the line: x and y of equal quantiles.
+
+    Args:
+        p: a distribution on the line.
+        q: another.
+        points: number of quantiles, spread evenly over (0, 1).
+
+    Returns:
+        x = F⁻¹(u) and y = G⁻¹(u), (points,) each, both increasing.
+
+    Raises:
+        UnsupportedError: distributions that are not on the line.
+    """
+    p, q = canonical_pair(p, q)
+    first, second = cumulative(p), cumulative(q)
+    u = (torch.arange(points, dtype=torch.float64) + 0.5) / points
+    return first.quantile(u), second.quantile(u)
+
+
+# Closed forms.
+
+
+def _between_linear(p: Linear, q: Linear, order: int) -> float:
+    """W_order^order between distributions with piecewise linear quantile functions, a finite sum."""
+    knots = np.unique(np.concatenate([[0.0], p.mass.cumsum()[:-1], q.mass.cumsum()[:-1], [1.0]]))
+    knots = knots[(knots >= 0) & (knots <= 1)]
+    lower, upper = knots[:-1], knots[1:]
+    (p0, p1), (q0, q1) = p.at(lower, upper), q.at(lower, upper)
+    a, b = p0 - q0, p1 - q1
+    if order == 2:
+        mean = (a * a + a * b + b * b) / 3
+    else:
+        crossing = a * b < 0
+        span = np.where(crossing, np.abs(a - b), 1.0)
+        mean = np.where(crossing, (a * a + b * b) / (2 * span), (np.abs(a) + np.abs(b)) / 2)
+    return float((mean * (upper - lower)).sum())
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Distributions of X = shift + width Z for one standard Z: its first two moments, and E|δ + Δ Z| where it is known."""
+
+    shift_and_width: Callable[[Any], tuple[float, float]]
+    moments: Callable[[Any], tuple[float, float]]
+    absolute: Callable[[float, float], float] | None = None
+    same_shape: Callable[[Any, Any], bool] = lambda *_: True
+
+
+def _folded_normal(shift: float, width: float) -> float:
+    """E|shift + width Z| for a standard Gaussian Z."""
+    if width == 0:
+        return abs(shift)
+    ratio = shift / width
+    return abs(width) * math.sqrt(2 / math.pi) * math.exp(-0.5 * ratio * ratio) + shift * math.erf(
+        ratio / math.sqrt(2)
+    ) * math.copysign(1, width)
+
+
+def _folded_laplace(shift: float, width: float) -> float:
+    """E|shift + width Z| for Z ~ Laplace(0, 1)."""
+    return abs(shift) + abs(width) * math.exp(-abs(shift / width)) if width else abs(shift)
+
+
+def _loc_scale(distribution: Any) -> tuple[float, float]:
+    return distribution.loc.item(), distribution.scale.item()
+
+
+_EULER = 0.57721566490153286061
+_FAMILIES: dict[type[Distribution], _Family] = {
+    td.Normal: _Family(_loc_scale, lambda _: (0.0, 1.0), _folded_normal),
+    td.Laplace: _Family(_loc_scale, lambda _: (0.0, 2.0), _folded_laplace),
+    td.Gumbel: _Family(_loc_scale, lambda _: (_EULER, _EULER**2 + math.pi**2 / 6)),
+    td.Cauchy: _Family(_loc_scale, lambda _: (math.nan, math.inf)),
+    td.StudentT: _Family(
+        _loc_scale,
+        lambda d: (0.0, d.df.item() / (d.df.item() - 2) if d.df > 2 else math.inf),
+        same_shape=lambda p, q: p.df == q.df,
+    ),
+    td.Exponential: _Family(lambda d: (0.0, 1 / d.rate.item()), lambda _: (1.0, 2.0)),
+    td.Gamma: _Family(
+        lambda d: (0.0, 1 / d.rate.item()),
+        lambda d: (d.concentration.item(), d.concentration.item() * (1 + d.concentration.item())),
+        same_shape=lambda p, q: p.concentration == q.concentration,
+    ),
+}
+
+
+def _closed_form(p: Distribution, q: Distribution, order: int) -> float | None:
+    """W_order^order between two members of one location-scale family, whose quantiles differ by δ + Δ Z.
+
+    None where it is not known; +inf where Δ ≠ 0 and Z lacks the moment.
+    """
+    family = _FAMILIES.get(type(p))
+    if family is None or type(p) is not type(q) or not family.same_shape(p, q):
+        return None
+    (shift_p, width_p), (shift_q, width_q) = family.shift_and_width(p), family.shift_and_width(q)
+    shift, width = shift_p - shift_q, width_p - width_q
+    if width == 0:
+        return abs(shift) ** order
+    if heaviest_moment(p) <= order:
+        return math.inf
+    first, second = family.moments(p)
+    if order == 2:
+        return shift * shift + 2 * shift * width * first + width * width * second
+    if family.absolute:
+        return family.absolute(shift, width)
+    positive = type(p) in (td.Exponential, td.Gamma)
+    return abs(width) * first if positive and shift == 0 else None

@@ -1,10 +1,10 @@
-r"""Tensor-product grids in R¹, R² and R³, handed out in blocks.
+r"""Tensor-product grids in R¹, R² and R³, read in blocks.
 
-A grid is one list of nodes and one of weights for each axis; a point's weight is the product. Two rules:
+A grid has one list of nodes and one of weights for each axis; the weight of a point is the product. Two rules:
 
 * `regular_grid`: equal spacing h, the trapezoid rule. On a smooth integrand that has decayed at the edge of the box it
-  converges faster than any power of h (Trefethen and Weideman 2014), so halving h and widening the box until nothing
-  moves is both the method and its certificate.
+  converges faster than any power of h (Trefethen and Weideman 2014). Halving h and widening the box until the value
+  stops changing gives both the value and an estimate of its error.
 * `panel_grid`: Gauss-Legendre on panels between breakpoints, for integrands that jump there or do not decay.
 """
 
@@ -23,10 +23,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Grid:
-    """Points in Rᵈ and their quadrature weights, never held all at once unless asked for.
+    """Points in Rᵈ and their quadrature weights; `blocks` avoids holding all points at once.
 
     Attributes:
-        nodes: for each axis, its nodes in rising order, (n_axis,), float64.
+        nodes: for each axis, its nodes in increasing order, (n_axis,), float64.
         weights: for each axis, the positive weights of its nodes, (n_axis,), float64.
     """
 
@@ -47,7 +47,7 @@ class Grid:
         return math.prod(self.shape)
 
     def blocks(self, size: int = 65_536) -> Iterator[tuple[Tensor, Tensor]]:
-        """The grid in blocks of at most `size` points, the last axis running fastest.
+        """The grid in blocks of at most `size` points; the last axis varies fastest.
 
         Yields:
             points (n, d) and the logarithms of their weights (n,), on the device of the nodes.
@@ -78,9 +78,8 @@ def regular_grid(
     Args:
         lower: lower corner of the box, one number for each of 1 to 3 axes.
         upper: upper corner; both corners are nodes.
-        spacing: the largest spacing h allowed, for all axes or for each; an axis takes the nearest h at or below it
-            that divides its length.
-        device: where the nodes live.
+        spacing: the largest spacing h allowed, one for all axes or one for each; the spacing used divides the length.
+        device: of the nodes.
     """
     nodes, weights = [], []
     steps = [spacing] * len(lower) if isinstance(spacing, int | float) else spacing
@@ -100,9 +99,9 @@ def panel_grid(breakpoints: Sequence[Sequence[float]], panels: int, order: int =
     """A grid of Gauss-Legendre panels, with breakpoints at panel edges.
 
     Args:
-        breakpoints: for each axis, finite numbers in rising order, ends included.
-        panels: how many equal panels stand between two neighboring breakpoints.
-        order: nodes in each panel.
+        breakpoints: for each axis, finite numbers in increasing order, ends included.
+        panels: number of equal panels between two neighboring breakpoints.
+        order: number of nodes in each panel.
     """
     base_nodes, base_weights = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(order))
     nodes, weights = [], []

@@ -1,12 +1,12 @@
 """log p(x) of a latent-variable model: by quadrature, importance sampling and annealing; gaps of the bound."""
 
+from latentia.integration.pareto import fit_generalized_pareto, pareto_k
 from latentia.likelihood.annealed import Bidirectional, annealed_log_likelihood, bidirectional_monte_carlo
 from latentia.likelihood.bound import evaluate_bound
 from latentia.likelihood.evaluate import LikelihoodEvaluation, evaluate_likelihood
 from latentia.likelihood.gaps import Gaps, evaluate_gaps, mutual_information
 from latentia.likelihood.importance import importance_log_likelihood
 from latentia.likelihood.latent_model import LatentModel
-from latentia.likelihood.pareto import fit_generalized_pareto, pareto_k
 from latentia.likelihood.posterior import GridPosterior, exact_posterior
 from latentia.likelihood.quadrature import LikelihoodResult, exact_log_likelihood
 from latentia.likelihood.refit import refit_encoder

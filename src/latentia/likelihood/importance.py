@@ -5,7 +5,7 @@ r"""The importance-weighted estimate of log p(x), for z of any dimension, with w
 The mean of wₖ is unbiased for p(x), so its logarithm is a lower bound in expectation, and near log p(x) only if r
 covers the posterior. A proposal that misses mass gives weights with a tail so heavy that K draws rarely see it: then
 the standard error by the delta method, sd(w)/(mean(w) √K), is small and means nothing. The Pareto shape k̂ of the
-weights and the effective sample size show that (see `latentia.likelihood.pareto`).
+weights and the effective sample size show that (see `latentia.integration.pareto`).
 
 The *defensive mixture* r = (1 − α) q(z|x) + α p(z) (Hesterberg 1995) bounds the weights by p(x|z)/α.
 """
@@ -24,8 +24,8 @@ from torch.distributions import Distribution
 
 from latentia.errors import ConfigurationError, UnsupportedError
 from latentia.integration import LogSumExp
+from latentia.integration.pareto import K_HAT_LIMIT, pareto_k
 from latentia.likelihood.latent_model import LatentModel, full_precision
-from latentia.likelihood.pareto import K_HAT_LIMIT, pareto_k
 from latentia.likelihood.quadrature import LikelihoodResult
 
 DECODED_AT_ONCE = 20_000

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from latentia.divergences.samples import samples
+from latentia.divergences.empirical import samples
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.metrics.metric import Metric, MetricInputs, checked_pair

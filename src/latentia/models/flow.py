@@ -11,7 +11,7 @@ __all__ = ["Flow"]
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from latentia.distributions.flows import flows
+from latentia.distributions import zuko_flows
 from latentia.errors import ConfigurationError
 from latentia.networks import Network
 
@@ -49,7 +49,7 @@ class FlowGenerator(nn.Module):
     def __init__(self, features: int, transforms: int, hidden: tuple[int, ...], bins: int):
         super().__init__()
         passes = 2 if features > 1 else 1
-        self.flow = flows.NSF(features, transforms=transforms, hidden_features=hidden, bins=bins, passes=passes)
+        self.flow = zuko_flows().NSF(features, transforms=transforms, hidden_features=hidden, bins=bins, passes=passes)
 
     def forward(self, z: Tensor) -> Tensor:
         """Map z, (B, d), to x, (B, d)."""

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
-import latentia.divergences.kl  # noqa: F401  (registers the KL of full against diagonal Gaussians)
 from latentia.configuration import Component
 from latentia.distributions.conditional import distributions_in_float32
 from latentia.errors import UnsupportedError

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from latentia.errors import UnsupportedError
+from latentia.integration.pareto import K_HAT_LIMIT
 from latentia.likelihood import GridPosterior, LatentModel, LikelihoodEvaluation, pareto_k
 from latentia.likelihood.latent_model import full_precision
-from latentia.likelihood.pareto import K_HAT_LIMIT
 from latentia.reports.point_figures import MASSES, mass_levels, scatter_classes
 from latentia.reports.posterior_figures import number, plane_grid, plot_extreme_gaps, plot_posteriors, require_plane
 from latentia.reports.style import (

@@ -22,10 +22,8 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from latentia.distributions.mixtures import log_density
-from latentia.divergences.canonical import canonical_pair
-from latentia.divergences.supports import atoms, is_discrete
-from latentia.divergences.table import optimal_map
-from latentia.divergences.transport import sample_of
+from latentia.divergences.empirical import sample_of
+from latentia.divergences.wasserstein import optimal_map
 from latentia.errors import DataError
 from latentia.reports.style import (
     FAINT,
@@ -176,7 +174,6 @@ def plot_distributions(p: Distribution, q: Distribution, names: tuple[str, str])
         ConfigurationError: distributions over different spaces.
         UnsupportedError: distributions on the line without a known distribution function.
     """
-    p, q = canonical_pair(p, q)
     if p.event_shape:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -187,15 +184,16 @@ def plot_distributions(p: Distribution, q: Distribution, names: tuple[str, str])
     low, high = min(part.min() for part in wide), max(part.max() for part in wide)
     margin = 0.12 * (high - low) + 1e-3
     line = torch.linspace(low - margin, high + margin, 2001, dtype=torch.float64)
-    heights = [None if is_discrete(one) else log_density(one, line).exp().numpy() for one in (p, q)]
+    discrete = [bool(one.support.is_discrete) for one in (p, q)]  # pyright: ignore[reportOptionalMemberAccess]
+    heights = [None if d else log_density(one, line).exp().numpy() for d, one in zip(discrete, (p, q), strict=True)]
     figure = new_figure(WIDTH, 3.4)
     axes = figure.subplots()
     top = max([float(np.quantile(h, 0.999)) for h in heights if h is not None] or [1.0])
-    for one, height, sign, color, name in zip((p, q), heights, (1, -1), PALETTE, names, strict=False):
+    for one, x_of, height, sign, color, name in zip((p, q), wide, heights, (1, -1), PALETTE, names, strict=False):
         level = sign * (1 + 1e-9)
         if height is None:
-            finite, _ = atoms(one)
-            points, weights = finite.points.numpy(), finite.weights.numpy()
+            points = np.unique(x_of)
+            weights = log_density(one, torch.from_numpy(points)).exp().numpy()
             ends = level + sign * weights / weights.max()
             axes.vlines(points, level, ends, color=color, lw=2, label=plain_text(name, length=60))
         else:

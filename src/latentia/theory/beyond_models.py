@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from latentia.distributions.finite import Finite
-from latentia.divergences import transport, wasserstein
+from latentia.divergences import empirical, wasserstein
 from latentia.estimate import Estimate, exact
 from latentia.objectives import (
     R1,
@@ -132,7 +132,7 @@ def duality(seed: int) -> Relations:
         yield equal(found, _least_transport(cost, p.numpy(), q.numpy()), tolerance=1e-9, note=f"{note}: primal")
         yield equal(found, _greatest_rise(cost, p.numpy(), q.numpy()), tolerance=1e-9, note=f"{note}: dual")
         kept = q > 0
-        matched = transport.assignment(points, points[kept], 1, p, q[kept])
+        matched = empirical.assignment(points, points[kept], 1, p, q[kept])
         yield equal(matched, found, tolerance=1e-9, note=f"{note}: between weighted samples")
 
 

@@ -30,7 +30,7 @@ from torch.distributions import Categorical, Distribution, Laplace, Multivariate
 
 from latentia.data import Digits
 from latentia.distributions.mixtures import Mixture
-from latentia.divergences.quadrature import breakpoints
+from latentia.divergences import breakpoints
 from latentia.estimate import Estimate, exact
 from latentia.integration import integrate
 from latentia.models import BernoulliMixture

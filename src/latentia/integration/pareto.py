@@ -50,8 +50,8 @@ def pareto_k(log_weights: Tensor, tail: int | None = None) -> Tensor:
         tail: how many of the largest to fit; min(K/5, 3√K) if not given.
 
     Returns:
-        k̂, (…), float64, drawn a little toward ½ as Vehtari et al. do (ten pseudo-observations). A tail whose
-        weights are all equal has k̂ = −∞; with fewer than 25 draws there is no tail to fit and k̂ is +∞.
+        k̂, (…), float64, shrunk toward ½ by ten pseudo-observations, as Vehtari et al. do. A tail of equal weights has
+        k̂ = −∞. With fewer than 25 draws there is no tail to fit, and k̂ is +∞.
     """
     count = log_weights.shape[-1]
     tail = min(count // 5, math.ceil(3 * math.sqrt(count))) if tail is None else tail
