@@ -12,7 +12,7 @@ batch.
 
 from __future__ import annotations
 
-__all__ = ["DigitClassifier", "classify"]
+__all__ = ["classify"]
 
 import hashlib
 import json

@@ -6,7 +6,7 @@ The block size changes rounding alone. Where rounding could decide a comparison,
 
 from __future__ import annotations
 
-__all__ = ["BLOCK", "centered", "exact_squares", "nearest", "nearest_other", "squared_blocks", "tie_width"]
+__all__: list[str] = []
 
 from collections.abc import Callable, Iterator
 

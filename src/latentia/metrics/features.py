@@ -11,18 +11,7 @@ exchanged file is refused.
 
 from __future__ import annotations
 
-__all__ = [
-    "Classifier",
-    "Features",
-    "Inception",
-    "Module",
-    "Pixels",
-    "RandomConvolutional",
-    "as_unit",
-    "cached_features",
-    "check_images",
-    "content_hash",
-]
+__all__ = ["Classifier", "Features", "Inception", "Module", "Pixels", "RandomConvolutional"]
 
 import hashlib
 import os

@@ -21,7 +21,7 @@ contain the bias.
 
 from __future__ import annotations
 
-__all__ = ["Frechet", "frechet_distance", "frechet_extrapolated", "frechet_of_moments"]
+__all__ = ["Frechet", "frechet_distance", "frechet_extrapolated"]
 
 import math
 from typing import ClassVar, NamedTuple

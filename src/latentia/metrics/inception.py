@@ -12,7 +12,7 @@ result lies at iÂ·in/299 of the image, no half pixels, no smoothing), then (x âˆ
 
 from __future__ import annotations
 
-__all__ = ["ORIGINAL_SHA256", "load_inception"]
+__all__: list[str] = []
 
 import hashlib
 import pickle

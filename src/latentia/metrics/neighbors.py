@@ -29,7 +29,7 @@ change, so the halves add little cost to the distances.
 
 from __future__ import annotations
 
-__all__ = ["NeighborScores", "Neighbors", "neighbor_scores"]
+__all__ = ["Neighbors", "neighbor_scores"]
 
 from typing import ClassVar, NamedTuple
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AS_GIVEN", "NOISELESS", "Protocol", "protocol_text", "require_comparable", "same_protocol"]
+__all__ = ["Protocol", "protocol_text", "require_comparable", "same_protocol"]
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field

@@ -12,18 +12,7 @@ protocol of each score names which of them was used.
 
 from __future__ import annotations
 
-__all__ = [
-    "DEFAULT_FEATURES",
-    "Output",
-    "ProgressCallback",
-    "Scores",
-    "default_features",
-    "default_metrics",
-    "draw_samples",
-    "quantize",
-    "reference_images",
-    "score",
-]
+__all__ = ["Output", "ProgressCallback", "Scores", "default_features", "draw_samples", "reference_images", "score"]
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -2,22 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "LOG_2",
-    "LOG_4",
-    "LinearGaussian",
-    "Logit",
-    "binary_digits",
-    "cost_of",
-    "every_image",
-    "generator_of",
-    "largest",
-    "normal",
-    "pairs",
-    "random_finite_model",
-    "random_gaussian",
-    "uniform",
-]
+__all__: list[str] = []
 
 import itertools
 import math

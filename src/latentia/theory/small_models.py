@@ -5,7 +5,7 @@ They train in about a second and are integrated on grids, in float64, so that ro
 
 from __future__ import annotations
 
-__all__ = ["PAIR", "SHAPE", "SmallVAE", "reached_by_bound", "reached_directly", "trained_discriminator"]
+__all__ = ["reached_by_bound", "reached_directly"]
 
 import math
 from collections.abc import Callable
