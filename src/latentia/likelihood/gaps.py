@@ -220,7 +220,7 @@ def mutual_information(posterior: GridPosterior, spacing: float = 0.05) -> list[
 def _aggregate_kl(posterior: GridPosterior, spacing: float) -> float:
     """KL of the binned aggregate posterior to the prior binned alike, in nats."""
     keys, masses = [], []
-    d = posterior.lattice.dimension
+    d = posterior.dimension
     powers = torch.tensor([1 << (20 * axis) for axis in range(d)])
     for _, _, nodes, mass in posterior.blocks():
         cell = torch.floor(nodes / spacing).long() + (1 << 19)

@@ -1,12 +1,13 @@
-"""What likelihood evaluation asks of a model: a distribution p(x|z) for each z, a distribution p(z), and an encoder if there is one.
+"""What the evaluation of a likelihood needs of a model: p(x|z) for each z, p(z), and an encoder if there is one.
 
-A `VAE` and a run have these. So has any model trained elsewhere, in five lines:
+A `VAE` and a run have these. Any model trained elsewhere gets them in five lines:
 
-    model = LatentModel(decoder=Conditional(network, Bernoulli(), event_shape=(1, 28, 28), condition_shape=(2,)),
+    model = LatentModel(decoder=lambda z: Independent(Bernoulli(logits=network(z)), 3),
                         prior=Independent(Normal(torch.zeros(2), torch.ones(2)), 1))
     result = exact_log_likelihood(model, images)
 
-where `decoder` may be any callable from z (M, d) to a distribution with batch shape (M,).
+where `decoder` is any callable from z (M, d) to a distribution with batch shape (M,). A decoder that is a module with
+known parts, `Conditional(network, Bernoulli(), event_shape=(1, 28, 28), condition_shape=(2,))`, can be proven more.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ __all__ = ["LatentModel", "full_precision"]
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from latentia.distributions import Bernoulli, Conditional, Likelihood
 from latentia.errors import ConfigurationError, DataError, UnsupportedError
@@ -30,14 +33,14 @@ from latentia.errors import ConfigurationError, DataError, UnsupportedError
 
 @dataclass(frozen=True)
 class LatentModel:
-    """A latent-variable model, seen from its likelihood.
+    """A latent-variable model as its likelihood needs it.
 
     Attributes:
         decoder: z (M, d) → p(x|z), a distribution with batch shape (M,).
         prior: p(z), a distribution over z with event shape (d,) and no batch shape.
         encoder: x (B, …) → q(z|x), a distribution with batch shape (B,); None where there is none.
         family: of p(x|z), where it is one of ours: it knows which data it scores.
-        source: the module that the three belong to, which is what `in_float64` copies.
+        source: the module that the three belong to; `in_float64` copies it.
     """
 
     decoder: Callable[[Tensor], Distribution]
@@ -56,10 +59,10 @@ class LatentModel:
 
     @classmethod
     def from_model(cls, model: Any) -> LatentModel:
-        """See a `VAE`, a finished run, a `LatentModel` or anything with `decode` and `prior` as one.
+        """The parts of a `VAE`, a finished run, a `LatentModel` or anything with `decode` and `prior`.
 
         Raises:
-            UnsupportedError: for what has no decoder.
+            UnsupportedError: for a model without a decoder.
         """
         model = getattr(model, "model", model)
         if isinstance(model, LatentModel):
@@ -67,19 +70,17 @@ class LatentModel:
         decode, prior = getattr(model, "decode", None), getattr(model, "prior", None)
         if not callable(decode) or not isinstance(prior, Distribution):
             raise UnsupportedError(
-                f"{type(model).__name__} has no distribution p(x|z), so images have no likelihood under it. A generator becomes "
-                "a model with LatentModel.from_generator(generator, likelihood, prior, shape=…); a decoder of your own with "
-                "LatentModel(decoder, prior)"
+                f"{type(model).__name__} has no distribution p(x|z), so images have no likelihood under it. Make a "
+                "model of a generator with LatentModel.from_generator(generator, likelihood, prior, shape=…), of another "
+                "decoder with LatentModel(decoder, prior)"
             )
         family = getattr(getattr(model, "likelihood", None), "family", None)
-        source = model if isinstance(model, nn.Module) else None
-        encoder = getattr(model, "encode", None)
         return cls(
             cast(Callable[[Tensor], Distribution], decode),
             prior,
-            encoder,
+            getattr(model, "encode", None),
             family if isinstance(family, Likelihood) else None,
-            source,
+            model if isinstance(model, nn.Module) else None,
         )
 
     @classmethod
@@ -89,7 +90,8 @@ class LatentModel:
         """A GAN's generator with an observation model, so that images have a likelihood under it.
 
         Args:
-            generator: z (B, d) → parameters of the likelihood: an image for `Gaussian(scale=…)`, logits for `Bernoulli()`.
+            generator: z (B, d) → parameters of the likelihood: an image for `Gaussian(scale=…)`, logits for
+                `Bernoulli()`.
             likelihood: p(x | generator output); choose its scale on validation data.
             prior: distribution of z, event shape (d,).
             shape: of an image, (C, H, W).
@@ -107,22 +109,24 @@ class LatentModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model's parameters live; the CPU where they cannot be seen."""
-        parameter = next(iter(self._module().parameters()), None) if self._module() is not None else None  # pyright: ignore
+        """The device of the model's parameters; the CPU where they are not visible."""
+        parameter = next((p for module in self._modules() for p in module.parameters()), None)
         return torch.device("cpu") if parameter is None else parameter.device
 
     @cached_property
     def dtype(self) -> torch.dtype:
         """Float type that the model computes in: of its parameters, or of what a callable makes of a float32 z."""
-        module = self._module()
-        parameter = None if module is None else next(iter(module.parameters()), None)
-        if parameter is not None:
-            return parameter.dtype
-        return self.decoder(torch.zeros(1, self.latent)).sample().dtype
+        owner = self.source or (self.decoder if isinstance(self.decoder, nn.Module) else None)
+        parameter = None if owner is None else next(iter(owner.parameters()), None)
+        return self._score_dtype(torch.float32) if parameter is None else parameter.dtype
+
+    @cached_property
+    def _prior_dtype(self) -> torch.dtype:
+        return self._draw(1).dtype
 
     def log_prior(self, z: Tensor) -> Tensor:
         """log p(z) in float64, z (…, d) → (…); −inf outside the prior's support."""
-        z = z.to(self.dtype)
+        z = z.to(self._prior_dtype)
         try:
             inside = self.prior.support.check(z)  # pyright: ignore[reportOptionalMemberAccess]
         except (NotImplementedError, AttributeError):
@@ -130,17 +134,30 @@ class LatentModel:
         if bool(inside.all()):
             return self.prior.log_prob(z).double()
         result = torch.full(z.shape[:-1], -torch.inf, dtype=torch.float64, device=z.device)
-        result[inside] = self.prior.log_prob(z[inside]).double()
+        if bool(inside.any()):
+            result[inside] = self.prior.log_prob(z[inside]).double()
         return result
 
     def in_float64(self) -> LatentModel | None:
-        """A copy that computes in float64, or None where the decoder is a callable that cannot be converted."""
-        if self.source is not None:
-            return LatentModel.from_model(copy.deepcopy(self.source).double())
-        if isinstance(self.decoder, nn.Module):
-            # The encoder is not needed where float64 is: in scoring what has been found.
-            return LatentModel(copy.deepcopy(self.decoder).double(), self.prior, None, self.family)
-        return None
+        """The same model computed in float64; None where the decoder does not compute with torch alone.
+
+        Parameters of modules are copied. Within any decoder, operations of torch on shorter floats, casts included, are
+        carried out in float64.
+        """
+        model = self
+        try:
+            if self.source is not None:
+                model = LatentModel.from_model(copy.deepcopy(self.source).double())
+            elif isinstance(self.decoder, nn.Module):
+                # The encoder is not needed where float64 is: to score what has been found.
+                model = LatentModel(copy.deepcopy(self.decoder).double(), self.prior, None, self.family)
+        except (RuntimeError, TypeError):  # a module that cannot be copied, such as one with tensors in a graph
+            model = self
+        wrapped = replace(model, decoder=_in_float64(model.decoder))
+        try:
+            return wrapped if wrapped._score_dtype(torch.float64) == torch.float64 else None
+        except (RuntimeError, TypeError, ValueError):
+            return None
 
     def require_scorable(self, images: Tensor) -> None:
         """Refuse images that p(x|z) cannot score.
@@ -151,7 +168,7 @@ class LatentModel:
         Raises:
             DataError: naming what is wrong and the cure.
         """
-        distribution = self.decoder(self.prior.sample(torch.Size([1])).to(self.dtype))
+        distribution = self.decoder(self._draw(1).to(self.dtype))
         if images.shape[1:] != distribution.event_shape or len(images) == 0:
             raise DataError(
                 f"images have shape {tuple(images.shape)}, and the decoder's distribution scores (N, "
@@ -166,8 +183,90 @@ class LatentModel:
             raise DataError("images hold values that are not finite numbers")
         return None
 
-    def _module(self) -> nn.Module | None:
-        return self.source or (self.decoder if isinstance(self.decoder, nn.Module) else None)
+    def require_deterministic(self, images: Tensor) -> None:
+        """Refuse a decoder whose density at a point changes from call to call, or with the other points of the batch.
+
+        Raises:
+            UnsupportedError: naming the cure.
+        """
+        z = self._draw(3).to(self.device, self.dtype)
+        x = images[:1].to(self.device, self.dtype)
+        first, again = (self.decoder(points).log_prob(x).double() for points in (z, z[:2].flip(0)))
+        same = torch.isclose(first[:2].flip(0), again, rtol=1e-3, atol=1e-3, equal_nan=True)
+        if not bool(same.all()):
+            raise UnsupportedError(
+                f"the decoder gives the same z different densities (log p(x|z) = {first[0]:.6g}, then {again[1]:.6g}): it "
+                "draws random numbers (dropout) or normalizes by the batch. Call .eval() on its network"
+            )
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Full float32 products, no gradients, and every module in sight in evaluation mode; its mode is restored."""
+        training = [m for module in self._modules() for m in module.modules() if m.training]
+        try:
+            for module in training:
+                module.training = False
+            with full_precision():
+                yield
+        finally:
+            for module in training:
+                module.training = True
+
+    def _modules(self) -> Iterator[nn.Module]:
+        """Modules that the model is made of, as far as they can be seen: a function's are in its closure."""
+        for part in (self.source, self.decoder, self.encoder):
+            yield from _modules_of(part)
+
+    def _draw(self, count: int) -> Tensor:
+        """Draws of z that leave the global random state as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return self.prior.sample(torch.Size([count]))
+
+    def _score_dtype(self, of: torch.dtype) -> torch.dtype:
+        """Float type of log p(x|z) for a z of this type."""
+        with torch.no_grad():
+            distribution = self.decoder(self._draw(1).to(self.device, of))
+            return distribution.log_prob(distribution.sample()).dtype
+
+
+def _modules_of(part: Any) -> Iterator[nn.Module]:
+    if isinstance(part, nn.Module):
+        yield part
+    elif callable(part):
+        yield from _modules_of(getattr(part, "__self__", None))
+        for cell in getattr(part, "__closure__", None) or ():
+            with suppress(ValueError):  # a variable that is not set yet
+                yield from _modules_of(cell.cell_contents)
+
+
+class _Float64(TorchFunctionMode):
+    """Carry out torch's operations on shorter floats in float64, casts to shorter floats included."""
+
+    _CASTS = (torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self._CASTS:
+            return args[0].double()
+        name = getattr(func, "__name__", "")
+        if name in ("__set__", "__setitem__") or (name.endswith("_") and not name.endswith("__")):
+            return func(*args, **(kwargs or {}))  # in place: the result has the type of its target
+        return func(*tree_map(_widen, args), **tree_map(_widen, kwargs or {}))
+
+
+def _widen(value: Any) -> Any:
+    short = (torch.float16, torch.bfloat16, torch.float32)
+    if isinstance(value, Tensor):
+        return value.double() if value.dtype in short else value
+    return torch.float64 if isinstance(value, torch.dtype) and value in short else value
+
+
+def _in_float64(decoder: Callable[[Tensor], Distribution]) -> Callable[[Tensor], Distribution]:
+    def wide(z: Tensor) -> Distribution:
+        with _Float64():
+            return decoder(z.double())
+
+    return wide
 
 
 @contextmanager
@@ -184,9 +283,9 @@ def full_precision() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _float32_setting() -> str:
-    """The setting under which float32 products keep their digits: `medium` where it only picks a faster library.
+    """The setting under which float32 products keep their digits: `medium` where it only selects a faster library.
 
-    Where it does shorten numbers (to bfloat16 or TF32) a product is off by 1e-3, and `highest` it is.
+    Where it shortens numbers (to bfloat16 or TF32) a product is off by 1e-3; then `highest`.
     """
     if torch.cuda.is_available():
         return "highest"

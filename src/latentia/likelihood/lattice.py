@@ -1,15 +1,16 @@
 r"""Nested lattices, their tiles, and what is kept of a table of log-densities over tiles.
 
-Level ℓ is the lattice of spacing h_ℓ = h₀ 2⁻ˡ. Its nodes come in tiles, cubes of 64 nodes; a tile of level ℓ splits
-into 2ᵈ tiles of level ℓ+1. How these are used, and why f is bounded as it is here: `latentia.likelihood.refinement`.
+Level ℓ is the lattice of spacing h_ℓ = h₀ 2⁻ˡ. Its nodes form tiles, cubes of 64 nodes; a tile of level ℓ splits into
+2ᵈ tiles of level ℓ+1. `latentia.likelihood.refinement` uses them and explains the bound u of f.
 """
 
 from __future__ import annotations
 
-__all__ = ["NODES", "Lattice", "Pairs", "Summary", "mass_upper_bound", "segment", "summarize"]
+__all__ = ["Lattice"]
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch.nn.functional import pad as pad_last
 SAFETY = 0.75  # of the rise to a neighbor; ½ is exact for convex and for concave functions along an axis
 NODES_PER_SIDE = {1: 64, 2: 8, 3: 4}
 NODES = 64
+CLIFF = 60.0  # nats by which f falls at the edge of a support, for the differences
 
 
 @dataclass(frozen=True)
@@ -67,28 +69,44 @@ class Lattice:
 
 @dataclass
 class Pairs:
-    """Which functions visit which tiles: sorted by tile; `start[t]:start[t+1]` are those of tile t."""
+    """Which functions are evaluated on which tiles, sorted by tile.
+
+    Attributes:
+        tiles: (T, d).
+        start: (T + 1,); the pairs start[t]:start[t+1] are those of tile t.
+        function: of each pair, (P,).
+        bound: the largest u of its part of the parent tile, (P,).
+    """
 
     tiles: Tensor
     start: Tensor
     function: Tensor
-    bound: Tensor  # the largest u that the parent tile promised
+    bound: Tensor
 
     def __len__(self) -> int:
         return len(self.function)
 
     @property
     def tile_of_pair(self) -> Tensor:
+        """Row of `tiles` of each pair, (P,)."""
         return torch.repeat_interleave(torch.arange(len(self.tiles)), self.start.diff())
+
+    def where(self, keep: Tensor) -> Pairs:
+        """The pairs that a mask (P,) keeps."""
+        return (
+            self
+            if bool(keep.all())
+            else Pairs.of(self.tiles[self.tile_of_pair[keep]], self.function[keep], self.bound[keep])
+        )
 
     @classmethod
     def loose(cls, tiles: Tensor, function: Tensor) -> Pairs:
-        """One tile for each pair, (P, d), none of them shared: enough to split, not to evaluate."""
+        """One tile for each pair, (P, d), not shared: enough to split, not to evaluate."""
         return cls(tiles, torch.arange(len(tiles) + 1), function, torch.full((len(tiles),), torch.inf))
 
     @classmethod
     def of(cls, tiles: Tensor, function: Tensor, bound: Tensor) -> Pairs:
-        """From one tile for each pair, (P, d), in any order; of equal pairs the first stays."""
+        """From one tile for each pair, (P, d), in any order; of equal pairs the first is kept."""
         if len(function) == 0:
             return cls(tiles, torch.zeros(1, dtype=torch.long), function, bound)
         # One whole number for each pair, so that a single sort brings equal tiles together, functions in rising order.
@@ -101,7 +119,7 @@ class Pairs:
         return cls(tiles[order[first]], start, function[order], bound[order])
 
     def holds(self, tiles: Tensor, function: Tensor) -> Tensor:
-        """Whether each of these pairs, (Q, d) and (Q,), is one of ours."""
+        """Whether each of these pairs of a tile (Q, d) and a function (Q,) is among these."""
         low, high = self.tiles.amin(0), self.tiles.amax(0)
         extent, count = high - low + 1, int(self.function.max()) + 1
         mine = _keys(self.tiles[self.tile_of_pair], self.function, low, extent, count)  # in rising order
@@ -126,16 +144,26 @@ def _changes(key: Tensor) -> Tensor:
 
 @dataclass
 class Summary:
-    """What is kept of each pair: log-sums of f over the 2ᵈ shifted lattices; of u over the 2ᵈ parts that a tile splits
-    into, and the largest u of each part; the largest f and where; and what u promises of the first nodes outside the
-    tile, beyond the face that each part has across each axis."""
+    """What is kept of a table f (P, 64), for each pair of a function and a tile.
 
-    cosets: Tensor  # (P, 2ᵈ)
-    bound: Tensor  # (P, 2ᵈ)
-    most_bound: Tensor  # (P, 2ᵈ)
-    most: Tensor  # (P,)
-    where: Tensor  # (P,)
-    faces: Tensor  # (P, 2ᵈ, d)
+    Attributes:
+        cosets: log Σ exp f over each of the 2ᵈ shifted lattices, (P, 2ᵈ).
+        bound: log Σ exp u over each of the 2ᵈ parts that the tile splits into, (P, 2ᵈ).
+        most_bound: the largest u of each part, (P, 2ᵈ).
+        most: the largest f, (P,).
+        where: its node, (P,).
+        faces: log Σ exp u over the first nodes outside the tile, beyond the face of each part across each axis,
+            (P, 2ᵈ, d).
+        roughness: log Σ exp f |Δ³f| over axes and nodes, (P,): of order h³ where f is smooth, h² at kinks, h at jumps.
+    """
+
+    cosets: Tensor
+    bound: Tensor
+    most_bound: Tensor
+    most: Tensor
+    where: Tensor
+    faces: Tensor
+    roughness: Tensor
 
     @classmethod
     def join(cls, parts: list[Summary]) -> Summary:
@@ -150,21 +178,26 @@ def summarize(table: Tensor, lattice: Lattice) -> Summary:
     floor = torch.where(torch.isfinite(most), most, torch.zeros_like(most))
     cube = table.reshape(-1, *[side] * d)
     steps = [cube.diff(dim=axis) for axis in range(1, d + 1)]
-    if bool((table == -torch.inf).any()):  # beside the edge of a support there is no slope to speak of
+    hollow = bool((table == -torch.inf).any())
+    if hollow:  # no slope can be taken at the edge of a support
         steps = [step.nan_to_num(0.0, 0.0, 0.0) for step in steps]
     rises = [_rise(step.abs(), axis + 1) for axis, step in enumerate(steps)]
     upper = cube + torch.stack(rises).sum(0) if d > 1 else cube + rises[0]
     parts = _parts(upper, d)
     faces = []
     for axis in range(d):
-        # Outwards f goes on rising as it did on the way to the face, and does not fall: so much for its own axis.
+        # Beyond the face f is taken to go on rising as it did toward the face, and not to fall.
         ends = torch.tensor([0, side - 1], device=table.device)
         on_face = (upper - rises[axis]).index_select(axis + 1, ends)
         first, last = steps[axis].narrow(axis + 1, 0, 1), steps[axis].narrow(axis + 1, side - 2, 1)
         out = torch.cat([-first, last], axis + 1).clamp_min_(0).mul_(2 * SAFETY)
         faces.append(_log_sum(_parts(on_face + out, d)).cpu())
-    sums = (table - floor[:, None]).exp_() @ _parities(lattice, table)
-    cosets = sums.double().log_().add_(floor[:, None])
+    weight = (table - floor[:, None]).exp_()
+    cosets = (weight @ _parities(lattice, table)).double().log_().add_(floor[:, None])
+    if hollow:  # the edge of a support is a jump
+        lifted = cube.clamp_min(-1e30).sub_(floor.view(-1, *[1] * d)).clamp_min_(-CLIFF)
+        steps = [lifted.diff(dim=axis) for axis in range(1, d + 1)]
+    rough = sum(_third_difference(step, weight.view_as(cube), axis + 1) for axis, step in enumerate(steps))
     return Summary(
         cosets.cpu(),
         _log_sum(parts).cpu(),
@@ -172,7 +205,19 @@ def summarize(table: Tensor, lattice: Lattice) -> Summary:
         most.double().cpu(),
         where.cpu(),
         torch.stack(faces, -1),
+        (cast(Tensor, rough).double().log_() + floor).cpu(),
     )
+
+
+def _third_difference(step: Tensor, weight: Tensor, axis: int) -> Tensor:
+    """Σ w |Δ³f| along an axis from the first differences of f, with the weights of both inner nodes: (P,).
+
+    No Δ³f counts for more than 4, the value of a step that halves the density on either side many times over.
+    """
+    third = step.diff(n=2, dim=axis).abs_().clamp_max_(4.0)
+    count = third.shape[axis]
+    inner = weight.narrow(axis, 1, count) + weight.narrow(axis, 2, count)
+    return third.mul_(inner).flatten(1).sum(-1)
 
 
 def mass_upper_bound(table: Tensor, lattice: Lattice) -> Tensor:

@@ -1,4 +1,4 @@
-"""Exact posteriors p(z|x) on the grid that the quadrature ended on, and what they say (items 1i and 1j).
+"""Posteriors p(z|x) on the final grid of the quadrature, their moments, entropies and rates.
 
     p(z|x) ∝ p(x|z) p(z),      KL(q, p(z|x)) = log p(x) − ELBO(q)
 
@@ -21,8 +21,8 @@ from torch import Tensor
 from latentia.errors import UnsupportedError
 from latentia.estimate import Estimate
 from latentia.likelihood.latent_model import LatentModel, full_precision
-from latentia.likelihood.lattice import NODES, Lattice
-from latentia.likelihood.quadrature import LikelihoodResult, Limits, Solved, solve
+from latentia.likelihood.lattice import NODES
+from latentia.likelihood.quadrature import LikelihoodResult, Limits, Piece, Solution, solve
 from latentia.likelihood.refinement import Tables
 
 ROWS_AT_ONCE = 50_000  # tiles in work at a time
@@ -35,14 +35,12 @@ class Slice:
     Attributes:
         z: nodes, (M, d).
         log_density: log p(z|x) at the nodes, in nats, (M,).
-        cell: volume that belongs to a node, so that Σ exp(log_density) · cell = 1.
-        level: of the lattice.
+        mass: of each node, (M,); it sums to 1 within the error of the quadrature.
     """
 
     z: Tensor
     log_density: Tensor
-    cell: float
-    level: int
+    mass: Tensor
 
 
 class GridPosterior:
@@ -51,25 +49,26 @@ class GridPosterior:
     Attributes:
         likelihood: log p(x) of the images, with certificates.
         model: whose posteriors they are.
-        lattice: of the nodes.
+        dimension: d, of z.
         mean: E[z|x], (N, d), float64.
         covariance: Cov[z|x], (N, d, d).
         entropy: −E log p(z|x) in nats, (N,).
-        rate: KL(p(z|x), p(z)) in nats, (N,): what the image tells about z.
-        finished: rows of the images whose posterior is there, (M,): all, but for those that ran out of time, which have
-            NaN in the arrays above and no part in any estimate.
+        rate: KL(p(z|x), p(z)) in nats, (N,): the information in the image about z.
+        finished: rows of the images whose posterior is there, (M,): all but those that were not reached, which have NaN
+            in the arrays above and no part in any estimate.
     """
 
-    def __init__(self, solved: Solved):
-        self.likelihood: LikelihoodResult = solved.result
-        self.model: LatentModel = solved.model
-        self.lattice: Lattice = solved.lattice
-        self._tables = [
-            Tables(table.level, table.function + start, table.tiles, table.values)
-            for start, part in solved.parts
-            for table in part.tables
-            if len(table.function)  # on some levels no image ends
-        ]
+    def __init__(self, solution: Solution):
+        self.likelihood: LikelihoodResult = solution.result
+        self.model: LatentModel = solution.model
+        self.dimension = self.model.latent
+        self._tables = []
+        for piece in solution.pieces:
+            for table in piece.refined.tables:
+                used = piece.used[table.function]
+                if bool(used.any()):
+                    image = piece.rows[table.function[used]]
+                    self._tables.append((piece, Tables(table.level, image, table.tiles[used], table.values[used])))
         self._integrate()
 
     def __len__(self) -> int:
@@ -78,34 +77,38 @@ class GridPosterior:
     def __getitem__(self, image: int) -> Slice:
         """The posterior of one image."""
         image = range(len(self))[image]
-        table, rows = self._where[image]
-        mine = self._tables[table]
-        z = self.lattice.nodes(mine.tiles[rows], mine.level)
-        log_density = mine.values[rows].double().flatten() - self.likelihood.values[image]
-        return Slice(z, log_density, math.exp(self.lattice.log_cell(mine.level)), mine.level)
+        parts = [self._nodes(piece, table, rows) for piece, table, rows in self._where(image)]
+        return Slice(*(torch.cat([part[i].flatten(0, 1) for part in parts]) for i in range(3)))
 
     @cached_property
     def modes(self) -> tuple[Tensor, Tensor]:
         """Highest mode of each posterior (N, d), and how many modes have at least 1 % of its density (N,).
 
-        A mode is a node that is higher than all its 3ᵈ − 1 neighbors.
+        A mode is a node that is higher than all its 3ᵈ − 1 neighbors, in a part of the prior that makes up most of the
+        density there.
         """
-        d = self.lattice.dimension
+        d = self.dimension
+        pool = (torch.nn.functional.max_pool1d, torch.nn.functional.max_pool2d, torch.nn.functional.max_pool3d)[d - 1]
         places, counts = [], []
         for image in range(len(self)):
-            table, rows = self._where[image]
-            mine = self._tables[table]
-            k = self.lattice.indices(mine.tiles[rows]).reshape(-1, d)
-            low = k.amin(0)
-            shape = (k.amax(0) - low + 1).tolist()
-            field = torch.full(shape, -torch.inf, dtype=torch.float64)
-            field[tuple((k - low).T)] = mine.values[rows].double().flatten()
-            pool = (torch.nn.functional.max_pool1d, torch.nn.functional.max_pool2d, torch.nn.functional.max_pool3d)
-            around = pool[d - 1](field[None, None], 3, stride=1, padding=1)[0, 0]
-            high = (field == around) & (field > field.max() + math.log(0.01))
-            counts.append(int(high.sum()))
-            top = torch.tensor(torch.unravel_index(field.argmax(), field.shape)) + low
-            places.append(self.lattice.origin + self.lattice.spacing * 2.0**-mine.level * top)
+            highs, where = [torch.empty(0, dtype=torch.float64)], [torch.empty(0, d, dtype=torch.float64)]
+            for piece, table, rows in self._where(image):
+                z, log_density, mass = (part.flatten(0, 1) for part in self._nodes(piece, table, rows))
+                k = piece.lattice.indices(table.tiles[rows]).reshape(-1, d)
+                index = tuple((k - k.amin(0)).T)
+                field = torch.full((k.amax(0) - k.amin(0) + 1).tolist(), -torch.inf, dtype=torch.float64)
+                field[index] = log_density
+                around = pool(field[None, None], 3, stride=1, padding=1)[0, 0]
+                jacobian = piece.chart.log_density(piece.lattice.nodes(table.tiles[rows], table.level), z)
+                own = mass.log() - piece.lattice.log_cell(table.level) - jacobian  # of this part, as of all
+                whole = log_density - self.model.log_prior(z.to(self.model.device)).cpu()
+                high = (log_density == around[index]) & (own >= whole + math.log(0.5) - 1e-6)
+                highs.append(log_density[high])
+                where.append(z[high])
+            heights, points = torch.cat(highs), torch.cat(where)
+            top = heights.max() if len(heights) else torch.tensor(torch.nan)
+            counts.append(int((heights > top + math.log(0.01)).sum()))
+            places.append(points[heights.argmax()] if len(heights) else torch.full((d,), torch.nan).double())
         return torch.stack(places), torch.tensor(counts)
 
     def estimates(self) -> list[Estimate]:
@@ -119,7 +122,7 @@ class GridPosterior:
         settings = {"stderr_over": "images", "tolerance": self.likelihood.settings["tolerance"]}
         unfinished = {"not_reached": len(self) - len(rows)} if len(rows) < len(self) else {}
         about: dict[str, Any] = {"kind": "exact", "method": "quadrature", "settings": settings | unfinished}
-        spread = self.mean[rows].var(0) if len(rows) > 1 else torch.zeros(self.lattice.dimension)
+        spread = self.mean[rows].var(0) if len(rows) > 1 else torch.zeros(self.dimension)
         active = Estimate(
             float((spread > 0.01).sum()),
             "active_units",
@@ -142,46 +145,62 @@ class GridPosterior:
         return self.likelihood.arrays() | {f"posterior_{name}": tensor.numpy() for name, tensor in own.items()}
 
     def blocks(self) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-        """All posteriors in blocks: level, image of each tile (P,), nodes (P, 64, d), mass at the nodes (P, 64)."""
-        for table in self._tables:
-            cell = self.lattice.log_cell(table.level)
+        """All posteriors in blocks: level, image of each tile (P,), nodes z (P, 64, d), mass at the nodes (P, 64)."""
+        for level, image, nodes, _, mass in self._blocks():
+            yield level, image, nodes, mass
+
+    def _blocks(self) -> Iterator[tuple[int, Tensor, Tensor, Tensor, Tensor]]:
+        for piece, table in self._tables:
             for rows in torch.arange(len(table.function)).split(ROWS_AT_ONCE):
-                image = table.function[rows]
-                nodes = self.lattice.nodes(table.tiles[rows], table.level).view(len(rows), NODES, -1)
-                log_mass = table.values[rows].double() - self.likelihood.values[image, None] + cell
-                yield table.level, image, nodes, log_mass.exp()
+                yield table.level, table.function[rows], *self._nodes(piece, table, rows)
+
+    def _nodes(self, piece: Piece, table: Tables, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Nodes z (P, 64, d) of some tiles, log p(z|x) there (P, 64), and the mass of each node (P, 64).
+
+        The values of the table are log p(x|z) + log g(u) of one part g of the prior.
+        """
+        u = piece.lattice.nodes(table.tiles[rows], table.level)
+        z = piece.chart.to_z(u)
+        values = table.values[rows].double() - self.likelihood.values[table.function[rows], None]
+        change = self.model.log_prior(z.to(self.model.device)).cpu() - piece.chart.log_density(u, z)
+        density = values + change.view_as(values).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+        mass = (values + piece.lattice.log_cell(table.level)).exp()
+        return z.view(len(rows), NODES, -1), density, mass
 
     def _integrate(self) -> None:
-        n, d = len(self), self.lattice.dimension
+        n, d = len(self), self.dimension
         double = torch.float64
         mass, first = torch.zeros(n, dtype=double), torch.zeros(n, d, dtype=double)
         second, log_p = torch.zeros(n, d, d, dtype=double), torch.zeros(n, dtype=double)
         log_prior = torch.zeros(n, dtype=double)
         with full_precision():
-            for level, image, nodes, weight in self.blocks():
-                log_density = weight.clamp_min(1e-300).log() - self.lattice.log_cell(level)
+            for _, image, nodes, log_density, weight in self._blocks():
                 prior = self.model.log_prior(nodes.to(self.model.device)).cpu()
                 mass.index_add_(0, image, weight.sum(-1))
                 first.index_add_(0, image, torch.einsum("pm,pmd->pd", weight, nodes))
                 second.index_add_(0, image, torch.einsum("pm,pmd,pme->pde", weight, nodes, nodes))
-                log_p.index_add_(0, image, (weight * log_density).sum(-1))
+                log_p.index_add_(0, image, torch.where(weight > 0, weight * log_density, 0.0).sum(-1))
                 log_prior.index_add_(0, image, torch.where(weight > 0, weight * prior, 0.0).sum(-1))
         self.mean = first / mass[:, None]
         outer = self.mean[:, :, None] * self.mean[:, None, :]
         self.covariance = second / mass[:, None, None] - outer
         self.entropy = -log_p / mass
         self.rate = (log_p - log_prior) / mass
-        self.finished = (mass > 0).nonzero().squeeze(1)
+        self.finished = ((mass > 0) & torch.isfinite(self.likelihood.errors)).nonzero().squeeze(1)
+
+    def _where(self, image: int) -> list[tuple[Piece, Tables, Tensor]]:
+        """The tables of an image, and its rows in each."""
+        return [(*self._tables[number], rows) for number, rows in self._places.get(image, [])]
 
     @cached_property
-    def _where(self) -> dict[int, tuple[int, Tensor]]:
-        """Table and rows of each image."""
-        places: dict[int, tuple[int, Tensor]] = {}
-        for number, table in enumerate(self._tables):
+    def _places(self) -> dict[int, list[tuple[int, Tensor]]]:
+        """For each image the numbers of its tables and its rows there."""
+        places: dict[int, list[tuple[int, Tensor]]] = {}
+        for number, (_, table) in enumerate(self._tables):
             order = torch.argsort(table.function, stable=True)
             images, counts = torch.unique_consecutive(table.function[order], return_counts=True)
             for image, rows in zip(images.tolist(), order.split(counts.tolist()), strict=True):
-                places[image] = (number, rows)
+                places.setdefault(image, []).append((number, rows))
         return places
 
 
@@ -191,9 +210,9 @@ def exact_posterior(model: Any, images: Tensor, tolerance: float = 0.01, **limit
     Raises:
         UnsupportedError: as there; and for a finite latent space, whose posterior is a softmax and needs no grid.
     """
-    solved = solve(model, images, tolerance, keep=True, **limits)
-    if not solved.parts:
+    solution = solve(model, images, tolerance, keep=True, **limits)
+    if not solution.pieces:
         raise UnsupportedError(
             "exact_posterior is for continuous z; on a finite set the posterior is softmax(log p(x, z))"
         )
-    return GridPosterior(solved)
+    return GridPosterior(solution)

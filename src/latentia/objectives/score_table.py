@@ -43,9 +43,11 @@ class Scorer(ABC):
 
     Attributes:
         images: (N, *event_shape).
+        discrete: whether log p(x|z) is a log-probability, at most 0.
         nodes_at_once: how many points z a block should have.
     """
 
+    discrete = False
     nodes_at_once = 4096
 
     def __init__(self, images: Tensor):
@@ -56,7 +58,10 @@ class Scorer(ABC):
         """Prepare the distributions of a block of points; `distribution` has batch shape (M,)."""
 
     def supremum(self) -> Tensor | None:
-        """An upper bound of log p(x|z) over all z, for each image, (N,); None where none is known."""
+        """An upper bound of log p(x|z) over all z, for each image, (N,); None where none is known.
+
+        That of a density is what the scales of the blocks so far show.
+        """
         return None
 
 
@@ -88,12 +93,14 @@ class _Linear(Scorer):
 
 
 class _BernoulliScorer(_Linear):
+    discrete = True
+
     def __init__(self, images: Tensor):
         super().__init__(images)
         self.features = images.flatten(1)
 
     def parts(self, distribution: Distribution) -> tuple[Tensor, Tensor]:
-        logits = cast(Bernoulli, _base(distribution)).logits.flatten(1)
+        logits = cast(Bernoulli, _base(distribution)).logits.flatten(1).to(self.features.dtype)
         return logits, -softplus(logits).sum(-1)
 
     def supremum(self) -> Tensor:
@@ -112,10 +119,11 @@ class _ContinuousBernoulliScorer(_Linear):
 
 
 class _GaussianScorer(_Linear):
-    """Normal distributions of one scale for each pixel, the same for every z."""
+    """Normal distributions of one scale for each pixel, the same for every z as long as no block shows another."""
 
     def __init__(self, images: Tensor, scale: Tensor):
         super().__init__(images)
+        self.is_fixed = True
         flat = images.flatten(1)
         self.center = flat.mean(0)
         self.scale = scale.flatten()
@@ -126,17 +134,25 @@ class _GaussianScorer(_Linear):
     def parts(self, distribution: Distribution) -> tuple[Tensor, Tensor] | None:
         base = cast(Normal, _base(distribution))
         if not torch.equal(base.scale, self.scale.view(base.scale.shape[1:]).expand_as(base.scale)):
+            self.is_fixed = False
             return None
-        mean = base.loc.flatten(1) - self.center
+        mean = base.loc.flatten(1).to(self.features.dtype) - self.center
         offset = -0.5 * (mean / self.scale).double().square().sum(-1) + self.log_normalizer
         return mean / self.scale.square(), offset
 
-    def supremum(self) -> Tensor:
-        return self.log_normalizer.expand(len(self.images)).cpu()
+    def supremum(self) -> Tensor | None:
+        return self.log_normalizer.expand(len(self.images)).cpu() if self.is_fixed else None
 
 
 class _Generic(Scorer):
     nodes_at_once = 64
+
+    def __init__(self, images: Tensor, discrete: bool):
+        super().__init__(images)
+        self.discrete = discrete
+
+    def supremum(self) -> Tensor | None:
+        return torch.zeros(len(self.images), dtype=torch.float64) if self.discrete else None
 
     def block(self, distribution: Distribution) -> Block:
         return _GenericBlock(self.images, distribution)
@@ -166,8 +182,8 @@ def scorer_for(distribution: Distribution, images: Tensor) -> Scorer:
 
 
 @singledispatch
-def _scorer(base: Distribution, images: Tensor) -> Scorer:  # noqa: ARG001
-    return _Generic(images)
+def _scorer(base: Distribution, images: Tensor) -> Scorer:
+    return _Generic(images, _is_discrete(base))
 
 
 @_scorer.register
@@ -185,7 +201,7 @@ def _(base: Normal, images: Tensor) -> Scorer:
     first = base.scale[:1]
     if torch.equal(base.scale, first.expand_as(base.scale)):
         return _GaussianScorer(images, first[0])
-    return _Generic(images)
+    return _Generic(images, discrete=False)
 
 
 def score_pairs(distribution: Distribution, images: Tensor) -> Tensor:
@@ -196,6 +212,14 @@ def score_pairs(distribution: Distribution, images: Tensor) -> Tensor:
         images: (N, *event_shape).
     """
     return distribution.log_prob(images).double()
+
+
+def _is_discrete(distribution: Distribution) -> bool:
+    try:
+        support = distribution.support
+    except NotImplementedError:
+        return False
+    return support is not None and bool(support.is_discrete)
 
 
 def _base(distribution: Distribution) -> Distribution:

@@ -149,10 +149,8 @@ def plot_extreme_gaps(gaps: Gaps, images: Tensor, count: int = EXTREME) -> Figur
 
 def require_plane(posterior: GridPosterior) -> None:
     """Raise UnsupportedError for z of another dimension than two."""
-    if posterior.lattice.dimension != 2:
-        raise UnsupportedError(
-            f"this picture shows z in the plane, and here z has {posterior.lattice.dimension} dimensions"
-        )
+    if posterior.dimension != 2:
+        raise UnsupportedError(f"this picture shows z in the plane, and here z has {posterior.dimension} dimensions")
 
 
 def plane_grid(view: tuple[NDArray[Any], NDArray[Any]]) -> Tensor:
@@ -176,7 +174,7 @@ def _window(
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Coordinates of a square around 99 % of the posterior and of the distributions, with a margin for the image."""
     part = posterior[row]
-    weight = part.log_density.exp() * part.cell
+    weight = part.mass
     lows, highs = [], []
     order = part.z.argsort(0)
     for axis in range(2):
