@@ -195,15 +195,24 @@ def _digits(value: float, error: float | None) -> str:
     if math.isinf(value):
         return "+∞" if value > 0 else "−∞"
     if not error:
-        text = f"{value + 0.0:.6g}"  # + 0.0 takes the sign off a negative zero
+        text = _plain(value)
     elif math.isinf(error):
-        text = f"{value + 0.0:.6g} ± ∞"
+        text = f"{_plain(value)} ± ∞"
     elif error < 1e-9:
         text = f"{value + 0.0:.10g} ± {error:.1e}"
     else:
         places = max(0, 1 - math.floor(math.log10(error)))
         text = f"{value + 0.0:.{places}f} ± {error:.{places}f}"
     return text.replace("-", "−")
+
+
+def _plain(value: float) -> str:
+    """Six digits; whole numbers in full, as 1333010 beside 304961; two digits of what is nearly zero."""
+    if value.is_integer() and abs(value) < 1e15:
+        return f"{value + 0.0:.0f}"  # + 0.0 takes the sign off a negative zero
+    if abs(value) < 1e-4:
+        return f"{value:.1e}"
+    return f"{value:.10g}" if 1e6 <= abs(value) < 1e10 else f"{value:.6g}"
 
 
 def _jsonable(value: Any) -> Any:

@@ -39,7 +39,7 @@ def lab(linear: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("vision", VISIONS)
-def test_any_two_class_colors_can_be_told_apart(vision):
+def test_any_two_class_colors_differ_in_every_vision(vision):
     rgb = np.array([to_rgb(color) for color in PALETTE])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     seen = lab(np.clip(linear @ np.asarray(VISIONS[vision]).T, 0, 1))

@@ -81,9 +81,10 @@ class Comparison:
             f"{label}: not ranked, {row.note}" for (label, *_), row in zip(rows, self.rows, strict=True) if row.note
         ]
         for (label, *_), row in zip(rows, self.rows, strict=True):
-            counts = {cell.n for cell in row.cells if cell is not None and cell.n is not None}
-            if len(counts) > 1 and "protocol" not in row.note and not any(len(seeds) > 1 for seeds in self.seeds):
-                notes.append(f"{label}: n is {', '.join(map(str, sorted(counts)))}")
+            single = [cell for cell, seeds in zip(row.cells, self.seeds, strict=True) if cell and len(seeds) == 1]
+            counts = sorted({cell.n for cell in single if cell.n is not None})
+            if len(counts) > 1 and not row.note:
+                notes.append(f"{label}: n is {', '.join(map(str, counts))}")
         return Table(columns, rows, f"{len(self.names)} models", notes, best, self.estimates())
 
     def results(self) -> Results:

@@ -35,6 +35,8 @@ TERMS: Mapping[str, tuple[str, str]] = {
     "cost": ("Cost", ""),
     "loss": ("Loss, without the penalty", "nats"),
     "penalty": ("Gradient penalty", ""),
+    "real_logit": ("Mean logit of real examples", ""),
+    "fake_logit": ("Mean logit of generated examples", ""),
     "fooling": ("Adversarial term of the cost", "nats"),
 }
 # Who reports a term, in a legend.

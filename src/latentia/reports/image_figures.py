@@ -27,7 +27,7 @@ from latentia.models import VAE
 from latentia.reports.style import INK, NORMAL, SMALL, WIDTH, label_axes, new_figure, show_tiles, to_tensor
 
 DRAWS = 100_000
-LEAST_HEIGHT = 0.9  # inches: room for a title over images that are one pixel high
+LEAST_WIDTH, LEAST_HEIGHT, LARGEST_HEIGHT = 2.2, 0.9, 12.0  # inches: room for a title over very flat images
 DECODED = r"E[$x\,|\,z$]"
 
 
@@ -43,7 +43,7 @@ def plot_samples(images: Tensor, title: str, columns: int | None = None) -> Figu
     rows = math.ceil(len(images) / columns)
     width = min(WIDTH, 0.45 * columns + 0.2)
     height = width * rows / columns * images.shape[2] / images.shape[3] + 0.25
-    figure = new_figure(width, max(LEAST_HEIGHT, height))
+    figure = _image_figure(width, height)
     axes = figure.subplots()
     show_tiles(axes, images, columns)
     label_axes(axes, title, bare=True)
@@ -70,7 +70,7 @@ def plot_reconstructions(
     pairs = math.ceil(len(originals) / columns)
     ratio = originals.shape[2] / originals.shape[3]
     height = (WIDTH - 0.7) / columns * 2 * pairs * ratio + 0.12 * pairs + 0.3
-    figure = new_figure(WIDTH, max(LEAST_HEIGHT, height))
+    figure = _image_figure(WIDTH, height)
     grid = figure.subplots(pairs, 1, squeeze=False)
     for number, axes in enumerate(grid[:, 0]):
         part = slice(number * columns, (number + 1) * columns)
@@ -104,7 +104,7 @@ def plot_film_strip(
     tensors = [to_tensor(picture) for picture in pictures]
     ratios = [image.shape[2] / image.shape[1] for image in tensors]
     width = min(WIDTH, 2.6 * sum(ratios))
-    figure = new_figure(width, max(LEAST_HEIGHT, width / sum(ratios) + 0.25 + 0.25 * bool(title)))
+    figure = _image_figure(width, width / sum(ratios) + 0.25 + 0.25 * bool(title))
     if title:
         figure.suptitle(title, fontsize=NORMAL + 1)
     panels = figure.subplots(1, len(tensors), squeeze=False, gridspec_kw={"width_ratios": ratios})[0]
@@ -163,7 +163,7 @@ def plot_decoded_plane(vae: VAE, side: int = 15) -> Figure:
     rows = len(images) // side
     ratio = images.shape[2] / images.shape[3]
     wide = 0.85 * WIDTH if rows > 1 else WIDTH
-    figure = new_figure(wide, (wide - 0.8) * rows / side * ratio + 0.9)
+    figure = _image_figure(wide, (wide - 0.8) * rows / side * ratio + 0.9)
     axes = figure.subplots()
     columns, centers = show_tiles(axes, images, side)
     step = max(1, side // 7)
@@ -211,7 +211,7 @@ def plot_latent_slices(vae: VAE, means: Tensor, side: int = 9, dimensions: int =
     ratio = vae.image_shape[1] / vae.image_shape[2]
     columns = min(3, len(pairs))
     rows = -(-len(pairs) // columns)
-    figure = new_figure(WIDTH, rows * ((WIDTH / columns - 0.6) * ratio + 0.5) + 0.4)
+    figure = _image_figure(WIDTH, rows * ((WIDTH / columns - 0.6) * ratio + 0.5) + 0.4)
     figure.suptitle(
         rf"Slices through $z\in R^{{{vae.latent}}}$: {DECODED}, two coordinates at {how},"
         "\nthe others at the mean of the encoded test set",
@@ -248,7 +248,7 @@ def plot_interpolations(vae: VAE, start: Tensor, end: Tensor, steps: int = 9) ->
     decoded = vae.decode(z).mean.reshape(len(start), steps, *start.shape[1:])
     rows = torch.cat([start[:, None], decoded, end[:, None]], dim=1)
     ratio = start.shape[2] / start.shape[3]
-    figure = new_figure(WIDTH, max(LEAST_HEIGHT, WIDTH / (steps + 2) * len(start) * ratio + 0.5))
+    figure = _image_figure(WIDTH, WIDTH / (steps + 2) * len(start) * ratio + 0.5)
     axes = figure.subplots()
     columns, _ = show_tiles(axes, rows.flatten(0, 1), steps + 2)
     middle = [f"{value:.2g}" for value in share.tolist()]
@@ -256,6 +256,10 @@ def plot_interpolations(vae: VAE, start: Tensor, end: Tensor, steps: int = 9) ->
     title = rf"Test images $x_a$ and $x_b$; between them {DECODED}, $z$ on the straight line from $a$ to $b$"
     label_axes(axes, title, "share of the way", bare=True)
     return figure
+
+
+def _image_figure(width: float, height: float) -> Figure:
+    return new_figure(max(LEAST_WIDTH, width), min(max(LEAST_HEIGHT, height), LARGEST_HEIGHT))
 
 
 def _filled(images: Tensor, count: int) -> Tensor:

@@ -38,6 +38,7 @@ from latentia.reports.style import (
     label_axes,
     new_figure,
     plain_text,
+    text_color,
 )
 
 SIGMAS = (1, 2, 3)
@@ -284,7 +285,7 @@ def _write_classes(axes: Axes, points: Vector, groups: Groups) -> None:
             axes.plot(*np.stack([middle, place]).T, color=class_color(label), lw=0.7, zorder=4.5)
         look: dict[str, Any] = {"fontsize": NORMAL + 2, "fontweight": "bold", "ha": "center", "va": "center"}
         halo = [withStroke(linewidth=2.4, foreground="white")]
-        axes.text(place[0], place[1], name, color=class_color(label), zorder=5, path_effects=halo, **look)
+        axes.text(place[0], place[1], name, color=text_color(class_color(label)), zorder=5, path_effects=halo, **look)
 
 
 def _contours(axes: Axes, prior: Distribution, directions: Tensor | None, bound: float) -> None:

@@ -22,6 +22,7 @@ import torch
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
@@ -37,16 +38,16 @@ WIDTH = 6.5  # inches: the text width of a page
 SMALL, NORMAL, LARGE = 7.0, 8.0, 9.0  # points
 INK, FAINT, PAPER = "#1f1f1f", "#8c8c8c", "#ffffff"
 PALETTE = (
-    "#4674a2",
-    "#d12e00",
-    "#e8b900",
-    "#2e178b",
-    "#5dd1d1",
+    "#1f6fb4",
+    "#d93d00",
+    "#00e800",
+    "#46175d",
+    "#a28ba2",
     "#740000",
-    "#d15dff",
-    "#a2a274",
-    "#8b00ff",
-    "#5d2e46",
+    "#ffa2ff",
+    "#2e4646",
+    "#4600ff",
+    "#b9d1b9",
 )
 MARKERS = "os^Dv"
 CELL = 128  # pixels along the longer side of an image in a tiled picture, at least: more than are shown
@@ -93,6 +94,14 @@ def label_axes(axes: Axes, title: str = "", x: str = "", y: str = "", *, bare: b
 def class_color(index: int) -> str:
     """The color of a class; the ten colors repeat with other markers."""
     return PALETTE[index % len(PALETTE)]
+
+
+def text_color(color: str) -> tuple[float, ...]:
+    """A color dark enough for text on white: the color itself, or a darker shade of it."""
+    shade = np.array(to_rgb(color))
+    while shade @ (0.2126, 0.7152, 0.0722) > 0.5:
+        shade = 0.9 * shade
+    return tuple(shade.tolist())
 
 
 def class_marker(index: int) -> str:

@@ -27,7 +27,7 @@ from rich.text import Text
 
 from latentia.configuration import Component
 from latentia.estimate import Estimate, read_estimates
-from latentia.metrics import higher_is_better, protocol_text
+from latentia.metrics import Features, higher_is_better, protocol_text
 from latentia.recipes import Run
 from latentia.theory import Relation, Verdict
 
@@ -83,7 +83,10 @@ def label_of(name: str) -> str:
     words = LABELS.get(own, own.replace("_", " "))
     if group and group != "game":
         words = f"{group}: {words}"
-    of = [f"{part.replace('_', ' ')} features" for part in features]
+    if not group and features and own not in LABELS and features[-1] not in Features.members():
+        *by, own = own, *features  # a record of training: `vae/rate`, by whom and what
+        return ", ".join([LABELS.get(own, own.replace("_", " ")), *by, *([split] if split else [])])
+    of = [f"{part} features" for part in features]
     return ", ".join([words, *of, *([split] if split else [])])
 
 
@@ -153,8 +156,10 @@ class Table:
         if sum(natural) + 2 * (len(shown) - 1) > width:
             shown = [j for j in shown if not self.columns[j].detail]
         below = [j for j in range(len(self.columns)) if j not in shown]
-        widest = max(map(natural.__getitem__, shown[1:]), default=0)
-        first = min(natural[0], max(width - widest - 2, width // 3, 12))
+        room = width - sum(natural[j] + 2 for j in shown[1:])  # for the first column, if all others follow it
+        if room < min(natural[0], width // 3):
+            room = max(width - max(natural[j] for j in shown[1:]) - 2, width // 3)
+        first = min(natural[0], room)
         blocks: list[list[int]] = [[]]
         for j in shown[1:]:
             if blocks[-1] and first + sum(natural[k] + 2 for k in [*blocks[-1], j]) > width:
