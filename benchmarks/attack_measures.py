@@ -122,7 +122,7 @@ def _gap_answers(gaps: Any, truth: list[dict[str, tuple[float, float]]]) -> list
         # The best q is climbed to until a step gains less than 1e-4 nats.
         claim = float(gaps.posterior.likelihood.errors[row] + gaps.quadrature[row]) + 2e-3
         named = {
-            "total": gaps.slack[row],
+            "total": gaps.inference[row],
             "approximation": gaps.approximation[row],
             "amortization": gaps.amortization[row],
         }

@@ -26,7 +26,7 @@ def test_both_bounds_bracket_the_exact_value_in_the_plane():
     both = bidirectional_monte_carlo(vae, count=60, temperatures=60, chains=8)
     exact = exact_log_likelihood(vae, both.images, tolerance=1e-3)
     below, above = Estimate.mean(exact.values - both.lower), Estimate.mean(both.upper - exact.values)
-    # Bounds hold in expectation: the mean differences are positive, but for noise, and small.
+    # Bounds hold in expectation: the mean differences are positive up to noise, and small.
     assert below.value > -5 * below.stderr
     assert above.value > -5 * above.stderr
     assert below.value + above.value < 0.5
@@ -40,7 +40,7 @@ def test_more_temperatures_close_the_gap():
 
 
 @pytest.mark.parametrize("likelihood", [Gaussian(scale=0.2), Bernoulli()], ids=["gaussian", "bernoulli"])
-def test_a_generator_with_an_observation_model_stands_in_the_same_table(likelihood):
+def test_a_generator_with_an_observation_model(likelihood):
     torch.manual_seed(0)
     generator = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 9), nn.Unflatten(1, (1, 3, 3)))
     model = LatentModel.from_generator(generator, likelihood, standard_normal(2), shape=(1, 3, 3))
@@ -51,12 +51,12 @@ def test_a_generator_with_an_observation_model_stands_in_the_same_table(likeliho
 
 
 def LatentModelWithoutCheck(model):
-    """Draws of a Gaussian leave [0, 1], where images live: score them by the distribution alone."""
+    """The same model without its family's check: draws of a Gaussian leave [0, 1]."""
     return LatentModel(model.decoder, model.prior)
 
 
 def test_step_sizes_do_not_move_inside_the_estimating_chain():
-    """The chain's distribution is fixed before it starts."""
+    """An adapted step inside the chain biases its weights."""
     from latentia.likelihood.annealed import _Plan, _Walk
 
     vae = toy_vae()

@@ -11,7 +11,7 @@ from latentia.models import VAE
 
 
 def model():
-    """x = z + noise for three pixels and z ∈ R³, with an encoder that is off: all of it is known in closed form."""
+    """x = z + noise for three pixels and z ∈ R³, with a wrong encoder: every term has a closed form."""
     torch.manual_seed(0)
     encoder, decoder = (
         nn.Sequential(nn.Flatten(), nn.Linear(3, 6)),
@@ -24,7 +24,7 @@ def model():
     return vae
 
 
-def test_the_figures_are_those_of_the_closed_form():
+def test_closed_form():
     vae = model()
     x = 2**0.5 * torch.randn(3000, 1, 1, 3, dtype=torch.float64)
     flat = x.flatten(1)
@@ -34,7 +34,7 @@ def test_the_figures_are_those_of_the_closed_form():
     distortion = (0.5 * ((flat - mean) ** 2 + scale**2 + log_two_pi)).sum(1).mean().item()
     torch.manual_seed(1)
     elbo, its_rate, its_distortion = evaluate_bound(vae, x, samples=20, batch_size=700)
-    # the standard errors are over images, and the closed forms are of the very same images: far fewer would do
+    # The closed forms are of the same images, and the standard errors are over images.
     assert abs(elbo.value + rate + distortion) < elbo.stderr
     assert abs(its_rate.value - rate) < its_rate.stderr
     assert abs(its_distortion.value - distortion) < its_distortion.stderr
@@ -44,7 +44,7 @@ def test_the_figures_are_those_of_the_closed_form():
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100])
-def test_what_they_say_of_themselves(batch_size):
+def test_names_kinds_and_settings(batch_size):
     elbo, rate, distortion = evaluate_bound(
         model(), torch.zeros(20, 1, 1, 3).double(), samples=3, batch_size=batch_size
     )
@@ -57,7 +57,7 @@ def test_what_they_say_of_themselves(batch_size):
     assert elbo.value == pytest.approx(-(rate.value + distortion.value), abs=1e-12)
 
 
-def test_eight_bit_pixels_are_told_in_bits_per_dimension():
+def test_eight_bit_pixels_have_bits_per_dimension():
     torch.manual_seed(0)
     shape, likelihood = (1, 8, 8), DiscretizedLogisticMixture(components=2)
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))

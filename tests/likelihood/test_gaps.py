@@ -35,7 +35,7 @@ def test_linear_gaussian_posteriors_are_known(latent):
     assert (places - mean).abs().max() < 0.7 * covariance.diagonal().sqrt().max()  # a node away at most
 
 
-def test_a_slice_of_the_posterior_integrates_to_one_and_lies_where_it_should():
+def test_a_slice_integrates_to_one_and_has_the_mean_of_the_posterior():
     vae = toy_vae()
     posterior = exact_posterior(vae, toy_images(vae, 4), tolerance=1e-3)
     for image in range(4):
@@ -45,7 +45,7 @@ def test_a_slice_of_the_posterior_integrates_to_one_and_lies_where_it_should():
         assert ((weight[:, None] * one.z).sum(0) - posterior.mean[image]).abs().max() < 1e-2
 
 
-def test_levels_on_which_no_image_ends_are_no_obstacle():
+def test_posteriors_of_which_none_ends_on_the_first_levels():
     model = narrow_model(0.01)
     torch.manual_seed(0)
     posterior = exact_posterior(model, model.decoder(torch.randn(3, 2)).sample())
@@ -56,12 +56,12 @@ def test_levels_on_which_no_image_ends_are_no_obstacle():
 def test_an_exact_encoder_leaves_no_gap():
     linear = LinearGaussian(2)
     gaps = evaluate_gaps(linear.vae, linear.images.view(-1, 1, 1, 12), tolerance=1e-6)
-    assert gaps.slack.abs().max() < 1e-6
+    assert gaps.inference.abs().max() < 1e-6
     assert gaps.approximation.abs().max() < 1e-6
 
 
 def with_family(family, numbers):
-    """The linear-Gaussian model with a diagonal or fixed q that is off: its best q has a closed form."""
+    """The linear-Gaussian model with a wrong diagonal or fixed q: its best q has a closed form."""
     linear = LinearGaussian(2)
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(12, numbers)).double()
     with torch.no_grad():
@@ -88,7 +88,7 @@ def test_the_best_diagonal_gaussian_is_the_mean_field_solution():
     approximation = 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision))
     assert (gaps.approximation - approximation).abs().max() < 1e-3
     assert (gaps.mean - mean).abs().max() < 0.05 * covariance.diagonal().sqrt().max()
-    assert (gaps.slack - gaps.approximation - gaps.amortization).abs().max() < 1e-9
+    assert (gaps.inference - gaps.approximation - gaps.amortization).abs().max() < 1e-9
     assert (gaps.amortization > 0).all()
 
 
@@ -112,13 +112,13 @@ def test_a_richer_family_has_a_smaller_approximation_gap():
     assert gaps[0] > gaps[1] > gaps[2] > -0.01
 
 
-def test_mutual_information_and_the_aggregate_make_up_the_rate():
+def test_mutual_information_and_aggregate_kl_sum_to_the_rate():
     linear = LinearGaussian(1, pixels=6)
     posterior = exact_posterior(linear.model, torch.from_numpy(linear.x), tolerance=1e-3)
     information, aggregate = mutual_information(posterior, spacing=0.02)
     assert abs(information.value + aggregate.value - posterior.rate.mean().item()) < 1e-9
-    # x is drawn from the model, near enough: I(x; z) is that of a linear-Gaussian channel, and the aggregate is the
-    # prior up to the noise of 400 images.
+    # x is nearly drawn from the model: I(x; z) is that of a linear-Gaussian channel, and the aggregate posterior is the
+    # prior but for the noise of 400 images.
     _, covariance = linear.posterior()
     assert abs(information.value + 0.5 * math.log(covariance.item())) < 5 / math.sqrt(400) + information.error
     assert 0 < aggregate.value < 0.2
@@ -129,7 +129,7 @@ def test_refitting_an_encoder_closes_the_amortization_gap():
     x = toy_images(vae, 100)
     before = evaluate_gaps(vae, x)
     for by in ("elbo", "posterior"):
-        fitted = refit_encoder(vae, x, by=by, epochs=40, batch_size=50, learning_rate=1e-2)
+        fitted = refit_encoder(vae, x, by=by, epochs=40, batch_size=50, lr=1e-2)
         after = evaluate_gaps(fitted, x)
         assert after.amortization.mean() < 0.3 * before.amortization.mean()
         # The decoder is the same to the last bit.
@@ -147,7 +147,7 @@ def test_evaluate_likelihood_by_every_method():
     assert wanted <= set(names)
     assert len(names) == len(set(names))
     assert exact.arrays["log_likelihood"].shape == (20,)
-    assert exact.arrays["gap_slack"].shape == (10,)
+    assert exact.arrays["gap_inference"].shape == (10,)
     importance = evaluate_likelihood(vae, x, "importance", draws=200)
     annealed = evaluate_likelihood(vae, x, "annealed", temperatures=20, chains=4, simulated=10)
     truth = exact.estimates[0].value

@@ -5,7 +5,8 @@ import torch
 from scipy.stats import genpareto
 
 from latentia.errors import ConfigurationError, UnsupportedError
-from latentia.likelihood import exact_log_likelihood, fit_generalized_pareto, importance_log_likelihood, pareto_k
+from latentia.integration.pareto import fit_generalized_pareto, pareto_k
+from latentia.likelihood import exact_log_likelihood, importance_log_likelihood
 
 from .known_models import LinearGaussian, narrow_model, toy_images, toy_vae
 
@@ -14,7 +15,7 @@ from .known_models import LinearGaussian, narrow_model, toy_images, toy_vae
 def test_the_pareto_fit_recovers_what_scipy_drew(shape):
     y = torch.from_numpy(genpareto.rvs(shape, scale=2.0, size=(200, 500), random_state=1)).sort(-1).values
     k, scale = fit_generalized_pareto(y)
-    # The fit's bias is of the order of its variance, 1/M, which 200 repetitions would not see.
+    # The fit's bias is of the order of its variance, 1/M, which 200 repetitions do not resolve.
     assert abs(k.mean() - shape) < 5 * k.std() / math.sqrt(200) + 1 / 500
     assert abs(scale.mean() - 2) < 5 * scale.std() / math.sqrt(200) + 4 / 500
 
@@ -25,11 +26,11 @@ def test_the_shape_of_importance_weights_of_known_tail():
     u = torch.rand(50, 5000, dtype=torch.float64)
     for k in (0.3, 0.7, 1.0):
         found = pareto_k(-k * u.log())
-        drawn = (213 * k + 5) / 223  # ten pseudo-observations at ½ beside a tail of 213
+        drawn = (213 * k + 5) / 223  # ten pseudo-observations at ½ and a tail of 213
         assert abs(found.mean() - drawn) < 5 * found.std() / math.sqrt(50) + 0.01
 
 
-def test_equal_weights_have_no_tail_and_few_draws_tell_nothing():
+def test_the_shape_of_equal_weights_and_of_few_draws():
     assert pareto_k(torch.zeros(3, 100)).eq(-torch.inf).all()
     assert pareto_k(torch.randn(3, 20)).eq(torch.inf).all()
 
@@ -42,7 +43,7 @@ def test_an_exact_proposal_is_exact():
     assert "warning" not in result.settings
 
 
-def test_the_prior_as_proposal_agrees_with_quadrature_within_its_standard_errors():
+def test_the_prior_as_proposal_agrees_with_quadrature():
     vae = toy_vae(sharpness=0.3)
     x = toy_images(vae, 20)
     truth = exact_log_likelihood(vae, x, tolerance=1e-3)
@@ -50,7 +51,7 @@ def test_the_prior_as_proposal_agrees_with_quadrature_within_its_standard_errors
     assert ((result.values - truth.values).abs() < 5 * result.errors + 1e-3).all()
 
 
-def test_streaming_over_draws_changes_nothing_in_distribution_and_the_bound_rises_with_them():
+def test_the_bound_rises_with_the_draws():
     vae = toy_vae()
     x = toy_images(vae, 100)
     truth = exact_log_likelihood(vae, x, tolerance=1e-3).values.mean().item()
@@ -62,7 +63,7 @@ def test_streaming_over_draws_changes_nothing_in_distribution_and_the_bound_rise
     assert gaps[0] > 10 * gaps[-1] > 0
 
 
-def test_a_proposal_that_misses_the_posterior_is_warned_of():
+def test_a_proposal_that_misses_the_posterior_gives_a_warning():
     model = narrow_model(0.01)
     x = model.decoder(torch.zeros(5, 2)).sample()
     result = importance_log_likelihood(model, x, draws=1000, proposal="prior")
@@ -73,7 +74,7 @@ def test_a_proposal_that_misses_the_posterior_is_warned_of():
 
 
 def test_the_defensive_mixture_bounds_the_weights():
-    """An encoder that is far off: with the prior's help the estimate is right, without it it is off by nats."""
+    """A wrong encoder: the estimate is right with draws of the prior and off by nats without them."""
     vae = toy_vae(sharpness=0.3)
     with torch.no_grad():
         vae.posterior.network[-1].bias[:2] += 3
@@ -92,7 +93,7 @@ def test_the_bootstrap_is_the_standard_error_over_images():
     assert abs(result.settings["bootstrap_stderr"] / result.estimates()[0].stderr - 1) < 5 / math.sqrt(2 * 1000)
 
 
-def test_the_seed_fixes_the_draws_and_leaves_the_callers_generator_alone():
+def test_the_seed_fixes_the_draws_and_not_the_callers_generator():
     vae = toy_vae()
     x = toy_images(vae, 5)
     torch.manual_seed(11)

@@ -70,10 +70,10 @@ def test_the_gaps_of_images_that_were_reached_are_what_they_are_alone(vae, image
     out_of_levels(2)
     part = evaluate_gaps(vae, images, tolerance=1e-4, require=False)
     done = part.posterior.finished
-    assert (part.slack - whole.slack)[done].abs().max() < 1e-3
+    assert (part.inference - whole.inference)[done].abs().max() < 1e-3
     assert (part.approximation - whole.approximation)[done].abs().max() < 1e-2
     unfinished = torch.ones(len(images), dtype=torch.bool).index_fill(0, done, False)
-    assert torch.isnan(part.slack[unfinished]).all()
+    assert torch.isnan(part.inference[unfinished]).all()
 
 
 def test_no_image_at_all_is_an_error_that_names_the_cure(vae, images, out_of_levels):

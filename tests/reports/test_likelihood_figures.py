@@ -17,10 +17,10 @@ from latentia.likelihood import (
     evaluate_likelihood,
     exact_posterior,
     importance_log_likelihood,
+    log_importance_weights,
 )
 from latentia.reports.likelihood_figures import (
     _group_bound,
-    _log_weights,
     plot_aggregate_posterior,
     plot_bound_against_draws,
     save_likelihood_figures,
@@ -104,7 +104,7 @@ def test_a_window_is_a_square_that_holds_posterior_and_distributions(linear):
 def test_weights_of_an_exact_encoder_are_the_evidence(linear):
     vae, images, *_, posterior = linear
     with torch.no_grad():
-        weights = _log_weights(LatentModel.from_model(vae), images, 64)
+        weights = log_importance_weights(LatentModel.from_model(vae), images, 64)
     assert weights.shape == (20, 64)
     assert (weights - posterior.likelihood.values[:, None]).abs().max() < 1e-3
 
@@ -135,7 +135,7 @@ def test_the_drawn_bound_ends_where_the_estimate_does(toy):
     # Two sets of draws: their distance for each image has the errors of both.
     torch.manual_seed(0)
     with torch.no_grad():
-        weights = _log_weights(LatentModel.from_model(vae), images, 1000)
+        weights = log_importance_weights(LatentModel.from_model(vae), images, 1000)
     assert np.isclose(line.get_ydata()[-1], _group_bound(weights, 1000).mean().item())
     calm = other.details["pareto_k"] < 0.5
     assert calm.any()
@@ -180,10 +180,10 @@ def test_the_plane_shows_where_there_is_more_than_the_prior_has():
     assert np.nanmax(ratio[x < -1]) < -1
 
 
-def test_the_extremes_are_those_of_the_slack(toy):
+def test_the_extremes_are_those_of_the_inference_gap(toy):
     _, images, found = toy
     figure = plot_extreme_gaps(found.gaps, images[:20], count=2)
-    order = found.gaps.slack.argsort(descending=True)
+    order = found.gaps.inference.argsort(descending=True)
     wanted = [*order[:2].tolist(), *order.flip(0)[:2].tolist()]
     strips = [axes.child_axes[0] for axes in figure.axes[:4]]
     for strip, row in zip(strips, wanted, strict=True):

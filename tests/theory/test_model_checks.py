@@ -40,8 +40,8 @@ def test_what_holds_of_a_vae_in_the_plane(vae, images):
     for check in found:
         assert check.verdict.holds, [r for r in check.verdict.relations if not r.holds] or check.verdict.failure
         assert check.own
-    slacks = [r for c in found if c.verdict.statement.item == "1c.trained" for r in c.verdict.relations]
-    assert sum(r.sign == "==" and r.left.value > 0 for r in slacks) == 4
+    gaps = [r for c in found if c.verdict.statement.item == "1c.trained" for r in c.verdict.relations]
+    assert sum(r.sign == "==" and r.left.value > 0 for r in gaps) == 4
 
 
 def test_with_many_dimensions_the_identity_is_left_to_distributions_that_are_known():

@@ -1,18 +1,16 @@
-"""log p(x) of a latent-variable model: by quadrature, importance sampling and annealing; gaps of the bound."""
+"""log p(x) of a latent-variable model by quadrature, importance sampling and annealing, and gaps of its bound."""
 
-from latentia.integration.pareto import fit_generalized_pareto, pareto_k
-from latentia.likelihood.annealed import Bidirectional, annealed_log_likelihood, bidirectional_monte_carlo
+from latentia.likelihood.annealed import annealed_log_likelihood, bidirectional_monte_carlo
 from latentia.likelihood.bound import evaluate_bound
 from latentia.likelihood.evaluate import LikelihoodEvaluation, evaluate_likelihood
 from latentia.likelihood.gaps import Gaps, evaluate_gaps, mutual_information
-from latentia.likelihood.importance import importance_log_likelihood
+from latentia.likelihood.importance import importance_log_likelihood, log_importance_weights
 from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.posterior import GridPosterior, exact_posterior
 from latentia.likelihood.quadrature import LikelihoodResult, exact_log_likelihood
 from latentia.likelihood.refit import refit_encoder
 
 __all__ = [
-    "Bidirectional",
     "Gaps",
     "GridPosterior",
     "LatentModel",
@@ -25,9 +23,8 @@ __all__ = [
     "evaluate_likelihood",
     "exact_log_likelihood",
     "exact_posterior",
-    "fit_generalized_pareto",
     "importance_log_likelihood",
+    "log_importance_weights",
     "mutual_information",
-    "pareto_k",
     "refit_encoder",
 ]

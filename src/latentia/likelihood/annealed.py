@@ -1,6 +1,6 @@
 r"""Annealed importance sampling: bounds of log p(x) on both sides, for z of any dimension.
 
-A chain walks from a tractable r₀ (prior or encoder) to the joint p(x, z) through
+A chain moves from a tractable r₀ (prior or encoder) to the joint p(x, z) through
 
     log r_t(z) = (1 − β_t) log r₀(z) + β_t log p(x, z),      0 = β₀ < … < β_T = 1,
 
@@ -9,17 +9,17 @@ with a Hamiltonian Monte Carlo transition at each temperature (Neal 2001; Neal 2
     log w = Σ_t (β_t − β_{t−1}) (log p(x, z_{t−1}) − log r₀(z_{t−1}))
 
 has E w = p(x), so E log of the mean of K weights is a *lower* bound. Run backwards from an exact posterior draw, the
-same chain gives E[1/w] = 1/p(x), an *upper* bound. Posterior draws are at hand for simulated data alone: draw z from
+same chain gives E[1/w] = 1/p(x), an *upper* bound. Posterior draws are available for simulated data only: draw z from
 the prior, then x from p(x|z), and z is one (bidirectional Monte Carlo; Grosse, Ghahramani and Adams 2015). The gap
-between the two bounds on simulated data is what certifies the method's settings for real data of the same kind.
+between the two bounds on simulated data shows how good the settings are for real data of the same kind.
 
-The step sizes are adapted by pilot chains that are thrown away, and stand still while the estimating chains run; a step
-adapted inside the chain would make its transitions depend on the past and its weights biased.
+Step sizes are adapted by pilot chains, which are discarded, and are fixed while the estimating chains run: a step that
+is adapted inside the chain makes its transitions depend on the past and biases its weights.
 """
 
 from __future__ import annotations
 
-__all__ = ["Bidirectional", "Chains", "annealed_log_likelihood", "bidirectional_monte_carlo"]
+__all__ = ["Bidirectional", "annealed_log_likelihood", "bidirectional_monte_carlo"]
 
 import math
 import time
@@ -45,13 +45,13 @@ CHAINS_AT_ONCE = 4096
 
 
 class Chains(TypedDict, total=False):
-    """Which chains are to walk, and for how long.
+    """The chains of annealed importance sampling.
 
     Keys:
         chains: independent chains for each image, 16 by default.
         start: r₀, `prior` by default or `encoder`.
-        seed: of the draws, 0 by default; the caller's generator is left as it was.
-        seconds: time allowed, without end by default.
+        seed: of the draws, 0 by default; the caller's generator is not changed.
+        seconds: time allowed, unlimited by default.
     """
 
     chains: int
@@ -62,7 +62,7 @@ class Chains(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class _Plan:
-    """`Chains` with their defaults, and the temperatures they walk through."""
+    """`Chains` with their defaults, and the temperatures."""
 
     temperatures: int
     chains: int = 16
@@ -79,7 +79,7 @@ class _Plan:
 
     @property
     def schedule(self) -> Tensor:
-        """0 = β₀ < … < β_T = 1: a sigmoid in t spends most near both ends (Grosse et al. 2015, section 6)."""
+        """0 = β₀ < … < β_T = 1: a sigmoid in t, densest at both ends (Grosse et al. 2015, section 6)."""
         ramp = torch.sigmoid(torch.linspace(-4, 4, self.temperatures + 1, dtype=torch.float64))
         return (ramp - ramp[0]) / (ramp[-1] - ramp[0])
 
@@ -88,7 +88,7 @@ class _Plan:
         return max(1, CHAINS_AT_ONCE // self.chains)
 
     def subject(self, model: Any) -> LatentModel:
-        """The model, with the encoder that the plan asks for."""
+        """The model; it has an encoder if the chains start from one."""
         with torch.no_grad():
             subject = LatentModel.from_model(model)
         if self.start == "encoder" and subject.encoder is None:
@@ -96,7 +96,7 @@ class _Plan:
         return subject
 
     def settings(self, begin: float, accepted: list[float]) -> dict[str, Any]:
-        """What estimates say about the chains."""
+        """Settings of the estimates."""
         finite = [rate for rate in accepted if math.isfinite(rate)]
         return {
             "temperatures": self.temperatures,
@@ -146,11 +146,11 @@ def annealed_log_likelihood(
     Args:
         model: a `VAE`, a run, or a `LatentModel` (`LatentModel.from_generator` makes one of a generator).
         images: (N, *event_shape).
-        temperatures: T, how many steps from r₀ to the joint; the bound tightens as it grows.
+        temperatures: T, the number of steps from r₀ to the joint; more make the bound tighter.
         **chains: see `Chains`.
 
     Raises:
-        UnsupportedError: an encoder is asked for and there is none, or time is up.
+        UnsupportedError: `start="encoder"` for a model without one, or time is up.
         DataError: images that the likelihood cannot score.
     """
     begin = time.monotonic()
@@ -177,9 +177,9 @@ def annealed_log_likelihood(
 def bidirectional_monte_carlo(
     model: Any, count: int = 100, temperatures: int = 500, **chains: Unpack[Chains]
 ) -> Bidirectional:
-    """Bounds from both sides on `count` images drawn from the model; see `annealed_log_likelihood` for the rest.
+    """Bounds from both sides on `count` images drawn from the model; see `annealed_log_likelihood` for the arguments.
 
-    The reverse chains of an image all start from the one exact posterior draw that it came with.
+    The reverse chains of an image all start from the same exact posterior draw, the z that the image was drawn from.
     """
     begin = time.monotonic()
     plan = _Plan(temperatures, **chains)
@@ -216,7 +216,7 @@ class _Walk:
         q: Distribution | None = model.encoder(self.x) if start == "encoder" and model.encoder else None
         self.q = q
         self.log_start: Callable[[Tensor], Tensor] = model.prior.log_prob if q is None else q.log_prob
-        # Momenta get the start's own scale, so that a step means the same in every direction.
+        # Steps are in units of the start's scale, so that one size serves every direction.
         self.scale = self._initial().std(0) if q is None else q.stddev
         if q is None:
             self.scale = model.prior.sample(torch.Size([2000])).std(0).to(self.x).expand(len(x), -1)
@@ -224,7 +224,7 @@ class _Walk:
         self.acceptance = math.nan
 
     def tune(self, schedule: Tensor) -> Tensor:
-        """A step size for each temperature and image, (T, N), from pilot chains that are thrown away."""
+        """A step size for each temperature and image, (T, N), from pilot chains."""
         count = max(2, math.ceil(PILOT * (len(schedule) - 1)))
         pilot = schedule[torch.linspace(0, len(schedule) - 1, count + 1).round().long()]
         z = self._initial()
@@ -248,7 +248,7 @@ class _Walk:
         betas = schedule.tolist()
         for t in range(1, len(betas)):
             log_weight += (betas[t] - betas[t - 1]) * self._energy_gap(z)
-            if t < len(betas) - 1:  # nothing is weighed after the last temperature
+            if t < len(betas) - 1:  # the last weight needs no move after it
                 z, accepted = self._move(z, betas[t], steps[t - 1])
                 rates.append(accepted.mean().item())
             self._check_time(t, len(betas) - 1)
@@ -289,9 +289,8 @@ class _Walk:
         return value.detach(), gradient
 
     def _move(self, z: Tensor, beta: float, step: Tensor) -> tuple[Tensor, Tensor]:
-        """One HMC transition that leaves r_β as it is; the new states and each image's acceptance rate (N,)."""
-        # The direction of time is symmetric, so a random number of leapfrog steps keeps the target too, and breaks
-        # cycles.
+        """One HMC transition that leaves r_β invariant; the new states and each image's acceptance rate (N,)."""
+        # A random number of leapfrog steps, drawn independently of the state, keeps r_β invariant and avoids cycles.
         count = int(torch.randint(LEAPFROG // 2, LEAPFROG + 1, ()))
         size = (step[:, None] * self.scale).unsqueeze(0)
         momentum = torch.randn_like(z)
@@ -311,7 +310,7 @@ class _Walk:
     def _check_time(self, done: int, wanted: int) -> None:
         if time.monotonic() > self.end:
             raise UnsupportedError(
-                f"annealing: time was up after {done} of {wanted} temperatures of the batch in hand; allow more "
+                f"annealing: time was up after {done} of {wanted} temperatures of the current batch; allow more "
                 "seconds, or fewer images, chains or temperatures"
             )
 

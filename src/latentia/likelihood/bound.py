@@ -18,14 +18,14 @@ from latentia.models import VAE
 def evaluate_bound(vae: VAE, images: Tensor, *, samples: int = 1, batch_size: int = 1000) -> list[Estimate]:
     """Mean ELBO, rate and distortion over images, each from `samples` draws of z for every image.
 
-    The KL is drawn like the rest, so that any prior serves. The standard errors are over the images and include the
-    noise of the draws; draws come from torch's global generator (see `latentia.training.seeded`).
+    The KL is sampled as well, so that any prior can be used. Standard errors are over the images and include the noise
+    of the draws, which come from torch's global generator (see `latentia.training.seeded`).
 
     Args:
         vae: on the images' device, in evaluation mode.
         images: (N, C, H, W), as the likelihood scores them.
         samples: draws of z for each image.
-        batch_size: images at a time.
+        batch_size: images processed at a time.
 
     Returns:
         `elbo` (a lower bound of the mean log p(x), in expectation), `rate` and `distortion`, in nats.

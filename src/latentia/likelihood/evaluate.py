@@ -1,4 +1,4 @@
-"""How good is this model? One call for the three ways to log p(x), as `latentia evaluate RUN` makes it."""
+"""One function for the three methods for log p(x); `latentia evaluate RUN` calls it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Method = Literal["exact", "importance", "annealed"]
 
 @dataclass(frozen=True)
 class LikelihoodEvaluation:
-    """What was found.
+    """The result of `evaluate_likelihood`.
 
     Attributes:
         estimates: means over the images.
         arrays: one row for each image, for an .npz file.
-        posterior: of the exact method, what the pictures are drawn from.
-        gaps: of the exact method, where they were asked for.
+        posterior: of the exact method, the data of the pictures.
+        gaps: of the exact method, if they were asked for.
     """
 
     estimates: list[Estimate]
@@ -49,24 +49,23 @@ def evaluate_likelihood(
     seed: int = 0,
     **options: Any,
 ) -> LikelihoodEvaluation:
-    """log p(x) of images under a model, and what else the method can tell.
+    """log p(x) of images under a model, and the method's other estimates.
 
     Args:
         model: a `VAE`, a run, a `LatentModel`, or anything with `decode` and `prior`.
         images: (N, *event_shape), as the likelihood scores them.
         method: `exact` for z of at most 3 dimensions: adds posterior entropy and rate, mutual information, active
-            units, and where there is a Gaussian encoder the split of the bound's slack. `importance` adds the
-            weights' effective sample size and Pareto k̂. `annealed` adds the gap between both bounds on simulated
-            images.
+            units, and for a Gaussian encoder the inference gap in its two parts. `importance` adds the weights'
+            effective sample size and Pareto k̂. `annealed` adds the gap between both bounds on simulated images.
         tolerance: of `exact`, in nats for each image.
-        gaps: of `exact`: on how many of the first images to split the slack; 0 for none.
-        simulated: of `annealed`: how many images to simulate for the upper bound; 0 for none.
+        gaps: of `exact`: the number of images, from the first, whose inference gap is split; 0 for none.
+        simulated: of `annealed`: the number of images to simulate for the upper bound; 0 for none.
         seed: of the random methods.
         **options: of `exact_log_likelihood`, `importance_log_likelihood` or `annealed_log_likelihood`.
 
     Raises:
         ConfigurationError: there is no such method.
-        UnsupportedError: the method cannot serve this model, or not in the time and memory given.
+        UnsupportedError: the method cannot evaluate this model, or not in the time and memory given.
         DataError: images that the likelihood cannot score.
     """
     if method not in get_args(Method):

@@ -1,17 +1,17 @@
-r"""Where the bound's slack comes from: what the family cannot reach, and what the encoder does not.
+r"""The inference gap of a bound, as an approximation gap of the family and an amortization gap of the encoder.
 
-    log p(x) − ELBO(q) = KL(q, p(z|x)) = approximation gap + amortization gap               (Cremer et al. 2018, eq. 4)
+    inference gap = log p(x) − ELBO(q) = KL(q, p(z|x)) = approximation gap + amortization gap    (Cremer et al. 2018)
 
     approximation gap   log p(x) − max over q of the family of ELBO(q), for this image alone
     amortization gap    that maximum − ELBO of the encoder's q
 
-ELBO(q) = E_q f + H(q), f = log p(x, z), by Gauss-Hermite quadrature in q's own frame: f is smooth there.
+ELBO(q) = E_q f + H(q), f = log p(x, z), by Gauss-Hermite quadrature in q's frame, where f is smooth.
 
 The best Gaussian needs no gradient of the decoder. By Stein's identities (Opper and Archambeau 2009),
 
     E_q ∇f = Σ⁻¹ E_q[(z − m) f],      E_q ∇∇f = Σ⁻¹ E_q[((z − m)(z − m)ᵀ − Σ) f] Σ⁻¹,
 
-so the same nodes that give the bound give the natural-gradient step Σ⁻¹ ← (1 − ρ)Σ⁻¹ − ρ E ∇∇f, m ← m + ρ Σ E ∇f. A
+so the nodes of the bound also give the natural-gradient step Σ⁻¹ ← (1 − ρ)Σ⁻¹ − ρ E ∇∇f, m ← m + ρ Σ E ∇f. A
 step is kept only if it raises the image's bound, so the best q is never worse than where it started: the encoder's q,
 or the Gaussian with the exact posterior's moments, whichever ends higher.
 """
@@ -44,21 +44,21 @@ CONVERGED = 1e-4  # nats
 
 @dataclass(frozen=True)
 class Gaps:
-    """The slack of the bound, image by image, in nats.
+    """The inference gap of each image and its two parts, in nats.
 
     Attributes:
-        posterior: the exact posteriors, of these images and maybe of more after them. Images whose posterior is not
+        posterior: the exact posteriors of these images, and possibly of more after them. Images whose posterior is not
             `finished` have NaN for gaps.
-        slack: KL(q, p(z|x)) of the encoder's q, (N,).
-        approximation: of it, what the best q of the family would leave, (N,).
-        amortization: the rest, (N,).
+        inference: KL(q, p(z|x)) of the encoder's q, (N,).
+        approximation: KL of the best q of the family, (N,).
+        amortization: the difference of the two, (N,).
         mean: of the best q, (N, d).
         covariance: of the best q, (N, d, d).
         quadrature: how far a Gauss-Hermite rule of lower order moves the encoder's bound, (N,).
     """
 
     posterior: GridPosterior
-    slack: Tensor
+    inference: Tensor
     approximation: Tensor
     amortization: Tensor
     mean: Tensor
@@ -67,8 +67,8 @@ class Gaps:
 
     @property
     def finished(self) -> Tensor:
-        """Rows of the images whose gaps are there."""
-        return _finished(self.posterior, len(self.slack))
+        """Rows of the images whose gaps are known."""
+        return _finished(self.posterior, len(self.inference))
 
     def estimates(self) -> list[Estimate]:
         """Means over the images, with standard errors over the images; none where fewer than two were reached."""
@@ -77,47 +77,51 @@ class Gaps:
         rows = self.finished
         if len(rows) < 2:
             return []
-        if len(rows) < len(self.slack):
-            settings["not_reached"] = len(self.slack) - len(rows)
+        if len(rows) < len(self.inference):
+            settings["not_reached"] = len(self.inference) - len(rows)
         error = self.posterior.likelihood.errors[rows].mean().item() + self.quadrature[rows].mean().item()
-        parts = {"slack": self.slack, "approximation_gap": self.approximation, "amortization_gap": self.amortization}
+        parts = {
+            "inference_gap": self.inference,
+            "approximation_gap": self.approximation,
+            "amortization_gap": self.amortization,
+        }
         means = [
             Estimate.mean(values[rows], name=name, method="quadrature", settings={**settings, "error": error})
             for name, values in parts.items()
         ]
-        elbo = self.posterior.likelihood.values[: len(self.slack)] - self.slack
+        elbo = self.posterior.likelihood.values[: len(self.inference)] - self.inference
         bound = Estimate.mean(elbo[rows], name="elbo", kind="lower bound", method="quadrature", settings=settings)
         return [bound, *means]
 
     def arrays(self) -> dict[str, Any]:
         """What to write to an .npz file."""
-        names = ("slack", "approximation", "amortization", "mean", "covariance", "quadrature")
+        names = ("inference", "approximation", "amortization", "mean", "covariance", "quadrature")
         return {f"gap_{name}": getattr(self, name).numpy() for name in names}
 
 
 def _finished(posterior: GridPosterior, count: int) -> Tensor:
-    """Which of the first images have their posterior."""
+    """Rows, among the first `count`, of the images whose posterior is known."""
     return posterior.finished[posterior.finished < count]
 
 
 def evaluate_gaps(
     model: Any, images: Tensor, tolerance: float = 0.01, *, posterior: GridPosterior | None = None, **options: Any
 ) -> Gaps:
-    """Split the slack of an encoder's bound, for z of at most three dimensions and a Gaussian q.
+    """Split the inference gap of an encoder, for z of at most three dimensions and a Gaussian q.
 
     Args:
         model: a `VAE`, a run or a `LatentModel` with an encoder.
         images: (N, *event_shape).
         tolerance: of log p(x), in nats for each image.
-        posterior: exact posteriors of these images, or of images that begin with them, where they are known already.
-        **options: of `exact_posterior`, where they are not.
+        posterior: exact posteriors of these images, or of images that begin with them, if they are known already.
+        **options: of `exact_posterior`, if they are not.
 
     Raises:
         UnsupportedError: no encoder, or a q that is not Gaussian; and what `exact_posterior` raises.
     """
     subject = LatentModel.from_model(model)
     if subject.encoder is None:
-        raise UnsupportedError("the gaps are those of an encoder, and this model has none")
+        raise UnsupportedError("gaps are those of an encoder, and this model has none")
     if posterior is None:
         posterior = exact_posterior(model, images, tolerance, **options)
     structure = _structure(subject)
@@ -194,11 +198,10 @@ def mutual_information(posterior: GridPosterior, spacing: float = 0.05) -> list[
 
         mean KL(p(z|x), p(z)) = I(x; z) + KL(p̄(z), p(z)),   p̄(z) = mean of p(z|x)     (Hoffman and Johnson 2016)
 
-    The aggregate is binned into cells; binning can only lower a KL, and how much it did is judged by doubling the
-    cells.
+    The aggregate is binned into cells; binning can only lower a KL, and doubling the cells estimates by how much.
 
     Args:
-        posterior: of the images; those that ran out of time have no part in it.
+        posterior: of the images; those that were not reached are left out.
         spacing: side of a cell.
     """
     rows = posterior.finished
@@ -242,7 +245,7 @@ def _aggregate_kl(posterior: GridPosterior, spacing: float) -> float:
 
 
 def _structure(model: LatentModel) -> str:
-    """Which covariances the family has: `fixed`, `diagonal` or `full`."""
+    """The covariances of the family: `fixed`, `diagonal` or `full`."""
     family: Posterior | None = None
     conditional = getattr(model.source, "posterior", None)
     if isinstance(conditional, Conditional) and isinstance(conditional.family, Posterior):
@@ -259,7 +262,7 @@ def _moments(q: Distribution) -> tuple[Tensor, Tensor]:
         return q.mean.double().cpu(), torch.diag_embed(q.variance.double()).cpu()
     raise UnsupportedError(
         f"the best q of a family is found for Gaussian families, and this encoder gives {type(q).__name__}; "
-        "log p(x) − ELBO is its slack all the same (exact_log_likelihood, evaluate_bound)"
+        "its inference gap is log p(x) − ELBO (exact_log_likelihood, evaluate_bound)"
     )
 
 
@@ -275,7 +278,7 @@ def _match(exact: Tensor, covariance: Tensor, structure: str) -> Tensor:
 def _best(
     model: LatentModel, images: Tensor, mean: Tensor, covariance: Tensor, structure: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Climb each image's bound from where it stands: ELBO (N,), mean, covariance of the best."""
+    """Maximize each image's bound from a start: ELBO (N,), mean, covariance of the best."""
     d = mean.shape[-1]
     bound, gradient, curvature = gaussian_bound(model, images, mean, covariance)
     bound, mean, covariance = bound.clone(), mean.clone(), covariance.clone()
@@ -295,7 +298,7 @@ def _best(
             wanted = -curvature[going] if structure == "full" else -curvature[going] * identity
             precision = (1 - rho) * torch.linalg.inv(covariance[going]) + rho * wanted
             eigenvalues, vectors = torch.linalg.eigh(precision)
-            # A precision that is not positive is no step at all: the largest eigenvalue stands in, and may be refused.
+            # A precision that is not positive gives no step: try the largest eigenvalue, which may be refused.
             eigenvalues = torch.where(eigenvalues > 1e-6, eigenvalues, eigenvalues[:, -1:].clamp_min(1.0))
             new_covariance = vectors @ torch.diag_embed(1 / eigenvalues) @ vectors.mT
             new_mean = mean[going] + step[going, None] * (new_covariance @ gradient[going, :, None]).squeeze(-1)

@@ -1,32 +1,33 @@
-r"""The importance-weighted estimate of log p(x), for z of any dimension, with what tells whether to believe it.
+r"""Importance sampling of log p(x), for z of any dimension.
 
     log p(x) ≈ log (1/K) Σₖ wₖ,   wₖ = p(x|zₖ) p(zₖ) / r(zₖ|x),   zₖ ~ r(z|x)            (Burda et al. 2016, eq. 8)
 
-The mean of wₖ is unbiased for p(x), so its logarithm is a lower bound in expectation, and near log p(x) only if r
-covers the posterior. A proposal that misses mass gives weights with a tail so heavy that K draws rarely see it: then
-the standard error by the delta method, sd(w)/(mean(w) √K), is small and means nothing. The Pareto shape k̂ of the
-weights and the effective sample size show that (see `latentia.integration.pareto`).
+The mean of wₖ is unbiased for p(x), so its logarithm is a lower bound in expectation. It is close to log p(x) only if
+r covers the posterior. A proposal that misses mass gives weights with a heavy tail, which K draws rarely show: the
+standard error by the delta method, sd(w)/(mean(w) √K), is then small and meaningless. The Pareto shape k̂ of
+the weights shows that (`latentia.integration.pareto`), as does their effective sample size.
 
 The *defensive mixture* r = (1 − α) q(z|x) + α p(z) (Hesterberg 1995) bounds the weights by p(x|z)/α.
 """
 
 from __future__ import annotations
 
-__all__ = ["importance_log_likelihood"]
+__all__ = ["importance_log_likelihood", "log_importance_weights"]
 
 import math
 import time
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from latentia.errors import ConfigurationError, UnsupportedError
-from latentia.integration import LogSumExp
 from latentia.integration.pareto import K_HAT_LIMIT, pareto_k
 from latentia.likelihood.latent_model import LatentModel, full_precision
 from latentia.likelihood.quadrature import LikelihoodResult
+
+Proposal = Literal["encoder", "prior"]
 
 DECODED_AT_ONCE = 20_000
 RESAMPLES = 1000
@@ -38,38 +39,39 @@ def importance_log_likelihood(
     draws: int = 1000,
     *,
     defensive: float = 0.0,
-    proposal: str = "encoder",
+    proposal: Proposal = "encoder",
     seed: int = 0,
     seconds: float = math.inf,
 ) -> LikelihoodResult:
-    """An estimate of log p(x) of each image by K draws.
+    """An estimate of log p(x) of each image from K draws.
 
     Args:
         model: a `VAE`, a run, or a `LatentModel`.
         images: (N, *event_shape), as the likelihood scores them.
         draws: K.
-        defensive: α, the part of the draws that come from the prior.
-        proposal: `encoder`, or `prior` for no encoder at all.
-        seed: of the draws; the caller's generator is left as it was.
+        defensive: α, the share of the draws that come from the prior.
+        proposal: `encoder`, or `prior` to draw without an encoder.
+        seed: of the draws; the caller's generator is not changed.
         seconds: time allowed.
 
     Returns:
         Values of kind "lower bound" (in expectation), their standard errors by the delta method, and in `details` the
         `effective_sample_size` and `pareto_k` of each image. `settings["bootstrap_stderr"]` is the standard error of
-        the mean by a bootstrap over the images; `settings["warning"]` stands there when some k̂ exceeds 0.7.
+        the mean by a bootstrap over the images; `settings["warning"]` is present when some k̂ exceeds 0.7.
 
     Raises:
-        UnsupportedError: a model without an encoder where one is asked for, or time is up.
+        UnsupportedError: a model without an encoder where one is needed, or time is up.
         DataError: images that the likelihood cannot score.
     """
     if draws < 1 or not 0 <= defensive < 1:
         raise ConfigurationError(f"importance: draws must be >= 1 and 0 <= defensive < 1; given {draws}, {defensive}")
+    if proposal not in get_args(Proposal):
+        raise ConfigurationError(f"proposal is {proposal!r}; it must be encoder or prior")
     begin = time.monotonic()
     with full_precision(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         subject = LatentModel.from_model(model)
         subject.require_scorable(images)
-        encoder = _encoder(subject, proposal)
         batch = max(1, DECODED_AT_ONCE // draws)
         parts = []
         for x in images.split(batch):
@@ -78,7 +80,7 @@ def importance_log_likelihood(
                     f"importance: {len(parts) * batch} of {len(images)} images were done in {seconds} s; allow more "
                     "seconds, fewer draws, or fewer images"
                 )
-            parts.append(_weigh(subject, encoder, x.to(subject.device, subject.dtype), draws, defensive))
+            parts.append(_summarize(log_importance_weights(subject, x, draws, proposal=proposal, defensive=defensive)))
     value, stderr, effective, shape = (torch.cat(part) for part in zip(*parts, strict=True))
     settings: dict[str, Any] = {
         "draws": draws,
@@ -103,42 +105,39 @@ def importance_log_likelihood(
     return LikelihoodResult(value, stderr, "lower bound", "importance sampling", settings, random=True, details=details)
 
 
-def _encoder(model: LatentModel, proposal: str) -> Any:
-    if proposal not in ("encoder", "prior"):
-        raise ConfigurationError(f"proposal is {proposal!r}; it must be encoder or prior")
+def log_importance_weights(
+    model: LatentModel, images: Tensor, draws: int, *, proposal: Proposal = "encoder", defensive: float = 0.0
+) -> Tensor:
+    """log p(x, z) − log r(z|x) of draws z ~ r(z|x) from torch's global generator, in nats.
+
+    Args:
+        model: the model.
+        images: (N, *event_shape).
+        draws: K, for each image.
+        proposal: r, as for `importance_log_likelihood`.
+        defensive: α, likewise.
+
+    Returns:
+        (N, K), float64, on the CPU.
+
+    Raises:
+        UnsupportedError: a model without an encoder where one is needed.
+    """
     if proposal == "encoder" and model.encoder is None:
         raise UnsupportedError(
             "importance sampling draws from an encoder, and this model has none. Use proposal='prior' (poor beyond a "
             "few dimensions), or method='annealed'"
         )
-    return model.encoder if proposal == "encoder" else None
-
-
-def _weigh(
-    model: LatentModel, encoder: Any, x: Tensor, draws: int, defensive: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """log p̂, its standard error, effective sample size and k̂ for each image of a batch, (B,) each."""
-    n = len(x)
-    q: Distribution | None = None if encoder is None else encoder(x)
-    total, squares = LogSumExp((n,)), LogSumExp((n,))
-    # The largest weights are all that the Pareto fit needs: 3√K and one more.
-    tail = torch.full((n, 0), -torch.inf, dtype=torch.float64)
-    size = min(draws, max(draws // 5, 1), math.ceil(3 * math.sqrt(draws))) + 1
-    step = max(1, DECODED_AT_ONCE // n)
-    for first in range(0, draws, step):
-        count = min(step, draws - first)
+    n = len(images)
+    x = images.to(model.device, model.dtype)
+    q = model.encoder(x) if model.encoder is not None and proposal == "encoder" else None
+    parts = []
+    for begin in range(0, draws, max(1, DECODED_AT_ONCE // n)):
+        count = min(max(1, DECODED_AT_ONCE // n), draws - begin)
         z = _propose(model, q, n, count, defensive)
         scores = model.decoder(z.flatten(0, 1)).log_prob(x.repeat(count, *[1] * (x.dim() - 1))).view(count, n)
-        log_weight = scores.double() + model.log_prior(z) - _log_proposal(model, q, z, defensive)
-        log_weight = log_weight.T.cpu()  # (n, count)
-        total.add(log_weight)
-        squares.add(2 * log_weight)
-        tail = torch.cat([tail, log_weight], -1)
-        tail = tail.topk(min(size, tail.shape[-1]), dim=-1).values
-    effective = (2 * total.value - squares.value).exp()
-    # Var(log mean w) ≈ Var(w)/(K mean²) = (K/ESS − 1)/K, with K − 1 for an unbiased variance
-    stderr = ((draws / effective - 1).clamp_min(0) / max(1, draws - 1)).sqrt()
-    return total.value - math.log(draws), stderr, effective, _tail_k(tail, draws)
+        parts.append((scores.double() + model.log_prior(z) - _log_proposal(model, q, z, defensive)).cpu())
+    return torch.cat(parts).T
 
 
 def _propose(model: LatentModel, q: Distribution | None, n: int, count: int, defensive: float) -> Tensor:
@@ -162,10 +161,14 @@ def _log_proposal(model: LatentModel, q: Distribution | None, z: Tensor, defensi
     return torch.logaddexp(own + math.log1p(-defensive), model.log_prior(z) + math.log(defensive))
 
 
-def _tail_k(tail: Tensor, draws: int) -> Tensor:
-    """k̂ from the largest weights alone, (n, M + 1) of `draws`."""
-    wanted = min(draws // 5, math.ceil(3 * math.sqrt(draws)))
-    return pareto_k(tail, tail=wanted)
+def _summarize(log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """log p̂, its standard error, the effective sample size and k̂, (N,) each, from weights (N, K)."""
+    draws = log_weights.shape[1]
+    total = log_weights.logsumexp(1)
+    effective = (2 * total - (2 * log_weights).logsumexp(1)).exp()
+    # Var(log mean w) ≈ Var(w)/(K mean²) = (K/ESS − 1)/K, with K − 1 for an unbiased variance
+    stderr = ((draws / effective - 1).clamp_min(0) / max(1, draws - 1)).sqrt()
+    return total - math.log(draws), stderr, effective, pareto_k(log_weights)
 
 
 def _bootstrap(values: Tensor, seed: int) -> float:

@@ -1,6 +1,6 @@
-"""Refit an encoder to a decoder that stays as it is: what the encoder alone could still gain (item 1f).
+"""Train an encoder further while the decoder is fixed: how much of the inference gap the encoder can still close.
 
-Two ways, for any q with a density:
+Two objectives, for any q with a density:
 
     elbo        maximize E_q[log p(x, z) − log q(z|x)]: the q that makes the bound tightest, KL(q, p(z|x)) → min
     posterior   minimize KL(p(z|x), q), with p(z|x) from the grid: for a Gaussian q, matching its mean and covariance
@@ -30,21 +30,25 @@ def refit_encoder(
     by: Literal["elbo", "posterior"] = "elbo",
     epochs: int = 20,
     batch_size: int = 128,
-    learning_rate: float = 1e-3,
+    lr: float = 1e-3,
     seed: int = 0,
     prepare: Callable[[Tensor], Tensor] | None = None,
 ) -> VAE:
-    """A copy of the model with its encoder trained further, its decoder and prior untouched.
+    """A copy of the model with its encoder trained further; decoder and prior are unchanged.
 
     Args:
-        vae: the model; it is left as it is.
-        images: to fit on, (N, C, H, W), as the likelihood scores them; or raw, where `prepare` makes them so.
+        vae: the model; it is not changed.
+        images: to fit on, (N, C, H, W), as the likelihood scores them, or as `prepare` takes them.
         by: see the module's docstring. `posterior` needs z of at most three dimensions.
-        epochs: passes through the images, under a learning rate that falls to zero along a cosine.
+        epochs: passes through the images; the learning rate falls to zero along a cosine.
         batch_size: images for each step.
-        learning_rate: of Adam, at the start.
-        seed: of the order and the draws; the caller's generator is left as it was.
-        prepare: what to do with a batch, such as binarizing it anew; with `elbo` only.
+        lr: learning rate of Adam, at the start.
+        seed: of the order and the draws; the caller's generator is not changed.
+        prepare: applied to each batch, such as a new binarization; with `elbo` only.
+
+    Raises:
+        ConfigurationError: `prepare` with `by="posterior"`.
+        UnsupportedError: a q without rsample (`elbo`), or that is not Gaussian (`posterior`).
     """
     if by == "posterior" and prepare is not None:
         raise ConfigurationError("refit_encoder(by='posterior') fits the posteriors of fixed images; leave out prepare")
@@ -53,7 +57,7 @@ def refit_encoder(
         parameter.requires_grad_(False)
     encoder = [parameter.requires_grad_() for parameter in fitted.posterior.parameters()]
     target = exact_posterior(vae, images) if by == "posterior" else None
-    optimizer = torch.optim.Adam(encoder, lr=learning_rate)
+    optimizer = torch.optim.Adam(encoder, lr=lr)
     steps = epochs * -(-len(images) // batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     with torch.random.fork_rng(devices=[]):
@@ -62,7 +66,7 @@ def refit_encoder(
             for rows in torch.randperm(len(images)).split(batch_size):
                 x = images[rows] if prepare is None else prepare(images[rows])
                 optimizer.zero_grad()
-                cost = _slack(fitted, x) if target is None else _cross_entropy(fitted.encode(x), target, rows)
+                cost = _negative_elbo(fitted, x) if target is None else _cross_entropy(fitted.encode(x), target, rows)
                 cost.mean().backward()
                 optimizer.step()
                 schedule.step()
@@ -71,7 +75,7 @@ def refit_encoder(
     return fitted.train(vae.training)
 
 
-def _slack(vae: VAE, x: Tensor) -> Tensor:
+def _negative_elbo(vae: VAE, x: Tensor) -> Tensor:
     """−ELBO, (B,), with the KL in closed form where there is one."""
     q = vae.encode(x)
     if not q.has_rsample:

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from latentia.errors import UnsupportedError
-from latentia.integration.pareto import K_HAT_LIMIT
-from latentia.likelihood import GridPosterior, LatentModel, LikelihoodEvaluation, pareto_k
+from latentia.integration.pareto import K_HAT_LIMIT, pareto_k
+from latentia.likelihood import GridPosterior, LatentModel, LikelihoodEvaluation, log_importance_weights
 from latentia.likelihood.latent_model import full_precision
 from latentia.reports.point_figures import MASSES, mass_levels, scatter_classes
 from latentia.reports.posterior_figures import number, plane_grid, plot_extreme_gaps, plot_posteriors, require_plane
@@ -38,7 +38,6 @@ from latentia.reports.style import (
 )
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
-DECODED_AT_ONCE = 20_000
 DRAWS = 20_000  # of the prior, for its extent
 SHOWN, CURVE = 8, 100  # images
 RATIO = 3.0  # nats at both ends of the color scale of a log density ratio
@@ -88,7 +87,7 @@ def save_likelihood_figures(
             pictures.append(Picture("posterior_contours", caption, contours))
         if can_be_shown and gaps is not None:
             caption = "The images with the largest and the smallest inference gaps, log p(x) − ELBO."
-            extremes = partial(plot_extreme_gaps, gaps, images[: len(gaps.slack)])
+            extremes = partial(plot_extreme_gaps, gaps, images[: len(gaps.inference)])
             pictures.append(Picture("extreme_gaps", caption, extremes))
     done = posterior.finished[:CURVE]
     if posterior.model.encoder is not None and len(done) > 1:
@@ -122,7 +121,7 @@ def plot_bound_against_draws(model: Any, images: Tensor, truth: Tensor, draws: i
         raise UnsupportedError("a bound from an encoder's draws needs an encoder, and this model has none")
     truth = truth.double().cpu()
     with full_precision():
-        log_weights = _log_weights(subject, images, draws)
+        log_weights = log_importance_weights(subject, images, draws)
     counts = [k for k in COUNTS if k <= draws]
     bounds = torch.stack([_group_bound(log_weights, k) for k in counts])  # (counts, N)
     middle = bounds.mean(1).numpy()
@@ -234,20 +233,6 @@ def _first_of_each(posterior: GridPosterior, labels: Tensor | None) -> list[int]
     for row in done:
         first.setdefault(int(labels[row]), row)
     return [first[kind] for kind in sorted(first)][:SHOWN]
-
-
-def _log_weights(model: LatentModel, images: Tensor, draws: int) -> Tensor:
-    """log p(x, z) − log q(z|x) of `draws` draws for each image, (N, draws), float64."""
-    assert model.encoder is not None
-    x = images.to(model.device, model.dtype)
-    q = model.encoder(x)
-    step = max(1, DECODED_AT_ONCE // len(x))
-    parts = []
-    for first in range(0, draws, step):
-        z = q.sample(torch.Size([min(step, draws - first)]))  # (count, N, d)
-        scores = model.decoder(z.flatten(0, 1)).log_prob(x.repeat(len(z), *[1] * (x.dim() - 1))).view(z.shape[:2])
-        parts.append((scores.double() + model.log_prior(z) - q.log_prob(z).double()).cpu())
-    return torch.cat(parts).T
 
 
 def _group_bound(log_weights: Tensor, k: int) -> Tensor:

@@ -72,8 +72,8 @@ def plot_posteriors(posterior: GridPosterior, images: Tensor, rows: Sequence[int
             shown = shown + _lines(axes, view, q, ENCODER)
         _inset(axes, images[row], shown)
         words = f"log p(x) = {number(posterior.likelihood.values[row].item(), 1)}"
-        if gaps is not None and row < len(gaps.slack):
-            words += f"\ninference gap {number(gaps.slack[row].item(), 2)} nats"
+        if gaps is not None and row < len(gaps.inference):
+            words += f"\ninference gap {number(gaps.inference[row].item(), 2)} nats"
         _frame(axes, view, words)
     for axes in panels.flat[len(rows) :]:
         axes.set_axis_off()
@@ -107,7 +107,7 @@ def plot_extreme_gaps(gaps: Gaps, images: Tensor, count: int = EXTREME) -> Figur
     posterior = gaps.posterior
     require_plane(posterior)
     done = gaps.finished
-    order = done[gaps.slack[done].argsort(descending=True)].tolist()
+    order = done[gaps.inference[done].argsort(descending=True)].tolist()
     count = min(count, max(1, len(order) // 2))
     chosen = [("largest gap", order[:count]), ("smallest gap", order[: -count - 1 : -1])]
     norm, colors = BoundaryNorm(DEPTHS, len(DEPTH_COLORS)), ListedColormap(DEPTH_COLORS)

@@ -27,7 +27,7 @@ from latentia.diagnostics import jensen_shannon_of_densities
 from latentia.distributions import Bernoulli
 from latentia.divergences import kl
 from latentia.estimate import Estimate
-from latentia.likelihood import exact_log_likelihood
+from latentia.likelihood import exact_log_likelihood, log_importance_weights
 from latentia.likelihood.gaps import gaussian_bound
 from latentia.likelihood.latent_model import LatentModel
 from latentia.models import GAN, VAE
@@ -102,7 +102,7 @@ def _of_vae(vae: VAE, x: Tensor) -> tuple[dict[str, Check], list[str]]:
     plane = vae.latent <= PLANE
     gaussian = _is_gaussian(_encode(subject, x[:1]))
     if plane and gaussian:
-        checks["1c.trained"] = lambda _seed: _slack(subject, x)
+        checks["1c.trained"] = lambda _seed: _inference_gap(subject, x)
     else:
         general.append("1c.linear")
     if gaussian and _is_gaussian(subject.prior):
@@ -137,20 +137,20 @@ def _likelihood_formula(vae: VAE, x: Tensor) -> Relations:
         yield equal(left, right, note=f"image {i}, z = E_q z")
 
 
-def _slack(model: LatentModel, x: Tensor) -> Relations:
+def _inference_gap(model: LatentModel, x: Tensor) -> Relations:
     """log p(x) and the bound by quadrature, KL(q, p(z|x)) by draws of q."""
     found = exact_log_likelihood(model, x, tolerance=1e-3)
     q = _encode(model, x)
     mean = q.mean.double()
     covariance = q.covariance_matrix if isinstance(q, MultivariateNormal) else torch.diag_embed(q.variance)
     bound, lower = (gaussian_bound(model, x, mean, covariance.double(), order)[0] for order in (16, 12))
-    log_weights = _log_weights(model, x)
+    log_weights = log_importance_weights(model, x, DRAWS)  # (N, DRAWS)
     for i in range(len(x)):
         error = found.errors[i].item() + (bound - lower)[i].abs().item()
-        slack = found.values[i].item() - bound[i].item()
-        left = Estimate(slack, "log p(x) − ELBO", method="quadrature", settings={"error": error})
+        gap = found.values[i].item() - bound[i].item()
+        left = Estimate(gap, "log p(x) − ELBO", method="quadrature", settings={"error": error})
         # log q − log p(z|x), with the posterior p(x, z)/p(x)
-        divergences = found.values[i] - log_weights[:, i]
+        divergences = found.values[i] - log_weights[i]
         yield equal(left, Estimate.mean(divergences, name="KL(q, p(z|x))"), note=f"image {i}")
         yield at_least(left, 0, note=f"image {i}")
 
@@ -174,8 +174,8 @@ def _rising_bounds(model: LatentModel, x: Tensor, *, exact: bool) -> Relations:
     """Means over the images of importance-weighted bounds, each from its own draws."""
     bounds = []
     for count in COUNTS:
-        groups = _log_weights(model, x).reshape(-1, count, len(x)).logsumexp(1) - math.log(count)
-        bounds.append(Estimate.mean(groups.mean(-1), name=f"bound, K = {count}"))
+        groups = log_importance_weights(model, x, DRAWS).reshape(len(x), -1, count).logsumexp(-1) - math.log(count)
+        bounds.append(Estimate.mean(groups.mean(0), name=f"bound, K = {count}"))
     for lower, higher in pairwise(bounds):
         yield at_most(lower, higher, note=f"mean of {len(x)} images")
     if exact:
@@ -183,19 +183,6 @@ def _rising_bounds(model: LatentModel, x: Tensor, *, exact: bool) -> Relations:
         settings = {"error": found.errors.mean().item()}
         truth = Estimate(found.values.mean().item(), "log p(x)", method="quadrature", settings=settings)
         yield at_most(bounds[-1], truth, note=f"mean of {len(x)} images")
-
-
-def _log_weights(model: LatentModel, x: Tensor) -> Tensor:
-    """log p(x, z)/q(z|x) of draws of q, (DRAWS, N), float64."""
-    q = _encode(model, x)
-    x = x.to(model.device, model.dtype)
-    parts = []
-    for count in [100] * (DRAWS // 100):
-        z = q.sample(torch.Size([count]))
-        score = model.decoder(z.flatten(0, 1)).log_prob(x.repeat(count, *[1] * (x.dim() - 1)))
-        joint = score.double().view(count, -1) + model.log_prior(z.flatten(0, 1)).double().view(count, -1)
-        parts.append(joint - q.log_prob(z).double())
-    return torch.cat(parts).cpu()
 
 
 # ── Generative adversarial networks ─────────────────────────────────────────────────────────────────────────────────
