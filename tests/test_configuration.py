@@ -286,6 +286,11 @@ def test_every_argument_without_a_value_is_named():
         ({"data": "mnist"}, {"epochs": 20, "data": {"type": "mnist"}}),
         ({"data.type": "mnist"}, {"epochs": 20, "data": {"type": "mnist"}}),
         ({"data.binarize": "none"}, {"epochs": 20, "data": {"type": "digits", "binarize": "none"}}),
+        ({"data": "digits"}, {"epochs": 20, "data": {"type": "digits", "binarize": "dynamic"}}),
+        (
+            {"data": "digits", "data.validation": 9},
+            {"epochs": 20, "data": {"type": "digits", "binarize": "dynamic", "validation": 9}},
+        ),
         ({"data": None}, {"epochs": 20, "data": None}),
         ({"prior": "vamp"}, {"epochs": 20, "data": {"type": "digits", "binarize": "dynamic"}, "prior": "vamp"}),
     ],

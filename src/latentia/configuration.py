@@ -249,7 +249,8 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Mapping[str, Any]) ->
     """Lay dotted overrides over a nested mapping; a plain name where a component stands replaces the component.
 
     Shorter keys go first, whatever their order: `data.binarize=static data=mnist` is `{type: mnist, binarize: static}`.
-    `data.type=mnist` is `data=mnist`.
+    `data.type=mnist` is `data=mnist`. The name of the component that stands there already changes nothing: where the
+    default is `{type: digits, binarize: dynamic}`, `data=digits` keeps that binarization.
     """
     result = _deep_copy(mapping)
     overrides = {key.removesuffix(".type"): value for key, value in overrides.items()}
@@ -262,8 +263,11 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Mapping[str, Any]) ->
             elif not isinstance(place.get(parent), dict):
                 place[parent] = {}
             place = place[parent]
-        value = overrides[key]
-        place[leaf] = {"type": value} if isinstance(place.get(leaf), dict) and isinstance(value, str) else value
+        value, there = overrides[key], place.get(leaf)
+        if not (isinstance(there, dict) and isinstance(value, str)):
+            place[leaf] = value
+        elif there.get("type") != value:
+            place[leaf] = {"type": value}
     return result
 
 

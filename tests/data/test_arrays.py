@@ -1,10 +1,13 @@
 import io
+import struct
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 
-from latentia.data import NPZ
+from latentia.data import NPZ, read_arrays
 from latentia.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -104,3 +107,101 @@ def test_bad_files_are_refused(tmp_path):
         source.load()
     with pytest.raises(DataError, match="cannot be read"):
         NPZ(file=tmp_path).load()
+
+
+@pytest.mark.parametrize("labels", [[7, 20_240_101], [0, 2**62], [3, 5], [2**63 + 1, 2**64 - 1]])
+def test_labels_are_counted_and_never_sizes(tmp_path, labels):
+    images = RNG.integers(0, 256, (40, 4, 4), dtype=np.uint8)
+    given = np.array([labels[number % 2] for number in range(40)], dtype=np.uint64)
+    splits = saved(tmp_path, images=images, labels=given).load()
+    assert splits.classes == tuple(map(str, labels))
+    assert splits.test.labels.bincount().tolist() == [4, 4]
+
+
+def test_words_may_be_labels(tmp_path):
+    images = RNG.integers(0, 256, (20, 4, 4), dtype=np.uint8)
+    splits = saved(tmp_path, images=images, labels=np.array(["no", "yes"] * 10)).load()
+    assert splits.classes == ("no", "yes")
+
+
+def test_layout_of_keras(tmp_path):
+    images, labels = RNG.integers(0, 256, (30, 4, 4), dtype=np.uint8), np.arange(30, dtype=np.uint8) % 3
+    splits = saved(tmp_path, x_train=images, y_train=labels, x_test=images[:6], y_test=labels[:6, None]).load()
+    assert len(splits.test) == 6
+    assert splits.test.labels.tolist() == labels[:6].tolist()
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["?", "u1", ">i4", "<f8", "f2", "c16", "<U3"])
+def test_arrays_are_those_of_numpy(tmp_path, dtype, order):
+    array = np.asarray(RNG.integers(0, 9, (3, 4, 2)).astype(dtype), order=order)
+    empty = array[:0]
+    np.savez_compressed(tmp_path / "a.npz", array=array, empty=empty)
+    np.save(tmp_path / "b.npy", array)
+    arrays = read_arrays(tmp_path / "a.npz")
+    assert list(arrays) == ["array", "empty"]
+    for read, saved_array in ((arrays["array"], array), (arrays["empty"], empty)):
+        assert np.array_equal(read, saved_array)
+        assert read.dtype == saved_array.dtype
+    assert np.array_equal(read_arrays(tmp_path / "b.npy")["arr_0"], array)
+
+
+def npy_header(shape, descr="|u1"):
+    text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text) + 1) + text.encode() + b"\n"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("size", [10**10, 3 * 10**9, 2**62])
+def test_claims_are_refused_before_memory_is_taken(tmp_path, size, packed):
+    """A header that claims gigabytes: over the limit, or under it and not there."""
+    path = tmp_path / ("a.npz" if packed else "a.npy")
+    if packed:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("images.npy", npy_header((size,)))
+    else:
+        path.write_bytes(npy_header((size,)))
+    tracemalloc.start()
+    with pytest.raises(DataError, match="limit=" if size > 4e9 else "truncated"):
+        list(read_arrays(path).values())
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()
+
+
+def test_bombs_are_refused_and_what_is_not_asked_for_is_not_read(tmp_path):
+    """50 MB of zeros in 50 kB, next to images: refused where it is read, harmless where it is not."""
+    images = RNG.integers(0, 256, (20, 4, 4), dtype=np.uint8)
+    np.savez_compressed(tmp_path / "a.npz", images=images, other=np.zeros(50_000_000, np.uint8))
+    assert len(NPZ(file=tmp_path / "a.npz", limit=10**6).load().train) == 14
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"a\.npz: other.*set limit=50000000"):
+        read_arrays(tmp_path / "a.npz", limit=10**6)["other"]
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()
+    with pytest.raises(DataError, match=r"set data\.limit="):
+        NPZ(file=tmp_path / "a.npz", limit=100).load()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        npy_header((5,), "|O"),
+        npy_header((5,), [("a", "<f4")]),
+        npy_header((-1,)),
+        npy_header((True,)),
+        npy_header(5),
+        npy_header((2,), "|V8"),
+        npy_header((1,) * 40),
+        b"\x93NUMPY\x09\x00\x04\x00{}  ",
+        b"\x93NUMPY\x01\x00\x04\x00(((( ",
+        b"\x93NUMPY\x01\x00\xff\xff{",
+        b"\x93NUMPY\x01\x00" + struct.pack("<H", 9000) + b"[" * 9000,
+        b"\x93NUM",
+    ],
+    ids=range(12),
+)
+def test_odd_headers_are_one_line(tmp_path, header):
+    (tmp_path / "a.npy").write_bytes(header + bytes(16))
+    with pytest.raises(DataError, match=r"a\.npy.*save it again") as caught:
+        list(read_arrays(tmp_path / "a.npy").values())
+    assert "\n" not in str(caught.value)

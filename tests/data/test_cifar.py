@@ -88,3 +88,11 @@ def test_pickled_form_and_empty_folder_are_refused(tmp_path):
     (tmp_path / "data_batch_1").write_bytes(b"\x80\x04")
     with pytest.raises(DataError, match="which is pickled; put https"):
         CIFAR10(folder=tmp_path).load()
+
+
+def test_an_archive_with_more_than_it_should_have_is_refused(batches, tmp_path, monkeypatch):
+    """A member of 40 MB in a few kilobytes: refused after a tenth of it."""
+    monkeypatch.setattr(module, "SURPLUS", 4_000_000)
+    write_archive(tmp_path / module.ARCHIVE, {"bomb.bin": bytes(40_000_000), **batches[1]})
+    with pytest.raises(DataError, match="unpacks to more than CIFAR-10 has"):
+        CIFAR10(folder=tmp_path).load()

@@ -1,3 +1,8 @@
+import io
+import os
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -83,6 +88,158 @@ def test_opaque_and_palette_images_are_taken(tmp_path):
     split, _ = read_image_folder(tmp_path)
     assert np.array_equal(split.images[0].permute(1, 2, 0).numpy(), pixels)
     assert split.images[1].sum() == 0
+
+
+def png(pixels, *chunks):
+    """A PNG of 8 or 16 bits written by hand: pixels (H, W) or (H, W, C); chunks (kind, content) before the pixels."""
+    height, width = pixels.shape[:2]
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[1 if pixels.ndim == 2 else pixels.shape[2]]
+    rows = b"".join(b"\0" + row.astype(pixels.dtype.newbyteorder(">")).tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, kind, 0, 0, 0)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    packed = [
+        struct.pack(">I", len(part)) + name + part + struct.pack(">I", zlib.crc32(name + part)) for name, part in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"])
+def test_lossless_formats_give_their_pixels(tmp_path, suffix):
+    options = {"lossless": True} if suffix == ".webp" else {}
+    write(tmp_path / f"a{suffix}", color() if suffix == ".webp" else gray(), **options)
+    split, _ = read_image_folder(tmp_path)
+    assert np.array_equal(
+        split.images[0].permute(1, 2, 0).squeeze(-1).numpy(), color() if suffix == ".webp" else gray()
+    )
+
+
+def test_content_decides_and_not_the_name(tmp_path):
+    write(tmp_path / "b.bmp", gray())
+    (tmp_path / "b.bmp").rename(tmp_path / "a.png")
+    assert np.array_equal(read_image_folder(tmp_path)[0].images[0, 0].numpy(), gray())
+
+
+@pytest.mark.parametrize("name", ["EPS", "PPM", "DDS", "TGA", "PCX", "ICO"])
+def test_other_formats_are_never_decoded(tmp_path, name, monkeypatch):
+    """Pillow would start Ghostscript for an EPS."""
+
+    def start(*arguments, **options):
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr("subprocess.Popen", start)
+    stream = io.BytesIO()
+    Image.fromarray(color(32, 32)).save(stream, name)
+    (tmp_path / "a.png").write_bytes(stream.getvalue())
+    with pytest.raises(DataError, match=r"a\.png is not a sound image of the formats PNG") as caught:
+        read_image_folder(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_first_frame_of_an_animation(tmp_path):
+    frames = [Image.fromarray(gray(seed=seed)) for seed in range(3)]
+    for name in ("a.gif", "b.tif"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    for image in read_image_folder(tmp_path)[0].images:
+        assert np.array_equal(image[0].numpy(), gray(seed=0))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_a_camera_is_applied(tmp_path, orientation):
+    """The eight orientations of EXIF (tag 0x0112), as CIPA DC-008 defines them."""
+    upright = gray()
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.T,
+        6: np.rot90(upright),
+        7: upright[::-1, ::-1].T,
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name in ("a.png", "b.webp"):
+        image = Image.fromarray(np.ascontiguousarray(stored))
+        options = {"lossless": True} if name == "b.webp" else {}
+        image.save(tmp_path / name, exif=exif, **options)
+    images = read_image_folder(tmp_path, gray=True)[0].images
+    assert np.array_equal(images[0, 0].numpy(), upright)
+    assert np.array_equal(images[1, 0].numpy(), upright)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_sixteen_bits_are_scaled_to_the_nearest_of_eight(tmp_path, channels):
+    deep = np.random.default_rng(0).integers(0, 65536, (5, 6, channels), dtype=np.uint16)
+    if channels == 4:
+        deep[..., 3] = 65535
+    deep = deep[..., 0] if channels == 1 else deep
+    (tmp_path / "a.png").write_bytes(png(deep))
+    if channels == 1:
+        Image.fromarray(deep).save(tmp_path / "b.tif")
+    expected = np.rint(deep.reshape(5, 6, channels)[..., :3] / 257).astype(np.uint8)
+    for image in read_image_folder(tmp_path)[0].images:
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_transparency_that_hides_nothing_is_dropped(tmp_path, dtype):
+    """A gray PNG whose transparent level no pixel has is gray; one that a pixel has is refused."""
+    pixels = np.full((5, 6), 7, dtype)
+    (tmp_path / "a.png").write_bytes(png(pixels, (b"tRNS", struct.pack(">H", 9))))
+    assert read_image_folder(tmp_path)[0].images.shape == (1, 1, 5, 6)
+    (tmp_path / "a.png").write_bytes(png(pixels, (b"tRNS", struct.pack(">H", 7))))
+    with pytest.raises(DataError, match="transparent"):
+        read_image_folder(tmp_path)
+
+
+def test_palette_of_grays_is_gray_and_may_be_color(tmp_path):
+    for kind, first in (("gray", gray()), ("color", color())):
+        write(tmp_path / kind / "a.png", first)
+        Image.fromarray(gray(seed=1) // 2 * 2).convert("P").save(tmp_path / kind / "b.png")
+        images = read_image_folder(tmp_path / kind)[0].images
+        assert (images[1] == torch.from_numpy(gray(seed=1) // 2 * 2)).all()
+
+
+def test_links_to_folders_are_followed_and_loops_are_not(picture_folder, tmp_path):
+    folder, _ = picture_folder
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "birds").symlink_to(folder / "cats")
+    (linked / "dogs").symlink_to(folder / "dogs")
+    (folder / "dogs" / "again").symlink_to(folder)
+    split, classes = read_image_folder(linked)
+    assert classes == ("birds", "dogs")
+    assert len(split) == 30  # the link within dogs leads to cats too, once
+    assert split.labels.bincount().tolist() == [10, 20]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_names_that_are_not_utf8(tmp_path, stream):
+    for part in (b"a\xff", "猫".encode()):
+        place = os.path.join(os.fsencode(tmp_path), part)
+        os.mkdir(place)
+        for number in range(6):
+            with open(os.path.join(place, b"%d\xfe.png" % number), "wb") as file:
+                file.write(png(gray(seed=number)))
+    splits = Folder(folder=tmp_path, stream=stream, workers=0).load()
+    assert splits.classes == ("a\\xff", "猫")
+    assert len(splits.train) + len(splits.validation) + len(splits.test) == 12
+    with open(os.path.join(place, b"0\xfe.png"), "wb") as file:
+        file.write(b"hello")
+    with pytest.raises(DataError, match=r"猫/0\\xfe\.png") as caught:
+        read_image_folder(tmp_path)
+    str(caught.value).encode()
+
+
+def test_pixels_beyond_the_limit_are_refused_before_they_are_decoded(tmp_path):
+    header = struct.pack(">IIBBBBB", 13000, 13000, 8, 2, 0, 0, 0)
+    content = png(gray())
+    (tmp_path / "a.png").write_bytes(
+        content[:16] + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)) + content[33:]
+    )
+    with pytest.raises(DataError, match=r"a\.png.* set data\.limit="):
+        read_image_folder(tmp_path, limit=10**8)
 
 
 SPOILT = {

@@ -104,6 +104,33 @@ def test_folder_of_the_environment(idx_folder, monkeypatch):
     assert MNIST(validation=1).load().content_hash == expected
 
 
+def test_layout_of_torchvision(idx_folder, tmp_path):
+    folder, *_ = idx_folder
+    expected = MNIST(validation=1, folder=folder).load().content_hash
+    (tmp_path / "root" / "MNIST").mkdir(parents=True)
+    folder.rename(tmp_path / "root" / "MNIST" / "raw")
+    for place in (tmp_path / "root", tmp_path / "root" / "MNIST", tmp_path / "root" / "MNIST" / "raw"):
+        assert MNIST(validation=1, folder=place).load().content_hash == expected
+
+
+def test_layout_of_keras(idx_folder, tmp_path):
+    folder, images, labels = idx_folder
+    expected = MNIST(validation=1, folder=folder).load().content_hash
+    parts = {"x_train": images[:40], "y_train": labels[:40], "x_test": images[40:], "y_test": labels[40:]}
+    (tmp_path / "keras").mkdir()
+    np.savez(tmp_path / "keras" / "mnist.npz", **{name: part.astype(np.uint8) for name, part in parts.items()})
+    assert MNIST(validation=1, folder=tmp_path / "keras").load().content_hash == expected
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_claims_beyond_the_limit_are_refused(tmp_path, packed):
+    """10 GB of zeros in a gzip stream of 10 MB, of which the first kilobyte is enough."""
+    content = header(10**7, 32, 32) + bytes(1000)
+    (tmp_path / "x").write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(DataError, match=r"set data\.limit=10240000000"):
+        read_idx(tmp_path / "x", 3)
+
+
 def test_missing_member_names_the_cure(idx_folder):
     folder, *_ = idx_folder
     (folder / "t10k-labels.idx1-ubyte.gz").unlink()

@@ -149,6 +149,27 @@ def test_every_fault_of_the_settings_at_once():
         Source.parse("npz")
 
 
+def test_relative_paths_are_kept_from_any_folder(tmp_path, monkeypatch):
+    import numpy as np
+
+    np.savez(tmp_path / "a.npz", images=np.arange(80, dtype=np.uint8).reshape(20, 2, 2))
+    monkeypatch.chdir(tmp_path)
+    source = NPZ.parse({"type": "npz", "file": "a.npz"})
+    monkeypatch.chdir("/")
+    assert Source.parse(source.to_mapping()).load().shape == (1, 2, 2)
+
+
+@pytest.mark.parametrize("kind", ["mnist", "folder", "cifar10"])
+@pytest.mark.parametrize("path", ["~nosuchuser", "~nosuchuser/x"])
+def test_home_of_nobody_is_one_line(kind, path, monkeypatch):
+    with pytest.raises(ConfigurationError, match=r"folder: .*give another") as caught:
+        Source.parse({"type": kind, "folder": path})
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv("LATENTIA_DATA", path)
+    with pytest.raises(DataError, match=r"LATENTIA_DATA: .*give another"):
+        MNIST().load()
+
+
 def test_folder_comes_from_the_setting_or_the_environment(tmp_path, monkeypatch):
     (tmp_path / "mnist").mkdir()
     assert find_folder("mnist", None) is None

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from latentia.data import Split
+from latentia.data import Split, Splits
+from latentia.data.binarization import Binarization
 from latentia.data.split import hold_out, hold_out_by_class, sha256_of
 from latentia.errors import DataError
 
@@ -53,6 +54,38 @@ def test_hold_out_by_class_takes_its_share_of_each():
     assert sorted(rows(rest) + rows(taken)) == list(range(100))
     without, some = hold_out_by_class(split_of(None, count=40), 0.2, seed=0)
     assert (len(without), len(some)) == (32, 8)
+
+
+@pytest.mark.parametrize(
+    ("labels", "count", "test"),
+    [
+        ([label for label in range(100) for _ in range(2)], 0, 40),  # every class too small to give one
+        (list(range(30)), 0, 6),  # classes of one
+        ([0] * 50 + [1, 2], 0, 10),
+        (None, 7, 2),
+        (None, 3, 2),
+        ([0, 1, 2], 0, 2),
+    ],
+)
+def test_small_classes_and_sets_give_a_test_part(labels, count, test):
+    rest, taken = hold_out_by_class(split_of(labels, count), 0.2, seed=0)
+    assert len(taken) == test
+    assert sorted(rows(rest) + rows(taken)) == list(range(len(labels) if labels else count))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_too_few_images_to_hold_any_out(count):
+    with pytest.raises(DataError, match="give at least 3"):
+        hold_out_by_class(split_of(None, count), 0.2, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("validation", "test", "cure"), [(0, 1, "add images"), (1, 2, r"set data\.validation=0"), (0, 0, "add images")]
+)
+def test_parts_without_a_standard_error_are_refused_before_training(validation, test, cure):
+    parts = [split_of(None, count) for count in (20, validation, test)]
+    with pytest.raises(DataError, match=cure):
+        Splits(*parts, (), "", Binarization()).batches(4, seed=0)
 
 
 def test_hash_sees_pixels_labels_and_shape():
