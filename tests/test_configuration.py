@@ -39,7 +39,7 @@ SHIPPED = shipped_components()
 
 def with_defaults(cls):
     """One of each, its required fields (if it has any) filled by what the type suggests."""
-    stand_ins = {int: 2, float: 0.5, str: "a"}
+    stand_ins = {int: 2, float: 0.5, str: "a/b"}
     required = {name: field for name, field in cls.model_fields.items() if field.is_required()}
     return cls(**{name: stand_ins.get(field.annotation, "a") for name, field in required.items()})
 
