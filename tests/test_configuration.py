@@ -190,6 +190,11 @@ def test_all_faults_come_at_once_each_under_its_dotted_key():
     assert found["siez"] == "there is no such key. Did you mean size?"
 
 
+def test_a_key_of_another_member_names_that_member():
+    assert "choose iwae" in problems(Outer, objective={"type": "elbo", "k": 5})["objective.k"]
+    assert "Did you mean beta" in problems(Outer, objective={"type": "elbo", "bta": 5})["objective.bta"]
+
+
 def test_the_same_faults_come_from_a_mapping_and_from_python():
     faulty = {"objective": {"type": "elbo", "beta": -1}, "size": "x"}
     assert problems(Outer.parse, faulty) == problems(Outer, **faulty)

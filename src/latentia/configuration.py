@@ -212,13 +212,26 @@ def _problems(cls: type[BaseModel], error: ValidationError) -> Iterator[tuple[st
             for sub_key, message in inner.problems:
                 yield ".".join(part for part in (key, sub_key) if part), message
         elif fault["type"] == "extra_forbidden":
-            known = [field.alias or name for name, field in cls.model_fields.items()]
-            yield key, f"there is no such key. {nearest(path[-1], known)}"
+            owners = [] if path[1:] else _members_with(cls, key)
+            if owners:
+                yield key, f"{cls.type_name} has no such key; choose {' or '.join(owners)}, which has it"
+            else:
+                yield key, f"there is no such key. {nearest(path[-1], _keys(cls))}"
         else:
             message = str(inner) if inner is not None else fault["msg"]
             given = fault.get("input")
             shown = f" (given: {given!r})" if isinstance(given, str | int | float | list | tuple) else ""
             yield key, message[:1].lower() + message[1:] + shown
+
+
+def _keys(cls: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in cls.model_fields.items()]
+
+
+def _members_with(cls: type[BaseModel], key: str) -> list[str]:
+    """The other members of a component's family that have this key."""
+    family = cls._family if issubclass(cls, Component) else None
+    return [] if family is None else [name for name, member in family.members().items() if key in _keys(member)]
 
 
 def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:

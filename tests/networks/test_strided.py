@@ -99,6 +99,20 @@ def test_a_head_reads_maps_of_any_memory_format(layout: torch.memory_format):
     assert slope.is_contiguous(memory_format=layout)
 
 
+@pytest.mark.parametrize("network", [DCGAN(width=4), Conv(width=4)], ids=str)
+def test_a_trace_serves_the_older_onnx_exporter(network: DCGAN | Conv):
+    """That exporter has no `fold` of sizes that a trace computes; and the trace must take other batch sizes."""
+    modules = (
+        (network.encoder((1, 17, 12), 3), torch.rand(2, 1, 17, 12)),
+        (network.decoder(4, (1, 17, 12)), torch.randn(2, 4)),
+    )
+    for module, x in modules:
+        traced = torch.jit.trace(module.eval(), x)
+        assert not {"aten::col2im", "aten::im2col"} & {node.kind() for node in traced.inlined_graph.nodes()}
+        more = torch.cat([x, x + 0.1, x - 0.1])
+        torch.testing.assert_close(traced(more), module(more))
+
+
 def test_feature_maps_are_unflattened_vectors():
     x = torch.randn(2, 24)
     assert torch.equal(FeatureMaps((4, 2, 3))(x), x.view(2, 4, 2, 3))

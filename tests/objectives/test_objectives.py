@@ -202,8 +202,15 @@ def test_objectives_of_factors_refuse_other_distributions(objective):
     assert torch.isfinite(objective(model.vae, model.images(4), LATE)["cost"]).all()
 
 
+@every
+def test_the_smallest_batch_is_the_declared_one(objective):
+    model = LinearGaussian(Diagonal())
+    assert torch.isfinite(objective(model.vae, model.images(objective.smallest_batch), LATE)["cost"]).all()
+
+
 @pytest.mark.parametrize("objective", [BetaTC(), Info()], ids=str)
 def test_objectives_of_the_batch_need_two_images(objective):
     model = LinearGaussian(Diagonal())
+    assert objective.smallest_batch == 2
     with pytest.raises(ConfigurationError, match="at least two images in a batch; set a larger batch_size"):
         objective(model.vae, model.images(1), LATE)

@@ -76,7 +76,7 @@ class _Strided(nn.Conv2d):
     """A convolution that reads one channel by a product with its patches, (B, pixels, kernel) · (kernel, channels)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.device.type != "cpu" or self.in_channels > 1:
+        if self.in_channels > 1 or not _by_patches(input):
             return super().forward(_channels_last(input))
         patches = unfold(input, self.kernel_size, padding=PADDING, stride=self.stride)
         maps = linear(patches.transpose(1, 2), self.weight.flatten(1), self.bias)
@@ -89,7 +89,7 @@ class _Transposed(nn.ConvTranspose2d):
     """A transposed convolution that writes one channel by adding up patches, (B, pixels, channels) · (…, kernel)."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if input.device.type != "cpu" or self.out_channels > 1 or output_size is not None:
+        if self.out_channels > 1 or output_size is not None or not _by_patches(input):
             return super().forward(input, output_size)
         pixels = input.permute(0, 2, 3, 1).flatten(1, 2)
         patches = (pixels @ self.weight.flatten(1)).transpose(1, 2)
@@ -99,6 +99,11 @@ class _Transposed(nn.ConvTranspose2d):
         sides = tuple(stride * side + missing for side, stride, missing in geometry)
         images = fold(patches, sides, self.kernel_size, padding=PADDING, stride=self.stride)
         return images if self.bias is None else images + self.bias
+
+
+def _by_patches(input: Tensor) -> bool:
+    """Whether one channel is computed from patches: on a CPU, but not in a trace, whose exporters know no `fold`."""
+    return input.device.type == "cpu" and not torch.jit.is_tracing()
 
 
 def _channels_last(maps: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from __future__ import annotations
 __all__ = ["ExactLikelihood"]
 
 import math
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -37,6 +38,8 @@ class ExactLikelihood(Objective, name="exact-likelihood"):
     - `nodes_at_once`: how many nodes are decoded together without gradients.
     - `least_weight`: nodes whose weight is below it for every image of the batch have no gradient.
     """
+
+    bound_name: ClassVar[str] = "lattice_bound"
 
     spacing: float = Field(default=0.1, gt=0)
     extent: float = Field(default=4.5, gt=0)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 __all__ = ["IWAE"]
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -33,7 +33,9 @@ class IWAE(Objective):
     - `sticking-the-landing`, `doubly-reparametrized`: see above.
     """
 
-    k: int = Field(default=5, ge=1)
+    bound_name: ClassVar[str] = "iwae"
+
+    k: int = Field(default=5, ge=1, description="draws of z for each image")
     gradient: Literal["plain", "sticking-the-landing", "doubly-reparametrized"] = "plain"
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 __all__ = ["Info"]
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -27,6 +27,8 @@ class Info(Objective, name="info"):
     The MMD is that of the whole batch, so that an image's `mmd` and `cost` depend on the other images. It trains the
     encoder; a learned prior is trained by the rate only, so that for α = 1 it does not change.
     """
+
+    smallest_batch: ClassVar[int] = 2
 
     alpha: float = Field(default=0.0, le=1)
     weight: float = Field(default=10.0, ge=0, description="λ; the weight of the MMD is α + λ − 1")

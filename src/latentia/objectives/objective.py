@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -48,7 +48,14 @@ class Objective(Component, family=True):
 
     Each member's `__call__` runs within `distributions_in_float32`, so that its arithmetic is in float32 under mixed
     precision.
+
+    Attributes:
+        smallest_batch: how many examples it needs at least.
+        bound_name: name of its term `bound`: `elbo`, or that of another lower bound of log p(x).
     """
+
+    smallest_batch: ClassVar[int] = 1
+    bound_name: ClassVar[str] = "elbo"
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

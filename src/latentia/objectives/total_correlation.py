@@ -13,6 +13,7 @@ from __future__ import annotations
 __all__ = ["BetaTC"]
 
 import math
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -29,6 +30,8 @@ class BetaTC(Objective, name="beta-tc"):
 
     The three terms of an image depend on its batch.
     """
+
+    smallest_batch: ClassVar[int] = 2
 
     alpha: float = Field(default=1.0, ge=0)
     beta: float = Field(default=6.0, ge=0)

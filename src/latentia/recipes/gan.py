@@ -31,7 +31,7 @@ from latentia.objectives import (
     Terms,
 )
 from latentia.recipes.gan_diagnostics import Diagnostics, Snapshots, final_gan_estimates
-from latentia.recipes.hybrids import discriminator_player, penalty_problem
+from latentia.recipes.hybrids import batch_norm_problem, discriminator_player, penalty_problem
 from latentia.recipes.recipe import Recipe
 from latentia.training import Adam, Game, Optimizer, Player, Probe, Worker
 
@@ -180,13 +180,9 @@ class GANRecipe(Recipe, name="gan"):
     def _check(self, gan: GAN, worker: Worker) -> None:
         """Refuse settings that do not fit the networks."""
         self.augmentation.check(gan.shape)
-        problems = []
-        normalizes = has_batch_norm(gan.discriminator)
-        share = self.batch_size // worker.world_size
-        if (share // self.packing < 2 and normalizes) or (share < 2 and has_batch_norm(gan.generator)):
-            text = "batch normalization cannot train on a batch of one, which it would map to zero"
-            problems.append(("batch_size", f"{text}. Set batch_size={4 * self.packing}, or use a network without it"))
-        if normalizes and self.penalty.needs_slope_at_each_example:
+        problems = batch_norm_problem(self, worker, gan.discriminator, self.packing)
+        problems = problems or batch_norm_problem(self, worker, gan.generator)
+        if has_batch_norm(gan.discriminator) and self.penalty.needs_slope_at_each_example:
             text = "with batch normalization each logit depends on the whole batch and has no slope at a single example"
             problems.append(("penalty", f"{text}. Use network.norm=none, or a network without it (network=r3gan)"))
         if problems:

@@ -22,6 +22,7 @@ from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.models import VAEGAN, AdversarialAutoencoder, BiGAN, EncodedGAN
 from latentia.networks import MLP, Network
+from latentia.networks.network import has_batch_norm
 from latentia.objectives import R1R2, AdversarialLoss, AdversarialObjective, Penalty, Progress, Relativistic, Terms
 from latentia.objectives.adversarial_objective import Examples, Score
 from latentia.objectives.objective import rate_of
@@ -70,9 +71,34 @@ class HybridRecipe(Recipe):
             epochs=self.epochs,
         )
 
+    def check_batch(self, model: nn.Module, worker: Worker) -> None:
+        """Refuse batches of one where the networks normalize over the batch.
+
+        Raises:
+            ConfigurationError: naming the cure.
+        """
+        problems = batch_norm_problem(self, worker, model)
+        if problems:
+            raise ConfigurationError(problems)
+
     def discriminator_player(self, objective: AdversarialObjective) -> Player:
         """The player that trains the discriminator."""
         return discriminator_player(objective, self.discriminator_optimizer)
+
+
+def batch_norm_problem(recipe: Recipe, worker: Worker, model: nn.Module, inputs: int = 1) -> list[tuple[str, str]]:
+    """The problem of a batch of one for networks with batch normalization, if there is one.
+
+    Args:
+        recipe: with its batch size.
+        worker: of the processes that share a batch.
+        model: the networks.
+        inputs: examples that form one input (packing).
+    """
+    if recipe.batch_size // worker.world_size // inputs > 1 or not has_batch_norm(model):
+        return []
+    text = "batch normalization cannot train on a batch of one, which it would map to zero"
+    return [("batch_size", f"{text}. Set batch_size={4 * inputs}, or use a network without it")]
 
 
 def penalty_problem(penalty: Penalty, loss: AdversarialLoss, network: Network, cure: str) -> str | None:
@@ -121,6 +147,7 @@ class AdversarialAutoencoderRecipe(HybridRecipe, VAERecipe, name="adversarial-au
         return AdversarialAutoencoder(discriminator=self.discriminator.encoder((self.latent,), 1), **parts)
 
     def build_game(self, model: nn.Module, splits: Splits, worker: Worker) -> Game:
+        self.check_batch(model, worker)
         game = VAERecipe.build_game(self, model, splits, worker)
         model = cast(AdversarialAutoencoder, model)
 
@@ -175,6 +202,7 @@ class EncodedGANRecipe(HybridRecipe):
         }
 
     def build_game(self, model: nn.Module, splits: Splits, worker: Worker) -> Game:
+        self.check_batch(model, worker)
         batches = splits.batches(self.batch_size, self.seed, worker.rank, worker.world_size, worker.device)
         held_out = splits.examples("validation", MEASURED, worker.device)
         return Game(
