@@ -2,6 +2,7 @@
 
 from latentia.likelihood.annealed import annealed_log_likelihood, bidirectional_monte_carlo
 from latentia.likelihood.bound import evaluate_bound
+from latentia.likelihood.enclosure import enclose_log_likelihood, prove_exclusion
 from latentia.likelihood.evaluate import LikelihoodEvaluation, evaluate_likelihood
 from latentia.likelihood.gaps import Gaps, evaluate_gaps, mutual_information
 from latentia.likelihood.importance import importance_log_likelihood, log_importance_weights
@@ -9,6 +10,7 @@ from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.posterior import GridPosterior, exact_posterior
 from latentia.likelihood.quadrature import LikelihoodResult, exact_log_likelihood
 from latentia.likelihood.refit import refit_encoder
+from latentia.likelihood.relaxation import register_bounds
 
 __all__ = [
     "Gaps",
@@ -18,6 +20,7 @@ __all__ = [
     "LikelihoodResult",
     "annealed_log_likelihood",
     "bidirectional_monte_carlo",
+    "enclose_log_likelihood",
     "evaluate_bound",
     "evaluate_gaps",
     "evaluate_likelihood",
@@ -26,5 +29,7 @@ __all__ = [
     "importance_log_likelihood",
     "log_importance_weights",
     "mutual_information",
+    "prove_exclusion",
     "refit_encoder",
+    "register_bounds",
 ]

@@ -28,7 +28,7 @@ from latentia.networks.strided import FeatureMaps, doubling_widths, sizes_of_ste
 _Layer = TypeVar("_Layer", bound=nn.Module)
 
 
-class _BatchNorm(nn.BatchNorm2d):
+class BatchNorm(nn.BatchNorm2d):
     """Batch normalization that refuses to train on a single image, which it would map to zero."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class DCGAN(Network):
             normalized = self.norm == "batch" and step > 0
             conv = _initial(strided(shapes, *sides, bias=not normalized))
             layers.append(spectral_norm(conv) if self.norm == "spectral" else conv)
-            layers += [_initial(_BatchNorm(shapes[1]))] if normalized else []
+            layers += [_initial(BatchNorm(shapes[1]))] if normalized else []
             layers.append(nn.LeakyReLU(0.2, inplace=step > 0))  # in place saves memory and a copy
         features = (widths[-1], *sizes[-1])
         spectral = self.norm == "spectral"
@@ -90,7 +90,7 @@ class DCGAN(Network):
                 FeatureMaps(start),
             ]
             for shapes, sides in zip(pairwise(widths), pairwise(sizes), strict=True):
-                layers += [_initial(_BatchNorm(shapes[0])), nn.ReLU(inplace=True)]
+                layers += [_initial(BatchNorm(shapes[0])), nn.ReLU(inplace=True)]
                 last = sides[1] == (height, width)
                 layers.append(_initial(transposed(shapes, *sides, bias=last)))
             return nn.Sequential(*layers)
@@ -100,7 +100,7 @@ class DCGAN(Network):
 
 def _initial(layer: _Layer) -> _Layer:
     """Draw the paper's initial weights."""
-    mean = 1.0 if isinstance(layer, _BatchNorm) else 0.0
+    mean = 1.0 if isinstance(layer, BatchNorm) else 0.0
     nn.init.normal_(layer.weight, mean, 0.02)  # pyright: ignore[reportArgumentType]
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]

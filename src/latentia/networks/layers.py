@@ -92,6 +92,16 @@ class PreciseLinear(nn.Linear):
             return super().forward(input.float())
 
 
+class ResidualSum(nn.Module):
+    """x + branch(x); subclasses build the branch."""
+
+    branch: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the branch; x of the shape that the branch keeps."""
+        return x + self.branch(x)
+
+
 class Center(nn.Module):
     """Map images in [0, 1] to [−1, 1]."""
 

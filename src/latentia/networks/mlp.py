@@ -18,7 +18,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from latentia.errors import ConfigurationError
 from latentia.networks.conditioning import decoder_with_labels, encoder_with_head
-from latentia.networks.layers import Activation, PreciseLinear, activation
+from latentia.networks.layers import Activation, PreciseLinear, ResidualSum, activation
 from latentia.networks.network import Network
 
 
@@ -109,7 +109,7 @@ class ResidualMLP(Network, name="residual-mlp"):
         return [first, activation(self.activation), *middle, nn.LayerNorm(self.width)]
 
 
-class _Block(nn.Module):
+class _Block(ResidualSum):
     """x + W₂ f(W₁ norm(x))."""
 
     def __init__(self, width: int, name: Activation, total: int):
@@ -119,9 +119,6 @@ class _Block(nn.Module):
             last.weight /= math.sqrt(total)
             last.bias.zero_()
         self.branch = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), activation(name), last)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.branch(x)
 
 
 class Fourier(Network):

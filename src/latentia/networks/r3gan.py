@@ -17,15 +17,15 @@ __all__ = ["R3GAN"]
 import math
 
 from pydantic import PositiveInt
-from torch import Tensor, nn
+from torch import nn
 
 from latentia.networks.conditioning import decoder_with_labels, encoder_with_head
-from latentia.networks.layers import activation, gain_of, image_shape, scaled
+from latentia.networks.layers import ResidualSum, activation, gain_of, image_shape, scaled
 from latentia.networks.network import Network
 from latentia.networks.pyramid import Pyramid
 
 
-class _Bottleneck(nn.Module):
+class _Bottleneck(ResidualSum):
     """x + conv₁ₓ₁(f(conv₃ₓ₃(f(conv₁ₓ₁(x))))), whose second term starts at zero."""
 
     def __init__(self, channels: int, inner: int, group_width: int, total: int):
@@ -39,9 +39,6 @@ class _Bottleneck(nn.Module):
             activation("leaky-relu"),
             scaled(nn.Conv2d(inner, channels, 1, bias=False), 0.0),
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.branch(x)
 
 
 class R3GAN(Network, name="r3gan"):

@@ -13,15 +13,15 @@ import math
 from typing import Literal
 
 from pydantic import PositiveInt
-from torch import Tensor, nn
+from torch import nn
 
 from latentia.networks.conditioning import decoder_with_labels, encoder_with_head
-from latentia.networks.layers import Activation, activation, gain_of, group_norm, image_shape, scaled
+from latentia.networks.layers import Activation, ResidualSum, activation, gain_of, group_norm, image_shape, scaled
 from latentia.networks.network import Network
 from latentia.networks.pyramid import Pyramid
 
 
-class _PreActivation(nn.Module):
+class _PreActivation(ResidualSum):
     """x + conv(f(conv(f(x)))); each f follows the normalization, where there is one."""
 
     def __init__(self, setting: Residual, channels: int, total: int):
@@ -33,9 +33,6 @@ class _PreActivation(nn.Module):
             *setting.before_convolution(channels),
             scaled(nn.Conv2d(channels, channels, 3, padding=1), gain / math.sqrt(total)),
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.branch(x)
 
 
 class Residual(Network):

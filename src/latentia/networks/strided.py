@@ -28,14 +28,14 @@ PADDING = 1
 def strided(channels: tuple[int, int], larger: Size, smaller: Size, *, bias: bool = True) -> nn.Conv2d:
     """A convolution from (B, channels[0], *larger) to (B, channels[1], *smaller)."""
     kernel, stride = _geometry(larger, smaller)
-    return _Strided(*channels, kernel, stride, padding=PADDING, bias=bias)
+    return StridedConvolution(*channels, kernel, stride, padding=PADDING, bias=bias)
 
 
 def transposed(channels: tuple[int, int], smaller: Size, larger: Size, *, bias: bool = True) -> nn.ConvTranspose2d:
     """A transposed convolution from (B, channels[0], *smaller) to (B, channels[1], *larger)."""
     kernel, stride = _geometry(larger, smaller)
     missing = (larger[0] - stride[0] * smaller[0], larger[1] - stride[1] * smaller[1])
-    return _Transposed(*channels, kernel, stride, padding=PADDING, output_padding=missing, bias=bias)
+    return TransposedConvolution(*channels, kernel, stride, padding=PADDING, output_padding=missing, bias=bias)
 
 
 class FeatureMaps(nn.Unflatten):
@@ -72,7 +72,7 @@ def doubling_widths(width: int, count: int) -> list[int]:
     return [width * min(2**step, 8) for step in range(count)]
 
 
-class _Strided(nn.Conv2d):
+class StridedConvolution(nn.Conv2d):
     """A convolution that reads one channel by a product with its patches, (B, pixels, kernel) · (kernel, channels)."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class _Strided(nn.Conv2d):
         return maps.unflatten(1, sides).permute(0, 3, 1, 2)  # already channels-last
 
 
-class _Transposed(nn.ConvTranspose2d):
+class TransposedConvolution(nn.ConvTranspose2d):
     """A transposed convolution that writes one channel by adding up patches, (B, pixels, channels) · (…, kernel)."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:

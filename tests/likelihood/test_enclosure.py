@@ -1,0 +1,356 @@
+"""Proven bounds of log p(x), against closed forms, piecewise integration and hard cases; nothing may lie outside."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import (
+    Categorical,
+    Distribution,
+    Gamma,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+    Uniform,
+)
+
+from latentia.distributions import Bernoulli, Conditional, ContinuousBernoulli, Gaussian, GaussianLearnedScale
+from latentia.distributions.mixtures import Mixture
+from latentia.errors import UnsupportedError
+from latentia.likelihood.enclosure import Enclosure, enclose_log_likelihood, prove_exclusion
+from latentia.likelihood.latent_model import LatentModel
+from latentia.likelihood.relaxation import EXP, SQUARE, AffineBounds, register_bounds
+from latentia.models import VAE
+from latentia.networks import MLP
+
+D = torch.float64
+
+
+def normal(means: Tensor, scales: Tensor) -> Distribution:
+    return Independent(Normal(means.double(), scales.double()), 1)
+
+
+def standard(d: int) -> Distribution:
+    return normal(torch.zeros(d), torch.ones(d))
+
+
+def mixture(weights: list[float], means: Tensor, scales: list[float]) -> Distribution:
+    spread = torch.tensor(scales, dtype=D)[:, None].expand(means.shape)
+    return MixtureSameFamily(Categorical(probs=torch.tensor(weights, dtype=D)), normal(means, spread))
+
+
+def model(network: nn.Module, family, prior: Distribution, pixels: int) -> LatentModel:
+    """Images of shape (1, 1, pixels)."""
+    (d,) = prior.event_shape
+    network = nn.Sequential(network, nn.Unflatten(1, (1, 1, pixels)))
+    decoder = Conditional(network, family, event_shape=(1, 1, pixels), condition_shape=(d,)).double()
+    return LatentModel(decoder, prior)
+
+
+def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0]).double()
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    return layer
+
+
+def holds(found: Enclosure, truth: Tensor, rounding: float = 1e-11) -> bool:
+    """Whether the truth, known up to rounding, lies within."""
+    slack = rounding * (1 + truth.abs())
+    return bool(((found.lower <= truth + slack) & (truth - slack <= found.upper)).all())
+
+
+PRIORS = {
+    "standard, one dimension": standard(1),
+    "standard, two dimensions": standard(2),
+    "standard, three dimensions": standard(3),
+    "diagonal": normal(torch.tensor([3.0, -1.0]), torch.tensor([0.1, 20.0])),
+    "full": MultivariateNormal(torch.tensor([1.0, 2.0], dtype=D), torch.tensor([[1.0, 1.99], [1.99, 4.0]], dtype=D)),
+    "mixture": mixture([0.99, 0.01], torch.tensor([[0.0, 0.0], [3.337, -2.1713]]), [1.0, 1e-3]),
+    "far component": mixture([1 - 1e-6, 1e-6], torch.tensor([[0.0], [1000.0]]), [1.0, 0.5]),
+    "mixture of kinds": Mixture(
+        torch.tensor([0.25, 0.75], dtype=D),
+        [standard(2), MultivariateNormal(torch.ones(2, dtype=D), 0.3 * torch.eye(2, dtype=D))],
+    ),
+}
+
+
+def parts(prior: Distribution) -> list[tuple[float, Tensor, Tensor]]:
+    """Weights, means and covariances of the normal components."""
+    match prior:
+        case MixtureSameFamily():
+            base = prior.component_distribution
+            covariances = torch.diag_embed(base.variance)
+            return list(zip(prior.mixture_distribution.probs.tolist(), base.mean, covariances, strict=True))
+        case Mixture():
+            inner = [parts(component)[0] for component in prior.components]
+            return [(w, m, c) for w, (_, m, c) in zip(prior.weights.tolist(), inner, strict=True)]
+        case MultivariateNormal():
+            return [(1.0, prior.mean, prior.covariance_matrix)]
+        case _:
+            return [(1.0, prior.mean, torch.diag(prior.variance))]
+
+
+@pytest.mark.parametrize("name", PRIORS)
+@pytest.mark.parametrize(
+    "family", [Gaussian(scale=0.1), GaussianLearnedScale(initial_scale=0.5)], ids=["narrow", "wide"]
+)
+def test_linear_models(name, family):
+    """x = W z + m + noise under a mixture of normal priors: a mixture of normal distributions."""
+    prior, pixels = PRIORS[name], 4
+    torch.manual_seed(0)
+    weight, bias = 0.5 * torch.randn(pixels, *prior.event_shape, dtype=D), torch.rand(pixels, dtype=D)
+    components = parts(prior)
+    places = torch.stack([mean for _, mean, _ in components for _ in range(2)])
+    images = places @ weight.T + bias + 0.05 * torch.randn(len(places), pixels, dtype=D)
+    noise = float(getattr(family, "scale", 0.0)) or float(torch.tensor(math.log(family.initial_scale)).double().exp())
+    truth = torch.stack(
+        [
+            math.log(w) + MultivariateNormal(weight @ m + bias, weight @ c @ weight.T + noise**2 * torch.eye(4, dtype=D)).log_prob(images)
+            for w, m, c in components
+        ]
+    ).logsumexp(0)  # fmt: skip
+    subject = model(linear(weight, bias), family, prior, pixels)
+    tolerance = 0.2 if prior.event_shape[0] == 3 else 0.01
+    found = enclose_log_likelihood(subject, images.view(-1, 1, 1, pixels), tolerance)
+    assert holds(found, truth, 1e-8)
+    assert float(found.width.max()) <= tolerance
+
+
+def log_normal(x: float, mean: float, scale: float) -> float:
+    return -0.5 * ((x - mean) / scale) ** 2 - math.log(scale) - 0.5 * math.log(2 * math.pi)
+
+
+def log_interval(low: float, high: float) -> float:
+    """log P(low < Z < high) for a standard normal Z, without cancellation in the tails."""
+    if low > 0:
+        low, high = -high, -low
+    below, above = (float(torch.special.log_ndtr(torch.tensor(v, dtype=D))) for v in (low, high))
+    return above + math.log1p(-math.exp(below - above)) if below < above else -math.inf
+
+
+def piecewise(network: nn.Sequential, x: Tensor, scale: float) -> float:
+    """log ∫ N(x; f(z), scale²) N(z; 0, 1) dz of a ReLU network of one input, from its pieces between kinks."""
+    hidden, last = network[0], network[2]
+    slopes, offsets = hidden.weight[:, 0].tolist(), hidden.bias.tolist()
+    kinks = sorted(-b / a for a, b in zip(slopes, offsets, strict=True))
+    edges = [-math.inf, *kinks, math.inf]
+    total = []
+    for low, high in pairwise(edges):
+        middle = (max(low, -1e6) + min(high, 1e6)) / 2
+        on = torch.tensor([float(a * middle + b > 0) for a, b in zip(slopes, offsets, strict=True)], dtype=D)
+        slope = (last.weight * on) @ hidden.weight[:, 0]
+        offset = (last.weight * on) @ hidden.bias + last.bias
+        # N(x; slope z + offset, scale²) N(z; 0, 1) is a normal density in z times a constant.
+        precision = 1 + float((slope @ slope) / scale**2)
+        mean = float(slope @ (x - offset)) / scale**2 / precision
+        peak = sum(log_normal(float(xi), float(o + s * mean), scale) for xi, o, s in zip(x, offset, slope, strict=True))
+        constant = peak + log_normal(mean, 0.0, 1.0) + 0.5 * math.log(2 * math.pi / precision)
+        root = math.sqrt(precision)
+        total.append(constant + log_interval((low - mean) * root, (high - mean) * root))
+    return float(torch.tensor(total, dtype=D).logsumexp(0))
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.02])
+def test_rectifier_networks_in_one_dimension(scale):
+    torch.manual_seed(3)
+    network = nn.Sequential(nn.Linear(1, 12), nn.ReLU(), nn.Linear(12, 3)).double()
+    images = torch.rand(6, 3, dtype=D)
+    with torch.no_grad():
+        network[2].weight *= 2
+        truth = torch.tensor([piecewise(network, x, scale) for x in images], dtype=D)
+    found = enclose_log_likelihood(
+        model(network, Gaussian(scale=scale), standard(1), 3), images.view(-1, 1, 1, 3), 1e-3
+    )
+    assert holds(found, truth, 1e-8)
+    assert float(found.width.max()) <= 1e-3
+
+
+def brute_force(subject: LatentModel, images: Tensor, half: float, count: int) -> Tensor:
+    """The trapezoidal rule on a dense grid: its own error is far below the tolerances here."""
+    line = torch.linspace(-half, half, count, dtype=D)
+    z = torch.cartesian_prod(line, line) if subject.latent == 2 else line[:, None]
+    log_volume = subject.latent * math.log(float(line[1] - line[0]))
+    with torch.no_grad():
+        joint = [
+            subject.decoder(some).log_prob(images.unsqueeze(1)) + subject.prior.log_prob(some) for some in z.split(4000)
+        ]
+    return torch.cat(joint, 1).logsumexp(1) + log_volume
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu", "tanh", "leaky-relu", "gelu"])
+def test_binary_images_of_small_networks(activation):
+    torch.manual_seed(0)
+    network = MLP(hidden=(8, 8), activation=activation).decoder(2, (20,)).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter *= 2
+    subject = model(network, Bernoulli(), standard(2), 20)
+    images = subject.decoder(torch.randn(4, 2, dtype=D)).sample()
+    found = enclose_log_likelihood(subject, images, 0.05)
+    assert holds(found, brute_force(subject, images, 8.0, 401), 1e-6)
+    assert float(found.width.max()) <= 0.05
+
+
+class Needle(nn.Module):
+    """A exp(−|z − c|²/2w²), w = 0.001, in one pixel."""
+
+    height, width, place = 5.5, 1e-3, (1.337, -0.713)
+
+    def forward(self, z: Tensor) -> Tensor:
+        place = torch.tensor(self.place, dtype=z.dtype)
+        return self.height * torch.exp(-(z - place).square().sum(-1, keepdim=True) / (2 * self.width**2))
+
+
+@register_bounds(Needle)
+def _needle(module: Needle, bounds: AffineBounds) -> AffineBounds:
+    one, factor = torch.ones((), dtype=D), torch.tensor([[-0.5 / module.width**2] * 2], dtype=D)
+    shifted = bounds.scaled(one, -torch.tensor(module.place, dtype=D))
+    exponent = shifted.through(SQUARE).linear(nn.functional.linear, factor, None, 2)
+    return exponent.through(EXP).scaled(module.height * one, 0 * one)
+
+
+def test_a_needle_of_the_decoder_is_found():
+    """The value is 25 nats above what the rest of the plane gives, on a millionth of it."""
+    height, width, scale = Needle.height, Needle.width, 0.6
+    center = torch.tensor(Needle.place, dtype=D)
+    r = torch.linspace(0, 12 * width, 400_001, dtype=D)
+    mean = height * torch.exp(-r * r / (2 * width**2))
+    gain = math.exp(log_normal(height, 0, scale)) * torch.expm1(
+        0.5 * (height / scale) ** 2 - 0.5 * ((height - mean) / scale) ** 2
+    )
+    ring = r * torch.exp(-0.5 * (r * r + center.square().sum())) * torch.special.i0(r * center.norm())
+    truth = math.log(math.exp(log_normal(height, 0, scale)) + float(torch.trapezoid(gain * ring, r)))
+    subject = model(Needle(), Gaussian(scale=scale), standard(2), 1)
+    found = enclose_log_likelihood(subject, torch.tensor([[[[height]]]], dtype=D), 0.01)
+    assert holds(found, torch.tensor([truth], dtype=D), 1e-7)
+    assert float(found.width) <= 0.01
+
+
+def test_a_component_that_alone_explains_the_image():
+    """mean 6 σ(z − 50) under 0.99 N(0, 1) + 0.01 N(100, 1): saturated at either component."""
+    network = nn.Sequential(
+        linear(torch.ones(1, 1), torch.tensor([-50.0])), nn.Sigmoid(), linear(torch.tensor([[6.0]]), torch.zeros(1))
+    )
+    prior = mixture([0.99, 0.01], torch.tensor([[0.0], [100.0]]), [1.0, 1.0])
+    truth = math.log(0.99 * math.exp(log_normal(6.0, 0.0, 1.0)) + 0.01 * math.exp(log_normal(6.0, 6.0, 1.0)))
+    found = enclose_log_likelihood(model(network, Gaussian(scale=1.0), prior, 1), torch.tensor([[[[6.0]]]], dtype=D))
+    assert holds(found, torch.tensor([truth], dtype=D))
+    assert float(found.width) <= 0.01
+
+
+def test_narrow_and_far_beside_easy_images():
+    """x = z + noise of 0.001 at x = 20 and x = 40; the other images are not held up."""
+    images = torch.tensor([20.0, 40.0, 0.3, -1.0], dtype=D)
+    truth = torch.tensor([log_normal(float(x), 0.0, math.hypot(1.0, 1e-3)) for x in images], dtype=D)
+    subject = model(linear(torch.ones(1, 1), torch.zeros(1)), Gaussian(scale=1e-3), standard(1), 1)
+    found = enclose_log_likelihood(subject, images.view(-1, 1, 1, 1), 0.01)
+    assert holds(found, truth, 1e-7)
+    assert float(found.width.max()) <= 0.01
+
+
+def test_uniform_prior():
+    """U(−0.5, 1)², x = z + noise, image near a corner."""
+    prior = Independent(Uniform(torch.full((2,), -0.5, dtype=D), torch.ones(2, dtype=D)), 1)
+    x = torch.tensor([[0.95, 0.3]], dtype=D)
+    sides = [math.exp(log_interval((-0.5 - float(v)) / 0.1, (1 - float(v)) / 0.1)) / 1.5 for v in x[0]]
+    found = enclose_log_likelihood(
+        model(linear(torch.eye(2), torch.zeros(2)), Gaussian(scale=0.1), prior, 2), x.view(1, 1, 1, 2)
+    )
+    assert holds(found, torch.tensor([math.log(sides[0] * sides[1])], dtype=D))
+    assert float(found.width) <= 0.01
+
+
+def test_saturated_pixels():
+    """Logits of ±10 000, all right but one pixel of probability ½ by symmetry."""
+    signs = torch.sign(torch.randn(3072, generator=torch.Generator().manual_seed(0))).double()
+    weight, bias = torch.zeros(3073, 2, dtype=D), torch.cat([torch.zeros(1, dtype=D), 10_000 * signs])
+    weight[0, 0] = 3.0
+    images = torch.cat([torch.ones(1, dtype=D), (signs > 0).double()]).view(1, 1, 1, -1)
+    found = enclose_log_likelihood(model(linear(weight, bias), Bernoulli(), standard(2), 3073), images)
+    assert holds(found, torch.tensor([math.log(0.5)], dtype=D))
+    assert float(found.width) <= 0.01
+
+
+def small_vae() -> tuple[VAE, Tensor]:
+    torch.manual_seed(0)
+    nets = MLP(hidden=(30, 30))
+    vae = VAE(nets.encoder((1, 4, 5), 4), nets.decoder(2, (1, 4, 5)), latent=2, image_shape=(1, 4, 5)).double().eval()
+    with torch.no_grad():
+        for parameter in vae.likelihood.parameters():
+            parameter *= 2
+    return vae, vae.sample(6)
+
+
+def test_bounds_hold_whenever_the_time_ends():
+    vae, images = small_vae()
+    truth = brute_force(LatentModel.from_model(vae), images, 8.0, 401)
+    widths = []
+    for seconds in (0.0, 0.05, 0.5, 1000.0):
+        found = enclose_log_likelihood(vae, images, 1e-2, seconds=seconds)
+        assert holds(found, truth, 1e-6)
+        widths.append(float(found.width.max()))
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] <= 1e-2
+
+
+def test_images_that_are_excluded_elsewhere():
+    """Outside the kept tiles the posterior mass is as small as claimed, by brute force."""
+    vae, images = small_vae()
+    subject = LatentModel.from_model(vae)
+    kept = prove_exclusion(vae, images, side=0.25, share=1e-4)
+    parts, tiles = 5, 72  # points on each tile's side, and tiles from −9 to 9
+    line = (torch.arange(parts * tiles, dtype=D) + 0.5) * 0.25 / parts - 9
+    z, log_area = torch.cartesian_prod(line, line), 2 * math.log(0.25 / parts)
+    with torch.no_grad():
+        joint = subject.decoder(z).log_prob(images.unsqueeze(1)) + subject.prior.log_prob(z)
+    truth = joint.logsumexp(1) + log_area
+    assert kept.radii.tolist() == [0.125, 0.125]
+    assert bool((kept.log_lower <= truth).all())
+    open_ = torch.zeros(len(images), tiles, tiles, dtype=torch.bool)
+    row, column = ((kept.centers + 9) / 0.25).floor().long()[kept.tiles].T
+    inside = (row >= 0) & (row < tiles) & (column >= 0) & (column < tiles)
+    open_[kept.images[inside], row[inside], column[inside]] = True
+    open_points = open_.repeat_interleave(parts, 1).repeat_interleave(parts, 2).flatten(1)
+    outside = joint.masked_fill(open_points, -math.inf).logsumexp(1) + log_area
+    assert bool((outside <= kept.log_excluded + 1e-3).all())
+    assert float((kept.log_excluded - truth).max()) < math.log(1e-3)
+    assert float(open_.double().mean()) < 0.3
+
+
+def test_the_gap_of_smooth_models_falls_fast():
+    """Every division halves the side: a tolerance 100 times finer takes at most some 4 times the tiles, not 100."""
+    subject = model(linear(torch.eye(2), torch.zeros(2)), Gaussian(scale=0.2), standard(2), 2)
+    images = torch.tensor([[0.3, 0.2], [1.0, -0.5]], dtype=D).view(-1, 1, 1, 2)
+    counts = [enclose_log_likelihood(subject, images, tolerance).statistics["tiles"] for tolerance in (1e-2, 1e-4)]
+    assert counts[1] < 30 * counts[0]
+
+
+def refused(decoder=None, family=None, prior=None) -> LatentModel:
+    decoder = linear(torch.eye(2), torch.zeros(2)) if decoder is None else decoder
+    return model(decoder, Bernoulli() if family is None else family, standard(2) if prior is None else prior, 2)
+
+
+REFUSED = {
+    "a callable": lambda: LatentModel(lambda z: normal(z, torch.ones_like(z)), standard(2)),
+    "a density without a supremum": lambda: refused(family=ContinuousBernoulli()),
+    "a prior without a bound": lambda: refused(
+        prior=Independent(Gamma(torch.ones(2, dtype=D), torch.ones(2, dtype=D)), 1)
+    ),
+    "an unknown part": lambda: refused(nn.Sequential(nn.Linear(2, 2), nn.Softmax(-1))),
+    "four dimensions": lambda: refused(nn.Linear(4, 2), prior=standard(4)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_bounded_is_refused(name):
+    subject = REFUSED[name]()
+    shape = subject.decoder(subject.prior.sample(torch.Size([1]))).event_shape
+    with pytest.raises(UnsupportedError, match=r"exact_log_likelihood|method="):
+        enclose_log_likelihood(subject, torch.ones(1, *shape, dtype=D))
