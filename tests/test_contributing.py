@@ -26,6 +26,7 @@ import sys
 import torch
 import latentia
 from latentia.metrics import score
+from latentia.recipes import Recipe
 folder = sys.argv[1]
 recipe = latentia.VAERecipe.parse({
     "data": {"type": "noise", "binarize": "threshold", "count": 60}, "network": "linear", "epochs": 1, "batch_size": 16,
@@ -35,6 +36,9 @@ prior = latentia.VAERecipe.parse({
     "data": {"type": "noise", "binarize": "threshold", "count": 60}, "network": "linear", "epochs": 1, "batch_size": 16,
     "prior": "student", "objective": {"type": "elbo", "kl": "monte-carlo"}})
 latentia.train(prior, folder + "/student", quiet=True)
+hybrid = Recipe.parse({"type": "latent-regression", "data": {"type": "noise", "count": 60}, "network": "linear",
+    "discriminator": "linear", "epochs": 1, "batch_size": 16})
+print(sorted(e.name for e in latentia.train(hybrid, folder + "/hybrid", quiet=True).estimates))
 images = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8)
 print([e.name for e in score(images, images, metrics=["mean-shift"], features="pixels")])
 """
@@ -51,6 +55,7 @@ def test_code_of_contributing_runs_as_written(tmp_path):
         [sys.executable, str(tmp_path / "main.py"), str(tmp_path)], capture_output=True, text=True, timeout=120
     )
     assert found.returncode == 0, found.stderr
-    trained, scored = found.stdout.splitlines()
+    trained, hybrid, scored = found.stdout.splitlines()
     assert "test/elbo" in trained
+    assert hybrid == "['test/reconstruction_error']"
     assert scored == "['mean_shift', 'mean_shift/real_vs_real']"
