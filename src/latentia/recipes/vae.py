@@ -5,15 +5,16 @@ from __future__ import annotations
 __all__ = ["VAERecipe"]
 
 from itertools import islice
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from latentia.configuration import OneOf
 from latentia.data import Batch, Splits, StreamedSplit
 from latentia.distributions import Bernoulli, Diagonal, Likelihood, Posterior, Prior, StandardNormal
+from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.likelihood import evaluate_bound
 from latentia.models import VAE
@@ -40,6 +41,14 @@ class VAERecipe(Recipe, name="vae"):
     prior: OneOf[Prior] = StandardNormal()
     objective: OneOf[Objective] = ELBO()
     optimizer: OneOf[Optimizer] = Adam()
+
+    @model_validator(mode="after")
+    def _batch_suffices(self) -> Self:
+        least = self.objective.smallest_batch
+        if self.batch_size // self.devices < least:
+            text = f"objective={self.objective.type_name} needs at least {least} images in a batch"
+            raise ConfigurationError([("batch_size", f"{text}. Set batch_size={least * self.devices} or more")])
+        return self
 
     def build_model(self, shape: tuple[int, ...], classes: int = 0) -> VAE:
         return VAE(**self.parts(shape))
@@ -88,7 +97,19 @@ class VAERecipe(Recipe, name="vae"):
         device = next(model.parameters()).device
         images = splits.examples("test", device=device).x
         with seeded(seed_of("conclude", self.seed), device):
-            return [e.named(f"test/{e.name}") for e in evaluate_bound(cast(VAE, model), images, samples=10)]
+            estimates = evaluate_bound(cast(VAE, model), images, samples=10)
+            estimates += self._bound_of_objective(cast(VAE, model), images)
+        return [estimate.named(f"test/{estimate.name}") for estimate in estimates]
+
+    @torch.no_grad()
+    def _bound_of_objective(self, vae: VAE, images: Tensor) -> list[Estimate]:
+        """The objective's bound of log p(x), where it is another than the ELBO."""
+        name = self.objective.bound_name
+        if name == "elbo":
+            return []
+        bounds = torch.cat([self.objective(vae, x, Progress())["bound"] for x in images.split(self.batch_size)])
+        settings = {key: value for key, value in self.objective.to_mapping().items() if key != "type"}
+        return [Estimate.mean(bounds.double(), name=name, kind="lower bound", settings=settings)]
 
     def _validate(self, vae: VAE, images: Tensor, progress: Progress) -> list[Estimate]:
         """The objective's terms on validation images, any warm-up over, so that epochs can be compared."""

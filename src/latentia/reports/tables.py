@@ -45,6 +45,8 @@ FIRST_FIGURES = (
 )
 LABELS = {
     "elbo": "ELBO",
+    "iwae": "importance-weighted bound",
+    "lattice_bound": "lattice bound",
     "bound": "bound of log p(x)",
     "log_likelihood": "log p(x)",
     "rate": "rate, KL(q(z|x), p(z))",

@@ -1,0 +1,50 @@
+"""The VAE's recipe: the bounds that it reports, and the batches that its objectives need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from latentia.errors import ConfigurationError
+from latentia.likelihood import importance_log_likelihood
+from latentia.networks import MLP
+from latentia.objectives import ELBO, IWAE, BetaTC, ExactLikelihood, Info, Objective
+from latentia.recipes import VAERecipe, train
+
+
+def trained(objective: Objective, path: Path):
+    return train(VAERecipe(objective=objective, network=MLP(hidden=(32,)), epochs=2, batch_size=128), path, quiet=True)
+
+
+def test_a_model_trained_by_iwae_reports_its_bound_and_the_elbo(tmp_path: Path):
+    run = trained(IWAE(k=20), tmp_path / "run")
+    found = {e.name: e for e in run.estimates}
+    bound = found["test/iwae"]
+    assert bound.kind == "lower bound"
+    assert bound.settings["k"] == 20
+    assert bound.n == len(run.splits.test)
+    assert bound.value > found["test/elbo"].value
+    images = run.splits.examples("test").x
+    other = importance_log_likelihood(run.model, images, 20, seed=1)  # of the same K, by another implementation
+    assert abs(bound.value - other.values.mean().item()) < 5 * 2**0.5 * other.settings["draws_stderr"]
+
+
+def test_a_model_trained_on_a_lattice_reports_its_bound(tmp_path: Path):
+    found = {e.name: e.value for e in trained(ExactLikelihood(spacing=0.3), tmp_path / "run").estimates}
+    assert found["test/lattice_bound"] > found["test/elbo"]
+
+
+def test_a_model_trained_by_the_elbo_reports_no_other_bound(tmp_path: Path):
+    assert {e.name for e in trained(ELBO(), tmp_path / "run").estimates} == {
+        "test/elbo",
+        "test/rate",
+        "test/distortion",
+    }
+
+
+@pytest.mark.parametrize("objective", [BetaTC(), Info()], ids=lambda objective: objective.type_name)
+def test_a_batch_of_one_is_refused_where_the_objective_needs_two(objective: Objective):
+    with pytest.raises(ConfigurationError, match="batch_size=2"):
+        VAERecipe(objective=objective, batch_size=1)
+    assert VAERecipe(objective=ELBO(), batch_size=1).batch_size == 1
