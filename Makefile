@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check slow bench verify clean
+.PHONY: demo test check slow fuzz bench verify clean
 
 demo: .venv/installed
 	$(BIN)/latentia demo
@@ -19,6 +19,9 @@ check: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/vae_training.py
+
+fuzz: .venv/installed
+	$(BIN)/python benchmarks/fuzz.py
 
 slow: .venv/installed
 	$(BIN)/pytest -q -m slow

@@ -75,6 +75,8 @@ def read_arrays(path: Path, limit: int = LIMIT, option: str = "limit") -> Mappin
     if start[:2] == b"PK":
         with _archive(path) as archive:
             names = {info.filename.removesuffix(".npy"): info.filename for info in archive.infolist()}
+            for info in archive.infolist():
+                archive.open(info).close()  # compares the two places that give its name
         return _Arrays(path, names, limit, option)
     if start[:1] == b"\x80":
         raise DataError(f"{path} holds pickled objects; {_CURE}")

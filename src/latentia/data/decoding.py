@@ -9,12 +9,13 @@ from __future__ import annotations
 
 __all__ = ["Decoded", "Reading", "decode", "reading_like", "to_tensor"]
 
+import io
 import os
 import struct
 import warnings
 import zlib
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -38,7 +39,6 @@ _DAMAGE = (  # all that Pillow raises for damaged files, by a fuzz test
     TypeError,
     AttributeError,
     OverflowError,
-    MemoryError,
     NotImplementedError,
     RuntimeError,
     ZeroDivisionError,
@@ -77,24 +77,24 @@ class Reading(NamedTuple):
     model: str
 
 
-def decode(source: Path | IO[bytes], name: str = "", limit: int = LIMIT) -> Decoded:
-    """Decode a picture from a file, or from bytes in memory.
+def decode(source: Path | bytes, name: str = "", limit: int = LIMIT) -> Decoded:
+    """Decode a picture from a file, or from its bytes.
 
     Args:
-        source: the file.
+        source: the file, or what it holds.
         name: for messages; by default the path.
         limit: bytes that the pixels may take.
 
     Raises:
         DataError: naming the picture, when it is missing, damaged, of another format, transparent or too large.
     """
-    name = name or readable(str(source))
-    if isinstance(source, Path) and not os.path.isfile(source):
-        raise DataError(f"there is no image {name}")
+    if isinstance(source, Path):
+        name = name or readable(source)
+        source = _content(source, name, limit)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about damaged metadata, and sizes, for which there is the limit
-            with Image.open(source, formats=FORMATS) as image:
+            with Image.open(io.BytesIO(source), formats=FORMATS) as image:
                 require_below(limit, image.width * image.height * 4, name)
                 deep = _low_bytes_of_color(image, source)
                 image.load()
@@ -110,6 +110,17 @@ def decode(source: Path | IO[bytes], name: str = "", limit: int = LIMIT) -> Deco
     except _DAMAGE as error:
         cause = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{name} is not a sound image ({cause}); replace or remove it") from None
+
+
+def _content(path: Path, name: str, limit: int) -> bytes:
+    """The bytes of a file, in memory, so that a damaged one cannot make Pillow ask for more than there is."""
+    if not os.path.isfile(path):
+        raise DataError(f"there is no image {name}")
+    try:
+        require_below(limit, os.path.getsize(path), name)
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{name} cannot be read: {error.strerror}; check its permissions, or remove it") from None
 
 
 def reading_like(decoded: Decoded, size: int | None = None, gray: bool | None = None) -> Reading:
@@ -153,7 +164,7 @@ def to_tensor(decoded: Decoded, reading: Reading) -> Tensor:
     return torch.from_numpy(pixels).reshape(height, width, channels).permute(2, 0, 1)
 
 
-def _low_bytes_of_color(image: Image.Image, source: Path | IO[bytes]) -> np.ndarray | None:
+def _low_bytes_of_color(image: Image.Image, content: bytes) -> np.ndarray | None:
     """The low bytes of color channels of 16 bits, (H, W, C), of which Pillow gives the high bytes; None for 8 bits.
 
     Pillow has no color mode of 16 bits: it keeps one byte of each number. Reading the bytes in the other order gives
@@ -164,12 +175,7 @@ def _low_bytes_of_color(image: Image.Image, source: Path | IO[bytes]) -> np.ndar
     if not any(";16" in mode and mode[0] in "RL" for mode in modes):
         return None
     turned = {"16B": "16L", "16L": "16B", "16N": "16B"}
-    if isinstance(source, Path):
-        other = Image.open(source, formats=FORMATS)
-    else:
-        source.seek(0)
-        other = Image.open(source, formats=FORMATS)
-    with other:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as other:
         for index, (tile, mode) in enumerate(zip(tiles, modes, strict=True)):
             swapped = mode[:-3] + turned[mode[-3:]]
             args = swapped if isinstance(tile.args, str) else (swapped, *tile.args[1:])

@@ -9,7 +9,6 @@ from __future__ import annotations
 __all__ = ["HuggingFace"]
 
 import importlib
-import io
 import os
 import re
 from pathlib import Path
@@ -114,7 +113,7 @@ class HuggingFace(Source, name="hugging-face"):
         held = self._row(rows, index)[self.image_column]
         content, path = (held.get("bytes"), held.get("path")) if isinstance(held, dict) else (None, None)
         if isinstance(content, bytes):
-            return decode(io.BytesIO(content), name, self.limit)
+            return decode(content, name, self.limit)
         if isinstance(path, str):
             return decode(Path(path), name, self.limit)
         raise DataError(f"{name}: {self.image_column} is not an image; set data.image_column")

@@ -1,0 +1,60 @@
+"""Damaged files never end in a traceback, a hang or wrong data; and the harness that says so sees each of these."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from benchmarks.fuzz import OUTCOMES, READERS, Reader, damaged, fuzz, outcome
+
+from latentia.errors import DataError
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
+def test_damage_is_one_line_or_harmless(reader: Reader, capfd: pytest.CaptureFixture[str]) -> None:
+    counts = fuzz([reader], each=40, seed=7)[reader.name]
+    bad = {kind: counts[kind] for kind in OUTCOMES[2:] if counts[kind]}
+    assert not bad, capfd.readouterr().err
+    assert counts["clean"] > 0
+
+
+def raising(error: BaseException):
+    def read(folder: Path) -> object:
+        raise error
+
+    return read
+
+
+def spinning(folder: Path) -> object:
+    while True:
+        try:
+            time.sleep(0.01)
+        except Exception:  # as a reader that takes every error for damage
+            continue
+
+
+@pytest.mark.parametrize(
+    ("read", "sealed", "kind"),
+    [
+        (raising(DataError("a is damaged")), False, "clean"),
+        (raising(DataError("a is\ndamaged")), False, "wrong"),
+        (raising(KeyError("a")), False, "traceback"),
+        (spinning, False, "hang"),
+        (lambda _: len(bytearray(10**10)), False, "memory"),
+        (lambda _: 2, True, "wrong"),
+        (lambda _: 2, False, "accepted"),
+        (lambda _: 1, True, "accepted"),
+    ],
+)
+def test_every_outcome_is_seen(tmp_path: Path, read, sealed: bool, kind: str) -> None:
+    assert outcome(Reader("a", {}, read, sealed), tmp_path, 1, seconds=0.2, megabytes=500)[0] == kind
+
+
+def test_damage_depends_on_the_seed_alone() -> None:
+    import random
+
+    content = bytes(range(200))
+    first, same, other = (damaged(content, random.Random(seed)) for seed in ("a", "a", "b"))
+    assert first == same
+    assert len({first, other, content}) == 3
