@@ -75,7 +75,7 @@ def information(rng: np.random.Generator) -> Case:
     def ask(seconds: float) -> list[Answer]:
         posterior = exact_posterior(model, tensor(x), TOLERANCE, require=False, seconds=seconds)
         answers = []
-        for estimate in mutual_information(posterior):
+        for estimate in mutual_information(posterior, tensor(x)):
             kind = certificate_of(estimate.settings)
             goal = truth[estimate.name]
             claim = estimate.error

@@ -4,8 +4,9 @@ from latentia.likelihood.annealed import annealed_log_likelihood, bidirectional_
 from latentia.likelihood.bound import evaluate_bound
 from latentia.likelihood.enclosure import enclose_log_likelihood, prove_exclusion
 from latentia.likelihood.evaluate import LikelihoodEvaluation, evaluate_likelihood
-from latentia.likelihood.gaps import Gaps, evaluate_gaps, mutual_information
+from latentia.likelihood.gaps import Gaps, evaluate_gaps
 from latentia.likelihood.importance import importance_log_likelihood, log_importance_weights
+from latentia.likelihood.information import aggregate_log_ratio, mutual_information
 from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.posterior import GridPosterior, exact_posterior
 from latentia.likelihood.quadrature import LikelihoodResult, exact_log_likelihood
@@ -18,6 +19,7 @@ __all__ = [
     "LatentModel",
     "LikelihoodEvaluation",
     "LikelihoodResult",
+    "aggregate_log_ratio",
     "annealed_log_likelihood",
     "bidirectional_monte_carlo",
     "enclose_log_likelihood",

@@ -13,8 +13,9 @@ from torch import Tensor
 from latentia.errors import ConfigurationError, nearest
 from latentia.estimate import Estimate
 from latentia.likelihood.annealed import annealed_log_likelihood, bidirectional_monte_carlo
-from latentia.likelihood.gaps import Gaps, evaluate_gaps, mutual_information
+from latentia.likelihood.gaps import Gaps, evaluate_gaps
 from latentia.likelihood.importance import importance_log_likelihood
+from latentia.likelihood.information import mutual_information
 from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.posterior import GridPosterior, exact_posterior
 
@@ -81,12 +82,14 @@ def evaluate_likelihood(
         if simulated:
             estimates += bidirectional_monte_carlo(model, simulated, seed=seed, **options).estimates()
         return LikelihoodEvaluation(estimates, result.arrays())
-    return _exact(model, images, tolerance, gaps, options)
+    return _exact(model, images, tolerance, gaps, seed, options)
 
 
-def _exact(model: Any, images: Tensor, tolerance: float, gaps: int, options: Mapping[str, Any]) -> LikelihoodEvaluation:
+def _exact(
+    model: Any, images: Tensor, tolerance: float, gaps: int, seed: int, options: Mapping[str, Any]
+) -> LikelihoodEvaluation:
     posterior = exact_posterior(model, images, tolerance, **options)
-    estimates = posterior.estimates() + mutual_information(posterior)
+    estimates = posterior.estimates() + mutual_information(posterior, images, seed=seed)
     arrays = posterior.arrays()
     split = None
     if gaps and len(images) > 1 and LatentModel.from_model(model).encoder is not None:

@@ -18,7 +18,7 @@ or the Gaussian with the exact posterior's moments, whichever ends higher.
 
 from __future__ import annotations
 
-__all__ = ["Gaps", "evaluate_gaps", "gaussian_bound", "mutual_information"]
+__all__ = ["Gaps", "evaluate_gaps", "gaussian_bound"]
 
 import math
 from dataclasses import dataclass
@@ -191,57 +191,6 @@ def gaussian_bound(
         gradients.append(torch.einsum("nji,nj->ni", inverse, first))
         curvatures.append(torch.einsum("nji,njk,nkl->nil", inverse, second, inverse))
     return torch.cat(bounds), torch.cat(gradients), torch.cat(curvatures)
-
-
-def mutual_information(posterior: GridPosterior, spacing: float = 0.05) -> list[Estimate]:
-    """I(x; z) over the images and KL of their aggregate posterior to the prior, which sum to the mean rate.
-
-        mean KL(p(z|x), p(z)) = I(x; z) + KL(p̄(z), p(z)),   p̄(z) = mean of p(z|x)     (Hoffman and Johnson 2016)
-
-    The aggregate is binned into cells; binning can only lower a KL, and doubling the cells estimates by how much.
-
-    Args:
-        posterior: of the images; those that were not reached are left out.
-        spacing: side of a cell.
-    """
-    rows = posterior.finished
-    if not len(rows):
-        return []
-    fine, coarse = _aggregate_kl(posterior, spacing), _aggregate_kl(posterior, 2 * spacing)
-    error = abs(fine - coarse)
-    rate = posterior.rate[rows].mean().item()
-    settings: dict[str, Any] = {"error": error, "cell": spacing, "stderr_over": "images"}
-    if len(rows) < len(posterior):
-        settings["not_reached"] = len(posterior) - len(rows)
-    about: dict[str, Any] = {"n": len(rows), "method": "quadrature", "settings": settings}
-    return [
-        Estimate(rate - fine, "mutual_information", kind="estimate", **about),
-        Estimate(fine, "aggregate_posterior_kl", kind="estimate", **about),
-    ]
-
-
-def _aggregate_kl(posterior: GridPosterior, spacing: float) -> float:
-    """KL of the binned aggregate posterior to the prior binned alike, in nats."""
-    keys, masses = [], []
-    d = posterior.dimension
-    powers = torch.tensor([1 << (20 * axis) for axis in range(d)])
-    for _, _, nodes, mass in posterior.blocks():
-        cell = torch.floor(nodes / spacing).long() + (1 << 19)
-        distinct, group = torch.unique((cell * powers).sum(-1).flatten(), return_inverse=True)
-        keys.append(distinct)
-        masses.append(torch.zeros(len(distinct), dtype=torch.float64).index_add(0, group, mass.flatten()))
-    distinct, group = torch.unique(torch.cat(keys), return_inverse=True)
-    mass = torch.zeros(len(distinct), dtype=torch.float64).index_add(0, group, torch.cat(masses))
-    mass = mass / mass.sum()
-    corner = torch.stack([(distinct >> (20 * axis)) % (1 << 20) for axis in range(d)], -1) - (1 << 19)
-    # The prior's mass in a cell, by Gauss-Legendre of order 3
-    points, weights = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(3))
-    inner = torch.cartesian_prod(*[0.5 + 0.5 * points] * d).reshape(-1, d)
-    share = torch.cartesian_prod(*[0.5 * weights] * d).reshape(-1, d).prod(-1)
-    with full_precision():
-        z = (corner[:, None] + inner) * spacing
-        density = posterior.model.log_prior(z.to(posterior.model.device)).cpu().exp() @ share
-    return float((mass * (mass / (density * spacing**d)).log()).sum())
 
 
 def _structure(model: LatentModel) -> str:

@@ -20,7 +20,14 @@ from torch.distributions import Distribution
 
 from latentia.errors import UnsupportedError
 from latentia.integration.pareto import K_HAT_LIMIT, pareto_k
-from latentia.likelihood import GridPosterior, LatentModel, LikelihoodEvaluation, log_importance_weights
+from latentia.likelihood import (
+    GridPosterior,
+    LatentModel,
+    LikelihoodEvaluation,
+    aggregate_log_ratio,
+    log_importance_weights,
+    mutual_information,
+)
 from latentia.likelihood.latent_model import full_precision
 from latentia.reports.point_figures import MASSES, mass_levels, scatter_classes
 from latentia.reports.posterior_figures import number, plane_grid, plot_extreme_gaps, plot_posteriors, require_plane
@@ -80,7 +87,9 @@ def save_likelihood_figures(
         caption = (
             "The aggregate exact posterior of the images against the prior, and the means of the exact posteriors."
         )
-        pictures.append(Picture("plane_mass", caption, lambda: plot_aggregate_posterior(posterior, labels, classes)))
+        pictures.append(
+            Picture("plane_mass", caption, lambda: plot_aggregate_posterior(posterior, images, labels, classes))
+        )
         if can_be_shown:
             caption = "Exact posteriors p(z|x) of some images, with the encoder's q(z|x)."
             contours = partial(plot_posteriors, posterior, images, rows, gaps)
@@ -166,7 +175,7 @@ def plot_bound_against_draws(model: Any, images: Tensor, truth: Tensor, draws: i
 
 @torch.no_grad()
 def plot_aggregate_posterior(
-    posterior: GridPosterior, labels: Tensor | None = None, classes: Sequence[str] = ()
+    posterior: GridPosterior, images: Tensor, labels: Tensor | None = None, classes: Sequence[str] = ()
 ) -> Figure:
     """The aggregate exact posterior against the prior, and the means of the exact posteriors by class.
 
@@ -175,6 +184,7 @@ def plot_aggregate_posterior(
 
     Args:
         posterior: of the images, z ∈ R².
+        images: (N, *event_shape).
         labels: (N,), integers, or None.
         classes: their names.
 
@@ -188,16 +198,8 @@ def plot_aggregate_posterior(
     side = float(np.clip(np.sqrt(16 * np.pi / len(done)), 0.1, 0.5))
     cells = int(np.ceil(2 * bound / side))
     edges = (np.arange(cells + 1) - cells / 2) * side
-    mass = np.zeros((cells, cells))
-    for _, _, nodes, weight in posterior.blocks():
-        place = nodes.reshape(-1, 2).numpy()
-        mass += np.histogram2d(place[:, 1], place[:, 0], bins=[edges, edges], weights=weight.flatten().numpy())[0]
-    mass /= len(done)
-    share = _prior_mass(posterior.model, edges)
-    with np.errstate(divide="ignore"):
-        ratio = np.log(mass) - np.log(share)
-    full = mass > 0
-    divergence = float((mass[full] * ratio[full]).sum())
+    ratio, mass, share = _cell_ratios(posterior, images, edges)
+    _, divergence = mutual_information(posterior, images)
 
     figure = new_figure(WIDTH, 3.1)
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -214,7 +216,7 @@ def plot_aggregate_posterior(
     for axes in (left, right):
         axes.contour(axis, axis, density, levels=levels, colors=INK, linewidths=0.6, linestyles="dashed", alpha=0.7)
         axes.set_aspect("equal")
-    label_axes(left, f"KL(p̄, p) = {divergence:.2f} nats in cells of {side:.2f}", "$z_1$", "$z_2$")
+    label_axes(left, f"KL(p̄, p) = {number(divergence.value, 2)} nats; cells of {side:.2f}", "$z_1$", "$z_2$")
     groups = class_groups(None if labels is None else labels[done], classes, len(done))
     scatter_classes(right, middles.numpy(), groups)
     label_axes(right, r"Means of $p(z\,|\,x)$", "$z_1$")
@@ -252,8 +254,15 @@ def _prior_density(model: LatentModel, axis: NDArray[Any]) -> NDArray[Any]:
     return model.log_prior(z.to(model.device)).exp().cpu().numpy().reshape(len(axis), len(axis))
 
 
-def _prior_mass(model: LatentModel, edges: NDArray[Any]) -> NDArray[Any]:
-    """The prior's mass in square cells, by the midpoint rule on 3 × 3 parts of each."""
+def _cell_ratios(
+    posterior: GridPosterior, images: Tensor, edges: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """log p̄/p of square cells, and the masses of both in them, by the midpoint rule on 2 × 2 parts of each."""
     side, cells = edges[1] - edges[0], len(edges) - 1
-    inner = edges[0] + (np.arange(3 * cells) + 0.5) * side / 3
-    return _prior_density(model, inner).reshape(cells, 3, cells, 3).mean((1, 3)) * side**2
+    inner = edges[0] + (np.arange(2 * cells) + 0.5) * side / 2
+    prior = _prior_density(posterior.model, inner)
+    log_ratio = aggregate_log_ratio(posterior, images, plane_grid((inner, inner))).numpy().reshape(prior.shape)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        both = np.stack([np.where(prior > 0, prior * np.exp(log_ratio), 0.0), prior])
+        mass, share = both.reshape(2, cells, 2, cells, 2).mean((2, 4)) * side**2
+        return np.log(mass) - np.log(share), mass, share
