@@ -111,9 +111,10 @@ def streaming(options: argparse.Namespace) -> dict[str, Any]:
         return draw(number)
 
     game = dataclasses.replace(game, draw=watched, steps_per_epoch=options.steps, validate=None)
-    with tempfile.TemporaryDirectory() as folder:
-        directory = RunDirectory(Path(folder) / "run")
-        directory.create(recipe.to_mapping(), False)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        RunDirectory.open(Path(folder) / "run", recipe.to_mapping()) as directory,
+    ):
         fit(game, recipe, directory, worker, quiet=True)
     settled = [value for step, value in samples if step >= options.steps // 4]
     growth = {"first": samples[0][1], "settled": settled[0], "last": settled[-1], "most": max(settled)}

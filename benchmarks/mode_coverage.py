@@ -23,8 +23,7 @@ from latentia.diagnostics import mode_coverage, perfect_coverage
 from latentia.diagnostics.mode_coverage import SAMPLES
 from latentia.estimate import estimates_to_json
 from latentia.objectives import R1, R1R2, NonSaturating, NoPenalty, Relativistic
-from latentia.recipes import Run, mode_covering_gan
-from latentia.recipes.seeds import train_seeds
+from latentia.recipes import Run, mode_covering_gan, train_seeds
 
 DISTRIBUTIONS = {"grid": Grid(), "ring": Ring()}
 LOSSES = {"GAN": NonSaturating(), "RpGAN": Relativistic()}

@@ -94,7 +94,7 @@ def recipe_of(words: Sequence[str], **changes: Any) -> Any:
 
 def timed_fit() -> list[float]:
     """Have the training loop's CPU time put into the list that this returns."""
-    import latentia.recipes.run as module
+    import latentia.recipes.train as module
 
     fit, spent = module.fit, []
 

@@ -28,7 +28,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 import torch
-from latentia.training.fused_adam import FusedAdam
 
 from latentia.configuration import apply_overrides, parse_overrides
 from latentia.data import MNIST
@@ -39,11 +38,10 @@ from latentia.distributions.gaussians import DiagonalGaussian
 from latentia.networks import MLP
 from latentia.objectives import elbo
 from latentia.recipes import VAERecipe
-from latentia.training import RunDirectory, engine, start_worker
+from latentia.training import RunDirectory, loop, start_worker
+from latentia.training.loop import TrainState
 from latentia.training.optimizers import Optimizer
-from latentia.training.progress_bar import ProgressBar
-from latentia.training.records import MetricAccumulator
-from latentia.training.state import TrainState
+from latentia.training.progress import MetricAccumulator, ProgressBar
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
 from floor import products_of_a_step
@@ -95,9 +93,9 @@ def profile(steps: int, settings: dict[str, Any]) -> tuple[dict[str, float], flo
     parts, alone = Parts(), products_of_a_step()
     laps: list[float] = []
     played = 0
-    step = engine._step
+    step = loop._step
 
-    def watched_step(table: TrainState, leaving: bool) -> bool:
+    def watched_step(state: TrainState, stop: bool) -> bool:
         nonlocal played
         played += 1
         if played == WARM_UP:
@@ -106,7 +104,7 @@ def profile(steps: int, settings: dict[str, Any]) -> tuple[dict[str, float], flo
             began = time.process_time()
             alone()
             laps.append(time.process_time() - began)
-        return step(table, leaving)
+        return step(state, stop)
 
     recipe = VAERecipe.parse(apply_overrides(RECIPE.to_mapping(), settings))
     splits = recipe.data.load()
@@ -116,7 +114,7 @@ def profile(steps: int, settings: dict[str, Any]) -> tuple[dict[str, float], flo
     recipe = recipe.model_copy(update={"epochs": -(-(steps + WARM_UP) // game.steps_per_epoch)})
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         for owner, attribute, name in (
-            (engine, "seed_everything", "seed"),
+            (loop, "seed_everything", "seed"),
             (ShuffledBatches, "batch", "order and gather"),
             (Binarization, "step", "bytes to floats"),
             (Conditional, "emit", "networks, forward"),
@@ -128,17 +126,16 @@ def profile(steps: int, settings: dict[str, Any]) -> tuple[dict[str, float], flo
             (MetricAccumulator, "add", "tally"),
             (MetricAccumulator, "settle", "tally"),
             (Optimizer, "set_lr", "optimizer"),
-            (FusedAdam, "step", "optimizer"),
+            (torch.optim.Adam, "step", "optimizer"),
             (TrainState, "check", "check that all is finite"),
             (TrainState, "save", "checkpoints"),
             (RunDirectory, "append_records", "records"),
             (ProgressBar, "advance", "progress"),
         ):
             parts.progress(stack, owner, attribute, name)
-        stack.enter_context(mock.patch.object(engine, "_step", watched_step))
-        directory = RunDirectory(Path(folder) / "run")
-        directory.create(recipe.to_mapping(), False)
-        engine.fit(game, recipe, directory, worker, quiet=True)
+        stack.enter_context(mock.patch.object(loop, "_step", watched_step))
+        directory = stack.enter_context(RunDirectory.open(Path(folder) / "run", recipe.to_mapping()))
+        loop.fit(game, recipe, directory, worker, quiet=True)
     seconds = parts.read()
     seconds["the loop"] -= sum(laps[WARM_UP // 10 - 1 :])
     return {name: 1e3 * s / (played - WARM_UP) for name, s in seconds.items()}, 1e3 * statistics.median(laps)

@@ -26,11 +26,11 @@ import torch
 from latentia.data import MNIST, Grid, Ring
 from latentia.networks import MLP
 from latentia.recipes import GANRecipe, Recipe, VAERecipe, mode_covering_gan
-from latentia.recipes.seeds import game_of_seeds
-from latentia.training import Game, RunDirectory, engine, seed_of, seeded, start_worker
-from latentia.training.gradients import gradients_traced
-from latentia.training.progress_bar import ProgressBar
-from latentia.training.state import TrainState
+from latentia.recipes.train import build_games
+from latentia.training import RunDirectory, loop, start_worker
+from latentia.training.gradients import traceable_gradients
+from latentia.training.loop import TrainState
+from latentia.training.progress import ProgressBar
 from machine import machine
 
 WARM_UP = 20
@@ -59,24 +59,17 @@ def stepper(recipe: Recipe, seeds: list[int] | None, compiles: bool, folder: Pat
     recipe = recipe.model_copy(update={"accelerator": "cpu"})
     worker = start_worker(recipe)
     splits = recipe.data.load()
-    game: Game
-    if seeds is None:
-        with seeded(seed_of("weights", 0)):
-            model = recipe.build_model(splits.shape, len(splits.classes))
-            game = recipe.build_game(model, splits, worker)
-    else:
-        own = {seed: recipe.model_copy(update={"seed": seed}) for seed in seeds}
-        game, _ = game_of_seeds(own, splits, worker)
+    game, _ = build_games(recipe, seeds, splits, worker)
     game.model.train()
-    table = TrainState(game, recipe, RunDirectory(folder), worker)
+    state = TrainState(game, recipe, RunDirectory(folder), worker)
     if compiles:
-        table.compile_moves(ProgressBar(1, quiet=True))
+        state.compile_gradients(ProgressBar(1, quiet=True))
 
     def step() -> None:
-        engine._step(table, leaving=False)
-        if table.step % recipe.record_every == 0:
-            table.check()
-            table.tally.close()
+        loop._step(state, stop=False)
+        if state.step % recipe.record_every == 0:
+            state.check()
+            state.costs.collect()
 
     return step
 
@@ -99,7 +92,7 @@ def main() -> None:
     print(f"| | one seed, ms a step | {options.seeds} at once, ms a step | ratio | in turn |\n|---|---|---|---|---|")
     chosen = {n: r for n, r in cases().items() if not options.only or any(part in n for part in options.only)}
     for name, recipe in chosen.items():
-        with tempfile.TemporaryDirectory() as folder, gradients_traced():
+        with tempfile.TemporaryDirectory() as folder, traceable_gradients():
             counts = {"one": None, "together": list(range(options.seeds))}
             sides = {
                 (side, compiles): stepper(recipe, seeds, compiles, Path(folder))

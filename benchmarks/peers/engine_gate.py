@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from gate import Gate
 
 from latentia.estimate import Estimate
-from latentia.training.progress_bar import ProgressBar
+from latentia.training.progress import ProgressBar
 
 
 def gate_engine(gate: Gate, note: Callable[[int, Mapping[str, Estimate]], object]) -> None:

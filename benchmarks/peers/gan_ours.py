@@ -16,7 +16,7 @@ from latentia.configuration import apply_overrides, parse_overrides
 from latentia.objectives import Terms
 from latentia.recipes import GANRecipe, Recipe
 from latentia.training import RunDirectory, fit, start_worker
-from latentia.training.records import MetricAccumulator
+from latentia.training.progress import MetricAccumulator
 
 
 def last_costs() -> Callable[[], dict[str, object]]:
@@ -42,9 +42,10 @@ def main() -> None:
     torch.manual_seed(0)
     game = recipe.build_game(recipe.build_model(splits.shape, 0).to(worker.device), splits, worker)
     game.probes = []  # what is measured and drawn at the ends of epochs is no part of a step
-    with tempfile.TemporaryDirectory() as folder:
-        directory = RunDirectory(Path(folder) / "run")
-        directory.create(recipe.to_mapping(), False)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        RunDirectory.open(Path(folder) / "run", recipe.to_mapping()) as directory,
+    ):
         gate_engine(Gate(STEPS, last_costs()), lambda *_: None)
         fit(game, recipe, directory, worker, quiet=True)
 

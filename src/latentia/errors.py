@@ -6,7 +6,15 @@ the command line catches `LatentiaError` alone and prints its message without a 
 
 from __future__ import annotations
 
-__all__ = ["ConfigurationError", "DataError", "LatentiaError", "RunError", "UnsupportedError", "nearest"]
+__all__ = [
+    "ConfigurationError",
+    "DataError",
+    "Interrupted",
+    "LatentiaError",
+    "RunError",
+    "UnsupportedError",
+    "nearest",
+]
 
 import difflib
 from collections.abc import Iterable
@@ -30,6 +38,10 @@ class DataError(LatentiaError, ValueError):
 
 class RunError(LatentiaError, ValueError):
     """A run directory that cannot be used as asked: in the way, damaged, made by another recipe, gone non-finite."""
+
+
+class Interrupted(RunError):
+    """A run that was asked to stop by Ctrl-C or SIGTERM, and has saved where it is."""
 
 
 class UnsupportedError(LatentiaError, ValueError):

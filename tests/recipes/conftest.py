@@ -1,12 +1,11 @@
 import pytest
 
-from latentia.training import checkpoint, run_directory
+from latentia import files
 
 
 @pytest.fixture(autouse=True, scope="session")
 def unsynced():
-    """Waiting for the disk tells these tests nothing, and takes long where others use it."""
+    """Waiting for the disk tests nothing here, and takes long where others use it."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (checkpoint, run_directory):
-            patch.setattr(module, "sync", lambda _: None)
+        patch.setattr(files, "_sync", lambda _: None)
         yield

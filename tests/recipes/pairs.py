@@ -13,15 +13,15 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from latentia.errors import Interrupted
 from latentia.recipes import train
-from latentia.training import Interrupted
 
 # What the processes run, which must be importable by name.
 
 
-def train_here(chosen, out, resume=True):
+def train_here(chosen, out):
     try:
-        train(chosen, out, resume=resume, quiet=True)
+        train(chosen, out, resume=(out / "recipe.yaml").exists(), quiet=True)
     except Interrupted as error:
         return str(error)
     return "ended"
@@ -84,10 +84,10 @@ def pair(function: Callable[..., Any], *arguments: Any) -> list[Any]:
 def _run(pipe: Any, environment: dict[str, str], function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     import torch
 
-    from latentia.training import checkpoint, run_directory
+    from latentia import files
 
     torch.set_num_threads(1)
-    checkpoint.sync = run_directory.sync = lambda _: None  # a process that dies leaves the system's cache as it is
+    files._sync = lambda _: None  # a process that dies leaves the system's cache as it is
     os.environ.update(environment)
     try:
         result = function(*arguments)

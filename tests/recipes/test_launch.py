@@ -11,9 +11,9 @@ import time
 import pytest
 import torch
 
-from latentia.errors import RunError
+from latentia.errors import Interrupted, RunError
 from latentia.recipes import Run, VAERecipe, train
-from latentia.training import SGD, Interrupted
+from latentia.training import SGD
 from latentia.training.checkpoint import find_checkpoints
 
 from .pairs import pair, two

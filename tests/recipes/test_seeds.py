@@ -28,7 +28,7 @@ from latentia.recipes import (
     train,
     train_seeds,
 )
-from latentia.recipes.seeds import seeds_in
+from latentia.recipes.train import seeds_in
 from latentia.training import SGD, Adam, Cosine
 
 SEEDS = [4, 1]
@@ -169,7 +169,7 @@ def test_the_mean_over_seeds():
 REFUSED = [
     ({}, [], "at least one seed"),
     ({}, [1, 1], "each once"),
-    ({}, [-1], "negative"),
+    ({}, [-1], "from 0"),
     ({"devices": 2}, [0, 1], "devices=1"),
     ({"clip": 1.0}, [0, 1], "clip=null"),
     ({"keep": "best"}, [0, 1], "keep=last"),

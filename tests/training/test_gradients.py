@@ -51,7 +51,7 @@ from latentia.recipes import (
     train_seeds,
 )
 from latentia.training import Adam, Player, RunDirectory, start_worker
-from latentia.training.gradients import compiled, gradients_traced, plain
+from latentia.training.gradients import compiled_gradients, eager_gradients, traceable_gradients
 
 from .toys import play_duel, same_run
 
@@ -100,8 +100,8 @@ def same_moves(recipe: Recipe, steps: int = 3) -> None:
     model.train()
     loose = recipe.precision != "32-true"  # bfloat16 keeps eight bits, and the graph rounds where it likes
     for player in game.players:
-        one = plain(player, player.parameters, worker)
-        two = compiled(player, player.parameters, worker, say=lambda _: None, warn=refuse)
+        one = eager_gradients(player, player.parameters, worker)
+        two = compiled_gradients(player, player.parameters, worker, say=lambda _: None, warn=refuse)
         for step in range(steps):
             batch, progress = game.draw(step), Progress(step, step / 2, game.data_size)
             found = []
@@ -139,14 +139,14 @@ def traced_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.usefixtures("traced_alone")
 def test_a_traced_move_is_the_plain_one(name: str):
-    with gradients_traced():
+    with traceable_gradients():
         same_moves(RECIPES[name])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_compiled_move_is_the_plain_one(name: str):
-    with gradients_traced():
+    with traceable_gradients():
         same_moves(RECIPES[name])
 
 
@@ -154,7 +154,7 @@ def test_a_compiled_move_is_the_plain_one(name: str):
 @pytest.mark.parametrize("name", ["warm-up", "falling penalty", "lazy r1"])
 def test_the_progress_does_not_call_for_a_new_program_at_every_step(name: str):
     counters.clear()
-    with gradients_traced():
+    with traceable_gradients():
         same_moves(RECIPES[name], steps=12)
     assert 1 <= counters["stats"]["unique_graphs"] <= 8  # for one player or two
 
@@ -207,7 +207,7 @@ def test_gradients_lie_as_their_parameters_do_whatever_way_they_came():
     player = Player("one", [torch.nn.ParameterList([weight])], lambda batch, _: {"cost": (batch.x.t() @ weight.t())[0]})
     by_move, by_backward = (Adam().build([weight]) for _ in range(2))
     start, x = weight.detach().clone(), torch.randn(5, 3)
-    plain(player, [weight], worker)(Batch(x), Progress())
+    eager_gradients(player, [weight], worker)(Batch(x), Progress())
     assert weight.grad is not None
     assert weight.grad.stride() == weight.stride()
     by_move.step()
@@ -220,7 +220,9 @@ def test_gradients_lie_as_their_parameters_do_whatever_way_they_came():
     assert torch.equal(found, weight.detach())
 
 
-@pytest.mark.parametrize("way", [plain, functools.partial(compiled, say=lambda _: None, warn=refuse)])
+@pytest.mark.parametrize(
+    "way", [eager_gradients, functools.partial(compiled_gradients, say=lambda _: None, warn=refuse)]
+)
 @pytest.mark.usefixtures("traced_alone")
 def test_each_parameter_has_a_gradient_of_its_own(way: Any):
     worker = start_worker(RECIPES["elbo"])
@@ -228,7 +230,7 @@ def test_each_parameter_has_a_gradient_of_its_own(way: Any):
     player = Player(
         "one", [torch.nn.ParameterList(weights)], lambda batch, _: {"cost": batch.x * (weights[0] + weights[1])}
     )
-    with gradients_traced():
+    with traceable_gradients():
         way(player, weights, worker)(Batch(torch.tensor([1.0, 2.0, 3.0])), Progress())
     torch.nn.utils.clip_grad_norm_(weights, 0.5)
     for weight in weights:
@@ -245,7 +247,7 @@ def test_without_a_compiler_the_run_goes_on_and_says_so(tmp_path: Path, capsys, 
     play_duel(tmp_path / "run", compile=True)
     told = " ".join(capsys.readouterr().err.split())
     for player in ("discriminator", "generator"):
-        assert f"no effect on the {player}, whose move runs uncompiled: no C++ compiler found" in told
+        assert f"no effect on the {player}, whose steps run uncompiled: no C++ compiler found" in told
     assert told.count("no effect") == 2
     same_run(tmp_path / "plain", tmp_path / "run")
 

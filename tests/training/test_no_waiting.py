@@ -95,9 +95,8 @@ def calls_in_steps(
             return step(*args)
 
     monkeypatch.setattr(loop, "_step", watched)
-    directory = RunDirectory(folder / "run")
-    directory.create(recipe.to_mapping(), False)
-    fit(game, recipe, directory, worker, quiet=True)
+    with RunDirectory.open(folder / "run", recipe.to_mapping()) as directory:
+        fit(game, recipe, directory, worker, quiet=True)
     return calls.counts, steps
 
 

@@ -1,17 +1,15 @@
-"""The engine's parts, one by one: schedules, tallies, averages, bar, the run directory, settings."""
+"""The engine's parts, one by one: schedules, means of costs, averaged weights, the progress bar, settings."""
 
 import io
-import math
 
 import pytest
 import torch
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from torch import nn
 
-from latentia.errors import ConfigurationError, RunError
+from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.recipes import VAERecipe
 from latentia.training import (
@@ -27,11 +25,9 @@ from latentia.training import (
     Training,
     start_worker,
 )
-from latentia.training.ema import AveragedWeights
 from latentia.training.game import cost_of, networks_of
-from latentia.training.progress_bar import ProgressBar
-from latentia.training.records import FOLD_ROWS, MetricAccumulator
-from latentia.training.run_directory import differences
+from latentia.training.optimizers import AveragedWeights
+from latentia.training.progress import FOLD_ROWS, MetricAccumulator, ProgressBar
 
 from .toys import duel, play_duel
 
@@ -117,43 +113,43 @@ def test_a_tally_is_the_mean_of_everything(moves):
     """Also where the mean is a thousand times the spread, which squares in single precision would lose."""
     torch.manual_seed(0)
     values = 1000 + torch.randn(moves, 32)
-    tally = MetricAccumulator()
+    costs = MetricAccumulator()
     for step, row in enumerate(values, 1):
-        tally.add(step, "vae", {"cost": row, "rate": -2 * row})
-    tally.settle()
-    assert tally.bad() is None
-    cost, rate = tally.close()
+        costs.add(step, "vae", {"cost": row, "rate": -2 * row})
+    costs.settle()
+    assert costs.first_not_finite() is None
+    cost, rate = costs.collect()
     truth = Estimate.mean(values)
     assert (cost.name, rate.name, cost.n) == ("vae/cost", "vae/rate", 32 * moves)
     assert cost.value == pytest.approx(truth.value, rel=1e-7)
     assert cost.stderr == pytest.approx(truth.stderr, rel=1e-4)
     assert rate.stderr == pytest.approx(2 * (truth.stderr or 0), rel=1e-4)
-    tally.settle()
-    assert tally.close() == []
+    costs.settle()
+    assert costs.collect() == []
 
 
 def test_terms_may_come_and_go_and_batches_may_differ():
-    tally = MetricAccumulator()
+    costs = MetricAccumulator()
     for step in range(1, 5):
         terms = {"cost": torch.full((step,), float(step))}
-        tally.add(step, "d", {**terms, "penalty": torch.ones(step)} if step == 3 else terms)
-    tally.settle()
-    cost, penalty = tally.close()
+        costs.add(step, "d", {**terms, "penalty": torch.ones(step)} if step == 3 else terms)
+    costs.settle()
+    cost, penalty = costs.collect()
     assert cost.value == pytest.approx((1 + 4 + 9 + 16) / 10)
     assert (penalty.value, penalty.n) == (1.0, 3)
 
 
 def test_a_tally_goes_on_from_its_state():
     one, two = MetricAccumulator(), MetricAccumulator()
-    for tally in (one, two):
-        tally.add(1, "p", {"cost": torch.tensor([1.0, 2.0])})
-        tally.settle()
+    for costs in (one, two):
+        costs.add(1, "p", {"cost": torch.tensor([1.0, 2.0])})
+        costs.settle()
     three = MetricAccumulator()
     three.restore(*two.state())
-    for tally in (one, three):
-        tally.add(2, "p", {"cost": torch.tensor([4.0, 8.0])})
-        tally.settle()
-    assert one.close() == three.close()
+    for costs in (one, three):
+        costs.add(2, "p", {"cost": torch.tensor([4.0, 8.0])})
+        costs.settle()
+    assert one.collect() == three.collect()
 
 
 @pytest.mark.parametrize(
@@ -219,7 +215,7 @@ def test_what_a_run_ends_with_is_its_average(tmp_path):
 def shown(monkeypatch, terminal, **settings):
     stream = io.StringIO()
     monkeypatch.setattr(
-        "latentia.training.progress_bar.Console",
+        "latentia.training.progress.Console",
         lambda **kw: Console(file=stream, force_terminal=terminal, width=120, quiet=kw["quiet"]),
     )
     with ProgressBar(1000, **settings) as bar:
@@ -246,74 +242,6 @@ def test_a_terminal_gets_a_bar(monkeypatch):
 def test_quiet_warns_and_mute_is_mute(monkeypatch):
     assert shown(monkeypatch, False, quiet=True) == "warned\n"
     assert shown(monkeypatch, True, mute=True) == ""
-
-
-# The run directory
-
-
-def test_records_come_back(tmp_path):
-    directory = RunDirectory(tmp_path)
-    assert directory.records() == []
-    written = [
-        {"step": 1, "name": "a", "value": 1.5, "stderr": None},
-        {"step": 2, "name": "a", "value": math.inf, "stderr": math.inf},
-    ]
-    for record in written:
-        directory.append_records([record])
-    assert directory.records() == written
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 3, "name": "a", "val')  # a crash in the middle of a line
-    assert directory.records() == written
-    directory.forget_records_after(1)
-    directory.append_records(written[1:])
-    assert directory.records() == written
-
-
-def test_a_damaged_line_in_the_middle_is_an_error(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "value": 1.0}\n{"st\n{"step": 2, "value": 1.0}\n')
-    with pytest.raises(RunError, match=r"line 2 of .*metrics.jsonl is damaged"):
-        RunDirectory(tmp_path).records()
-
-
-def test_a_directory_without_a_run(tmp_path):
-    directory = RunDirectory(tmp_path)
-    for read, word in [
-        (directory.recipe, "is no run directory"),
-        (directory.weights, "--resume"),
-        (directory.environment, "train again"),
-    ]:
-        with pytest.raises(RunError, match=word):
-            read()
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "read"),
-    [
-        ("recipe.yaml", b"a: [1", RunDirectory.recipe),
-        ("recipe.yaml", b"just words", RunDirectory.recipe),
-        ("recipe.yaml", b"\xff\xfe", RunDirectory.recipe),
-        ("environment.json", b"{", RunDirectory.environment),
-        ("weights.safetensors", b"short", RunDirectory.weights),
-    ],
-)
-def test_damaged_files_are_named(tmp_path, name, content, read):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(RunError, match=name):
-        read(RunDirectory(tmp_path))
-
-
-def test_what_a_kill_leaves_at_the_very_start_is_no_obstacle(tmp_path):
-    (tmp_path / ".recipe.yaml").write_text("half")
-    RunDirectory(tmp_path).create({"a": [1, 2], "b": {"c": "é"}}, resume=True)
-    assert yaml.safe_load((tmp_path / "recipe.yaml").read_text(encoding="utf-8")) == {"a": [1, 2], "b": {"c": "é"}}
-    RunDirectory(tmp_path).check({"a": [1, 2], "b": {"c": "é"}}, resume=True)
-
-
-def test_differences_are_named_by_dotted_keys():
-    old = {"a": 1, "b": {"c": 2, "d": 3}, "e": 0}
-    new = {"a": 1, "b": {"c": 5, "d": 3, "f": 1}, "e": {"g": 1}}
-    assert differences(old, new) == [("b.c", 2, 5), ("b.f", None, 1), ("e", 0, {"g": 1})]
-    assert differences(old, old) == []
 
 
 # Settings and games that cannot be
@@ -362,11 +290,3 @@ def test_the_networks_of_a_game():
     vae = VAERecipe().build_model((1, 8, 8))
     game.model, game.players = vae, [Player("vae", [vae], game.players[0].cost)]
     assert networks_of(game) == [vae.posterior.network, vae.likelihood.network]
-
-
-def test_a_folder_of_runs_names_them(tmp_path):
-    for seed in (0, 1):
-        (tmp_path / f"seed-{seed}").mkdir()
-        (tmp_path / f"seed-{seed}" / "recipe.yaml").write_text("type: vae\n")
-    with pytest.raises(RunError, match=r"the runs in it are .*seed-0, .*seed-1"):
-        RunDirectory(tmp_path).recipe()

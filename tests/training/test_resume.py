@@ -5,8 +5,9 @@ import signal
 import pytest
 import torch
 
-from latentia.training import Interrupted, RunDirectory, Training, seed_of, start_worker
-from latentia.training.state import TrainState
+from latentia.errors import Interrupted
+from latentia.training import RunDirectory, Training, seed_of, start_worker
+from latentia.training.loop import TrainState
 
 from .toys import duel, play_duel, same_run
 
@@ -103,17 +104,17 @@ def test_a_table_comes_back_from_its_checkpoint_bit_by_bit(tmp_path):
     play_duel(tmp_path / "run", epochs=1, ema=0.9)
     training = Training(epochs=1, batch_size=16, ema=0.9)
     worker = start_worker(training)
-    table = TrainState(duel(worker), training, RunDirectory(tmp_path / "run"), worker)
-    table.restore(bar=_Silent())
-    for name, optimizer in table.optimizers.items():
-        state = optimizer.state_dict()["state"]
-        assert len(state) == len(table.parameters[name])
-        assert all(entry["step"] == (12 if name == "discriminator" else 6) for entry in state.values())
-        assert all(float(entry["exp_avg_sq"].sum()) > 0 for entry in state.values())
-    assert int(table.game.model.state_dict()["generator.1.num_batches_tracked"]) == 18  # both players call it
-    assert table.average is not None
+    state = TrainState(duel(worker), training, RunDirectory(tmp_path / "run"), worker)
+    state.restore(bar=_Silent())
+    for name, optimizer in state.optimizers.items():
+        own = optimizer.state_dict()["state"]
+        assert len(own) == len(state.parameters[name])
+        assert all(entry["step"] == (12 if name == "discriminator" else 6) for entry in own.values())
+        assert all(float(entry["exp_avg_sq"].sum()) > 0 for entry in own.values())
+    assert int(state.game.model.state_dict()["generator.1.num_batches_tracked"]) == 18  # both players call it
+    assert state.average is not None
     assert not torch.equal(
-        table.average.state["generator.0.weight"], table.game.model.state_dict()["generator.0.weight"]
+        state.average.state["generator.0.weight"], state.game.model.state_dict()["generator.0.weight"]
     )
 
 

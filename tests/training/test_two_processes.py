@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentia.errors import RunError
-from latentia.training import Interrupted, RunDirectory
+from latentia.errors import Interrupted, RunError
+from latentia.training import RunDirectory
 from tests.recipes.pairs import pair
 
 from .toys import interrupt_one, play_duel_on_a_full_disk, play_still_duel

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import signal
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +120,15 @@ def play_duel(path: Path, *, resume: bool = False, noise: bool = True, seen=None
     game = duel(worker, training.batch_size, noise, seen or (lambda _: None))
     if change is not None:
         change(game)
-    directory = RunDirectory(path)
-    if worker.rank == 0:
-        directory.create({"settings": training.to_mapping()}, resume)
-    if worker.world_size > 1:
-        torch.distributed.barrier()
-    return fit(game, training, directory, worker, resume=resume, quiet=True)
+    with ExitStack() as stack:
+        directory = RunDirectory(path)
+        if worker.rank == 0:
+            opened = RunDirectory.open(path, {"settings": training.to_mapping()}, resume=resume)
+            directory = stack.enter_context(opened)
+            directory.begin(shape=[2], classes=[], data_hash="", devices=worker.world_size, parameters=1)
+        if worker.world_size > 1:
+            torch.distributed.barrier()
+        return fit(game, training, directory, worker, resume=resume, quiet=True)
 
 
 def same_run(a: Path, b: Path) -> None:
@@ -134,16 +140,22 @@ def same_run(a: Path, b: Path) -> None:
     assert len({(r["step"], r["name"]) for r in first}) == len(first)
 
 
+def fill_the_disk_at_step_9(setattr: Callable[[Any, str, Any], object]) -> None:
+    """Checkpoints are written at steps 0, 3, 6 and 9; the fourth finds no room."""
+    save, calls = checkpoint.save_file, itertools.count()
+
+    def full(tensors: dict[str, Tensor], path: Path) -> None:
+        if next(calls) == 3:
+            path.write_bytes(b"half a file")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(tensors, path)
+
+    setattr(checkpoint, "save_file", full)
+
+
 def play_duel_on_a_full_disk(path: Path) -> Outcome:
     """The first process alone cannot write its checkpoint of step 9."""
-    save = checkpoint.save_file
-
-    def full(tensors, file):
-        if "step-00000009" in str(file):
-            raise OSError(28, "No space left on device")
-        save(tensors, file)
-
-    checkpoint.save_file = full
+    fill_the_disk_at_step_9(setattr)
     return play_duel(path)
 
 

@@ -46,13 +46,13 @@ def _options(
 
 def main() -> None:
     """Entry point of the `latentia` command: one clear message for each error, and no traceback."""
-    from latentia.errors import LatentiaError
+    from latentia.errors import Interrupted, LatentiaError
 
     try:
         code = app(standalone_mode=False)
     except LatentiaError as error:
         _print_error(str(error))
-        code = INTERRUPTED if type(error).__name__ == "Interrupted" else WRONG
+        code = INTERRUPTED if isinstance(error, Interrupted) else WRONG
     except _UsageError as error:
         _print_error(_usage(error))
         code = WRONG

@@ -43,7 +43,7 @@ def train(
     With --seeds 3 --out runs/ring the runs are runs/ring/seed-0 and so on, and their means are printed.
     """
     from latentia.recipes import train as train_recipe
-    from latentia.recipes.seeds import seeds_in
+    from latentia.recipes.train import seeds_in
 
     if not keys:
         _require_something_to_resume(out, resume)

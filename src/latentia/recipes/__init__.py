@@ -4,8 +4,8 @@ from latentia.recipes.gan import GANRecipe
 from latentia.recipes.hybrids import AdversarialAutoencoderRecipe, BiGANRecipe, VAEGANRecipe
 from latentia.recipes.presets import demonstrate, mode_covering_gan
 from latentia.recipes.recipe import Recipe
-from latentia.recipes.run import Run, load, train
-from latentia.recipes.seeds import mean_over_seeds, train_seeds
+from latentia.recipes.run import Run, load
+from latentia.recipes.train import mean_over_seeds, train, train_seeds
 from latentia.recipes.vae import VAERecipe
 
 __all__ = [

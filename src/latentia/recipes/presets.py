@@ -11,7 +11,8 @@ from latentia.data import Digits, Ring, ToyDistribution
 from latentia.networks import MLP, Fourier
 from latentia.objectives import R1R2, Relativistic
 from latentia.recipes.gan import GANRecipe
-from latentia.recipes.run import Run, train
+from latentia.recipes.run import Run
+from latentia.recipes.train import train
 from latentia.recipes.vae import VAERecipe
 from latentia.training import Adam, Cosine, OneCycle
 
@@ -72,8 +73,8 @@ def mode_covering_gan(data: ToyDistribution | str | None = None, *, epochs: int 
 
 def demonstrate(out: Path) -> Iterator[Run]:
     """Train a VAE and a GAN on scikit-learn's digits in folders of `out`; a finished run there is not trained again."""
-    yield train(_digits_vae(), out / "vae", resume=True)
-    yield train(_digits_gan(), out / "gan", resume=True)
+    for recipe, path in ((_digits_vae(), out / "vae"), (_digits_gan(), out / "gan")):
+        yield train(recipe, path, resume=(path / "recipe.yaml").exists())
 
 
 def _digits_vae() -> VAERecipe:

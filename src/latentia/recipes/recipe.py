@@ -8,23 +8,25 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import Field
 from torch import nn
 
 from latentia.configuration import OneOf
 from latentia.data import Digits, Source, Splits
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
+from latentia.networks import Custom
 from latentia.training import Game, Training, Worker
 
 
 class Recipe(Training, family=True):
-    """The family of recipes. Everything random in one follows from `seed`."""
+    """The family of recipes. Everything random in one is a function of `seed`."""
 
-    data: OneOf[Source] = Digits(binarize="dynamic")
+    data: OneOf[Source] = Field(default=Digits(binarize="dynamic"), description="the data set")
 
     @abstractmethod
     def build_model(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        """Build the model, untrained, for examples of this shape and so many classes (0 without labels)."""
+        """The model, untrained, for examples of this shape and so many classes (0 without labels)."""
 
     @abstractmethod
     def build_game(self, model: nn.Module, splits: Splits, worker: Worker) -> Game:
@@ -35,18 +37,26 @@ class Recipe(Training, family=True):
         """
 
     def final_estimates(self, model: nn.Module, splits: Splits) -> list[Estimate]:
-        """Figures of the trained model on the test split, written to evaluation/training.json."""
+        """Estimates of the trained model on the test split, written to evaluation/training.json."""
         return []
+
+    @property
+    def default_name(self) -> str:
+        """Name of the run directory, under runs/, if no other is given: `vae-digits`."""
+        return f"{self.type_name}-{self.data.type_name}"
+
+    def own_networks(self) -> dict[str, Custom]:
+        """The networks of the user's own, by field: a recipe on disk holds only the names of their classes."""
+        return {name: value for name, value in self if isinstance(value, Custom)}
 
     def with_defaults(self, written: Mapping[str, Any]) -> Mapping[str, Any]:
         """A recipe on disk with the defaults of all keys that it lacks, to compare this one with.
 
         Networks of the user's own, which cannot be made from what is written, are this recipe's, if they are written
-        alike. A recipe that cannot be read any more is left as it is: then all that differs from this one is told.
+        alike. A recipe that can no longer be read is returned as it is: then every difference from this one is listed.
         """
         mapping = self.to_mapping()
-        own = {name: value for name, value in self if getattr(value, "type_name", "") == "custom"}
-        same = {name: value for name, value in own.items() if written.get(name) == mapping[name]}
+        same = {name: value for name, value in self.own_networks().items() if written.get(name) == mapping[name]}
         try:
             return Recipe.parse({**written, **same}).to_mapping()
         except ConfigurationError:

@@ -1,4 +1,4 @@
-"""The recipe of a variational auto-encoder (items 2a–2e of the notes)."""
+"""The recipe of a variational autoencoder (Kingma and Welling 2014)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from latentia.configuration import OneOf
 from latentia.data import Batch, Splits, StreamedSplit
 from latentia.distributions import Bernoulli, Diagonal, Likelihood, Posterior, Prior, StandardNormal
-from latentia.errors import ConfigurationError
+from latentia.errors import ConfigurationError, DataError
 from latentia.estimate import Estimate
 from latentia.likelihood import evaluate_bound
 from latentia.models import VAE
@@ -29,18 +29,18 @@ CHECKED_AT_ONCE = 5_000
 class VAERecipe(Recipe, name="vae"):
     """Train a VAE.
 
-    On MNIST with `data=mnist data.binarize=dynamic` and every other default (z ∈ R², MLP 512-512, 20 epochs) the README
-    gives the bound that it reaches, its time and the command.
+    The README gives the bound that it reaches on MNIST with `data=mnist data.binarize=dynamic` and every other default
+    (z ∈ R², MLP 512-512, 20 epochs), its time and the command.
     """
 
     latent: int = Field(default=2, ge=1, description="dimension of z")
-    network: OneOf[Network] = Field(default=MLP(), description="of encoder and decoder")
+    network: OneOf[Network] = Field(default=MLP(), description="network of encoder and decoder")
     decoder: OneOf[Network | None] = Field(default=None, description="another network for the decoder alone")
-    posterior: OneOf[Posterior] = Diagonal()
-    likelihood: OneOf[Likelihood] = Bernoulli()
-    prior: OneOf[Prior] = StandardNormal()
-    objective: OneOf[Objective] = ELBO()
-    optimizer: OneOf[Optimizer] = Adam()
+    posterior: OneOf[Posterior] = Field(default=Diagonal(), description="family of q(z|x)")
+    likelihood: OneOf[Likelihood] = Field(default=Bernoulli(), description="family of p(x|z)")
+    prior: OneOf[Prior] = Field(default=StandardNormal(), description="p(z)")
+    objective: OneOf[Objective] = Field(default=ELBO(), description="what is maximized")
+    optimizer: OneOf[Optimizer] = Field(default=Adam(), description="how it steps")
 
     @model_validator(mode="after")
     def _batch_suffices(self) -> Self:
@@ -72,6 +72,9 @@ class VAERecipe(Recipe, name="vae"):
         batches = splits.batches(self.batch_size, self.seed, worker.rank, worker.world_size, worker.device)
         validation = splits.examples("validation", device=worker.device).x
 
+        if len(splits.test) < 2:
+            text = f"the test split has {len(splits.test)} images, and its estimates need at least 2"
+            raise DataError(f"{text}; give more images, or a larger part of them to the test split")
         with (
             torch.no_grad()
         ):  # an objective that these distributions cannot serve is refused before anything is written
@@ -107,16 +110,25 @@ class VAERecipe(Recipe, name="vae"):
         name = self.objective.bound_name
         if name == "elbo":
             return []
-        bounds = torch.cat([self.objective(vae, x, Progress())["bound"] for x in images.split(self.batch_size)])
+        bounds = torch.cat([self.objective(vae, x, Progress())["bound"] for x in _parts(images, self.batch_size)])
         settings = {key: value for key, value in self.objective.to_mapping().items() if key != "type"}
         return [Estimate.mean(bounds.double(), name=name, kind="lower bound", settings=settings)]
 
     def _validate(self, vae: VAE, images: Tensor, progress: Progress) -> list[Estimate]:
-        """The objective's terms on validation images, any warm-up over, so that epochs can be compared."""
+        """The objective's terms on validation images, after any warm-up, so that epochs can be compared."""
         warmed = Progress(progress.step, float("inf"), progress.data_size)
-        parts = [self.objective(vae, x, warmed) for x in images.split(self.batch_size) if len(x) > 1]
+        parts = [self.objective(vae, x, warmed) for x in _parts(images, self.batch_size)]
         terms = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return [Estimate.mean(values, name=f"validation/{name}") for name, values in terms.items()]
+
+
+def _parts(images: Tensor, size: int) -> list[Tensor]:
+    """Batches of `size`, the last one smaller or larger by one, and none of one image, which has no spread."""
+    size = max(2, size)
+    parts = list(images.split(size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
 
 
 def _check(likelihood: Likelihood, splits: Splits, device: torch.device) -> None:

@@ -1,8 +1,8 @@
-"""Training: a game of players, one engine, atomic checkpoints, and randomness that is a function of the step."""
+"""Training: a game of players, one loop, atomic checkpoints, and random numbers that are functions of the step."""
 
 from latentia.training.distributed import Worker, start_worker
 from latentia.training.game import Game, Player, Probe
-from latentia.training.loop import Interrupted, Outcome, fit
+from latentia.training.loop import Outcome, fit
 from latentia.training.optimizers import SGD, Adam, AdamW, Constant, Cosine, OneCycle, Optimizer, Schedule, Stages
 from latentia.training.run_directory import RunDirectory
 from latentia.training.seeds import seed_of, seeded
@@ -15,7 +15,6 @@ __all__ = [
     "Constant",
     "Cosine",
     "Game",
-    "Interrupted",
     "OneCycle",
     "Optimizer",
     "Outcome",

@@ -1,12 +1,12 @@
 """Checkpoints: everything that a run needs to go on as if it had never stopped.
 
     checkpoints/step-00012345/
-      state.safetensors    weights (`model.…`), optimizers (`optimizer.<player>.<index>.<name>`), averages (`ema.…`),
-                           and what the costs came to since the last record (`tally.table`)
-      state.json           step, progress of early stopping, the SHA-256 of the other file, and its own
+      state.safetensors    weights (`model.…`), optimizers (`optimizer.<player>.<index>.<name>`), averaged weights
+                           (`ema.…`), and sums of the costs since the last record (`costs`)
+      state.json           step, progress of the run, the SHA-256 of the other file, and its own
 
-A checkpoint is written into a folder beside, synced to the disk, and renamed into place: a crash at any moment leaves
-either no checkpoint of that name or a whole one. Randomness and the position in the data are functions of the step.
+A checkpoint is written under a temporary name, synced to the disk and renamed, so that a crash at any moment leaves
+either no checkpoint of that name or a whole one. Random numbers and the position in the data are functions of the step.
 Nothing is pickled.
 """
 
@@ -16,17 +16,14 @@ __all__ = [
     "Checkpoint",
     "find_checkpoints",
     "newest_sound",
-    "optimizer_tensors",
     "prune",
     "read_checkpoint",
-    "restore_optimizer",
     "set_aside",
     "write_checkpoint",
 ]
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -38,8 +35,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from latentia.errors import RunError
+from latentia.files import atomic_write, read_json
 
 
 @dataclass
@@ -48,8 +47,8 @@ class Checkpoint:
 
     Attributes:
         step: steps finished.
-        tensors: flat names to tensors.
-        progress: small facts: the best validation figure, validations since, whether the run has ended.
+        tensors: tensors by flat names.
+        progress: small facts: the best value on validation data, validations since, whether the run has ended.
     """
 
     step: int
@@ -57,8 +56,17 @@ class Checkpoint:
     progress: dict[str, Any] = field(default_factory=dict)
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors under a prefix, without it."""
+        """The tensors whose names begin with the prefix and a dot, without both."""
         return {name[len(prefix) + 1 :]: value for name, value in self.tensors.items() if name.startswith(prefix + ".")}
+
+
+class _State(TypedDict):
+    """state.json."""
+
+    step: int
+    progress: dict[str, Any]
+    sha256: str
+    seal: str
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -79,7 +87,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         like = parameters[int(index)]
-        if value.shape == like.shape:  # fused steps want the parameter's own layout in memory
+        if value.shape == like.shape:  # torch's fused steps read both in the order of memory
             value = torch.empty_like(like, dtype=value.dtype, requires_grad=False).copy_(value)
         whole["state"].setdefault(int(index), {})[name] = value
     optimizer.load_state_dict(whole)
@@ -89,38 +97,23 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write into `folder`, atomically; returns the checkpoint's own folder.
 
     Raises:
-        RunError: when the disk is full or cannot be written; earlier checkpoints are untouched.
+        RunError: if it cannot be written; earlier checkpoints are untouched.
     """
     final = folder / f"step-{checkpoint.step:08d}"
-    beside, replaced = (folder / f".{doing}-{final.name}" for doing in ("writing", "replaced"))
+    tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in (beside, replaced):
-            shutil.rmtree(path, ignore_errors=True)
-        beside.mkdir()
-        tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}
-        save_file(_unshared(tensors), beside / "state.safetensors")
-        about = {
-            "step": checkpoint.step,
-            "progress": checkpoint.progress,
-            "sha256": hash_of(beside / "state.safetensors"),
-        }
-        (beside / "state.json").write_text(json.dumps({**about, "seal": _seal(about)}, indent=2), encoding="utf-8")
-        for path in (beside / "state.safetensors", beside / "state.json", beside):
-            sync(path)
-        if final.exists():  # of a run that was set back, and plays this step again
-            final.rename(replaced)
-        beside.rename(final)
-        shutil.rmtree(replaced, ignore_errors=True)
-        sync(folder)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        kept = find_checkpoints(folder)
-        last = f"the last good one is {kept[-1].name}" if kept else "there is none before it"
-        raise RunError(
-            f"could not write the checkpoint of step {checkpoint.step} to {folder}: {error}; {last}. Make room on the "
-            "disk and go on with --resume"
-        ) from error
+        with atomic_write(final) as temporary:
+            temporary.mkdir()
+            save_file(_unshared(tensors), temporary / "state.safetensors")
+            about = {
+                "step": checkpoint.step,
+                "progress": checkpoint.progress,
+                "sha256": _hash_of(temporary / "state.safetensors"),
+            }
+            text = json.dumps({**about, "seal": _seal(about)}, indent=2)
+            (temporary / "state.json").write_text(text, encoding="utf-8")
+    except RunError as error:
+        raise RunError(f"{error}; {describe_last(folder)}; then go on with --resume") from error
     return final
 
 
@@ -130,17 +123,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         RunError: if a file is missing or damaged.
     """
+    cure = "an older checkpoint serves; `--resume` takes the newest sound one"
+    state = read_json(path / "state.json", _State, cure)
+    tensors = path / "state.safetensors"
     try:
-        about = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        if about.pop("seal") != _seal(about):
-            raise RunError(f"the checkpoint {path} is damaged: state.json is not what was written")
-        if hash_of(path / "state.safetensors") != about["sha256"]:
-            raise RunError(f"the checkpoint {path} is damaged: state.safetensors is not what was written")
-        return Checkpoint(int(about["step"]), load_file(path / "state.safetensors"), about["progress"])
-    except RunError:
-        raise
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, SafetensorError) as error:
-        raise RunError(f"the checkpoint {path} is damaged: {error}") from error
+        if state.pop("seal") != _seal(state):
+            raise RunError(f"{path / 'state.json'} is damaged: it is not what was written; {cure}")
+        if _hash_of(tensors) != state["sha256"]:
+            raise RunError(f"{tensors} is damaged: it is not what was written; {cure}")
+        return Checkpoint(state["step"], load_file(tensors), state["progress"])
+    except (OSError, ValueError, SafetensorError) as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError(f"{tensors} is damaged: {error}; {cure}") from error
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
@@ -149,8 +144,14 @@ def find_checkpoints(folder: Path) -> list[Path]:
     return sorted((path for path, match in found.items() if match), key=lambda path: int(path.name[5:]))
 
 
+def describe_last(folder: Path) -> str:
+    """A clause that names the newest checkpoint, for error messages."""
+    found = find_checkpoints(folder)
+    return f"the last good checkpoint is {found[-1]}" if found else "there is no checkpoint before it"
+
+
 def newest_sound(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
-    """The newest checkpoint that is sound, or None, and what is wrong with each newer one."""
+    """The newest sound checkpoint, or None, and what is wrong with each newer one."""
     complaints = {}
     for path in reversed(find_checkpoints(folder)):
         try:
@@ -172,29 +173,19 @@ def set_aside(path: Path) -> Path:
 
 
 def prune(folder: Path, keep: int, spare: Sequence[int] = ()) -> None:
-    """Remove all but the newest `keep` checkpoints and those of `spare`, and what a crash left half done."""
+    """Remove all but the newest `keep` checkpoints and those of the steps in `spare`."""
     spared = {f"step-{step:08d}" for step in spare}
-    old = [path for path in find_checkpoints(folder)[:-keep] if path.name not in spared]
-    for path in [*old, *folder.glob(".writing-*"), *folder.glob(".replaced-*")]:
-        shutil.rmtree(path, ignore_errors=True)
+    for path in find_checkpoints(folder)[:-keep]:
+        if path.name not in spared:
+            shutil.rmtree(path, ignore_errors=True)
 
 
-def hash_of(path: Path) -> str:
-    """SHA-256 of a file."""
+def _hash_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sync(path: Path) -> None:
-    """Make the disk hold what was written to a file or folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _seal(about: dict[str, Any]) -> str:
+def _seal(about: Any) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 

@@ -39,13 +39,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from latentia.errors import ConfigurationError, LatentiaError, RunError
-from latentia.training.interruption import Interrupted, Stop
+from latentia.errors import ConfigurationError, Interrupted, LatentiaError, RunError
 from latentia.training.settings import Training
 
 _T = TypeVar("_T")
@@ -211,6 +211,44 @@ def all_reduce_sum(worker: Worker, values: Tensor) -> Tensor:
     with _talking():
         torch.distributed.all_reduce(values)
     return values.cpu()
+
+
+class Stop:
+    """Inside the block, the first SIGINT or SIGTERM sets `asked`; the second one goes to the handler of before.
+
+    A signal that is ignored when the block begins (SIGINT of a job in the background) stays ignored.
+
+    Args:
+        and_then: called at the first signal, in the handler.
+    """
+
+    def __init__(self, and_then: Callable[[], None] | None = None) -> None:
+        self.asked = False
+        self._and_then = and_then
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers there alone
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: a handler written in C
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            before = self._before.get(number)
+            if callable(before):
+                before(number, frame)
+            raise KeyboardInterrupt
+        self.asked = True
+        if self._and_then is not None:
+            self._and_then()
 
 
 # Starting several processes on this machine

@@ -1,12 +1,11 @@
-"""Training is a game of players.
+"""Training is a game of players: each has parameters, a cost and an optimizer, and steps down its own cost's gradient.
 
-A player owns parameters, an optimizer and a cost; it moves by a step down the gradient of its own cost, the others held
-still. A VAE is a game of one player, a GAN of two, a hybrid of two or three.
+A VAE is a game of one player, a GAN of two, a hybrid of two or three.
 """
 
 from __future__ import annotations
 
-__all__ = ["Game", "Player", "Probe", "cost_of", "networks_of"]
+__all__ = ["Game", "Player", "Probe"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,15 +23,15 @@ from latentia.training.optimizers import Adam, Optimizer
 
 @dataclass
 class Player:
-    """One who moves.
+    """A trainable party: parameters, a cost and an optimizer.
 
     Attributes:
         name: `vae`, `generator`, `discriminator`, …
-        modules: whose parameters are the player's own. Players may share parameters.
-        cost: terms of a batch, each (B,), among them `cost`, which the player makes small.
+        modules: the modules whose parameters it trains. Players may share parameters.
+        cost: terms of a batch, each (B,), among them `cost`, whose mean the player minimizes.
         optimizer: how it steps.
-        steps: moves in each step of the game, each on a fresh batch. (Players who move in one step share its batches.)
-        after: called after each of its moves (weight clipping).
+        steps: its steps in each step of the game, each on another batch. (The players of one step share its batches.)
+        after: called after each of its steps (weight clipping).
     """
 
     name: str
@@ -44,16 +43,16 @@ class Player:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters that the player moves, each once, in a fixed order."""
+        """The parameters that the player trains, each once, in a fixed order."""
         return list(dict.fromkeys(p for module in self.modules for p in module.parameters() if p.requires_grad))
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What is measured or drawn while training runs.
+    """A measurement or picture made during training.
 
     Attributes:
-        measure: given the progress and the run's directory, returns estimates that are recorded; may write figures.
+        measure: given the progress and the run's directory, returns estimates to record; may write pictures.
         every: epochs between calls.
         epochs: if given, the epochs after which it is called, in place of `every`.
     """
@@ -69,18 +68,18 @@ class Probe:
 
 @dataclass
 class Game:
-    """All that the engine needs to play.
+    """All that `fit` needs.
 
     Attributes:
         model: holds every parameter and buffer of the game; what checkpoints save.
-        players: in the order of their moves.
-        draw: the batch of the n-th draw of the run (and of this process), on the model's device.
+        players: in the order of their steps.
+        draw: the n-th batch of the run (of this process's share), on the model's device.
         steps_per_epoch: how many steps pass through the training data once.
         data_size: number of training examples.
         validate: estimates on the validation split, with the averaged weights in place where there are any.
-        monitor: name of the validated estimate by which the best checkpoint is chosen.
+        monitor: name of the validated estimate whose lowest value is the best.
         probes: what else is measured.
-        close: called when play has ended, however it ended; lets go of the data's workers.
+        close: called when training has ended, however it ended; stops the data's workers.
     """
 
     model: nn.Module
@@ -95,10 +94,10 @@ class Game:
 
 
 def cost_of(terms: Terms, player: str) -> Tensor:
-    """The term that the player makes small, (B,).
+    """The term `cost`, (B,).
 
     Raises:
-        ConfigurationError: if there is no cost, or the terms are not of one shape (B,).
+        ConfigurationError: if there is none, or the terms are not all of one shape (B,).
     """
     cost = terms.get("cost")
     if cost is None or cost.dim() != 1 or any(term.shape != cost.shape for term in terms.values()):
@@ -113,7 +112,7 @@ def cost_of(terms: Terms, player: str) -> Tensor:
 def networks_of(game: Game) -> list[nn.Module]:
     """The networks of the players, each once: those of conditionals, and modules that hold none (a discriminator).
 
-    A prior is none of them: it gives a distribution, and no tensor.
+    A prior is left out: it gives a distribution, not a tensor.
     """
     found = [module.network for module in game.model.modules() if isinstance(module, Conditional)]
     prior = getattr(game.model, "prior_module", None)
@@ -123,7 +122,7 @@ def networks_of(game: Game) -> list[nn.Module]:
             if (
                 module is not prior
                 and not any(isinstance(part, Conditional) for part in parts)
-                and not any(n in parts for n in found)
+                and not any(network in parts for network in found)
             ):
                 found.append(module)
     return list(dict.fromkeys(found))

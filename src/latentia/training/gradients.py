@@ -1,14 +1,16 @@
-"""A player's move: the terms of a batch, and the gradient of their mean cost.
+"""The terms of a batch, and the gradient of their mean cost: eagerly, or as one compiled program.
 
-A move is computed in one of two ways: `plain`, operation by operation, or `compiled`, as one program made by
-`torch.compile` from the cost and its gradients together. They draw the same random numbers and agree to rounding.
+Both draw the same random numbers and agree to rounding. The mean is over the global batch: each of its examples weighs
+1/size, and the processes' gradients are summed later.
 
-The mean is over the global batch: each of its examples weighs 1/size, and the processes' gradients are summed later.
+This is the only file of the engine that uses private interfaces of torch. Tracing `torch.autograd.grad` inside a
+compiled function has no public switch yet, nor has the table of numbers that the compiler takes for constants; and the
+compiler switches the checks of all distributions off, which only a private attribute shows.
 """
 
 from __future__ import annotations
 
-__all__ = ["Move", "compiled", "gradients_traced", "plain"]
+__all__ = ["GradientFn", "compiled_gradients", "eager_gradients", "traceable_gradients"]
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -23,46 +25,44 @@ from latentia.objectives import Progress, Terms
 from latentia.training.distributed import Worker
 from latentia.training.game import Player, cost_of
 
-Move = Callable[[Batch, Progress], Terms]
-"""Gives the terms of a batch, each (B,), and leaves the gradient of their mean cost in the player's parameters."""
+GradientFn = Callable[[Batch, Progress], Terms]
+"""Returns the terms of a batch, each (B,), and puts the gradient of their mean cost into the parameters' `grad`."""
 
 
-def plain(player: Player, parameters: Sequence[nn.Parameter], worker: Worker) -> Move:
-    """The move as it is written.
+def eager_gradients(player: Player, parameters: Sequence[nn.Parameter], worker: Worker) -> GradientFn:
+    """Terms and gradients operation by operation.
 
-    Raises (by the move):
-        ConfigurationError: for terms without a cost, or of other shapes than (B,).
+    The returned function raises ConfigurationError for terms without a cost, or of other shapes than (B,).
     """
 
-    def move(batch: Batch, progress: Progress) -> Terms:
+    def compute(batch: Batch, progress: Progress) -> Terms:
         terms, gradients = _terms_and_gradients(player, parameters, worker, batch, progress)
-        _leave(gradients, parameters)
+        _assign(gradients, parameters)
         return terms
 
-    return move
+    return compute
 
 
-def compiled(
+def compiled_gradients(
     player: Player,
     parameters: Sequence[nn.Parameter],
     worker: Worker,
     say: Callable[[str], None],
     warn: Callable[[str], None],
-) -> Move:
-    """The move as one compiled program, made when it is first called; where that fails, say so and go on plainly.
+) -> GradientFn:
+    """Terms and gradients as one program, compiled at the first call; if that fails, warns and goes on eagerly.
 
     The cost, every derivative inside it (a gradient penalty's too) and the gradients are traced into one graph, so that
-    nothing of Python is left between the operations and neighboring ones become one loop. Random numbers are drawn by
-    torch's own generators, as in the plain move.
+    no Python runs between the operations and neighboring ones become one loop.
 
     Args:
-        player: whose move.
+        player: whose cost.
         parameters: the player's.
-        worker: whose device and precision.
-        say: shows a line of bar.
+        worker: whose precision, and of how many.
+        say: shows a line of information.
         warn: shows a line of warning.
     """
-    fallback = plain(player, parameters, worker)
+    eager = eager_gradients(player, parameters, worker)
     program: Callable[[Batch, Progress], tuple[Terms, Sequence[Tensor | None]]] | None = None
     failed = False
 
@@ -71,14 +71,12 @@ def compiled(
 
     def first(batch: Batch, progress: Progress) -> tuple[Terms, Sequence[Tensor | None]]:
         nonlocal program
-        say(f"compiling the move of the {player.name}; the first time, this takes up to a minute")
-        options = {"fallback_random": True}
-        validates = (
-            Distribution._validate_args
-        )  # the first compilation of a process switches this off for all distributions
+        say(f"compiling the step of the {player.name}; the first time, this takes up to a minute")
+        validates = Distribution._validate_args  # the first compilation of a process switches it off
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of torch's own parts about one another
+                warnings.simplefilter("ignore")  # torch's own parts about one another
+                options = {"fallback_random": True}
                 made = torch.compile(traced, fullgraph=True, isolate_recompiles=True, options=options)  # pyright: ignore[reportCallIssue]
                 result = made(batch, progress)
         finally:
@@ -86,39 +84,42 @@ def compiled(
         program = made
         return result
 
-    def move(batch: Batch, progress: Progress) -> Terms:
+    def compute(batch: Batch, progress: Progress) -> Terms:
         nonlocal failed
         if failed:
-            return fallback(batch, progress)
+            return eager(batch, progress)
         try:
             terms, gradients = (program or first)(batch, progress)
-        except Exception as error:  # whatever a compiler may run into, or an error of the cost, which `plain` repeats
-            # Nothing has been computed, drawn or written yet: a graph runs only once it is whole and compiled.
-            terms = fallback(batch, progress)
+        except Exception as error:  # anything that a compiler may meet, or an error of the cost, which `eager` repeats
+            # Nothing has been computed, sampled or written yet: a graph runs only once it is whole and compiled.
+            terms = eager(batch, progress)
             failed = True
-            warn(f"compile=true has no effect on the {player.name}, whose move runs uncompiled: {_first_line(error)}")
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            warn(f"compile=true has no effect on the {player.name}, whose steps run uncompiled: {reason}")
             return terms
-        _leave(gradients, parameters)
+        _assign(gradients, parameters)
         return terms
 
-    return move
+    return compute
 
 
 @contextmanager
-def gradients_traced() -> Iterator[None]:
-    """Let torch's compiler follow `torch.autograd.grad` inside the block, which compiled moves need.
+def traceable_gradients() -> Iterator[None]:
+    """Let torch's compiler trace `torch.autograd.grad` inside the block, which compiled gradients need.
 
-    It is told that clocks run, lest it make a program for the first step alone, and forgets which of their numbers an
-    earlier game needed as constants: it would take them for constants in this one.
+    `step` and `epoch` are marked as dynamic, so that Dynamo does not specialize on their first values. The numbers that
+    an earlier game needed as constants are forgotten, as Dynamo would take them for constants in this one too.
     """
     with ExitStack() as stack:
-        with suppress(ImportError, AttributeError):  # an older torch, or one without a compiler: the moves will tell
+        with suppress(
+            ImportError, AttributeError
+        ):  # an older torch, or one without a compiler: compilation fails later
             from torch._dynamo import config
             from torch._dynamo.symbolic_convert import TensorifyState
 
-            running = "L['progress'].step,L['progress'].epoch"
+            dynamic = "L['progress'].step,L['progress'].epoch"
             stack.enter_context(config.patch(trace_autograd_ops=True))
-            stack.enter_context(torch.compiler.config.patch(dynamic_sources=running))  # pyright: ignore[reportAttributeAccessIssue]
+            stack.enter_context(torch.compiler.config.patch(dynamic_sources=dynamic))  # pyright: ignore[reportAttributeAccessIssue]
             TensorifyState.clear()
         yield
 
@@ -134,11 +135,11 @@ def _terms_and_gradients(
     return {name: term.detach() for name, term in terms.items()}, gradients
 
 
-def _leave(gradients: Sequence[Tensor | None], parameters: Sequence[nn.Parameter]) -> None:
-    """Put the gradients where optimizers look for them: each a tensor of its own, laid out as its parameter is.
+def _assign(gradients: Sequence[Tensor | None], parameters: Sequence[nn.Parameter]) -> None:
+    """Set `grad`: each a tensor that no other parameter shares, with the parameter's layout in memory.
 
     torch's fused Adam on the CPU reads both in the order of memory, and a convolution's gradient may have another one.
-    Two parameters that are added may be given one tensor, which would then be clipped twice.
+    Two parameters that are added may get one tensor from autograd, which would then be clipped twice.
     """
     given: set[int] = set()
     for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -147,7 +148,3 @@ def _leave(gradients: Sequence[Tensor | None], parameters: Sequence[nn.Parameter
         if gradient is not None:
             given.add(gradient.data_ptr())
         parameter.grad = gradient
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,40 +1,56 @@
-"""The engine: one loop that plays a game of players.
+"""The training loop.
 
     for each step:   seed from (seed, rank, step)
       for each player, `steps` times:
-        draw a batch · its terms, and the gradient of their mean cost · sum over processes · clip · step
+        a batch · its terms, and the gradient of their mean cost · sum over processes · clip · optimizer step
       average the weights · record · at the ends of epochs validate and probe · checkpoint when due
 
 A run that stops, by Ctrl-C, SIGTERM or the end of patience, leaves a whole checkpoint; `resume` goes on from the newest
 sound one and ends with the same bits as a run that never stopped, on the same machine and number of processes.
-Steps are counted from 1: checkpoint `step-00000007` is what the seventh step left.
+Steps are counted from 1: the checkpoint `step-00000007` is the state after the seventh step.
 """
 
 from __future__ import annotations
 
-__all__ = ["Interrupted", "Outcome", "fit"]
+__all__ = ["Outcome", "TrainState", "fit"]
 
+import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from latentia.errors import LatentiaError, RunError
+from latentia.errors import ConfigurationError, Interrupted, LatentiaError, RunError
 from latentia.estimate import Estimate
+from latentia.objectives import Progress, Terms
 from latentia.training import checkpoint as checkpoints
-from latentia.training.distributed import Worker, all_reduce_gradients, broadcast_weights, on_rank_zero
-from latentia.training.event_files import EventFiles
+from latentia.training.checkpoint import Checkpoint
+from latentia.training.distributed import (
+    Stop,
+    Worker,
+    all_reduce_gradients,
+    all_reduce_sum,
+    broadcast_weights,
+    on_rank_zero,
+)
 from latentia.training.game import Game, Player
-from latentia.training.gradients import gradients_traced
-from latentia.training.interruption import Interrupted, Stop
-from latentia.training.progress_bar import ProgressBar
+from latentia.training.gradients import GradientFn, compiled_gradients, eager_gradients, traceable_gradients
+from latentia.training.optimizers import AveragedWeights
+from latentia.training.progress import MetricAccumulator, ProgressBar
 from latentia.training.run_directory import RunDirectory
 from latentia.training.seeds import seed_everything, seed_of, seeded
 from latentia.training.settings import Training
-from latentia.training.state import TrainState
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+_CURE = "try a lower lr, clip=1, or precision=32-true"
 
 
 @dataclass
@@ -42,7 +58,7 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        step: steps played in all.
+        step: steps finished in all.
         seconds: wall time of this call.
         total_seconds: wall time of the run, summed over the calls that resumed it.
         stopped_early: whether patience ran out.
@@ -64,124 +80,357 @@ def fit(
     *,
     resume: bool = False,
     quiet: bool = False,
+    warnings: Sequence[str] = (),
 ) -> Outcome:
-    """Play a game to its end and leave its weights in the run directory, and in the model.
+    """Train a game to its end and leave its weights in the run directory, and in the model.
 
     The caller's random state and precision of matrix products are as before when it returns or raises.
 
     Args:
-        game: who plays, on what data. Its model is on the worker's device.
+        game: the players and their data. Its model is on the worker's device.
         training: how long and how.
-        directory: where records, checkpoints and weights go; it must exist.
-        worker: launched already.
+        directory: where records, checkpoints and weights go; held by the first process.
+        worker: this process.
         resume: go on from the newest sound checkpoint, if there is one.
         quiet: show no progress bar.
+        warnings: lines to show before training.
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, with the state saved.
         ConfigurationError: for settings that the game cannot meet.
-        RunError: if a cost is not finite, or the disk fails.
+        RunError: if a number is not finite, a cost fails, a process of the data has ended, or the disk fails.
     """
     started = time.perf_counter()
-    table = TrainState(game, training, directory, worker)
+    state = TrainState(game, training, directory, worker)
     with ExitStack() as stack:
         stack.enter_context(_matmul_precision(training.matmul))
         stack.enter_context(seeded(0, worker.device))
-        bar = stack.enter_context(ProgressBar(table.total, quiet=quiet, mute=worker.rank > 0))
+        bar = stack.enter_context(ProgressBar(state.total, quiet=quiet, mute=worker.rank > 0))
         if game.close is not None:
             stack.callback(game.close)
+        for warning in warnings:
+            bar.warn(warning)
         if training.compile:
-            stack.enter_context(gradients_traced())
-            table.compile_moves(bar)
+            stack.enter_context(traceable_gradients())
+            state.compile_gradients(bar)
         broadcast_weights(worker, game.model)
         if resume:
-            table.restore(bar)
-        event_files = on_rank_zero(worker, lambda: _event_files(table))
-        if event_files is not None:
-            stack.callback(event_files.close)
-        _loop(table, bar, _recorder(table, event_files))
-        _finish(table, bar)
-    stopped_early = table.step < table.total
-    return Outcome(table.step, time.perf_counter() - started, table.seconds, stopped_early, table.latest)
+            state.restore(bar)
+        events = directory.event_writer(state.step) if training.tensorboard and worker.rank == 0 else None
+        if events is not None:
+            stack.callback(events.close)
+        _loop(state, bar, _recorder(state, events))
+        _finish(state, bar)
+    stopped_early = state.step < state.total
+    return Outcome(state.step, time.perf_counter() - started, state.seconds, stopped_early, state.latest)
 
 
-Record = Callable[[Sequence[Estimate]], None]
+class TrainState:
+    """Everything that changes while a game is trained, and how it is saved and restored.
+
+    Attributes:
+        step: steps finished.
+        best: the lowest value on validation data so far; best_step: its step, 0 for none; since_best: validations since.
+        ended: whether patience has run out.
+        latest: the last value of every recorded name.
+        records: how many records have been written.
+
+    Raises:
+        ConfigurationError: for a player without parameters, or settings that the game cannot meet.
+    """
+
+    def __init__(self, game: Game, training: Training, directory: RunDirectory, worker: Worker):
+        self.game, self.training, self.directory, self.worker = game, training, directory, worker
+        self.parameters = {player.name: player.parameters for player in game.players}
+        for name, parameters in self.parameters.items():
+            if not parameters:
+                raise ConfigurationError(f"the {name} has no parameters to learn; give its networks some")
+        if training.keep == "best" and game.validate is None:
+            raise ConfigurationError(
+                [("keep", "keep=best needs a validation split, and there is none; set data.validation, or keep=last")]
+            )
+        self.gradients: dict[str, GradientFn] = {
+            p.name: eager_gradients(p, self.parameters[p.name], worker) for p in game.players
+        }
+        self.optimizers = {p.name: p.optimizer.build(self.parameters[p.name]) for p in game.players}
+        self.average = AveragedWeights(game.model, training.ema) if training.ema else None
+        self.costs = MetricAccumulator(partial(all_reduce_sum, worker))
+        self.batches_per_step = max(player.steps for player in game.players)
+        self.step = self.records = 0
+        self.best, self.best_step, self.since_best = math.inf, 0, 0
+        self.ended = False
+        self.latest: dict[str, Estimate] = {}
+        self._seconds_before, self._started = 0.0, time.perf_counter()
+
+    @property
+    def total(self) -> int:
+        """Steps of the whole run."""
+        return self.training.epochs * self.game.steps_per_epoch
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run: of this call, and of those before it up to the checkpoints they left."""
+        return self._seconds_before + time.perf_counter() - self._started
+
+    @property
+    def progress(self) -> Progress:
+        """The time of the run, as costs see it."""
+        return Progress(self.step, self.step / self.game.steps_per_epoch, self.game.data_size)
+
+    def compile_gradients(self, bar: ProgressBar) -> None:
+        """Have every player's gradients compiled when they are first computed."""
+        for p in self.game.players:
+            self.gradients[p.name] = compiled_gradients(p, self.parameters[p.name], self.worker, bar.say, bar.warn)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """A block with the averaged weights in the model, where there are any."""
+        return self.average.in_place() if self.average is not None else nullcontext()
+
+    def check(self) -> None:
+        """See that all costs since the last record and all weights are finite.
+
+        Raises:
+            RunError: naming the step, the player and its terms, or the weights.
+        """
+        self.costs.settle()
+        bad = self.costs.first_not_finite()
+        if bad is not None:
+            step, player, names = bad
+            terms = " and ".join(map(repr, names))
+            what = f"step {step}: the {player}'s {terms} {'are' if names[1:] else 'is'} not finite"
+        else:
+            name = self._first_not_finite()
+            if name is None:
+                return
+            what = f"step {self.step}: {name} is not finite, though the costs were: a gradient overflowed"
+        raise RunError(f"{what}; {checkpoints.describe_last(self.directory.checkpoints)}; {_CURE}")
+
+    def _first_not_finite(self) -> str | None:
+        """The first parameter or tensor of an optimizer that is not finite, or buffer that is NaN."""
+        model, state = self.game.model, {}
+        for player, optimizer in self.optimizers.items():
+            for name, value in checkpoints.optimizer_tensors(optimizer).items():
+                state[f"the {player}'s optimizer state {name}"] = value
+        finite = {f"the parameter {name}": value for name, value in model.named_parameters()} | state
+        numbers = {f"the buffer {name}": value for name, value in model.named_buffers()}
+        # A number that is not finite makes the sum so, and sums are quick. The reverse does not hold: then look again.
+        sums = [value.detach().sum().to(self.worker.device).float() for value in (finite | numbers).values()]
+        if bool(torch.stack(sums).isfinite().all()):
+            return None
+        bad = (name for name, value in finite.items() if not value.isfinite().all())
+        nan = (name for name, value in numbers.items() if value.isnan().any())  # an infinity may be meant: a mask
+        return next(itertools.chain(bad, nan), None)
+
+    def save(self) -> None:
+        """Write a checkpoint, once all that it would hold is seen to be finite.
+
+        Raises:
+            RunError: if something is not finite, or the disk fails.
+        """
+        self.check()
+        on_rank_zero(self.worker, self._write)
+
+    def _write(self) -> None:
+        tensors = {f"model.{name}": value for name, value in self.game.model.state_dict().items()}
+        for name, optimizer in self.optimizers.items():
+            state = checkpoints.optimizer_tensors(optimizer)
+            tensors.update({f"optimizer.{name}.{key}": value for key, value in state.items()})
+        if self.average is not None:
+            tensors.update({f"ema.{name}": value for name, value in self.average.state.items()})
+        rows, tensors["costs"] = self.costs.state()
+        progress = {
+            "best": self.best if math.isfinite(self.best) else None,
+            "best_step": self.best_step,
+            "since_best": self.since_best,
+            "ended": self.ended,
+            "seconds": self.seconds,
+            "records": self.records,
+            "costs": rows,
+        }
+        folder = self.directory.checkpoints
+        self.directory.check_held()
+        self.directory.sync_records()
+        checkpoints.write_checkpoint(folder, Checkpoint(self.step, tensors, progress))
+        spare = [self.best_step] if self.training.keep == "best" else []
+        checkpoints.prune(folder, self.training.checkpoints, spare)
+
+    def restore(self, bar: ProgressBar) -> None:
+        """Go on from the newest sound checkpoint; without any, from the beginning.
+
+        Raises:
+            RunError: if the checkpoint is of another model.
+        """
+        saved, complaints = on_rank_zero(self.worker, self._newest_sound)
+        for complaint in complaints:
+            bar.warn(f"{complaint}; going back to an older one")
+        if saved is None:
+            bar.say("there is no sound checkpoint; starting from the beginning")
+        else:
+            try:
+                self._take(saved, bar)
+            except (KeyError, TypeError, ValueError, IndexError) as error:
+                if isinstance(error, LatentiaError):
+                    raise
+                raise self._of_another_model(saved.step, error) from None
+            bar.say(f"going on after step {saved.step} of {self.total}")
+        kept, complaints = on_rank_zero(self.worker, lambda: self.directory.rewind_records(self.step))
+        if kept < self.records:
+            complaints.append(
+                f"metrics.jsonl: {self.records - kept} of the {self.records} records up to here are missing"
+            )
+        for complaint in complaints:
+            bar.warn(complaint)
+        self.records = kept
+
+    def _newest_sound(self) -> tuple[Checkpoint | None, list[str]]:
+        saved, complaints = checkpoints.newest_sound(self.directory.checkpoints)
+        for path in complaints:
+            checkpoints.set_aside(path)
+        return saved, list(complaints.values())
+
+    def _take(self, saved: Checkpoint, bar: ProgressBar) -> None:
+        self.load_model(saved.part("model"), saved.step)
+        for name, optimizer in self.optimizers.items():
+            checkpoints.restore_optimizer(optimizer, saved.part(f"optimizer.{name}"))
+        if self.average is not None:
+            self.average.load(saved.part("ema"))
+        progress: dict[str, Any] = saved.progress
+        self.costs.restore(progress["costs"], saved.tensors["costs"])
+        self.step, self.ended, self.records = saved.step, progress["ended"], progress["records"]
+        self._seconds_before = progress["seconds"]
+        self.best = math.inf if progress["best"] is None else progress["best"]
+        self.best_step, self.since_best = progress["best_step"], progress["since_best"]
+        if self.training.keep == "best" and self.best_step not in (0, self.step):
+            complaint = on_rank_zero(self.worker, self._fault_of_best)
+            if complaint is not None:
+                bar.warn(f"{complaint}; the best weights will be chosen among those of the steps to come")
+                self.best, self.best_step, self.since_best = math.inf, 0, 0
+
+    def _fault_of_best(self) -> str | None:
+        path = self.directory.checkpoints / f"step-{self.best_step:08d}"
+        try:
+            checkpoints.read_checkpoint(path)
+        except RunError as error:
+            if path.exists():
+                checkpoints.set_aside(path)
+            return str(error)
+        return None
+
+    def load_model(self, state: dict[str, Tensor], step: int) -> None:
+        """Load weights into the model.
+
+        Raises:
+            RunError: if they are of another model.
+        """
+        try:
+            self.game.model.load_state_dict(state)
+        except RuntimeError as error:
+            first = str(error).split("\n\t")[1] if "\n\t" in str(error) else str(error)
+            raise self._of_another_model(step, first) from None
+
+    def _of_another_model(self, step: int, reason: object) -> RunError:
+        cure = f"remove {self.directory.checkpoints} to begin again, or give another --out"
+        return RunError(f"the checkpoint of step {step} is of another model: {reason}; {cure}")
 
 
-def _loop(table: TrainState, bar: ProgressBar, record: Record) -> None:
-    game, training = table.game, table.training
+_Record = Callable[[Sequence[Estimate]], None]
+
+
+def _loop(state: TrainState, bar: ProgressBar, record: _Record) -> None:
+    game, training = state.game, state.training
     per_epoch = game.steps_per_epoch
     checkpoint_every = max(1, round(training.checkpoint_every * per_epoch))
     validate_every = training.validate_every * per_epoch
     game.model.train()
-    bar.begin(table.step)
+    bar.begin(state.step)
     with Stop() as stop:
-        if table.step == 0:  # so that even a run stopped at once goes on from the same weights
-            table.save()
-        while table.step < table.total and not table.ended:
-            leaving = _step(table, stop.asked)
-            last = table.step == table.total
-            epoch_ends = table.step % per_epoch == 0
+        if state.step == 0:  # so that even a run stopped at once goes on from the same weights
+            state.save()
+        while state.step < state.total and not state.ended:
+            stopping = _step(state, stop.asked)
+            last = state.step == state.total
+            epoch_ends = state.step % per_epoch == 0
             improved = False
-            if epoch_ends or table.step % training.record_every == 0:
-                table.check()
-                record(table.tally.close())
+            if epoch_ends or state.step % training.record_every == 0:
+                state.check()
+                record(state.costs.collect())
             if epoch_ends:
-                _probe(table, record)
-                if last or table.step % validate_every == 0:
-                    improved = _validate(table, record)
-            if leaving or last or improved or table.ended or table.step % checkpoint_every == 0:
-                table.save()
-            bar.advance(table.step, table.latest)
-            if leaving and not last and not table.ended:
+                _probe(state, record)
+                if last or state.step % validate_every == 0:
+                    improved = _validate(state, record)
+            if stopping or last or improved or state.ended or state.step % checkpoint_every == 0:
+                state.save()
+            bar.advance(state.step, state.latest)
+            if stopping and not last and not state.ended:
                 raise Interrupted(
-                    f"stopped after step {table.step} of {table.total}, saved in {table.directory.path}; "
+                    f"stopped after step {state.step} of {state.total}, saved in {state.directory.path}; "
                     "go on with --resume"
                 )
 
 
-def _step(table: TrainState, leaving: bool) -> bool:
-    """One step of the game; returns whether any process wants to leave."""
-    worker = table.worker
-    seed_everything(seed_of("step", table.training.seed, worker.rank, table.step), worker.device)
-    for player in table.game.players:
-        leaving = _move(table, player, leaving)
-    table.step += 1
-    if table.average is not None:
-        table.average.update(table.step)
-    return leaving
+def _step(state: TrainState, stop: bool) -> bool:
+    """One step of the game; returns whether any process is asked to stop."""
+    worker = state.worker
+    seed_everything(seed_of("step", state.training.seed, worker.rank, state.step), worker.device)
+    for player in state.game.players:
+        stop = _step_player(state, player, stop)
+    state.step += 1
+    if state.average is not None:
+        state.average.update(state.step)
+    return stop
 
 
-def _move(table: TrainState, player: Player, leaving: bool) -> bool:
-    """All moves of one player in a step."""
-    worker, progress, move = table.worker, table.progress, table.moves[player.name]
-    optimizer, parameters = table.optimizers[player.name], table.parameters[player.name]
-    player.optimizer.set_lr(optimizer, table.step / table.total)
+def _step_player(state: TrainState, player: Player, stop: bool) -> bool:
+    """All steps of one player in a step of the game."""
+    worker, progress = state.worker, state.progress
+    optimizer, parameters = state.optimizers[player.name], state.parameters[player.name]
+    player.optimizer.set_lr(optimizer, state.step / state.total)
     for turn in range(player.steps):
-        batch = table.game.draw(table.step * table.draws + turn)
-        terms = move(batch, progress)
-        table.tally.add(table.step + 1, player.name, terms)
-        leaving = all_reduce_gradients(worker, parameters, leaving)
-        if table.training.clip is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, table.training.clip)
+        terms = _terms(state, player, state.step * state.batches_per_step + turn, progress)
+        state.costs.add(state.step + 1, player.name, terms)
+        stop = all_reduce_gradients(worker, parameters, stop)
+        if state.training.clip is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, state.training.clip)
         optimizer.step()
         if player.after is not None:
             player.after()
-    return leaving
+    return stop
 
 
-def _event_files(table: TrainState) -> EventFiles | None:
-    return EventFiles(table.directory.path / "tensorboard", table.step) if table.training.tensorboard else None
+def _terms(state: TrainState, player: Player, number: int, progress: Progress) -> Terms:
+    """The terms of a batch, their gradients in place; a failure becomes an error that says how to go on."""
+    doing = "its batch could not be made"
+    try:
+        batch = state.game.draw(number)
+        doing = f"the cost of the {player.name} could not be computed"
+        return state.gradients[player.name](batch, progress)
+    except (RuntimeError, ValueError, OSError) as error:
+        if isinstance(error, LatentiaError):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if "DataLoader worker" in reason:
+            raise RunError(
+                f"step {state.step + 1}: a process that loads data has ended ({reason}); go on with --resume"
+            ) from error
+        if isinstance(error, torch.OutOfMemoryError) or "allocate" in reason:
+            raise RunError(
+                f"step {state.step + 1}: out of memory ({reason}); set a smaller batch_size or network"
+            ) from error
+        if state.worker.world_size == 1:
+            state.check()  # names the first number that is not finite, where that is the reason
+        last = checkpoints.describe_last(state.directory.checkpoints)
+        cure = _CURE if state.step else "check that the networks and the data fit together"
+        raise RunError(f"step {state.step + 1}: {doing}: {reason}; {last}; {cure}") from error
 
 
-def _recorder(table: TrainState, event_files: EventFiles | None) -> Record:
-    """What writes estimates down, in the first process."""
+def _recorder(state: TrainState, events: SummaryWriter | None) -> _Record:
+    """What writes estimates to the records, in the first process."""
 
-    def write(estimates: Sequence[Estimate]) -> None:
-        table.directory.append_records(
+    def write(estimates: Sequence[Estimate]) -> int:
+        written = state.directory.append_records(
             {
-                "step": table.step,
-                "epoch": round(table.progress.epoch, 4),
+                "step": state.step,
+                "epoch": round(state.progress.epoch, 4),
                 "seconds": round(time.time(), 3),
                 "name": estimate.name,
                 "value": estimate.value,
@@ -190,77 +439,81 @@ def _recorder(table: TrainState, event_files: EventFiles | None) -> Record:
             }
             for estimate in estimates
         )
-        if event_files is not None:
-            event_files.write(table.step, estimates)
+        if events is not None:
+            for estimate in estimates:
+                events.add_scalar(estimate.name, estimate.value, state.step)
+        return written
 
     def record(estimates: Sequence[Estimate]) -> None:
-        table.latest.update({estimate.name: estimate for estimate in estimates})
-        on_rank_zero(table.worker, lambda: write(estimates))
+        state.latest.update({estimate.name: estimate for estimate in estimates})
+        state.records += on_rank_zero(state.worker, lambda: write(estimates))
 
     return record
 
 
-def _validate(table: TrainState, record: Record) -> bool:
-    """Measure on the validation split; returns whether these are the best weights so far, and are to be kept."""
-    game, training = table.game, table.training
+def _validate(state: TrainState, record: _Record) -> bool:
+    """Measure on the validation split; returns whether these weights are the best so far, and are to be kept."""
+    game, training = state.game, state.training
     if game.validate is None:
         return False
     validate, seed = game.validate, seed_of("validation", training.seed)
     with torch.no_grad():
-        estimates = _measure(table, lambda: validate(table.progress), seed, "validation")
+        estimates = _measure(state, lambda: validate(state.progress), seed, "validation")
     record(estimates)
     chosen = {estimate.name: estimate for estimate in estimates}.get(game.monitor)
     if chosen is None:
         if training.keep == "best":
-            raise RunError(f"keep=best needs the figure {game.monitor!r}, which the validation does not give")
+            raise RunError(f"keep=best needs {game.monitor!r}, which the validation does not give; set keep=last")
         return False
-    if chosen.value < table.best:
-        table.best, table.best_step, table.since_best = chosen.value, table.step, 0
+    if chosen.value < state.best:
+        state.best, state.best_step, state.since_best = chosen.value, state.step, 0
         return training.keep == "best"
-    table.since_best += 1
-    table.ended = training.patience is not None and table.since_best >= training.patience
+    state.since_best += 1
+    state.ended = training.patience is not None and state.since_best >= training.patience
     return False
 
 
-def _probe(table: TrainState, record: Record) -> None:
-    epoch = table.step // table.game.steps_per_epoch
-    for number, probe in enumerate(table.game.probes):
+def _probe(state: TrainState, record: _Record) -> None:
+    epoch = state.step // state.game.steps_per_epoch
+    for number, probe in enumerate(state.game.probes):
         if probe.due(epoch):
-            measure = partial(probe.measure, table.progress, table.directory.path)
-            record(_measure(table, measure, seed_of("probe", table.training.seed, number), "a probe"))
+            measure = partial(probe.measure, state.progress, state.directory.path)
+            record(_measure(state, measure, seed_of("probe", state.training.seed, number), "a probe"))
 
 
-def _measure(table: TrainState, measure: Callable[[], Sequence[Estimate]], seed: int, what: str) -> list[Estimate]:
-    """Estimates made by the first process, with the averaged weights, in evaluation mode, from a seed of their own."""
+def _measure(state: TrainState, measure: Callable[[], Sequence[Estimate]], seed: int, what: str) -> list[Estimate]:
+    """Estimates made by the first process, with the averaged weights, in evaluation mode, from a given seed."""
 
     def here() -> list[Estimate]:
-        model = table.game.model
+        model = state.game.model
         model.eval()
         try:
-            with table.averaged(), seeded(seed, table.worker.device):
+            with state.averaged(), seeded(seed, state.worker.device):
                 return list(measure())
-        except LatentiaError:
-            raise
-        except ValueError as error:  # an estimate that is not a number
-            raise RunError(f"after step {table.step}, {what} failed: {error}. Try a lower optimizer.lr") from error
+        except (ValueError, RuntimeError) as error:  # a number that is not finite
+            if isinstance(error, LatentiaError):
+                raise
+            last = checkpoints.describe_last(state.directory.checkpoints)
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise RunError(f"after step {state.step}, {what} failed: {reason}; {last}; {_CURE}") from error
         finally:
             model.train()
 
-    return on_rank_zero(table.worker, here)
+    return on_rank_zero(state.worker, here)
 
 
-def _finish(table: TrainState, bar: ProgressBar) -> None:
+def _finish(state: TrainState, bar: ProgressBar) -> None:
     """Leave the weights that the run ends with: the last, or the best on validation data; averaged where asked."""
-    model = table.game.model
-    if table.training.keep == "best" and table.best_step:
-        path = table.directory.checkpoints / f"step-{table.best_step:08d}"
-        best = on_rank_zero(table.worker, lambda: checkpoints.read_checkpoint(path))
-        table.load_model(best.part("ema" if table.average is not None else "model"), best.step)
-        bar.say(f"kept the weights of step {table.best_step}: {table.game.monitor} {table.best:.4f}")
-    elif table.average is not None:
-        model.load_state_dict(table.average.state)
+    model = state.game.model
+    if state.training.keep == "best" and state.best_step:
+        path = state.directory.checkpoints / f"step-{state.best_step:08d}"
+        best = on_rank_zero(state.worker, lambda: checkpoints.read_checkpoint(path))
+        state.load_model(best.part("ema" if state.average is not None else "model"), best.step)
+        bar.say(f"kept the weights of step {state.best_step}: {state.game.monitor} {state.best:.4f}")
+    elif state.average is not None:
+        model.load_state_dict(state.average.state)
     model.eval()
-    on_rank_zero(table.worker, lambda: table.directory.write_weights(model.state_dict()))
+    on_rank_zero(state.worker, lambda: state.directory.write_weights(model.state_dict()))
 
 
 @contextmanager

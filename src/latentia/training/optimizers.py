@@ -1,6 +1,6 @@
-"""Optimizers and the schedules of their rate, as components.
+"""Optimizers, the schedules of their learning rate, and averages of the weights that they train.
 
-A schedule is a pure function of the part of the run that is done, so that it needs no state in a checkpoint.
+A schedule is a function of the fraction of the run that is done, so that it needs no state in a checkpoint.
 """
 
 from __future__ import annotations
@@ -19,25 +19,27 @@ __all__ = [
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from latentia.configuration import Component, OneOf
 
 
 class Schedule(Component, family=True):
-    """How the rate goes over a run."""
+    """The learning rate over a run, as a factor of `lr`."""
 
     @abstractmethod
     def factor(self, done: float) -> float:
-        """What the rate is multiplied by when the part `done` ∈ [0, 1) of all steps is done."""
+        """The factor of `lr` when the fraction `done` ∈ [0, 1) of all steps is done."""
 
 
 class Constant(Schedule):
-    """The rate as it is, after a linear warm-up over the first part `warm_up` of the run."""
+    """A constant rate, after a linear warm-up over the first fraction `warm_up` of the run."""
 
     warm_up: float = Field(default=0.0, ge=0, lt=1)
 
@@ -57,7 +59,7 @@ class Cosine(Schedule):
 
 
 class OneCycle(Schedule, name="one-cycle"):
-    """Half a cosine up over the first part `warm_up` of the run, half a cosine down over the rest (Smith 2018)."""
+    """Half a cosine up over the first fraction `warm_up` of the run, half a cosine down over the rest (Smith 2018)."""
 
     warm_up: float = Field(default=0.3, gt=0, lt=1)
     start: float = Field(default=0.04, ge=0, le=1)
@@ -73,7 +75,7 @@ class OneCycle(Schedule, name="one-cycle"):
 class Stages(Schedule):
     """Stages of growing length and falling rate: stage i lasts `growth`^i units at 10^(−i/(count−1)) of the rate.
 
-    With the defaults, eight stages of 3^i epochs at 10^(−i/7): the schedule of Burda et al. 2016, section 5.
+    With the defaults, eight stages of 3^i epochs at 10^(−i/7): Burda et al. 2016, section 5.
     """
 
     count: int = Field(default=8, ge=2)
@@ -86,9 +88,9 @@ class Stages(Schedule):
 
 
 class Optimizer(Component, family=True):
-    """A rule for steps, with a rate and its schedule."""
+    """A rule for steps, with a learning rate and its schedule."""
 
-    lr: float = Field(default=1e-3, gt=0)
+    lr: float = Field(default=1e-3, gt=0, allow_inf_nan=False, description="learning rate")
     schedule: OneOf[Schedule] = Constant()
 
     @abstractmethod
@@ -96,10 +98,10 @@ class Optimizer(Component, family=True):
         """torch's optimizer over these parameters, fused where torch has it."""
 
     def set_lr(self, optimizer: torch.optim.Optimizer, done: float) -> None:
-        """Give torch's optimizer the rate of this moment."""
-        rate = self.lr * self.schedule.factor(done)
+        """Set the learning rate when the fraction `done` of all steps is done."""
+        lr = self.lr * self.schedule.factor(done)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = lr
 
 
 class Adam(Optimizer):
@@ -146,3 +148,53 @@ def _ramp(done: float, length: float) -> float:
 
 def _can_fuse(parameters: Sequence[nn.Parameter]) -> bool:
     return all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
+
+
+class AveragedWeights:
+    """Exponential moving average of a model's floating-point state: θ̄ ← d θ̄ + (1 − d) θ; other buffers are copied.
+
+    The decay of step t = 1, 2, … is min(d, (1 + t)/(10 + t)), so that the average forgets the random start. It refers
+    to the model's tensors, which training changes in place: a model whose tensors are replaced (moved to another
+    device) needs a new average.
+
+    Args:
+        model: whose weights.
+        decay: d above.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay = decay
+        self._current = {name: value.detach() for name, value in model.state_dict().items()}
+        self.state = {name: value.clone() for name, value in self._current.items()}
+        moving = [name for name, value in self._current.items() if value.is_floating_point()]
+        self._averages, self._weights = ([part[name] for name in moving] for part in (self.state, self._current))
+        self._others = [name for name in self._current if name not in set(moving)]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Include the weights after `step` steps."""
+        if self._averages:
+            get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))(self._averages, self._weights, step)
+        for name in self._others:
+            self.state[name].copy_(self._current[name])
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Restore a saved average."""
+        for name, value in self.state.items():
+            value.copy_(state[name])
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Put the average into the model inside the block."""
+        own = {name: value.clone() for name, value in self._current.items()}
+        self._put(self.state)
+        try:
+            yield
+        finally:
+            self._put(own)
+
+    @torch.no_grad()
+    def _put(self, state: Mapping[str, Tensor]) -> None:
+        for name, value in self._current.items():
+            value.copy_(state[name])

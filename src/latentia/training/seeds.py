@@ -1,12 +1,12 @@
-"""Randomness as a function of (seed, rank, step).
+"""Random numbers as a function of (seed, rank, step).
 
-Before each step the engine seeds torch's generators with `seed_of("step", seed, rank, step)`. A run that is killed and
-resumed at step s draws from then on what it would have drawn: nothing random is carried from one step to the next.
+Before each step, torch's generators are seeded with `seed_of("step", seed, rank, step)`. A run that is killed and
+resumed at step s then samples what it would have sampled: no random state is carried from one step to the next.
 """
 
 from __future__ import annotations
 
-__all__ = ["seed_everything", "seed_of", "seeded"]
+__all__ = ["seed_of", "seeded"]
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,10 +25,9 @@ def seed_everything(seed: int, device: torch.device) -> None:
 
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Draw from `seed` inside the block, and leave the caller's generators as they were."""
-    device = device or torch.device("cpu")
-    with torch.random.fork_rng(
-        devices=[] if device.type == "cpu" else [device], device_type="cuda" if device.type == "cpu" else device.type
-    ):
+    """Sample from `seed` inside the block; the caller's generators are as before at its end."""
+    device = torch.device("cpu") if device is None else device
+    devices = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(devices, device_type="cuda" if device.type == "cpu" else device.type):
         seed_everything(seed, device)
         yield

@@ -1,4 +1,4 @@
-"""How long and how a game is played: the settings that all recipes share."""
+"""How long and how a game is trained: the settings that all recipes share."""
 
 from __future__ import annotations
 
@@ -12,22 +12,34 @@ from latentia.configuration import Component
 
 
 class Training(Component):
-    """The engine's settings; every recipe has them as its own keys."""
+    """The settings of `fit`; every recipe has them as its own keys."""
 
-    epochs: int = Field(default=20, ge=1, description="passes through the training data")
+    epochs: int = Field(default=20, ge=1, le=10**9, description="passes through the training data")
     batch_size: int = Field(default=128, ge=1, description="examples in a step, over all processes")
-    seed: int = Field(default=0, ge=0, description="of weights, order and every draw")
-    clip: float | None = Field(default=None, gt=0, description="largest norm of a player's gradient")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the weights, the order of the data and all noise")
+    clip: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="largest norm of a player's gradient; null for no limit"
+    )
     ema: float | None = Field(default=None, gt=0, lt=1, description="decay of averaged weights; null for none")
     validate_every: int = Field(default=1, ge=1, description="epochs between validations")
-    patience: int | None = Field(default=None, ge=1, description="validations without gain before stopping")
+    patience: int | None = Field(
+        default=None, ge=1, description="validations without improvement before stopping; null to go on to the end"
+    )
     keep: Literal["last", "best"] = Field(default="last", description="which weights the run ends with")
-    checkpoint_every: float = Field(default=1.0, gt=0, description="epochs between checkpoints, in parts if need be")
-    checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept, beside the best")
+    checkpoint_every: float = Field(
+        default=1.0, gt=0, le=1e9, description="epochs between checkpoints; may be a fraction of one"
+    )
+    checkpoints: int = Field(
+        default=2, ge=1, description="how many of the newest checkpoints are kept, besides the best"
+    )
     record_every: int = Field(default=50, ge=1, description="steps between records of the costs")
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="type of device; auto takes a GPU where there is one"
+    )
     devices: int = Field(default=1, ge=1, description="processes on this machine")
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = Field(
+        default="32-true", description="of the costs: float32, or bfloat16 where it is safe"
+    )
     matmul: Literal["highest", "high", "medium"] = Field(
         default="highest", description="precision inside float32 matrix products; restored when training ends"
     )

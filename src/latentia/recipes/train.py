@@ -1,0 +1,261 @@
+"""From a recipe to a run: `train`, and `train_seeds` for several seeds at once.
+
+Both go the same way: start this process's worker, hold the run directory, load the data, build the game, fit it, and
+write the final estimates. `train_seeds` leaves one ordinary run directory for each seed; what is the same as in runs
+made one by one, and what is not, is described in `training/ensemble.py`.
+"""
+
+from __future__ import annotations
+
+__all__ = ["mean_over_seeds", "train", "train_seeds"]
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import torch
+
+from latentia.data import Splits
+from latentia.errors import ConfigurationError, RunError
+from latentia.estimate import Estimate, write_estimates
+from latentia.recipes.recipe import Recipe
+from latentia.recipes.run import Run
+from latentia.training import Game, RunDirectory, Worker, fit, seed_of, seeded, start_worker
+from latentia.training.distributed import (
+    check_devices,
+    launch,
+    launched_by_torchrun,
+    on_rank_zero,
+    refuse_while_importing,
+)
+from latentia.training.ensemble import SeedsDirectory, stacked_game
+from latentia.training.run_directory import new_folder
+
+if TYPE_CHECKING:
+    from latentia.models import GAN, VAE
+    from latentia.recipes.gan import GANRecipe
+    from latentia.recipes.vae import VAERecipe
+
+    @overload
+    def train(
+        recipe: VAERecipe, out: Path | str | None = None, *, resume: bool = False, quiet: bool = False
+    ) -> Run[VAE]: ...
+    @overload
+    def train(
+        recipe: GANRecipe, out: Path | str | None = None, *, resume: bool = False, quiet: bool = False
+    ) -> Run[GAN]: ...
+    @overload
+    def train(
+        recipe: Recipe, out: Path | str | None = None, *, resume: bool = False, quiet: bool = False
+    ) -> Run[Any]: ...
+
+
+def train(recipe: Recipe, out: Path | str | None = None, *, resume: bool = False, quiet: bool = False) -> Run[Any]:
+    """Train by a recipe and return the run.
+
+    With `devices=2` and more, or under torchrun, several processes share each batch. The caller's random state and
+    settings of torch are left as they were.
+
+    Args:
+        recipe: what to train, on what data, for how long.
+        out: the run directory; without it, a new one under `runs/`.
+        resume: go on with the run in `out`.
+        quiet: show warnings alone.
+
+    Raises:
+        Interrupted: after Ctrl-C or SIGTERM, with the run saved (a `RunError`).
+        RunError: if the directory is in use, there is no run to resume, a number is not finite, the disk is full, or a
+            device is not there.
+        ConfigurationError: for settings that do not go together.
+        DataError: for data that are missing, damaged, or that the model cannot score.
+    """
+    refuse_while_importing()
+    check_devices(recipe)
+    options = {"recipe": recipe, "seeds": None, "out": _folder(out, resume), "resume": resume, "quiet": quiet}
+    if recipe.devices > 1 and not launched_by_torchrun():
+        path = launch(_train_here, recipe.devices, **options)
+    else:
+        path = _train_here(**options)
+    return Run(path, **recipe.own_networks())
+
+
+def train_seeds(
+    recipe: Recipe, seeds: Sequence[int], out: Path | str | None = None, *, resume: bool = False, quiet: bool = False
+) -> list[Run[Any]]:
+    """Train several seeds of a recipe at once and return their runs, `out/seed-0` and so on.
+
+    Args:
+        recipe: what to train; its own `seed` is not used.
+        seeds: at least one, each once.
+        out: the folder of all runs; without it, a new one under `runs/`.
+        resume: go on with the runs in `out`.
+        quiet: show warnings alone.
+
+    Raises:
+        Interrupted, RunError, DataError: as `train`.
+        ConfigurationError: for recipes that cannot be trained so: see `training/ensemble.py`.
+    """
+    seeds = list(seeds)
+    _check_seeds(recipe, seeds)
+    path = _train_here(recipe, seeds, _folder(out, resume), resume, quiet)
+    return [Run(path / f"seed-{seed}") for seed in seeds]
+
+
+def mean_over_seeds(runs: Sequence[Run[Any]]) -> list[Estimate]:
+    """The mean over runs of every final estimate that all of them have, with its standard error.
+
+    Args:
+        runs: of one recipe and different seeds, at least two.
+    """
+    by_name = [{estimate.name: estimate for estimate in run.estimates} for run in runs]
+    found = []
+    for name, like in by_name[0].items():
+        same = [own[name] for own in by_name if name in own]
+        if len(same) == len(runs):
+            values = torch.tensor([estimate.value for estimate in same], dtype=torch.float64)
+            method = f"mean over {len(runs)} seeds; {like.method}"
+            found.append(Estimate.mean(values, name=name, unit=like.unit, kind=like.kind, method=method))
+    return found
+
+
+def seeds_in(path: Path) -> list[int] | None:
+    """The seeds whose runs a folder holds, where `train_seeds` made it; else None."""
+    directory = SeedsDirectory(path)
+    if not directory.recipe_file.exists():
+        return None
+    seeds = directory.recipe().get("seeds")
+    if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
+        cure = "remove it and go on with --resume, --seeds and the settings that the runs began with"
+        raise RunError(f"{directory.recipe_file} is damaged: it has no list of seeds; {cure}")
+    return seeds
+
+
+def build_games(
+    recipe: Recipe, seeds: Sequence[int] | None, splits: Splits, worker: Worker
+) -> tuple[Game, dict[int, Game]]:
+    """The game to fit, and the game of each seed: itself for one, parts of the stacked one for several.
+
+    Args:
+        recipe: what to train.
+        seeds: the seeds to train at once; None for the recipe's own.
+        splits: the data.
+        worker: this process.
+
+    Raises:
+        ConfigurationError: see `stacked_game`.
+    """
+
+    def built(recipe: Recipe) -> Game:
+        with seeded(seed_of("weights", recipe.seed), worker.device):
+            model = recipe.build_model(splits.shape, len(splits.classes)).to(worker.device)
+            return recipe.build_game(model, splits, worker)
+
+    if seeds is None:
+        game = built(recipe)
+        return game, {recipe.seed: game}
+    games = {seed: built(_with_seed(recipe, seed)) for seed in seeds}
+    return stacked_game(built(_with_seed(recipe, seeds[0])), games, worker.device), games
+
+
+def _train_here(recipe: Recipe, seeds: Sequence[int] | None, out: Path | None, resume: bool, quiet: bool) -> Path:
+    """What every process runs; returns the run directory."""
+    worker = start_worker(recipe)
+    with ExitStack() as stack:
+        directory = _open(stack, recipe, seeds, out, resume, worker)
+        splits = recipe.data.load()
+        game, games = build_games(recipe, seeds, splits, worker)
+        facts = {
+            "device": str(worker.device),
+            "devices": worker.world_size,
+            "precision": recipe.precision,
+            "matmul": recipe.matmul,
+            "shape": list(splits.shape),
+            "classes": list(splits.classes),
+            "data_hash": splits.content_hash,
+        }
+        training = recipe
+        if seeds is None:
+            facts |= {"seed": recipe.seed}
+            runs = {recipe.seed: directory}
+        else:
+            assert isinstance(directory, SeedsDirectory)
+            facts |= {"seeds": list(seeds)}
+            runs = directory.runs
+            directory.models = {seed: own.model for seed, own in games.items()}
+            training = _with_seed(recipe, seed_of("seeds", *seeds))  # of the noise of all steps
+
+        def begin() -> list[str]:
+            counts = {seed: sum(p.numel() for p in own.model.parameters()) for seed, own in games.items()}
+            complaints = [] if seeds is None else directory.begin(**facts, parameters=sum(counts.values()))
+            for seed, run in runs.items():
+                own = facts if seeds is None else {**facts, "seed": seed, "trained_with_seeds": list(seeds)}
+                complaints += run.begin(**own, parameters=counts[seed])
+            return complaints
+
+        def conclude() -> None:
+            if isinstance(directory, SeedsDirectory):
+                directory.divide_checkpoint()
+            for seed, run in runs.items():
+                own = recipe if seeds is None else _with_seed(recipe, seed)
+                write_estimates(run.evaluation / "training.json", own.final_estimates(games[seed].model, splits))
+                run.add_to_environment(training_seconds=round(outcome.total_seconds / len(runs), 3))
+
+        warnings = on_rank_zero(worker, begin)
+        outcome = fit(game, training, directory, worker, resume=resume, quiet=quiet, warnings=warnings)
+        on_rank_zero(worker, conclude)
+    return directory.path
+
+
+def _open(
+    stack: ExitStack, recipe: Recipe, seeds: Sequence[int] | None, out: Path | None, resume: bool, worker: Worker
+) -> RunDirectory:
+    """The run directory, held by the first process alone until the stack closes."""
+    mapping = recipe.to_mapping()
+    opened, name = partial(RunDirectory.open, with_defaults=recipe.with_defaults), recipe.default_name
+    if seeds is not None:
+        mapping = {"seeds": list(seeds), **{key: value for key, value in mapping.items() if key != "seed"}}
+        opened, name = partial(SeedsDirectory.open, with_defaults=recipe.with_defaults), f"{name}-seeds"
+    held: list[RunDirectory] = []
+
+    def here() -> Path:
+        while not held:
+            path = out if out is not None else new_folder(name)
+            try:
+                held.append(stack.enter_context(opened(path, mapping, resume=resume)))
+            except RunError:
+                if out is not None or not path.exists():  # else another process has taken the new name
+                    raise
+        return held[0].path
+
+    path = on_rank_zero(worker, here)
+    return held[0] if held else RunDirectory(path)
+
+
+def _folder(out: Path | str | None, resume: bool) -> Path | None:
+    if resume and out is None:
+        raise RunError("resume goes on with a run: name its directory with out (--out on the command line)")
+    return None if out is None else Path(out)
+
+
+def _with_seed(recipe: Recipe, seed: int) -> Recipe:
+    return recipe.model_copy(update={"seed": seed})
+
+
+def _check_seeds(recipe: Recipe, seeds: Sequence[int]) -> None:
+    """Refuse seeds and settings that cannot be trained at once."""
+    problems = []
+    if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**63 for seed in seeds):
+        text = f"give at least one seed, each once, from 0 to 2**63 − 1 (given: {list(seeds)})"
+        problems.append(("seeds", text))
+    if recipe.devices > 1 or launched_by_torchrun():
+        problems.append(("devices", "several seeds at once are trained in one process; set devices=1"))
+    if recipe.clip is not None:
+        text = "the norm of a gradient would be that of all seeds together"
+        problems.append(("clip", f"{text}; set clip=null, or train the seeds one by one"))
+    if recipe.keep == "best":
+        text = "seeds that are trained at once end together, and each has another best step"
+        problems.append(("keep", f"{text}; set keep=last and patience=null, or train the seeds one by one"))
+    if problems:
+        raise ConfigurationError(problems)
