@@ -104,7 +104,7 @@ BAD = {
     "no equals sign": (["train", "vae", "epochs"], "key=value"),
     "gray pixels under a Bernoulli": (["train", "vae", "data=digits"], "data.binarize=dynamic"),
     "no closed form": (["train", "vae", "prior=mixture"], "objective.kl=monte-carlo"),
-    "no such run": (["show", "nowhere"], "no run directory"),
+    "no such run": (["show", "nowhere"], "give a folder that"),
     "no such config": (["train", "vae", "--config", "nowhere.yaml"], "cannot read the recipe"),
     "resume nothing": (["train", "vae", "--resume"], "--out"),
     "no such device": (["train", "vae", "accelerator=cuda"], "accelerator=cpu"),

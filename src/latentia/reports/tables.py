@@ -26,7 +26,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from latentia.configuration import Component
-from latentia.estimate import Estimate, read_estimates
+from latentia.estimate import Estimate
 from latentia.metrics import Features, higher_is_better, protocol_text
 from latentia.recipes import Run
 from latentia.theory import Relation, Verdict
@@ -575,11 +575,9 @@ def changed_settings(recipe: Component) -> dict[str, Any]:
 def estimates_by_file(run: Run) -> dict[str, list[Estimate]]:
     """All estimates of a run, by the name of their file in `evaluation`, those of the end of training first.
 
-    Raises:
-        RunError: naming a file that is not a list of estimates.
+    A damaged file is left out with a warning.
     """
-    paths = (path for path in run.directory.evaluation.glob("*.json") if not path.name.startswith("."))
-    return {path.stem: read_estimates(path) for path in sorted(paths, key=lambda p: (p.stem != "training", p.stem))}
+    return run.directory.evaluations()
 
 
 def figures_of(run: Run) -> list[Path]:

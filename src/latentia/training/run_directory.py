@@ -32,13 +32,13 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NotRequired, Self
 
 import torch
 import yaml
 from pydantic import ConfigDict, with_config
 from torch import Tensor
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from latentia.errors import RunError
 from latentia.estimate import Estimate, read_estimates
