@@ -15,9 +15,9 @@ Tiles of too wide a gap are divided again; a tile without mass that matters keep
 
 **Slack.** p(x|z) is an exponential family in its natural parameters l, log p = φ(x)·l − A(l) + const(x), and the decoder
 gives l = W v(z) + b with v = a + B t + e(t), |e| ≤ ē. The first-order error (φ − A')·W e is at most Σᵢ |(φ − A')W|ᵢ ēᵢ: sums over
-pixels are taken first, and there errors cancel. What A has beyond its second order is bounded by self-concordance:
-|A'''| ≤ M A'' gives |A(l + δ) − A − A'δ − ½ A''δ²| ≤ A'' M |δ|³ e^{M|δ|}/6 for each pixel (Bach 2010, proposition 1), with
-M = 1 for Bernoulli pixels and 0 for normal ones.
+pixels are taken first, and there errors cancel. The third order of A is bounded pixel by pixel: for Bernoulli pixels
+A''' = A'' (1 − 2A'), hence |A(l + δ) − A − A'δ − ½ A''δ²| ≤ A'' (|1 − 2A'| + ½|δ|) |δ|³ e^|δ|/6 (after Bach 2010, proposition
+1); for normal pixels there is none.
 
 **Rounding** of float64 is added to every bound. What is enclosed is the integral in real arithmetic, of the decoder with its
 stored weights and of the prior with its stored parameters.
@@ -54,6 +54,7 @@ MOST_VARIABLES = 256  # of a restricted network; on tiles where more rectifiers 
 WIDE = 8.0  # nats between two bounds beyond which the gap does not yet fall with the square of the side
 LENIENCY = math.log(4.0)  # by which a gap may exceed its share on the parts of a tile that were to be the last
 LARGEST_ROUNDING = 1e-4  # share of the tolerance that rounding may take before something is computed from the start
+EXPANSION = 0.05  # share of the tolerance that may be lost to expanding the normalizer once for several tiles
 CAUTION = 0.5  # nats that an estimate of log p(x) is lowered by before tiles are dropped against it
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -250,6 +251,29 @@ class _Table:
 
 
 @dataclass(frozen=True)
+class _Expansion:
+    """A(W v + b) on S tiles: total + pull·(v − a) + ½ (v − a)ᵀWᵀA''W (v − a), with v = a + B t + e.
+
+    Attributes:
+        total: (S,).
+        pull: (S, V).
+        curvature: Bᵀ Wᵀ A'' W B, (S, d, d).
+        crossed: bound on what t and e contribute together, (S,).
+        squares: bound on what e contributes by itself, (S,); it only raises A.
+        remainder: bound on the third order, (S,).
+        rounding: (S,).
+    """
+
+    total: Tensor
+    pull: Tensor
+    curvature: Tensor
+    crossed: Tensor
+    squares: Tensor
+    remainder: Tensor
+    rounding: Tensor
+
+
+@dataclass(frozen=True)
 class _Products:
     """What images contribute to log p(x|z) through a network l = W v + b.
 
@@ -275,10 +299,7 @@ class _Family(ABC):
         features: φ, (N, D), float64.
         constants: (N,).
         supremum: of log p(x|z) over all z, (N,).
-        concordance: M with |A'''| ≤ M A''.
     """
-
-    concordance: float
 
     def __init__(self, features: Tensor, constants: Tensor, supremum: Tensor):
         self.features, self.constants, self.supremum = features, constants, supremum
@@ -287,6 +308,10 @@ class _Family(ABC):
     @abstractmethod
     def terms(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Σ A, (S,), and A' and A'', (S, D), at l, (S, D)."""
+
+    @abstractmethod
+    def third(self, mean: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds of A''(l + δ)/A''(l) and of |A'''(l + δ)|/A''(l) for |δ| ≤ reach, from A'(l)."""
 
     def at(self, network: Restriction, points: Tensor) -> Tensor:
         """log p(x|z) at single points, (N, S), without a bound of rounding."""
@@ -310,54 +335,108 @@ class _Family(ABC):
         return _Products(shift, weighted, products.drift + drift)
 
     def table(
-        self, network: Restriction, tiles: AffineBounds, rows: Tensor, products: _Products
+        self,
+        network: Restriction,
+        tiles: AffineBounds,
+        rows: Tensor,
+        products: _Products,
+        choices: list[Tensor],
+        limit: float,
     ) -> list[tuple[Tensor, _Table]]:
-        """Bounds for the images `rows` on S tiles, in parts: (rows of the part, table)."""
+        """Bounds for the images `rows` on S tiles, in parts: (rows of the part, table).
+
+        Args:
+            network: the decoder, restricted to a box around the tiles.
+            tiles: as `AffineBounds.of_boxes` gives them.
+            rows: which images, (n,).
+            products: of these images with that network.
+            choices: ways to group the tiles to cells of neighbors, from few cells to one for each tile: the cell of each
+                tile, (S,), from 0 up, all of one size.
+            limit: how much slack in nats it may cost to expand A once for each cell.
+        """
         variables = network.variables(tiles)
         center, slopes, error = variables.center, variables.slopes, variables.error
-        gamma = 4 * gamma_of(center.shape[1] + self.features.shape[1])
-        parameters = network.outputs(center)
-        tangents = network.linear(slopes)  # (S, d, D)
-        size = network.absolute(variables.magnitude) + network.bias_of(parameters.shape[1]).abs()
-        rounding = gamma * size + network.error  # of l, beside the error that comes through W
-        wide = network.absolute(error) * (1 + gamma) + rounding
-        total, mean, variance = self.terms(parameters)
-        step = tangents.abs().sum(1)
-        reach = step + wide
-        weighted = variance.unsqueeze(1) * tangents
-        curvature = weighted @ tangents.mT
-        crossed = (variance * step * wide).sum(-1)
-        remainder = 0.0
-        if self.concordance:
-            bent = self.concordance * reach
-            remainder = (variance * reach.square() * bent * torch.exp(bent)).sum(-1) / 6
-        above = (crossed + remainder) * (1 + gamma)
-        below = above + 0.5 * (variance * wide.square()).sum(-1) * (1 + gamma)
-        flat = ~(above < curvature.diagonal(dim1=-2, dim2=-1).sum(-1) / 6)
-        # What does not depend on the image: rounding of α and g, and of the products with W.
-        weight = self.largest + mean.abs()
-        fixed = (weight * rounding).sum(-1) * 2 + gamma * ((weight * (size + wide)).sum(-1) + total.abs()) + 1e-13
-        floor = fixed + 4 * products.drift
-        middle = mean.mean(0)
-        spread = network.transposed(middle - mean).abs()
-        fixed = floor + (spread * error).sum(-1)
-        offset, pull = network.transposed(middle), (mean.unsqueeze(1) * tangents).sum(-1)
+        expansion = None
+        for cells in choices if network.weight is not None else choices[-1:]:
+            expansion = self._expansion(network, variables, cells)
+            if bool((expansion.remainder <= limit).all()):
+                break
+        assert expansion is not None
+        middle = expansion.pull.mean(0)
+        floor = expansion.rounding + 4 * products.drift
+        fixed = floor + ((middle - expansion.pull).abs() * error).sum(-1)
+        tilt = (expansion.pull.unsqueeze(1) * slopes).sum(-1)
+        above = expansion.crossed + expansion.remainder
+        below = above + expansion.squares
+        flat = ~(above < expansion.curvature.diagonal(dim1=-2, dim2=-1).sum(-1) / 6)
         parts, size = [], max(1, PAIRS_AT_ONCE // len(center))
         split = (rows.split(size), products.weighted.split(size), products.shift.split(size))
         for some, product, shift in zip(*split, strict=True):
             value = product @ center.T
-            value += (shift + self.constants[some])[:, None] - total
-            slope = (product @ slopes.flatten(0, 1).T).unflatten(1, slopes.shape[:2]) - pull
-            slack = (product - offset).abs() @ error.T
+            value += (shift + self.constants[some])[:, None] - expansion.total
+            slope = (product @ slopes.flatten(0, 1).T).unflatten(1, slopes.shape[:2]) - tilt
+            slack = (product - middle).abs() @ error.T
             slack += fixed + 8 * UNIT * self.constants[some].abs()[:, None]
-            parts.append((some, _Table(value, slope, slack, curvature, above, below, flat, floor)))
+            parts.append((some, _Table(value, slope, slack, expansion.curvature, above, below, flat, floor)))
         return parts
+
+    def _expansion(self, network: Restriction, variables: AffineBounds, cells: Tensor) -> _Expansion:
+        """A to second order in v around one point for each cell, and bounds of what is beyond."""
+        count = int(cells.max()) + 1
+        order = cells.argsort(stable=True)
+        back = order.argsort()
+
+        def grouped(x: Tensor) -> Tensor:
+            return x[order].unflatten(0, (count, -1))
+
+        def ungrouped(x: Tensor) -> Tensor:
+            return x.expand(count, len(cells) // count, *x.shape[2:]).flatten(0, 1)[back]
+
+        center, slopes, error = (grouped(x) for x in (variables.center, variables.slopes, variables.error))
+        gamma = 4 * gamma_of(center.shape[-1] + self.features.shape[1])
+        place = center.mean(1, keepdim=True)
+        away = center - place
+        parameters = network.outputs(place[:, 0])
+        total, mean, variance = self.terms(parameters)
+        size = network.absolute((grouped(variables.magnitude) + error).amax(1)) + parameters.abs()
+        size = size + network.bias_of(parameters.shape[1]).abs()
+        reach = network.absolute((away.abs() + slopes.abs().sum(2) + error).amax(1)) * (1 + gamma) + network.error
+        growth, third = self.third(mean, reach)
+        remainder = (variance * reach.pow(3) * third).sum(-1, keepdim=True) / 6 * (1 + gamma)
+        # Rounding of l = W v + b, of A and its derivatives, and of the sums over pixels.
+        weight = self.largest + mean.abs() + variance * reach * growth
+        rounding = (weight * (gamma * size + network.error)).sum(-1, keepdim=True) * 4
+        rounding = rounding + gamma * total.abs()[:, None] + 1e-13
+        pull = network.transposed(mean).unsqueeze(1)  # A' W at the place
+        if count == len(cells):  # away = 0, and a product with W for each tile is less than Wᵀ A'' W
+            tangents = network.linear(slopes[:, 0])
+            weighted = network.transposed(variance.unsqueeze(1) * tangents).unsqueeze(1)
+            wide = network.absolute(error[:, 0])
+            squares = (variance * wide.square()).sum(-1, keepdim=True)
+            crossed = (variance.unsqueeze(1) * tangents.abs() * wide.unsqueeze(1)).sum((-1, -2)).unsqueeze(1)
+        else:
+            assert network.weight is not None
+            hessian = (network.weight.T * variance.unsqueeze(1)) @ network.weight  # (cells, V, V)
+            force = away @ hessian
+            total = total[:, None] + (pull * away).sum(-1) + 0.5 * (force * away).sum(-1)
+            pull = pull + force
+            weighted = slopes @ hessian.unsqueeze(1)
+            squares = (error @ hessian.abs() * error).sum(-1)
+            crossed = (weighted.abs() * error.unsqueeze(2)).sum((-1, -2))
+        total = total if total.dim() > 1 else total[:, None]
+        return _Expansion(
+            ungrouped(total),
+            ungrouped(pull),
+            ungrouped(weighted @ slopes.mT),
+            ungrouped(crossed * (1 + gamma)),
+            ungrouped(0.5 * squares * (1 + gamma)),
+            ungrouped(remainder),
+            ungrouped(rounding),
+        )
 
 
 class _BernoulliFamily(_Family):
-    """l: logits. A = softplus, of third cumulant at most its variance, since pixels lie within 1 of their mean."""
-
-    concordance = 1.0
+    """l: logits. A = softplus, A''' = A'' (1 − 2A'), and so |(log A'')'| ≤ 1."""
 
     def terms(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         small = torch.exp(-parameters.abs())
@@ -365,11 +444,13 @@ class _BernoulliFamily(_Family):
         mean = torch.where(parameters >= 0, 1.0, small) / (1 + small)
         return total, mean, small / (1 + small).square()
 
+    def third(self, mean: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
+        growth = torch.exp(reach)
+        return growth, growth * ((1 - 2 * mean).abs() + 0.5 * reach + 1e-15)
+
 
 class _NormalFamily(_Family):
-    """l: means. φ = x/σ², A = μ²/2σ², M = 0."""
-
-    concordance = 0.0
+    """l: means. φ = x/σ², A = μ²/2σ²."""
 
     def __init__(self, images: Tensor, scale: float):
         count = images.shape[1]
@@ -381,6 +462,9 @@ class _NormalFamily(_Family):
         mean = parameters * self.precision
         total = 0.5 * (parameters * mean).sum(-1)
         return total, mean, torch.full_like(mean, self.precision)
+
+    def third(self, mean: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(mean), torch.zeros_like(mean)
 
 
 def _family(kind: Family, shared: Tensor | None, images: Tensor) -> _Family:
@@ -795,7 +879,10 @@ class _Search:
         found: list[tuple[Tensor, ...]] = []
         rounding: list[float] = []
         products = self._products(tile, network)
-        for rows, table in self.problem.family.table(network, boxes, tile.images, products):
+        sizes = [size for size in (4, 8) if size < tile.parts] if deepest is None else []
+        choices = [_cells(tile.parts, d, size) for size in (*sizes, tile.parts)]
+        limit = EXPANSION * min(self.tolerance, 1.0)
+        for rows, table in self.problem.family.table(network, boxes, tile.images, products, choices, limit):
             high, low = _log_masses(table, density, log_volume, self.problem.family.supremum[rows])
             threshold = (known[rows] + math.log(share))[:, None]
             gap = torch.where(low > -math.inf, high + torch.log(-torch.expm1(low - high)), high)
@@ -843,6 +930,13 @@ class _Search:
 
     def _matters(self, rounding: float) -> bool:
         return not rounding < LARGEST_ROUNDING * min(self.tolerance, 1.0)
+
+
+def _cells(parts: int, d: int, size: int) -> Tensor:
+    """The cell of each part of a tile, (partsᵈ,), in the order of `torch.cartesian_prod`: `size` cells along a side."""
+    index = torch.arange(parts) // (parts // size)
+    axes = torch.cartesian_prod(*[index] * d) if d > 1 else index[:, None]
+    return (axes * size ** torch.arange(d)).sum(-1)
 
 
 class _Frontier:
