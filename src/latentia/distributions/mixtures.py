@@ -25,9 +25,15 @@ def log_density(distribution: Distribution, x: Tensor) -> Tensor:
         x: points, (..., *event_shape).
 
     Returns:
-        (...); the gradients at points outside the support are zero.
+        (...); the gradients at points outside the support are zero. A distribution without a support is taken as it is.
     """
-    inside = distribution.support.check(x)  # pyright: ignore
+    try:
+        support = distribution.support
+    except NotImplementedError:  # a user's distribution may leave it out
+        support = None
+    if support is None:
+        return distribution.log_prob(x)
+    inside = support.check(x)
     if bool(inside.all()):
         return distribution.log_prob(x)
     result = torch.full(inside.shape, -torch.inf, dtype=x.dtype, device=x.device)

@@ -18,7 +18,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints, register_kl
+from torch.distributions import Categorical, Distribution, constraints, register_kl
 from torch.nn.functional import logsigmoid
 from torch.types import _size
 
@@ -223,18 +223,18 @@ class DiscretizedLogisticMixtureDistribution(Distribution):
             total = total - (log_p.exp() * log_p).sum((-1, -2))
         return total
 
-    @torch.no_grad()
     def sample(self, sample_shape: _size = torch.Size()) -> Tensor:
         """Draw images with values k/255."""
         shape = torch.Size(sample_shape)
-        weights = self.log_weights.movedim(-3, -1)
-        chosen = torch.distributions.Categorical(logits=weights).sample(shape)  # (*shape, *batch, H, W)
-        index = chosen.unsqueeze(-3).unsqueeze(-4).expand(*shape, *self.batch_shape, 1, *self.event_shape)
-        mean = self.means.expand(*shape, *self.means.shape).gather(-4, index).squeeze(-4)
-        log_scale = self.log_scales.expand(*shape, *self.log_scales.shape).gather(-4, index).squeeze(-4)
-        u = torch.rand_like(mean)  # u = 0 gives −∞ and hence level 0
-        v = mean + log_scale.clamp(max=_LARGEST_LOG_SCALE).exp() * (u.log() - torch.log1p(-u))
-        return ((v + 1) / 2 * 255).round().clamp(0, 255) / 255
+        with torch.no_grad():  # not as a decorator, which compilers cannot trace here
+            weights = self.log_weights.movedim(-3, -1)
+            chosen = Categorical(logits=weights, validate_args=False).sample(shape)  # (*shape, *batch, H, W)
+            index = chosen.unsqueeze(-3).unsqueeze(-4).expand(*shape, *self.batch_shape, 1, *self.event_shape)
+            mean = self.means.expand(*shape, *self.means.shape).gather(-4, index).squeeze(-4)
+            log_scale = self.log_scales.expand(*shape, *self.log_scales.shape).gather(-4, index).squeeze(-4)
+            u = torch.rand_like(mean)  # u = 0 gives −∞ and hence level 0
+            v = mean + log_scale.clamp(max=_LARGEST_LOG_SCALE).exp() * (u.log() - torch.log1p(-u))
+            return ((v + 1) / 2 * 255).round().clamp(0, 255) / 255
 
 
 def _log_one_minus_exp(log_width: Tensor) -> Tensor:

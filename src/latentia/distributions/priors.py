@@ -10,16 +10,17 @@ __all__ = ["FlowPrior", "MixturePrior", "Prior", "StandardNormal", "VampPrior", 
 from abc import abstractmethod
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal, constraints
 
 from latentia.configuration import Component
 from latentia.distributions.conditional import Conditional, at_least_float32
 from latentia.distributions.gaussians import StandardGaussian
+from latentia.errors import UnsupportedError
 
 
 class Prior(Component, family=True):
@@ -57,7 +58,7 @@ class VampPrior(Prior, name="vamp"):
 
 
 class FlowPrior(Prior, name="flow"):
-    """A normalizing flow from zuko over N(0, I)."""
+    """A normalizing flow from zuko over N(0, I). torch.compile cannot trace zuko's transforms as one graph."""
 
     kind: Literal["maf", "nsf"] = "nsf"
     transforms: int = Field(default=3, ge=1)
@@ -119,7 +120,37 @@ class _Flow(nn.Module):
         self.flow = flow
 
     def forward(self, posterior: Conditional | None = None) -> Distribution:
-        return cast(Distribution, self.flow())
+        return _FlowDistribution(self.flow())
+
+
+class _FlowDistribution(Distribution):
+    """zuko's distribution, with what it lacks: a support, and an error that says why there are no moments."""
+
+    arg_constraints = {}  # noqa: RUF012  # pyright: ignore
+    has_rsample = True
+
+    def __init__(self, flow: Distribution):
+        self.flow = flow
+        super().__init__(flow.batch_shape, flow.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.real_vector
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.flow.log_prob(value)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        return self.flow.rsample(torch.Size(sample_shape))
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Distribution:
+        return _FlowDistribution(self.flow.expand(batch_shape))
+
+    @property
+    def mean(self) -> Tensor:
+        raise UnsupportedError("the moments of a flow have no closed form; average over draws, prior().sample((n,))")
+
+    variance = mean
 
 
 def zuko_flows() -> ModuleType:

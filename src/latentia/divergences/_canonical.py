@@ -171,9 +171,10 @@ def _enumerated(distribution: Distribution) -> Distribution:
             for count, log in ((points, logsigmoid(logits)), (n - points, logsigmoid(-logits)))
         )
         return Finite(points, log_weights=ways + successes + failures, validate_args=False)
-    given_logits = "logits" in (base if isinstance(base, td.Categorical) else base._categorical).__dict__
-    log_weights = _double(base.logits).log_softmax(-1) if given_logits else _double(base.probs).log()
-    points = torch.arange(len(log_weights)).double() if isinstance(base, td.Categorical) else base.enumerate_support()
+    categorical: td.Categorical = base if isinstance(base, td.Categorical) else base._categorical  # pyright: ignore
+    given_logits = "logits" in categorical.__dict__
+    log_weights = _double(categorical.logits).log_softmax(-1) if given_logits else _double(categorical.probs).log()
+    points = torch.arange(len(log_weights)) if base is categorical else base.enumerate_support()
     return Finite(_double(points), log_weights=log_weights, validate_args=False)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__: list[str] = []
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -101,7 +102,9 @@ def cumulative(distribution: Distribution) -> Cumulative:
 
 def _through_numpy(function: Callable[..., Any]) -> _Function:
     def call(values: Tensor) -> Tensor:
-        with np.errstate(all="ignore"):  # exp(−exp(−x)) overflows before it is 0
+        # exp(−exp(−x)) overflows before it is 0, and a quantile of a beta distribution may stop before its last digit.
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
             return torch.from_numpy(np.asarray(function(values.numpy()), dtype=np.float64))
 
     return call

@@ -19,7 +19,7 @@ Altschuler et al. 2017 (Sinkhorn, rounding); Dowson and Landau 1982 (Gaussians).
 
 from __future__ import annotations
 
-__all__ = ["assignment", "bures", "max_sliced", "samples", "sinkhorn", "sliced"]
+__all__ = ["assignment", "bures", "costs_along", "max_sliced", "samples", "sinkhorn", "sliced"]
 
 import math
 from collections.abc import Callable
@@ -40,6 +40,7 @@ from latentia.integration import RunningMean
 LARGEST_ASSIGNMENT = 2000
 _LARGEST_PROGRAM = 250_000
 _BLOCK = 2**15  # numbers, 256 KiB in float64
+_PROJECTED = 2**22  # numbers to project at a time
 
 Sample = Tensor | np.ndarray
 
@@ -287,9 +288,14 @@ def assignment(
     return proven(max(0.0, found.fun) ** (1 / order), name, n=n, unit="1", method="linear program", settings=settings)
 
 
-def _project(x: Tensor, y: Tensor, directions: Tensor, order: int) -> Tensor:
-    """One-dimensional W_order^order along each unit direction, (L,)."""
-    return samples(directions @ x.T, directions @ y.T, order) ** order
+def costs_along(x: Tensor, y: Tensor, directions: Tensor, order: int) -> Tensor:
+    """One-dimensional W_order^order of samples (n, d) and (m, d) along unit directions (L, d): (L,)."""
+    step = max(1, _PROJECTED // (len(x) + len(y)))
+    parts = [
+        samples((x @ some.T).T.contiguous(), (y @ some.T).T.contiguous(), order) ** order
+        for some in directions.split(step)
+    ]
+    return torch.cat(parts)
 
 
 def sliced(x: Sample, y: Sample, order: int = 1, *, projections: int = 256, seed: int = 0) -> Estimate:
@@ -297,11 +303,8 @@ def sliced(x: Sample, y: Sample, order: int = 1, *, projections: int = 256, seed
     name = "sliced " + name_of(order)
     first, second = _pair(x, y)
     generator = torch.Generator().manual_seed(seed)
-    mean, block = RunningMean(), max(1, 2**22 // (len(first) + len(second)))
-    for start in range(0, projections, block):
-        shape = (min(block, projections - start), first.shape[1])
-        directions = normalize(torch.randn(shape, generator=generator, dtype=torch.float64), dim=-1)
-        mean.add(_project(first, second, directions, order))
+    directions = torch.randn(projections, first.shape[1], generator=generator, dtype=torch.float64)
+    mean = RunningMean().add(costs_along(first, second, normalize(directions, dim=-1), order))
     value = mean.mean.item() ** (1 / order)
     stderr = mean.stderr.item() if order == 1 else mean.stderr.item() / (2 * value) if value > 0 else 0.0
     settings = {"projections": projections, "seed": seed}
@@ -328,7 +331,7 @@ def max_sliced(
     best = 0.0
     for step in range(steps + 1):
         with torch.enable_grad():
-            costs = _project(first, second, normalize(directions, dim=-1), order)
+            costs = costs_along(first, second, normalize(directions, dim=-1), order)
         best = max(best, costs.max().item())
         if step < steps:
             optimizer.zero_grad()

@@ -27,7 +27,7 @@ from torch.distributions import Distribution, Independent
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from latentia.distributions import Bernoulli, Conditional, Likelihood
+from latentia.distributions import Bernoulli, Conditional, Likelihood, log_density
 from latentia.errors import ConfigurationError, DataError, UnsupportedError
 
 
@@ -126,17 +126,7 @@ class LatentModel:
 
     def log_prior(self, z: Tensor) -> Tensor:
         """log p(z) in float64, z (…, d) → (…); −inf outside the prior's support."""
-        z = z.to(self._prior_dtype)
-        try:
-            inside = self.prior.support.check(z)  # pyright: ignore[reportOptionalMemberAccess]
-        except (NotImplementedError, AttributeError):
-            return self.prior.log_prob(z).double()
-        if bool(inside.all()):
-            return self.prior.log_prob(z).double()
-        result = torch.full(z.shape[:-1], -torch.inf, dtype=torch.float64, device=z.device)
-        if bool(inside.any()):
-            result[inside] = self.prior.log_prob(z[inside]).double()
-        return result
+        return log_density(self.prior, z.to(self._prior_dtype)).double()
 
     def in_float64(self) -> LatentModel | None:
         """The same model computed in float64; None where the decoder does not compute with torch alone.

@@ -29,6 +29,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from latentia.divergences.empirical import bures
 from latentia.errors import DataError
 from latentia.estimate import Estimate
 from latentia.metrics.metric import Metric, MetricInputs, checked_pair
@@ -121,8 +122,7 @@ def frechet_distance(real: Tensor, fake: Tensor, *, name: str = _NAME) -> Estima
 def frechet_of_moments(mean: Tensor, covariance: Tensor, other_mean: Tensor, other_covariance: Tensor) -> float:
     """The distance between two Gaussians given by mean (D,) and covariance (D, D), in float64."""
     first, second = (_root(c.double()) for c in (covariance, other_covariance))
-    nuclear = torch.linalg.svdvals(first @ second.T).sum()
-    return _distance(mean.double() - other_mean.double(), first, second, nuclear)
+    return bures(mean.double() - other_mean.double(), first.T, second.T)
 
 
 def _root(covariance: Tensor) -> Tensor:

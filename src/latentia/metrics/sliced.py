@@ -18,13 +18,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from latentia.divergences.empirical import samples
+from latentia.divergences.empirical import costs_along
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.metrics.metric import Metric, MetricInputs, checked_pair
 
 _GROUPS = 16
-_NUMBERS_AT_ONCE = 4_000_000
 
 
 class SlicedWasserstein(Metric):
@@ -58,20 +57,12 @@ def sliced_wasserstein(
     x, y = checked_pair(real, fake, 2 * _GROUPS, "sliced Wasserstein distance")
     generator = torch.Generator().manual_seed(seed)
     u = torch.randn(x.shape[1], directions, generator=generator, dtype=torch.float64)
-    u = (u / u.norm(dim=0)).to(x.device)
-    squares = _squares(x, y, u)
-    by_group = torch.stack([_squares(x[g::_GROUPS], y[g::_GROUPS], u).mean() for g in range(_GROUPS)])
+    u = (u / u.norm(dim=0)).T.to(x.device)
+    squares = costs_along(x, y, u, 2)
+    by_group = torch.stack([costs_along(x[g::_GROUPS], y[g::_GROUPS], u, 2).mean() for g in range(_GROUPS)])
     square = squares.mean().item()
     variance = squares.var().item() / directions + by_group.var().item() / _GROUPS
     value = math.sqrt(square)
     error = math.sqrt(variance) / (2 * value) if value > 0 else 0.0
     settings = {"interval": "subsampling", "bias": "upwards", "directions": directions, "seed": seed, "order": 2}
     return Estimate(value, name, error, min(len(x), len(y)), "1", method="random directions", settings=settings)
-
-
-def _squares(x: Tensor, y: Tensor, u: Tensor) -> Tensor:
-    """W₂² along each direction, (D, L) → (L,)."""
-    step = max(1, _NUMBERS_AT_ONCE // (len(x) + len(y)))
-    return torch.cat(
-        [samples((x @ some).T.contiguous(), (y @ some).T.contiguous(), 2).square() for some in u.split(step, dim=1)]
-    )

@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 from torch.special import xlogy
 
-from latentia.objectives.gan_losses import REALS, AdversarialLoss, jensen_shannon, total_variation, widened
+from latentia.divergences import jensen_shannon, total_variation
+from latentia.objectives.gan_losses import REALS, AdversarialLoss, widened
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,13 @@ DIVERGENCES = {
         activation=lambda v: math.log(2) - softplus(-v),
         conjugate=lambda v: softplus(v) - math.log(2),
         best=lambda ratio: ratio,
-        value=lambda p, q: 2 * jensen_shannon(p, q),  # the f of the paper has twice the usual scale
+        value=lambda p, q: 2 * jensen_shannon.of_probabilities(p, q),  # the f of the paper has twice the usual scale
     ),
     "total-variation": _FDivergence(
         activation=lambda v: v.tanh() / 2,
         conjugate=lambda v: v.tanh() / 2,
         best=lambda ratio: torch.where(ratio == 0, 0.0, ratio * math.inf),
-        value=total_variation,
+        value=total_variation.of_probabilities,
     ),
 }
 

@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.nn.functional import relu, softplus
 
 from latentia.configuration import Component
+from latentia.divergences import jensen_shannon, total_variation
 from latentia.errors import UnsupportedError
 
 REALS = (-math.inf, math.inf)
@@ -104,7 +105,7 @@ class _LogRatio(AdversarialLoss):
 
     def least_cost(self, p: Tensor, q: Tensor) -> Tensor:
         """log 4 − 2 JSD(p, q): Goodfellow et al. 2014, theorem 1."""
-        return math.log(4) - 2 * jensen_shannon(p, q)
+        return math.log(4) - 2 * jensen_shannon.of_probabilities(p, q)
 
 
 class Minimax(_LogRatio):
@@ -186,7 +187,7 @@ class Hinge(AdversarialLoss):
 
     def least_cost(self, p: Tensor, q: Tensor) -> Tensor:
         """2(1 − TV(p, q))."""
-        return 2 * (1 - total_variation(p, q))
+        return 2 * (1 - total_variation.of_probabilities(p, q))
 
 
 class Wasserstein(AdversarialLoss):
@@ -241,22 +242,9 @@ class Relativistic(AdversarialLoss):
     def least_cost(self, p: Tensor, q: Tensor) -> Tensor:
         """log 2 − JSD(p⊗q, q⊗p)."""
         forward = p.unsqueeze(-1) * q.unsqueeze(-2)
-        return math.log(2) - jensen_shannon(forward.flatten(-2), forward.mT.flatten(-2))
+        return math.log(2) - jensen_shannon.of_probabilities(forward.flatten(-2), forward.mT.flatten(-2))
 
 
 def widened(*logits: Tensor) -> tuple[Tensor, ...]:
     """The logits in at least float32."""
     return tuple(t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in logits)
-
-
-def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
-    """JSD of probabilities on a finite set, (…, n) → (…), in nats."""
-    middle = (p + q) / 2
-    return (torch.special.xlogy(p, p) + torch.special.xlogy(q, q)).sum(-1) / 2 - torch.special.xlogy(
-        middle, middle
-    ).sum(-1)
-
-
-def total_variation(p: Tensor, q: Tensor) -> Tensor:
-    """½ Σ |p − q| on a finite set, (…, n) → (…)."""
-    return (p - q).abs().sum(-1) / 2
