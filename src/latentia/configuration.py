@@ -90,7 +90,7 @@ class Component(BaseModel):
             value = {"type": value}
         if not isinstance(value, Mapping):
             known = ", ".join(cls.members()) or "a mapping of its keys"
-            raise ConfigurationError(f"{value!r} is no {cls._label()}; give one of: {known}")
+            raise ConfigurationError(f"{_shown(value)} is not a known {cls._label()}; give one of: {known}")
         fields = {str(key): item for key, item in value.items()}
         kind = str(fields.pop("type", cls.type_name))
         member = cls if cls._family is None and not kind else cls.members().get(kind)
@@ -121,6 +121,12 @@ class Component(BaseModel):
         lines = list(_explained(self, ""))
         width = min(48, max((len(line) for line, _ in lines), default=0))
         return "".join(f"{line:{width}}  # {words}\n" if words else f"{line}\n" for line, words in lines)
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: as it is where that is short, else its type."""
+    short = value is None or isinstance(value, bool | int | float | str)
+    return f"{value!r:.99}" if short else f"a value of the type {type(value).__name__}"
 
 
 def _explained(component: Component, indent: str) -> Iterator[tuple[str, str]]:
@@ -182,11 +188,13 @@ class _Choose:
                 return None
             name = value.get("type") if isinstance(value, Mapping) else value
             for family in families:
-                if isinstance(value, family) or str(name) in family.members():
+                if isinstance(value, family) or (isinstance(name, str) and name in family.members()):
                     return family.parse(value)
             if len(families) > 1:  # name them all, where one family's own message would hide the others
                 known = [name for family in families for name in family.members()]
-                raise ConfigurationError(f"there is nothing named {name!r} here. {nearest(str(name), known)}")
+                raise ConfigurationError(
+                    f"there is nothing named {_shown(name)} here. {nearest(str(name)[:99], known)}"
+                )
             return families[0].parse(value)
 
         return core_schema.no_info_plain_validator_function(
@@ -217,6 +225,8 @@ def _problems(cls: type[BaseModel], error: ValidationError) -> Iterator[tuple[st
                 yield key, f"{cls.type_name} has no such key; choose {' or '.join(owners)}, which has it"
             else:
                 yield key, f"there is no such key. {nearest(path[-1], _keys(cls))}"
+        elif fault["type"] in ("tuple_type", "list_type"):
+            yield key, f"give a list, such as [{fault['input']}] (given: {fault['input']!r})"
         else:
             message = str(inner) if inner is not None else fault["msg"]
             given = fault.get("input")

@@ -44,6 +44,7 @@ _CURES = {
     errno.EPERM: "choose a folder that you may write to",
     errno.EROFS: "choose a folder that you may write to",
     errno.ENOTDIR: "a part of the path is a file; choose another folder",
+    errno.EEXIST: "a part of the path is a file; choose another folder",
     errno.EISDIR: "it is a folder; give the name of a file",
 }
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from latentia.data import Source, image_axes, read_arrays, read_image_folder
+from latentia.data.opening import LIMIT, require_below
 from latentia.errors import ConfigurationError, DataError, nearest
 
 Channels = Literal["gray", "color"]
@@ -24,6 +25,7 @@ Images = Tensor | np.ndarray[Any, Any] | Path | str
 Points = Distribution | Tensor | np.ndarray[Any, Any] | Path | str
 
 SAMPLE_FILES = (".npy", ".npz", ".csv")
+LIMIT_OPTION = "max-bytes"
 
 
 def source_of(text: str, binarize: str) -> Source:
@@ -46,7 +48,7 @@ class GivenImages:
     train: Tensor | None = None
 
 
-def read_images(given: Images) -> GivenImages:
+def read_images(given: Images, max_bytes: int = LIMIT) -> GivenImages:
     """Images from an array, a folder, an .npz or a data set.
 
     Raises:
@@ -58,11 +60,11 @@ def read_images(given: Images) -> GivenImages:
     text, path = str(given), Path(given).expanduser()
     if path.is_dir():
         try:
-            return GivenImages(read_image_folder(path)[0].images, "folder", "folder", text)
+            return GivenImages(read_image_folder(path, limit=max_bytes)[0].images, "folder", "folder", text)
         except DataError as error:
             raise DataError(str(error).replace("; set data.folder to one that does", "; give one that does")) from None
     if path.suffix == ".npz":
-        return GivenImages(_archive(path), "npz", "archive", text)
+        return GivenImages(_archive(path, max_bytes), "npz", "archive", text)
     member = Source.members().get(text)
     if member is None or member.type_name in ("folder", "npz"):
         raise ConfigurationError(
@@ -72,9 +74,9 @@ def read_images(given: Images) -> GivenImages:
     return GivenImages(splits.test.images, text, "test", text, splits.train.in_memory().images)
 
 
-def _archive(path: Path) -> Tensor:
+def _archive(path: Path, max_bytes: int) -> Tensor:
     """`images` of an .npz, of any number type, as (N, C, H, W)."""
-    arrays = read_arrays(path)
+    arrays = read_arrays(path, max_bytes, LIMIT_OPTION)
     if "images" not in arrays:
         raise DataError(f"{path} holds {', '.join(arrays) or 'nothing'}; it needs an array named images")
     array = arrays["images"]
@@ -100,13 +102,13 @@ def convert_images(images: Tensor, size: int | None, channels: Channels | None) 
     return values if images.is_floating_point() else values.round().clamp(0, 255).to(images.dtype)
 
 
-def read_points(given: Points) -> Distribution | Tensor | np.ndarray[Any, Any] | str:
+def read_points(given: Points, max_bytes: int = LIMIT) -> Distribution | Tensor | np.ndarray[Any, Any] | str:
     """The points of a sample where a file is named; anything else as it is."""
     named = isinstance(given, str) and Path(given).suffix.lower() in SAMPLE_FILES and "(" not in given
-    return _read_sample(Path(given)) if isinstance(given, Path) or named else given  # pyright: ignore
+    return _read_sample(Path(given), max_bytes) if isinstance(given, Path) or named else given  # pyright: ignore
 
 
-def _read_sample(path: Path) -> np.ndarray[Any, Any]:
+def _read_sample(path: Path, max_bytes: int) -> np.ndarray[Any, Any]:
     """The points in a file, one a row.
 
     Raises:
@@ -115,13 +117,14 @@ def _read_sample(path: Path) -> np.ndarray[Any, Any]:
     if path.suffix.lower() == ".csv":
         if not path.is_file():
             raise DataError(f"there is no file {path}")
+        require_below(max_bytes, path.stat().st_size, str(path), LIMIT_OPTION)
         try:
             return _read_csv(path)
         except (OSError, ValueError, csv.Error) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(f"cannot read samples from {path}: {error}") from None
-    arrays = read_arrays(path)
+    arrays = read_arrays(path, max_bytes, LIMIT_OPTION)
     if len(arrays) != 1:
         raise DataError(f"{path} holds the arrays {', '.join(arrays) or 'none'}; keep the samples in a separate file")
     (array,) = arrays.values()
@@ -141,8 +144,8 @@ def _number(cell: str) -> float | None:
 def _read_csv(path: Path) -> np.ndarray[Any, Any]:
     """A table of numbers, one point in each row.
 
-    The first row is a header if none of its cells is empty, a number or a mark of a missing value. Cells may be quoted, and
-    empty lines are skipped. The separator is a comma, or a semicolon or a tab if the first row has one and no comma.
+    The first row is a header if none of its cells is empty, a number or a mark of a missing value. Cells may be quoted,
+    and empty lines are skipped. The separator is a comma, or a semicolon or a tab if the first row has one and no comma.
     """
     missing = {"", "na", "n/a", "nan", "null", "none", "-", "?"}
     with path.open(encoding="utf-8-sig", newline="") as stream:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from latentia.data import image_grid, write_image_grid
+from latentia.data.opening import LIMIT
 from latentia.divergences import distances
 from latentia.errors import ConfigurationError, DataError, RunError, nearest
 from latentia.estimate import Estimate, read_estimates, write_estimates
@@ -138,6 +139,7 @@ def score(
     size: int | None = None,
     channels: Channels | None = None,
     real_vs_real: bool = True,
+    max_bytes: int = LIMIT,
     seed: int = 0,
 ) -> Results:
     """Score images against real ones: fidelity, diversity and memorization, each with its interval and its protocol.
@@ -153,6 +155,7 @@ def score(
         size: resize all images to so many pixels a side.
         channels: convert all images to `gray` or `color`.
         real_vs_real: also score real images against real ones.
+        max_bytes: the largest size of the decoded contents of a file.
         seed: of the choice of images.
 
     Raises:
@@ -162,8 +165,8 @@ def score(
     chosen = _metrics(metrics)
     if channels is not None:
         _require_known("channels", channels, Channels)
-    reference, samples = read_images(real), read_images(fake)
-    known = read_images(train).images if train is not None else reference.train
+    reference, samples = read_images(real, max_bytes), read_images(fake, max_bytes)
+    known = read_images(train, max_bytes).images if train is not None else reference.train
 
     def converted(images: Tensor) -> Tensor:
         return convert_images(images, size, channels)
@@ -386,7 +389,15 @@ def run_checks(items: Sequence[str], *, seed: int, report: Path | str | None) ->
     write_theory_report(Path(report), verdicts, seed)
 
 
-def distance(p: Points, q: Points, *, draws: int = 100_000, out: Path | str | None = None, seed: int = 0) -> Results:
+def distance(
+    p: Points,
+    q: Points,
+    *,
+    draws: int = 100_000,
+    out: Path | str | None = None,
+    max_bytes: int = LIMIT,
+    seed: int = 0,
+) -> Results:
     """Every divergence between two distributions, or two samples, by every method that applies.
 
     Args:
@@ -396,6 +407,7 @@ def distance(p: Points, q: Points, *, draws: int = 100_000, out: Path | str | No
         q: another of the same kind.
         draws: for the Monte Carlo estimates.
         out: F.png, a picture of both with the optimal map between them.
+        max_bytes: the largest size of the decoded contents of a file.
         seed: of the draws.
 
     Raises:
@@ -408,7 +420,7 @@ def distance(p: Points, q: Points, *, draws: int = 100_000, out: Path | str | No
     names = cast("tuple[str, str]", tuple(str(s) if isinstance(s, str | Path) else n for s, n in ((p, "P"), (q, "Q"))))
     with progress("divergences") as tell:
         tell(0, 0, "")
-        found = distances(read_points(p), read_points(q), n=draws, seed=seed)
+        found = distances(read_points(p, max_bytes), read_points(q, max_bytes), n=draws, seed=seed)
     table = distance_table(found.estimates, found.refused, f"P = {names[0]}, Q = {names[1]}")
     if path is not None:
         from latentia.reports.point_figures import plot_distributions, plot_two_samples
@@ -454,7 +466,7 @@ def _require_known(option: str, value: str, known: Any) -> None:
         ConfigurationError: naming them.
     """
     if value not in get_args(known):
-        raise ConfigurationError([(option, f"there is no {option} {value!r}. {nearest(value, get_args(known))}")])
+        raise ConfigurationError([(option, f"{value!r} is not known. {nearest(value, get_args(known))}")])
 
 
 def _require_likelihood(run: Run, likelihood: str) -> None:

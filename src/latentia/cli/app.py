@@ -79,7 +79,9 @@ def _usage(error: Any) -> str:
         value = "".join([*sys.argv[at].split("=")[1:], *sys.argv[at + 1 : at + 2]][:1]) or "VALUE"
         key = option.lstrip("-").replace("-", "_")
         return f"{message.rstrip('.')}. Write settings as {key}={value}; `latentia train vae --keys` lists them"
-    return f"{message.rstrip('.')}. See `latentia {' '.join([*given, ''])}--help`"
+    known = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    sentence = message if message.endswith(("?", "!", ".")) else f"{message}."
+    return f"{sentence} See `latentia {' '.join([*(word for word in given if word in known), ''])}--help`"
 
 
 def _print_error(message: str) -> None:

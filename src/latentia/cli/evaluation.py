@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from latentia.cli.runs import AsJSON, Of, RunPath, Seed, TableFormat, print_results, require_format
+from latentia.cli.runs import LIMIT, AsJSON, MaxBytes, Of, RunPath, Seed, TableFormat, print_results, require_format
 
 Metrics = Annotated[
     str | None, typer.Option(help="Metrics with commas between, such as frechet,precision; by default all that apply.")
@@ -90,6 +90,7 @@ def score(
     channels: Annotated[str | None, typer.Option(help="Convert all images to gray or color.")] = None,
     seed: Seed = 0,
     real_vs_real: RealVsReal = True,
+    max_bytes: MaxBytes = LIMIT,
     as_json: AsJSON = False,
     table_format: TableFormat = "text",
 ) -> None:
@@ -111,6 +112,7 @@ def score(
         channels=channels,  # pyright: ignore[reportArgumentType]  (checked there)
         seed=seed,
         real_vs_real=real_vs_real,
+        max_bytes=max_bytes,
     )
     print_results(results, as_json, table_format)
 

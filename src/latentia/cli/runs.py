@@ -21,6 +21,8 @@ Of = Annotated[str, typer.Option(help="Of p(x|z): means, or draws of x.")]
 SplitName = Annotated[str, typer.Option(help="train, validation or test.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print a JSON list of estimates and nothing else.")]
 TableFormat = Annotated[str, typer.Option("--format", help="text, markdown, latex or csv.")]
+MaxBytes = Annotated[int, typer.Option(min=1, help="Refuse files whose contents are larger than so many bytes.")]
+LIMIT = 4_000_000_000  # as in latentia.data, which is slow to import
 
 
 def train(

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from latentia.cli.runs import AsJSON, Seed, TableFormat, print_results, require_format
+from latentia.cli.runs import LIMIT, AsJSON, MaxBytes, Seed, TableFormat, print_results, require_format
 
 
 def verify(
@@ -59,6 +59,7 @@ def distance(
         Path | None, typer.Option(metavar="F.png", help="A picture of both with the optimal map between them.")
     ] = None,
     draws: Annotated[int, typer.Option(min=100, help="Draws for the Monte Carlo estimates.")] = 100_000,
+    max_bytes: MaxBytes = LIMIT,
     seed: Seed = 0,
 ) -> None:
     """Every divergence between two distributions, or two samples, by every method that applies.
@@ -69,7 +70,8 @@ def distance(
     from latentia import interface
 
     require_format(table_format)
-    print_results(interface.distance(p, q, draws=draws, out=out, seed=seed), as_json, table_format)
+    results = interface.distance(p, q, draws=draws, out=out, max_bytes=max_bytes, seed=seed)
+    print_results(results, as_json, table_format)
 
 
 COMMANDS = (verify, distance)

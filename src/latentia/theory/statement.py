@@ -235,6 +235,9 @@ class Verdict:
         ]
 
 
+_EXPERIMENTS = {"2": "latentia train vae", "4": "latentia train gan"}  # the sheet's chapters without statements
+
+
 def choose(statements: Sequence[Statement], items: Sequence[str]) -> list[Statement]:
     """The requested statements: `1c` selects `1c` and every `1c.…`; a chapter, `1` or `beyond`, selects all of it.
 
@@ -247,6 +250,11 @@ def choose(statements: Sequence[Statement], items: Sequence[str]) -> list[Statem
     for item in items:
         found = [s for s in statements if _matches(s.item, item)]
         if not found:
+            experiment = _EXPERIMENTS.get(item[:1])
+            if experiment is not None:
+                raise ConfigurationError(
+                    f"item {item} of the sheet is an experiment, not a statement: run `{experiment}`"
+                )
             known = [s.item for s in statements]
             hint = nearest(item, known)
             everything = "" if hint.startswith("Known") else f" Known: {', '.join(known)}."
