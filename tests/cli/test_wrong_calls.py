@@ -81,7 +81,7 @@ CALLS: dict[str, tuple[list[str], str]] = {
     "train: no seeds": (["train", "vae", "--seeds", "0"], "at least one"),
     "train: seeds twice": (["train", "vae", "--seeds", "1,1"], "each once"),
     "train: seeds and a seed": (["train", "vae", "--seeds", "2", "seed=1"], "leave seed"),
-    "train: gray under Bernoulli": (["train", "vae", "data=digits"], "data.binarize=dynamic"),
+    "train: gray under Bernoulli": (["train", "vae", "data.binarize=none"], "data.binarize=dynamic"),
     "train: no such folder": (["train", "vae", "data=folder", "data.folder=nowhere"], "nowhere"),
     "train: no such archive": (["train", "vae", "data=npz", "data.file=nowhere.npz"], "nowhere.npz"),
     "sample: no images": (["sample", "run", "-n", "0"], "-n"),
