@@ -124,13 +124,19 @@ class _Flow(nn.Module):
 
 
 class _FlowDistribution(Distribution):
-    """zuko's distribution, with what it lacks: a support, and an error that says why there are no moments."""
+    """zuko's distribution, with what it lacks: a support, and an error that says why there are no moments.
+
+    Attributes:
+        transform: from z to the normal variable.
+        base: the distribution of the normal variable.
+    """
 
     arg_constraints = {}  # noqa: RUF012  # pyright: ignore
     has_rsample = True
 
-    def __init__(self, flow: Distribution):
+    def __init__(self, flow: Any):
         self.flow = flow
+        self.transform, self.base = flow.transform, flow.base
         super().__init__(flow.batch_shape, flow.event_shape, validate_args=False)
 
     @property
