@@ -344,6 +344,7 @@ REFUSED = {
         prior=Independent(Gamma(torch.ones(2, dtype=D), torch.ones(2, dtype=D)), 1)
     ),
     "an unknown part": lambda: refused(nn.Sequential(nn.Linear(2, 2), nn.Softmax(-1))),
+    "weights that are not numbers": lambda: refused(linear(torch.full((2, 2), math.nan), torch.zeros(2))),
     "four dimensions": lambda: refused(nn.Linear(4, 2), prior=standard(4)),
 }
 

@@ -37,6 +37,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MixtureSameFamily, MultivariateNormal, Normal, Uniform
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from latentia.distributions import Bernoulli, Conditional, Family, Gaussian, GaussianLearnedScale
 from latentia.distributions.gaussians import DiagonalGaussian, StandardGaussian
@@ -191,6 +192,10 @@ class _Problem:
         first = components.origin(0.0)
         whole = Restriction.of_network(conditional.network, first, torch.ones_like(first), MOST_VARIABLES)
         at_center = family.at(whole, torch.zeros(1, latent, dtype=torch.float64))
+        if not bool(torch.isfinite(at_center).all()):
+            raise UnsupportedError(
+                "the decoder gives numbers that are not finite; check its weights, or use method='importance'"
+            )
         reach = float((family.supremum - at_center).max().clamp(0, 1e12)) + 200
         prior = components.box(math.sqrt(2 * reach))
         whole = Restriction.of_network(conditional.network, prior.origin, prior.scale, MOST_VARIABLES)
@@ -215,7 +220,8 @@ def _conditional(subject: LatentModel) -> Conditional:
 def _hints(subject: LatentModel, images: Tensor) -> Tensor:
     """What the encoder suggests log p(x) to be, (N,): only the order of work depends on it, no bound does."""
     nothing = torch.full((len(images),), -math.inf, dtype=torch.float64)
-    if subject.encoder is None:
+    modules = [] if subject.source is None else list(subject.source.modules())
+    if subject.encoder is None or any(isinstance(part, _BatchNorm) and part.training for part in modules):
         return nothing
     parts = []
     for some in images.to(subject.device, subject.dtype).split(1000):
@@ -299,10 +305,11 @@ class _Family(ABC):
         features: φ, (N, D), float64.
         constants: (N,).
         supremum: of log p(x|z) over all z, (N,).
+        noise: bound on the rounding of the constants, (N,).
     """
 
-    def __init__(self, features: Tensor, constants: Tensor, supremum: Tensor):
-        self.features, self.constants, self.supremum = features, constants, supremum
+    def __init__(self, features: Tensor, constants: Tensor, supremum: Tensor, noise: Tensor):
+        self.features, self.constants, self.supremum, self.noise = features, constants, supremum, noise
         self.largest = features.abs().amax(0)
 
     @abstractmethod
@@ -376,7 +383,7 @@ class _Family(ABC):
             value += (shift + self.constants[some])[:, None] - expansion.total
             slope = (product @ slopes.flatten(0, 1).T).unflatten(1, slopes.shape[:2]) - tilt
             slack = (product - middle).abs() @ error.T
-            slack += fixed + 8 * UNIT * self.constants[some].abs()[:, None]
+            slack += fixed + self.noise[some, None]
             parts.append((some, _Table(value, slope, slack, expansion.curvature, above, below, flat, floor)))
         return parts
 
@@ -454,8 +461,10 @@ class _NormalFamily(_Family):
 
     def __init__(self, images: Tensor, scale: float):
         count = images.shape[1]
-        peak = torch.tensor(-count * (math.log(scale) + HALF_LOG_2PI), dtype=torch.float64)
-        super().__init__(images / scale**2, peak - 0.5 * (images / scale).square().sum(-1), peak.expand(len(images)))
+        peak = torch.full((len(images),), -count * (math.log(scale) + HALF_LOG_2PI), dtype=torch.float64)
+        squares = 0.5 * (images / scale).square().sum(-1)
+        noise = gamma_of(4 * count) * (count * (abs(math.log(scale)) + 1) + squares)
+        super().__init__(images / scale**2, peak - squares, peak + noise, noise)
         self.precision = scale**-2
 
     def terms(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -475,7 +484,7 @@ def _family(kind: Family, shared: Tensor | None, images: Tensor) -> _Family:
     """
     if type(kind) is Bernoulli:
         zeros = torch.zeros(len(images), dtype=torch.float64)
-        return _BernoulliFamily(images, zeros, zeros)
+        return _BernoulliFamily(images, zeros, zeros, zeros)
     if type(kind) is Gaussian:
         return _NormalFamily(images, kind.scale)
     if type(kind) is GaussianLearnedScale and shared is not None:
@@ -775,9 +784,10 @@ class _Sums:
         self.groups += 1
 
     @property
-    def rounding(self) -> float:
-        """Bound on the error of the values in nats."""
-        return 8 * UNIT * (self.groups + 64) * 64
+    def rounding(self) -> Tensor:
+        """Bound on the error of the values in nats, (N,): each addition errs by a few roundings of its result."""
+        size = torch.where(torch.isfinite(self.values), self.values.abs(), 0.0)
+        return 16 * UNIT * (self.groups + 64) * (64 + size)
 
 
 class _Search:
@@ -811,7 +821,7 @@ class _Search:
                     lower.add(left.images, left.lower)
                     upper.add(left.images, left.upper)
                 break
-        return lower.values[index] - lower.rounding, upper.values[index] + upper.rounding
+        return (lower.values - lower.rounding)[index], (upper.values + upper.rounding)[index]
 
     def exclude(self, index: Tensor, reference: Tensor, level: int, share: float) -> tuple[Tensor, Tensor, list[_Tile]]:
         """Log-mass that was excluded at most, log p(x) at least, (n,) each, and the tiles of the level that were not.
@@ -832,7 +842,7 @@ class _Search:
                         continue
                     lower.add(child.images, child.lower)
                     kept.append(child)
-        return upper.values[index] + upper.rounding, lower.values[index] - lower.rounding, kept
+        return (upper.values + upper.rounding)[index], (lower.values - lower.rounding)[index], kept
 
     def _start(self, index: Tensor, reference: Tensor) -> tuple[_Frontier, Tensor, _Sums, _Sums]:
         count = len(self.problem.family.features)
