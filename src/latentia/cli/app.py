@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["app", "main"]
+__all__ = ["app", "run"]
 
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
 
-from latentia.cli import evaluation, runs, theory
+from latentia.cli import INTERRUPTED, evaluation, runs, theory
 
-INTERRUPTED = 130  # what a shell expects after Ctrl-C
 WRONG = 2
 _UsageError: Any = typer.BadParameter.__base__  # typer has its own copy of click, or uses click itself
 
@@ -44,10 +44,11 @@ def _options(
     """A laboratory for latent-variable generative models: train, evaluate, and verify the theory."""
 
 
-def main() -> None:
-    """Entry point of the `latentia` command: one clear message for each error, and no traceback."""
+def run() -> None:
+    """Run the command that was typed; exits with its code."""
     from latentia.errors import Interrupted, LatentiaError
 
+    warnings.showwarning = lambda message, *_: typer.secho(f"warning: {message}", fg="yellow", err=True)
     try:
         code = app(standalone_mode=False)
     except LatentiaError as error:
