@@ -3,9 +3,9 @@
     python benchmarks/fuzz.py                    # 20 000 inputs, spread over all readers
     python benchmarks/fuzz.py -n 500 --only npz
 
-Each input is a sound file with a few bytes changed, removed, repeated or added. The right outcomes are *clean* (one line
-that is an error of latentia) and *accepted* (read: as before if the format has a checksum, or else as anything of the
-right kind). The wrong ones are *wrong* (read as something else although a checksum said no, or an error of several
+Each input is a sound file with a few bytes changed, removed, repeated or added. The right outcomes are *clean* (one
+line that is an error of latentia) and *accepted* (read: as before if the format has a checksum, or else as anything of
+the right kind). The wrong ones are *wrong* (read as something else although a checksum said no, or an error of several
 lines), *traceback* (any other exception), *hang* (longer than `--seconds`) and *memory* (more than `--megabytes`
 beyond what the process had). Wrong ones are written to a folder, and the exit status is 1.
 
@@ -53,7 +53,7 @@ class Reader:
     Attributes:
         name: of the reader.
         files: sound content by file name; one of them is damaged at a time.
-        read: reads the folder that holds them; returns bytes, or what `repr` tells apart.
+        read: reads the folder that holds them; returns bytes, or another value that can be compared.
         sealed: whether checksums cover all that is read, so that damage may not change what is read.
     """
 
@@ -135,7 +135,7 @@ def outcome(reader: Reader, folder: Path, expected: object, seconds: float, mega
 def fuzz(
     readers: Sequence[Reader], each: int, seed: int, seconds: float = 5, megabytes: int = 500, keep: Path | None = None
 ) -> dict[str, Counter[str]]:
-    """The outcomes of `each` damaged inputs for every reader; the first wrong ones are printed, and kept in a folder."""
+    """The outcomes of `each` damaged inputs for every reader; the first wrong ones are printed and kept."""
     counts: dict[str, Counter[str]] = {}
     for reader in readers:
         counts[reader.name] = Counter()
@@ -160,7 +160,7 @@ def fuzz(
     return counts
 
 
-# ---- what is read ------------------------------------------------------------------------------------------------------
+# ---- what is read ----
 
 
 def _pixels(*shape: int) -> np.ndarray[Any, Any]:
@@ -189,6 +189,10 @@ def _mnist(packed: bool) -> dict[str, bytes]:
         files[f"{part}-images-idx3-ubyte"] = _idx(_pixels(count, 4, 4))
         files[f"{part}-labels-idx1-ubyte"] = _idx(np.arange(count) % 10)
     return {f"{name}.gz": gzip.compress(content) for name, content in files.items()} if packed else files
+
+
+def _read_mnist(folder: Path) -> object:
+    return MNIST(folder=folder, validation=2, limit=LIMIT).load().content_hash
 
 
 def _cifar() -> dict[str, bytes]:
@@ -287,8 +291,8 @@ READERS = [
     Reader("npy", {"a.npy": _saved(np.save, _IMAGES)}, lambda f: _read_all(f / "a.npy")),
     Reader("npy of points", {"a.npy": _saved(np.save, _POINTS)}, lambda f: read_points(f / "a.npy")),
     Reader("csv of points", {"a.csv": _saved(np.savetxt, _POINTS, delimiter=",")}, lambda f: read_points(f / "a.csv")),
-    Reader("idx", _mnist(packed=False), lambda f: MNIST(folder=f, validation=2, limit=LIMIT).load().content_hash),
-    Reader("idx, packed", _mnist(packed=True), lambda f: MNIST(folder=f, validation=2, limit=LIMIT).load().content_hash, True),
+    Reader("idx", _mnist(packed=False), _read_mnist),
+    Reader("idx, packed", _mnist(packed=True), _read_mnist, sealed=True),
     Reader("cifar", _cifar(), _read_cifar, sealed=True),
     Reader("hugging face", {"row.png": _PICTURES["png"]}, _read_hugging_face),
     *(Reader(f"folder, {kind}", {f"a.{kind}": data}, _folder, "png" in kind) for kind, data in _PICTURES.items()),

@@ -51,5 +51,5 @@ class Synthetic(Source):
     def _read(self) -> Parts:
         train = Blobs(round(self.gigabytes * 1e9 / (3 * 64 * 64)), self.seed)
         test = Blobs(1000, self.seed + 1)
-        told = hashlib.sha256(repr((train, test)).encode()).hexdigest()  # what hashing 20 GB would tell as well
-        return Parts(StreamedSplit(train, workers=self.workers), StreamedSplit(test), content_hash=told)
+        content_hash = hashlib.sha256(repr((train, test)).encode()).hexdigest()  # which determines all 20 GB
+        return Parts(StreamedSplit(train, workers=self.workers), StreamedSplit(test), content_hash=content_hash)

@@ -102,7 +102,7 @@ BAD = {
     "wrong type": (["train", "vae", "epochs=many"], "epochs: input should be a valid integer"),
     "wrong range": (["train", "vae", "latent=0"], "greater than or equal to 1"),
     "no equals sign": (["train", "vae", "epochs"], "key=value"),
-    "gray pixels under a Bernoulli": (["train", "vae", "data=digits"], "data.binarize=dynamic"),
+    "gray pixels under a Bernoulli": (["train", "vae", "data.binarize=none"], "data.binarize=dynamic"),
     "no closed form": (["train", "vae", "prior=mixture"], "objective.kl=monte-carlo"),
     "no such run": (["show", "nowhere"], "give a folder that"),
     "no such config": (["train", "vae", "--config", "nowhere.yaml"], "cannot read the recipe"),

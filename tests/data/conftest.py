@@ -18,7 +18,7 @@ def no_data_folder(monkeypatch):
 
 @pytest.fixture(scope="session")
 def mnist_folder():
-    """The folder with MNIST: from LATENTIA_DATA, or beside the repository."""
+    """The folder with MNIST: from LATENTIA_DATA, or next to the repository."""
     place = os.environ.get("LATENTIA_DATA") or Path(__file__).parents[3] / "shared" / "data"
     for folder in (Path(place) / "mnist", Path(place)):
         if list(folder.glob("train-images*")):

@@ -40,7 +40,7 @@ def test_density_integrates_to_one(toy):
     spread = 1.5 * (0.05 if toy.scale is None else toy.scale.max().item())
     near = distribution.sample((n,)).double()
     near = near + spread * torch.randn_like(near)
-    # Proposal density: half box, half the distribution convolved with a Gaussian, itself a mixture where the distribution is one.
+    # Proposal density: half box, half the distribution convolved with a Gaussian, a mixture where that is one.
     if isinstance(toy, Checkerboard):
         points, log_u = box, torch.full((n,), -dimension * math.log(2 * half), dtype=torch.float64)
     else:

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from latentia.data import MNIST, Digits, to_unit
+from latentia.data import MNIST, Digits
+from latentia.data.binarization import to_unit
 from latentia.errors import ConfigurationError, DataError, UnsupportedError
 from latentia.estimate import Estimate, estimates_to_json
 from latentia.metrics import (

@@ -1,8 +1,7 @@
-"""Data: sources of images, how they are split, binarized and read in batches, and toy distributions of known density."""
+"""Data: sources of images, their parts, their binarization and batches; toy distributions of known density."""
 
 from latentia.data.arrays import NPZ, image_axes, read_arrays
-from latentia.data.batches import Batch, Batches, seed_of
-from latentia.data.binarization import to_unit
+from latentia.data.batches import Batch, seed_of
 from latentia.data.cifar import CIFAR10
 from latentia.data.digits import Digits, MNIST5k
 from latentia.data.folder import Folder, read_image_folder
@@ -30,7 +29,6 @@ __all__ = [
     "MNIST",
     "NPZ",
     "Batch",
-    "Batches",
     "Checkerboard",
     "Digits",
     "Dirac",
@@ -57,6 +55,5 @@ __all__ = [
     "read_arrays",
     "read_image_folder",
     "seed_of",
-    "to_unit",
     "write_image_grid",
 ]

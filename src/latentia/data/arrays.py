@@ -54,7 +54,7 @@ LAYOUTS = (
 
 
 def read_arrays(path: Path, limit: int = LIMIT, option: str = "limit") -> Mapping[str, Array]:
-    """The arrays of an `.npz` or `.npy` file by name, each read when it is first asked for; that of an `.npy` is `arr_0`.
+    """The arrays of an `.npz` or `.npy` file by name, each read when it is first asked for; an `.npy` holds `arr_0`.
 
     The content decides what the file is, not its name. Objects are never unpickled. An array that is not asked for is
     not decoded.

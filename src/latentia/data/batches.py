@@ -7,7 +7,7 @@ worker processes, a few batches ahead (`stream.py`). Points of a toy distributio
 
 from __future__ import annotations
 
-__all__ = ["Batch", "Batches", "seed_of"]
+__all__ = ["Batch", "seed_of"]
 
 import hashlib
 from collections.abc import Callable

@@ -7,7 +7,7 @@ animation is taken, 16 bits are scaled to 8, and transparency that hides nothing
 
 from __future__ import annotations
 
-__all__ = ["Decoded", "Reading", "decode", "reading_like", "to_tensor"]
+__all__ = ["decode"]
 
 import io
 import os

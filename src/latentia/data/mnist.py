@@ -84,7 +84,7 @@ class IDXSource(Source):
         return Split(images.unsqueeze(1), labels.long())
 
     def _refuse_another_set(self, path: Path) -> None:
-        """All three sets have files of the same names and shapes: know the published ones of the others by their hash."""
+        """Refuse the published files of another set, which have the same names and shapes, by their hash."""
         with opened(path, unpack=False) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
         for member in IDXSource.members().values():

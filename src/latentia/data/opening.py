@@ -7,7 +7,7 @@ wrong in one line that names the file.
 
 from __future__ import annotations
 
-__all__ = ["LIMIT", "DataPath", "fetch", "find_folder", "opened", "read_at_most", "readable", "require_below"]
+__all__ = ["DataPath", "fetch", "find_folder"]
 
 import gzip
 import os

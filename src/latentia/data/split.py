@@ -6,7 +6,7 @@ by a validation value has not seen the test set.
 
 from __future__ import annotations
 
-__all__ = ["Part", "Split", "Splits", "hold_out", "hold_out_by_class", "sha256_of"]
+__all__ = ["Part", "Split", "Splits"]
 
 import hashlib
 from collections.abc import Iterable, Iterator
