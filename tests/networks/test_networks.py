@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from latentia.errors import ConfigurationError
 from latentia.networks import DCGAN, MLP, R3GAN, Conv, Network, Residual, ResidualMLP
+from latentia.networks.network import require_memory
 
 # Small instances of every kind and option; each new entry inherits every test below.
 NETWORKS: dict[str, Network] = {
@@ -310,3 +311,12 @@ def test_counts_below_one_are_refused(network: Network):
 
 def test_the_family_lists_every_network():
     assert {"mlp", "conv", "residual", "dcgan", "r3gan", "custom"} <= set(Network.members())
+
+
+@every_network
+def test_a_network_that_does_not_fit_into_memory_is_refused_before_it_is_built(network: Network):
+    cpu, state = torch.device("cpu"), torch.get_rng_state()
+    require_memory(lambda: network.decoder(6, (1, 16, 16)), cpu, 5)
+    with pytest.raises(ConfigurationError, match="smaller latent"):
+        require_memory(lambda: network.decoder(10**13, (1, 16, 16)), cpu, 5)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,3 +49,18 @@ def test_a_batch_of_one_is_refused_where_the_objective_needs_two(objective: Obje
     with pytest.raises(ConfigurationError, match="batch_size=2"):
         VAERecipe(objective=objective, batch_size=1)
     assert VAERecipe(objective=ELBO(), batch_size=1).batch_size == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "cure"),
+    [
+        ({"latent": 10**9}, "smaller latent"),
+        ({"network": MLP(hidden=(10**7, 10**7))}, "smaller latent or network"),
+        ({"devices": 4096, "batch_size": 4096}, "devices="),
+    ],
+    ids=["latent", "network", "devices"],
+)
+def test_requests_that_are_too_large_are_refused_before_training(settings: dict[str, Any], cure: str, tmp_path: Path):
+    with pytest.raises(ConfigurationError, match=cure):
+        train(VAERecipe(**settings), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / "environment.json").exists()

@@ -11,18 +11,20 @@ an integer dtype, with values in 0 … classes − 1.
 
 from __future__ import annotations
 
-__all__ = ["Network", "has_batch_norm", "require_logits"]
+__all__ = ["Network", "has_batch_norm", "require_logits", "require_memory"]
 
+import os
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from latentia.configuration import Component
-from latentia.errors import ConfigurationError
+from latentia.errors import ConfigurationError, LatentiaError
 
 
 class Network(Component, family=True):
@@ -98,6 +100,8 @@ def _ends_in_sigmoid(module: nn.Module, shape: tuple[int, ...], classes: int) ->
     it fails where it is used, with an error that fits.
     """
     first = next(module.parameters(), torch.zeros(()))
+    if first.is_meta:
+        return False
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(32, *shape, generator=generator) * torch.logspace(-1, 4, 32).reshape(-1, *[1] * len(shape))
     labels = [torch.arange(32, device=first.device) % classes] if classes else []
@@ -107,6 +111,41 @@ def _ends_in_sigmoid(module: nn.Module, shape: tuple[int, ...], classes: int) ->
         return bool(((outputs >= 0) & (outputs <= 1)).all()) and bool(outputs.max() > outputs.min())
     except Exception:
         return False
+
+
+def require_memory(build: Callable[[], nn.Module], device: torch.device, copies: int) -> None:
+    """Refuse a model whose training does not fit into the memory of the device, before any of it is allocated.
+
+    Args:
+        build: makes the model; it is called on torch's meta device, where tensors have shapes and no memory.
+        device: where the model will be trained.
+        copies: of each parameter: itself, its gradient, the states of the optimizer, averaged weights.
+
+    Raises:
+        ConfigurationError: with the estimate and the memory of the device.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            model = build()
+    except LatentiaError:
+        raise
+    except Exception:  # modules that cannot be built without memory are not estimated
+        return
+    needed = copies * sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    memory = _memory_of(device)
+    if needed > memory:
+        text = f"training this model needs about {needed / 2**30:.3g} GiB for its parameters, and {device} has"
+        raise ConfigurationError([("latent", f"{text} {memory / 2**30:.3g} GiB. Set a smaller latent or network")])
+
+
+def _memory_of(device: torch.device) -> int:
+    """All memory of a device in bytes; of the CPU, as much as this process may use."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else ""
+    return min(pages, int(text)) if text.isdigit() else pages
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 __all__ = ["AdversarialAutoencoderRecipe", "BiGANRecipe", "EncodedGANRecipe", "HybridRecipe", "VAEGANRecipe"]
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self, cast
 
 import torch
@@ -216,7 +216,9 @@ class EncodedGANRecipe(HybridRecipe):
             close=batches.close,
         )
 
-    def final_estimates(self, model: nn.Module, splits: Splits) -> list[Estimate]:
+    def final_estimates(
+        self, model: nn.Module, splits: Splits, progress: Callable[[int, int], None] | None = None
+    ) -> list[Estimate]:
         device = next(model.parameters()).device
         return self._measure(model, splits.examples("test", MEASURED, device), "test")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["Recipe"]
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import Field
@@ -36,8 +36,16 @@ class Recipe(Training, family=True):
             DataError: for data that the model cannot score.
         """
 
-    def final_estimates(self, model: nn.Module, splits: Splits) -> list[Estimate]:
-        """Estimates of the trained model on the test split, written to evaluation/training.json."""
+    def final_estimates(
+        self, model: nn.Module, splits: Splits, progress: Callable[[int, int], None] | None = None
+    ) -> list[Estimate]:
+        """Estimates of the trained model on the test split, written to evaluation/training.json.
+
+        Args:
+            model: trained.
+            splits: the data.
+            progress: called with the steps done and their total, where the estimates take long.
+        """
         return []
 
     @property

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 __all__ = ["mean_over_seeds", "train", "train_seeds"]
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -20,6 +20,7 @@ import torch
 from latentia.data import Splits
 from latentia.errors import ConfigurationError, RunError
 from latentia.estimate import Estimate, write_estimates
+from latentia.networks.network import require_memory
 from latentia.recipes.recipe import Recipe
 from latentia.recipes.run import Run
 from latentia.training import Game, RunDirectory, Worker, fit, seed_of, seeded, start_worker
@@ -31,6 +32,7 @@ from latentia.training.distributed import (
     refuse_while_importing,
 )
 from latentia.training.ensemble import SeedsDirectory, stacked_game
+from latentia.training.progress import ProgressBar
 from latentia.training.run_directory import new_folder
 
 if TYPE_CHECKING:
@@ -50,6 +52,9 @@ if TYPE_CHECKING:
     def train(
         recipe: Recipe, out: Path | str | None = None, *, resume: bool = False, quiet: bool = False
     ) -> Run[Any]: ...
+
+
+LARGE = 10_000  # widths and latent dimensions from which the memory is estimated
 
 
 def train(recipe: Recipe, out: Path | str | None = None, *, resume: bool = False, quiet: bool = False) -> Run[Any]:
@@ -152,11 +157,42 @@ def build_games(
             model = recipe.build_model(splits.shape, len(splits.classes)).to(worker.device)
             return recipe.build_game(model, splits, worker)
 
+    _require_memory(recipe, 1 if seeds is None else len(seeds) + 1, splits, worker)
     if seeds is None:
         game = built(recipe)
         return game, {recipe.seed: game}
     games = {seed: built(_with_seed(recipe, seed)) for seed in seeds}
     return stacked_game(built(_with_seed(recipe, seeds[0])), games, worker.device), games
+
+
+def _require_memory(recipe: Recipe, models: int, splits: Splits, worker: Worker) -> None:
+    """Refuse models that do not fit into memory. The estimate takes seconds, so it is made for large settings only."""
+    if _largest_number(recipe.to_mapping()) >= LARGE:
+        copies = 5 * models  # parameters, gradients, two states of the optimizer, averaged weights
+        require_memory(lambda: recipe.build_model(splits.shape, len(splits.classes)), worker.device, copies)
+
+
+def _largest_number(setting: Any) -> int:
+    """The largest integer in the settings of the networks and of the latent dimension."""
+    if isinstance(setting, Mapping):
+        counts = ("seed", "epochs", "batch_size", "fresh_steps", "steps_per_epoch", "data")
+        return max((_largest_number(value) for key, value in setting.items() if key not in counts), default=0)
+    if isinstance(setting, list | tuple):
+        return max(map(_largest_number, setting), default=0)
+    return setting if isinstance(setting, int) else 0
+
+
+@contextmanager
+def _final_progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """What shows the progress of final estimates, from the steps done and their total."""
+    with ProgressBar(0, quiet=quiet, label="final estimates: step") as bar:
+
+        def show(step: int, total: int) -> None:
+            if bar.total != total:
+                bar.begin(0, total)
+            bar.advance(step, {})
+
+        yield show
 
 
 def _train_here(recipe: Recipe, seeds: Sequence[int] | None, out: Path | None, resume: bool, quiet: bool) -> Path:
@@ -199,7 +235,9 @@ def _train_here(recipe: Recipe, seeds: Sequence[int] | None, out: Path | None, r
                 directory.divide_checkpoint()
             for seed, run in runs.items():
                 own = recipe if seeds is None else _with_seed(recipe, seed)
-                write_estimates(run.evaluation / "training.json", own.final_estimates(games[seed].model, splits))
+                with _final_progress(quiet) as progress:
+                    estimates = own.final_estimates(games[seed].model, splits, progress)
+                write_estimates(run.evaluation / "training.json", estimates)
                 run.add_to_environment(training_seconds=round(outcome.total_seconds / len(runs), 3))
 
         warnings = on_rank_zero(worker, begin)

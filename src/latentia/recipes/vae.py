@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["VAERecipe"]
 
+from collections.abc import Callable
 from itertools import islice
 from typing import Any, Self, cast
 
@@ -96,7 +97,9 @@ class VAERecipe(Recipe, name="vae"):
             close=batches.close,
         )
 
-    def final_estimates(self, model: nn.Module, splits: Splits) -> list[Estimate]:
+    def final_estimates(
+        self, model: nn.Module, splits: Splits, progress: Callable[[int, int], None] | None = None
+    ) -> list[Estimate]:
         device = next(model.parameters()).device
         images = splits.examples("test", device=device).x
         with seeded(seed_of("conclude", self.seed), device):

@@ -108,6 +108,10 @@ def check_devices(training: Training) -> str:
         return kind
     if kind == "cuda" and training.devices > torch.cuda.device_count():
         raise RunError(f"devices={training.devices}, and this machine has {torch.cuda.device_count()} CUDA devices")
+    cores = os.cpu_count() or 1
+    if kind == "cpu" and training.devices > max(4, 2 * cores):
+        text = f"{training.devices} processes on {cores} cores would only slow each other down"
+        raise ConfigurationError([("devices", f"{text}. Set devices={cores} or fewer")])
     if training.batch_size % training.devices:
         text = f"{training.devices} processes cannot share batches of {training.batch_size} evenly"
         raise ConfigurationError(

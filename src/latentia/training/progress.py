@@ -111,15 +111,16 @@ class ProgressBar:
         total: steps of the run.
         quiet: show warnings alone.
         mute: show nothing; for all processes but the first.
+        label: what is counted.
     """
 
-    def __init__(self, total: int, *, quiet: bool = False, mute: bool = False):
-        self.total = total
+    def __init__(self, total: int, *, quiet: bool = False, mute: bool = False, label: str = "step"):
+        self.total, self.label = total, label
         self.quiet = quiet or mute
         self.console = Console(stderr=True, quiet=mute)
         self._every = BAR_SECONDS if self.console.is_terminal else LINE_SECONDS
         self._bar = RichProgress(
-            TextColumn("step"),
+            TextColumn(label),
             MofNCompleteColumn(),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[rate]}"),
@@ -141,8 +142,11 @@ class ProgressBar:
     ) -> None:
         self._bar.stop()
 
-    def begin(self, step: int) -> None:
-        """Start at this step."""
+    def begin(self, step: int, total: int | None = None) -> None:
+        """Start at this step, with another total if given."""
+        if total is not None:
+            self.total = total
+            self._bar.update(self._task, total=total)
         self._began_at = self._shown_at = time.perf_counter()
         self._began_step = step
         self._bar.update(self._task, completed=step)
@@ -159,7 +163,7 @@ class ProgressBar:
             self._bar.update(self._task, completed=step, rate=rate, costs=costs)
             self._bar.refresh()
         else:
-            self._print(f"step {step}/{self.total}  {rate}  {costs}".rstrip())
+            self._print(f"{self.label} {step}/{self.total}  {rate}  {costs}".rstrip())
 
     def say(self, text: str) -> None:
         """Print a line above the bar, unless quiet."""
