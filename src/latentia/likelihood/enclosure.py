@@ -35,7 +35,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution, Independent, MixtureSameFamily, MultivariateNormal, Normal, Uniform
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -204,7 +204,7 @@ class _Problem:
 
 def _conditional(subject: LatentModel) -> Conditional:
     """The network and family that p(x|z) is made of."""
-    found: nn.Module | None = None
+    found: object = None
     if type(subject.decoder) is Conditional:
         found = subject.decoder
     elif isinstance(subject.source, VAE) and type(subject.source).decode is VAE.decode:

@@ -737,17 +737,10 @@ def _transposed(module: nn.ConvTranspose1d | nn.ConvTranspose2d, bounds: AffineB
     _require_zero_padding(module)
     convolve = functional.conv_transpose1d if isinstance(module, nn.ConvTranspose1d) else functional.conv_transpose2d
 
+    places: Any = (module.stride, module.padding, module.output_padding, module.groups, module.dilation)
+
     def operation(x: Tensor, weight: Tensor) -> Tensor:
-        return convolve(  # pyright: ignore
-            x,
-            weight,
-            None,
-            module.stride,
-            module.padding,
-            module.output_padding,
-            module.groups,
-            module.dilation,  # pyright: ignore
-        )
+        return convolve(x, weight, None, *places)
 
     return bounds.linear(operation, module.weight, _per_channel(module.bias, module), module.weight[:, 0].numel())
 
