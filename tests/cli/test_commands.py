@@ -49,7 +49,7 @@ def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def test_train_leaves_everything_a_run_directory_holds(run_directory: Path) -> None:
+def test_train_fills_the_run_directory(run_directory: Path) -> None:
     for name in ("recipe.yaml", "environment.json", "metrics.jsonl", "weights.safetensors", "evaluation/training.json"):
         assert (run_directory / name).is_file(), name
     figures = {path.name for path in (run_directory / "figures").glob("*.png")}
@@ -94,37 +94,7 @@ def test_samples_are_a_function_of_the_seed(run_directory: Path) -> None:
     assert not np.array_equal(a, c)
 
 
-BAD = {
-    "unknown key": (["train", "vae", "epoch=3"], "Did you mean epochs?"),
-    "unknown nested key": (["train", "vae", "objective=iwae", "objective.kk=3"], "Did you mean k?"),
-    "unknown recipe": (["train", "vea"], "Did you mean vae?"),
-    "unknown data": (["train", "vae", "data=mnits"], "Did you mean mnist?"),
-    "wrong type": (["train", "vae", "epochs=many"], "epochs: input should be a valid integer"),
-    "wrong range": (["train", "vae", "latent=0"], "greater than or equal to 1"),
-    "no equals sign": (["train", "vae", "epochs"], "key=value"),
-    "gray pixels under a Bernoulli": (["train", "vae", "data.binarize=none"], "data.binarize=dynamic"),
-    "no closed form": (["train", "vae", "prior=mixture"], "objective.kl=monte-carlo"),
-    "no such run": (["show", "nowhere"], "give a folder that"),
-    "no such config": (["train", "vae", "--config", "nowhere.yaml"], "cannot read the recipe"),
-    "resume nothing": (["train", "vae", "--resume"], "--out"),
-    "no such device": (["train", "vae", "accelerator=cuda"], "accelerator=cpu"),
-    "batch too large": (["train", "vae", "batch_size=100000"], "batch_size="),
-}
-
-
-@pytest.mark.parametrize("case", BAD.values(), ids=BAD.keys())
-def test_bad_input_gets_one_clear_message(
-    case: tuple[list[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments, cure = case
-    result = latentia(*arguments, cwd=tmp_path)
-    assert result.returncode != 0
-    assert cure in " ".join(result.stderr.split())
-    assert "Traceback" not in result.stderr
-    assert not (tmp_path / "runs").exists(), "a refused run leaves nothing behind"
-
-
-def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_listed_at_once(tmp_path: Path) -> None:
     error = latentia("train", "vae", "epochs=x", "latent=0", "sede=1", cwd=tmp_path).stderr
     assert all(word in error for word in ("epochs", "latent", "seed"))
 
@@ -140,8 +110,8 @@ def test_an_existing_run_is_not_overwritten(run_directory: Path) -> None:
     assert (run_directory / "weights.safetensors").read_bytes() == before
 
 
-def test_the_command_itself_starts_and_leaves_with_a_code(tmp_path: Path) -> None:
-    """Once as a shell does it, in a process of its own."""
+def test_the_command_exits_with_a_code(tmp_path: Path) -> None:
+    """Once as a shell does it, in another process."""
     command = [sys.executable, "-c", "from latentia.cli import main; main()", "show", "nowhere"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 2

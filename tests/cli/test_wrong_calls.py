@@ -82,6 +82,9 @@ CALLS: dict[str, tuple[list[str], str]] = {
     "train: seeds twice": (["train", "vae", "--seeds", "1,1"], "each once"),
     "train: seeds and a seed": (["train", "vae", "--seeds", "2", "seed=1"], "leave seed"),
     "train: gray under Bernoulli": (["train", "vae", "data.binarize=none"], "data.binarize=dynamic"),
+    "train: no closed form": (["train", "vae", "prior=mixture"], "objective.kl=monte-carlo"),
+    "train: no such device": (["train", "vae", "accelerator=cuda"], "accelerator=cpu"),
+    "train: batch too large": (["train", "vae", "batch_size=100000"], "batch_size="),
     "train: no such folder": (["train", "vae", "data=folder", "data.folder=nowhere"], "nowhere"),
     "train: no such archive": (["train", "vae", "data=npz", "data.file=nowhere.npz"], "nowhere.npz"),
     "sample: no images": (["sample", "run", "-n", "0"], "-n"),
@@ -134,6 +137,14 @@ CALLS: dict[str, tuple[list[str], str]] = {
     "distance: file and expression": (["distance", "one.npy", "Normal(0,1)"], "two distributions, or two"),
     "distance: format of the picture": (["distance", "Normal(0,1)", "Normal(1,1)", "--out", "f.pdf"], ".png"),
     "distance: few draws": (["distance", "Normal(0,1)", "Normal(1,1)", "--draws", "1"], "--draws"),
+    "distance: scale": (["distance", "Normal(0,-1)", "Normal(0,1)"], "scale must be > 0"),
+    "distance: spaces": (["distance", "Normal(0,1)", "Normal([0,0],1)"], "different spaces"),
+    "distance: empty": (["distance", "empty.npy", "one.npy"], "n >= 1 points"),
+    "distance: not finite": (["distance", "nan.csv", "one.npy"], "nan"),
+    "distance: dimensions": (["distance", "one.npy", "plane.npy"], "different dimensions"),
+    "distance: words": (["distance", "words.csv", "one.npy"], "words.csv"),
+    "distance: not an array": (["distance", "text.npy", "one.npy"], "text.npy"),
+    "distance: two arrays": (["distance", "two.npz", "one.npy"], "holds the arrays a, b"),
     "distance: bytes": (["distance", "one.npy", "one.npy", "--max-bytes", "8"], "max-bytes"),
 }  # fmt: skip
 
@@ -151,6 +162,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "folder.png").mkdir()
     (folder / "folder.png" / "note").write_text("words")
     np.save(folder / "one.npy", np.ones(5))
+    np.save(folder / "empty.npy", np.ones(0))
+    np.save(folder / "plane.npy", np.ones((5, 2)))
+    (folder / "nan.csv").write_text("1\nnan\n")
+    (folder / "words.csv").write_text("some\nwords\n")
+    (folder / "text.npy").write_text("not an array")
     np.savez(folder / "two.npz", a=np.ones(2), b=np.ones(2))
     np.savez(folder / "large.npz", images=np.full((200, 16, 16), 9, np.uint8))
     return folder
