@@ -181,7 +181,7 @@ def score(
     how = [
         text for text in (f"resized to {size}" if size else "", f"converted to {channels}" if channels else "") if text
     ]
-    with progress("scores") as tell:
+    with progress("scores") as update:
         found = score_images(
             converted(reference.images),
             converted(samples.images),
@@ -193,7 +193,7 @@ def score(
             split=", ".join([reference.split, *how]),
             samples=", ".join(["as given", *how]),
             seed=seed,
-            progress=tell,
+            progress=update,
         )
     return Results(found, [scores_table(found, f"{samples.title} against {reference.title}")], _skipped(found.skipped))
 
@@ -290,8 +290,8 @@ def sample(run: RunLike, n: int = 64, *, of: Output = "means", out: Path | str |
         raise ConfigurationError(f"--out {path}: points cannot be written as PNG; use --out F.npz")
     _require_memory(n, shape, path)
     model = run.model  # built outside of the block, so that building does not change the samples
-    with progress(f"{run.path}") as tell, seeded(seed):
-        images, _ = draw_samples(model, n, output=of, progress=tell)
+    with progress(f"{run.path}") as update, seeded(seed):
+        images, _ = draw_samples(model, n, output=of, progress=update)
     if path is not None:
         _write_images(path, images)
     return images
@@ -418,8 +418,8 @@ def distance(
     if path is not None and path.suffix != ".png":
         raise ConfigurationError(f"--out {path} must end in .png")
     names = cast("tuple[str, str]", tuple(str(s) if isinstance(s, str | Path) else n for s, n in ((p, "P"), (q, "Q"))))
-    with progress("divergences") as tell:
-        tell(0, 0, "")
+    with progress("divergences") as update:
+        update(0, 0, "")
         found = distances(read_points(p, max_bytes), read_points(q, max_bytes), n=draws, seed=seed)
     table = distance_table(found.estimates, found.refused, f"P = {names[0]}, Q = {names[1]}")
     if path is not None:
@@ -436,23 +436,22 @@ def progress(title: str) -> Iterator[ProgressCallback]:
     """A bar on standard error, where that is a terminal: what is being done, and how much of it is done."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.text import Text
 
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda done, total, what: None  # noqa: ARG005
         return
-    words = TextColumn("{task.description}", markup=False)
+    description = TextColumn("{task.description}", markup=False)
     with Progress(
-        words, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=True
+        description, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=True
     ) as bar:
         task = bar.add_task(title, total=None)
 
-        def tell(done: int, total: int, what: str) -> None:
-            text = Text(f"{title}: {what}" if what else title).plain
-            bar.update(task, completed=done, total=total or None, description=text)
+        def update(done: int, total: int, what: str) -> None:
+            words = f"{title}: {what}" if what else title
+            bar.update(task, completed=done, total=total or None, description=words)
 
-        yield tell
+        yield update
 
 
 def _run(run: RunLike) -> Run:
@@ -561,9 +560,9 @@ def _score_run(
         )
     size = n or min(most, LARGEST_SAMPLE)
     model = run.model  # built outside of the block, so that building does not change the samples
-    with progress(f"{run.path}") as tell:
+    with progress(f"{run.path}") as update:
         with seeded(seed):
-            images, what = draw_samples(model, size, output=of, progress=tell)
+            images, what = draw_samples(model, size, output=of, progress=update)
         if images.min() < 0 or images.max() > 1:  # a Gaussian likelihood is not bounded
             images, what = images.clamp(0, 1), f"{what}, clipped to [0, 1]"
         found = score_images(
@@ -577,7 +576,7 @@ def _score_run(
             split=reference.split,
             samples=what,
             seed=seed,
-            progress=tell,
+            progress=update,
         )
     return list(found), found.skipped
 
@@ -608,8 +607,8 @@ def _evaluate_likelihood(
     images, labels = run.splits.examples(split, limit)
     if method == "exact":
         options = {**options, "require": False}  # results are written with the certificates that they have
-    with progress(f"log p(x) of {len(images)} {split} images, {method}") as tell:
-        tell(0, 0, "")
+    with progress(f"log p(x) of {len(images)} {split} images, {method}") as update:
+        update(0, 0, "")
         found = evaluate_likelihood(run.model, images, method, **options)
     estimates = [estimate.named(f"{split}/{estimate.name}") for estimate in found.estimates]
     target = run.directory.evaluation / f"likelihood-{method}.json"

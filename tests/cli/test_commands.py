@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shutil
 import subprocess
 import sys
+import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,3 +143,49 @@ def test_evaluate_and_report(run_directory: Path) -> None:
 def test_help_does_not_import_torch() -> None:
     code = "import sys; from latentia.cli import app; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_show_names_the_status_of_a_run(run_directory: Path, tmp_path: Path) -> None:
+    from latentia.recipes import Run
+    from latentia.training import RunDirectory
+
+    assert "status ended" in latentia("show", "run", cwd=run_directory.parent).stdout
+    shutil.copytree(run_directory, tmp_path / "run[/]")
+    (tmp_path / "run[/]" / "weights.safetensors").unlink()
+    assert "status stopped after step" in latentia("show", "run[/]", cwd=tmp_path).stdout
+    recipe = Run(tmp_path / "run[/]").recipe.to_mapping()
+    with RunDirectory.open(tmp_path / "run[/]", recipe, resume=True):
+        assert "status in training by" in latentia("show", "run[/]", cwd=tmp_path).stdout
+
+
+def test_a_damaged_evaluation_is_a_warning(run_directory: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_directory, tmp_path / "run")
+    (tmp_path / "run" / "evaluation" / "odd.json").write_text("{")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        result = latentia("show", "run", cwd=tmp_path)
+    assert result.returncode == 0
+    assert re.search(r"^warning: .*odd\.json is damaged", result.stderr)
+    assert "ELBO, test" in result.stdout
+
+
+def test_a_run_with_networks_in_python_is_shown(tmp_path: Path) -> None:
+    from torch import nn
+
+    import latentia as library
+    from latentia.networks import Custom
+
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    decoder = nn.Sequential(nn.Linear(2, 64), nn.Unflatten(1, (1, 8, 8)))
+    library.train(
+        library.VAERecipe(network=Custom(encoder=encoder, decoder=decoder), epochs=1), tmp_path / "own", quiet=True
+    )
+    shown = latentia("show", "own", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "network=custom" in shown.stdout
+    reported = latentia("report", "own", cwd=tmp_path)
+    assert reported.returncode == 0, reported.stderr
+    assert "network=Custom(" in (tmp_path / "own" / "report.html").read_text(encoding="utf-8")
+    sampled = latentia("sample", "own", cwd=tmp_path)
+    assert sampled.returncode == 2
+    assert "Custom(encoder=" in sampled.stderr

@@ -239,8 +239,8 @@ def test_samples_do_not_depend_on_other_options(own):
     """Building the model draws its first weights, which must not change the samples."""
     alone = json.loads(latentia("evaluate", own / "good", "--metrics", "kernel", "-n", "60", "--json"))
     options = ("--metrics", "kernel", "-n", "60", "--likelihood", "importance", "--draws", "9", "--limit", "4")
-    beside = json.loads(latentia("evaluate", own / "good", *options, "--json"))
-    assert beside[0] == alone[0]
+    again = json.loads(latentia("evaluate", own / "good", *options, "--json"))
+    assert again[0] == alone[0]
 
 
 WRONG = {

@@ -168,7 +168,7 @@ def test_a_model_that_says_nothing_spends_its_mass_as_the_prior_does():
 
 
 def test_the_plane_shows_where_there_is_more_than_the_prior_has():
-    """A decoder that can tell the half planes apart, and images of the right one alone."""
+    """A decoder with another output in each half plane, and images of the right one."""
     decoder = lambda z: Independent(Bernoulli(logits=8 * z[..., :1].expand(*z.shape[:-1], 4)), 1)  # noqa: E731
     images = torch.ones(100, 4)
     posterior = exact_posterior(LatentModel(decoder, standard_normal(2)), images)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["app", "run"]
+__all__ = ["app"]
 
 import sys
 import warnings
@@ -48,7 +48,8 @@ def run() -> None:
     """Run the command that was typed; exits with its code."""
     from latentia.errors import Interrupted, LatentiaError
 
-    warnings.showwarning = lambda message, *_: typer.secho(f"warning: {message}", fg="yellow", err=True)
+    shown = warnings.showwarning
+    warnings.showwarning = _print_warning
     try:
         code = app(standalone_mode=False)
     except LatentiaError as error:
@@ -68,6 +69,8 @@ def run() -> None:
     except OSError as error:
         _print_error(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
         code = WRONG
+    finally:
+        warnings.showwarning = shown
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -83,6 +86,11 @@ def _usage(error: Any) -> str:
     known = {command.callback.__name__ for command in app.registered_commands if command.callback}
     sentence = message if message.endswith(("?", "!", ".")) else f"{message}."
     return f"{sentence} See `latentia {' '.join([*(word for word in given if word in known), ''])}--help`"
+
+
+def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning on one line, without its place in the source."""
+    typer.secho(f"warning: {' '.join(str(message).split())}", fg="yellow", err=True)
 
 
 def _print_error(message: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from latentia.errors import DataError, RunError
-from latentia.estimate import Estimate, exact, read_estimates
+from latentia.estimate import Estimate, exact
 from latentia.metrics import ModelScores, best_of, higher_is_better, protocol_text, require_comparable
 from latentia.recipes import Run
 from latentia.reports.tables import REFERENCES, Column, Results, Table, score_label, score_notes
@@ -109,13 +109,8 @@ class Comparison:
 
 
 def saved_scores(run: Run) -> list[Estimate]:
-    """What `latentia evaluate RUN --samples` wrote; nothing if it has not been run.
-
-    Raises:
-        RunError: for a damaged file.
-    """
-    path = run.directory.evaluation / f"{SCORES}.json"
-    return read_estimates(path) if path.exists() else []
+    """What `latentia evaluate RUN --samples` wrote; nothing if it has not been run, or if the file is damaged."""
+    return run.directory.evaluations().get(SCORES, [])
 
 
 def columns_of(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
@@ -233,8 +228,8 @@ def _scored(run: Run) -> str:
 def _likelihoods(run: Run) -> list[Estimate]:
     """Bounds and likelihoods in evaluation/*.json; of several with one name an exact one, if there is one."""
     found: dict[str, Estimate] = {}
-    for path in sorted(run.directory.evaluation.glob("*.json")):
-        for estimate in read_estimates(path):
+    for estimates in run.directory.evaluations().values():
+        for estimate in estimates:
             before = found.get(estimate.name)
             if estimate.name.rpartition("/")[2] in LIKELIHOODS and not (before and before.kind == "exact"):
                 found[estimate.name] = estimate
@@ -250,5 +245,4 @@ def _costs(run: Run) -> list[Estimate]:
         seconds, method = max(times) - min(times), "first to last record"
     if seconds is not None:
         found.append(Estimate(seconds, "time_to_train", unit="s", method=method))
-    budget = run.directory.evaluation / "budget.json"
-    return [*found, *(read_estimates(budget) if budget.exists() else [])]
+    return [*found, *run.directory.evaluations().get("budget", [])]

@@ -26,7 +26,6 @@ from latentia.reports.tables import (
     REFERENCES,
     Scores,
     changed_settings,
-    estimates_by_file,
     figures_of,
     label_of,
     last_records,
@@ -134,7 +133,7 @@ def _section(number: int, run: Run) -> _Section:
     environment = {
         key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in run.environment.items()
     }
-    files = estimates_by_file(run)
+    files = run.directory.evaluations()
     scores = {name: found for name, found in ((name, scores_of(each)) for name, each in files.items()) if found}
     checks, unchecked = _checks(run)
     return _Section(

@@ -503,6 +503,7 @@ def distance_table(estimates: Sequence[Estimate], refused: Sequence[tuple[str, s
 def print_run(run: Run, console: Console) -> None:
     """Print a run: settings that differ from the defaults, the others, last records, estimates and pictures."""
     console.print(Text.assemble(("run ", "dim"), (str(run.path), "bold")), soft_wrap=True)
+    console.print(Text.assemble(("status ", "dim"), run.status), soft_wrap=True)
     console.print(Text.assemble(("recipe ", "bold"), (run.recipe.type_name, "bold cyan")))
     changed = changed_settings(run.recipe)
     for key, value in changed.items():
@@ -517,7 +518,7 @@ def print_run(run: Run, console: Console) -> None:
         rows = [[label_of(name), _record_text(record), f"{record['epoch']:g}"] for name, record in latest.items()]
         columns = [Column("quantity"), Column("value", right=True), Column("epoch", right=True)]
         console.print(Table(columns, rows, f"last records of training (step {first['step']})"))
-    for name, estimates in estimates_by_file(run).items():
+    for name, estimates in run.directory.evaluations().items():
         table = scores_table if scores_of(estimates) else estimates_table
         console.print(table(estimates, f"evaluation/{name}.json"))
     figures = figures_of(run)
@@ -570,14 +571,6 @@ def changed_settings(recipe: Component) -> dict[str, Any]:
             changed[key] = value.type_name
         changed.update({f"{key}.{inner}": part for inner, part in changed_settings(value).items()})
     return changed
-
-
-def estimates_by_file(run: Run) -> dict[str, list[Estimate]]:
-    """All estimates of a run, by the name of their file in `evaluation`, those of the end of training first.
-
-    A damaged file is left out with a warning.
-    """
-    return run.directory.evaluations()
 
 
 def figures_of(run: Run) -> list[Path]:
