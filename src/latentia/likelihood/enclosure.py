@@ -204,12 +204,15 @@ class _Problem:
 
 def _conditional(subject: LatentModel) -> Conditional:
     """The network and family that p(x|z) is made of."""
-    found: object = None
-    if type(subject.decoder) is Conditional:
-        found = subject.decoder
-    elif isinstance(subject.source, VAE) and type(subject.source).decode is VAE.decode:
+    found = subject.decoder
+    if isinstance(subject.source, VAE) and type(subject.source).decode is VAE.decode:
         found = subject.source.likelihood
-    if type(found) is not Conditional or found._forward_hooks or found._forward_pre_hooks:
+    if (
+        not isinstance(found, Conditional)
+        or type(found) is not Conditional
+        or found._forward_hooks
+        or found._forward_pre_hooks
+    ):
         raise UnsupportedError(
             "a proven bound needs to know what the decoder computes: pass LatentModel(Conditional(network, family, "
             "event_shape=…, condition_shape=…), prior) without hooks, or use the numerical quadrature (exact_log_likelihood)"
