@@ -162,7 +162,7 @@ def test_claims_are_refused_before_memory_is_taken(tmp_path, size, packed):
     else:
         path.write_bytes(npy_header((size,)))
     tracemalloc.start()
-    with pytest.raises(DataError, match="limit=" if size > 4e9 else "truncated"):
+    with pytest.raises(DataError, match="LATENTIA_LIMIT=" if size > 4e9 else "truncated"):
         list(read_arrays(path).values())
     assert tracemalloc.get_traced_memory()[1] < 10**7
     tracemalloc.stop()
@@ -174,7 +174,7 @@ def test_bombs_are_refused_and_what_is_not_asked_for_is_not_read(tmp_path):
     np.savez_compressed(tmp_path / "a.npz", images=images, other=np.zeros(50_000_000, np.uint8))
     assert len(NPZ(file=tmp_path / "a.npz", limit=10**6).load().train) == 14
     tracemalloc.start()
-    with pytest.raises(DataError, match=r"a\.npz: other.*set limit=50000000"):
+    with pytest.raises(DataError, match=r"a\.npz: other.*set LATENTIA_LIMIT=50000000"):
         read_arrays(tmp_path / "a.npz", limit=10**6)["other"]
     assert tracemalloc.get_traced_memory()[1] < 10**7
     tracemalloc.stop()
@@ -205,3 +205,17 @@ def test_odd_headers_are_one_line(tmp_path, header):
     with pytest.raises(DataError, match=r"a\.npy.*save it again") as caught:
         list(read_arrays(tmp_path / "a.npy").values())
     assert "\n" not in str(caught.value)
+
+
+def test_limit_of_the_environment_raises_the_default(tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTIA_LIMIT", "1_000_000")
+    np.save(tmp_path / "a.npy", np.arange(100.0))
+    assert read_arrays(tmp_path / "a.npy")["arr_0"].sum() == 4950
+
+
+@pytest.mark.parametrize("limit", ["100", "0", "-1", "many", "1" * 30])
+def test_limit_of_the_environment_is_named(tmp_path, monkeypatch, limit):
+    monkeypatch.setenv("LATENTIA_LIMIT", limit)
+    np.save(tmp_path / "a.npy", np.arange(100.0))
+    with pytest.raises(DataError, match="LATENTIA_LIMIT"):
+        read_arrays(tmp_path / "a.npy")["arr_0"]

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentia.data.opening import LIMIT, DataPath, opened, read_at_most, require_below
+from latentia.data.opening import DataPath, limit_of_environment, opened, read_at_most, require_below
 from latentia.data.source import Parts, Source, number_labels
 from latentia.data.split import Split
 from latentia.errors import DataError
@@ -53,7 +53,7 @@ LAYOUTS = (
 )
 
 
-def read_arrays(path: Path, limit: int = LIMIT, option: str = "limit") -> Mapping[str, Array]:
+def read_arrays(path: Path, limit: int | None = None, option: str = "LATENTIA_LIMIT") -> Mapping[str, Array]:
     """The arrays of an `.npz` or `.npy` file by name, each read when it is first asked for; an `.npy` holds `arr_0`.
 
     The content decides what the file is, not its name. Objects are never unpickled. An array that is not asked for is
@@ -61,13 +61,14 @@ def read_arrays(path: Path, limit: int = LIMIT, option: str = "limit") -> Mappin
 
     Args:
         path: the file.
-        limit: bytes that all arrays read from this file may take together.
+        limit: bytes that all arrays read from this file may take together; None is what LATENTIA_LIMIT says, or 4 GB.
         option: what the user sets to raise the limit, for the message.
 
     Raises:
         DataError: naming the file, at once or when an array is read, if it is missing, truncated, damaged or too large,
             or holds objects.
     """
+    limit = limit_of_environment() if limit is None else limit
     with opened(path, _CURE, unpack=False) as file:
         start = file.read(6)
     if start == _MAGIC:

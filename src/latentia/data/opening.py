@@ -119,6 +119,18 @@ def opened(path: Path, cure: str = "download it again", unpack: bool = True) -> 
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
+def limit_of_environment() -> int:
+    """The limit where no setting has one, as for `latentia score` and `distance`: LATENTIA_LIMIT, or else `LIMIT`.
+
+    Raises:
+        DataError: when LATENTIA_LIMIT is not a whole number above 0.
+    """
+    text = os.environ.get("LATENTIA_LIMIT", "").replace("_", "") or str(LIMIT)
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 20 and int(text)):
+        raise DataError(f"LATENTIA_LIMIT is {text[:30]!r}; set it to a number of bytes, such as {LIMIT}")
+    return int(text)
+
+
 def read_at_most(stream: IO[bytes], size: int) -> bytearray:
     """The next `size` bytes, or fewer at the end of the stream; memory grows with what is there, not with `size`."""
     content = bytearray()
