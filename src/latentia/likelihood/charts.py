@@ -42,7 +42,9 @@ from latentia.distributions.gaussians import DiagonalGaussian, StandardGaussian
 from latentia.errors import ConfigurationError, UnsupportedError
 
 DRAWS = 4096
-HEAVY = 25.0  # a draw so many scales from the median among 4096 is not a light tail's
+HEAVY = (
+    -200.0
+)  # nats that log p falls by at 30 scales from the median: less is not a light tail, a normal one's is −450
 FIRST_SPACING = {1: 0.0125, 2: 0.1, 3: 0.2}  # of level 0, in units of u; ±4.8 with 12 tiles along each side
 CORES = {1: (12, 24, 48, 96, 192), 2: (12, 24, 48), 3: (12, 24)}
 NODES_PER_SCALE = 3.0  # of the first grid, for the narrowest component that shares it
@@ -61,6 +63,7 @@ class Chart:
         to_u: the inverse of T; None where it is not known.
         verified: whether ∫ g is known without being computed.
         core: tiles along the side of the first box, ±4.8 units of u wide.
+        reach: distance of u from 0 within which g may rise again after a gap.
         is_unit: whether T is the identity.
     """
 
@@ -69,6 +72,7 @@ class Chart:
     to_u: Map | None = None
     verified: bool = True
     core: int = 12
+    reach: float = 0.0
     is_unit: bool = False
 
     def weighted(self, log_weight: float) -> Chart:
@@ -80,9 +84,13 @@ class Chart:
         """The same density of u, for transform(z)."""
         to_z, to_u, inner = self.to_z, self.to_u, self.log_density
         back = None if inverse is None or to_u is None else (lambda z: to_u(inverse(z)))
-        if self.verified:
-            return Chart(lambda u: transform(to_z(u)), lambda u, _: inner(u, to_z(u)), back)
-        return Chart(lambda u: transform(to_z(u)), lambda u, _: inner(u, to_z(u)), back, verified=False)
+        return replace(
+            self,
+            to_z=lambda u: transform(to_z(u)),
+            log_density=lambda u, _: inner(u, to_z(u)),
+            to_u=back,
+            is_unit=False,
+        )
 
 
 def charts_of(prior: Distribution, log_prob: Map) -> list[Chart]:
@@ -227,7 +235,8 @@ def _group(log_weights: Tensor, means: Tensor, factors: Tensor, center: Tensor, 
             parts.append((_log_normal(noise) + constant).logsumexp(-1))
         return torch.cat(parts)
 
-    return Chart(lambda u: center + scale * u, log_density, lambda z: (z - center) / scale, core=core)
+    reach = float(((means - center) / scale).abs().max())
+    return Chart(lambda u: center + scale * u, log_density, lambda z: (z - center) / scale, core=core, reach=reach)
 
 
 def _transformed(prior: Distribution) -> tuple[Distribution, Map, Map | None] | None:
@@ -286,7 +295,7 @@ def _bounded(base: Distribution) -> Chart:
     def to_z(u: Tensor) -> Tensor:
         return low + width * _double_exponential(u)[0].sigmoid()
 
-    return Chart(to_z, log_density, lambda z: _double_logarithm(torch.logit((z - low) / width, 1e-15)))
+    return Chart(to_z, log_density, lambda z: _double_logarithm(torch.logit((z - low) / width)))
 
 
 def _double_exponential(u: Tensor) -> tuple[Tensor, Tensor]:
@@ -313,7 +322,9 @@ def _generic(prior: Distribution, log_prob: Map) -> Chart:
     below, above = _edges(prior, draws.shape[-1])
     if torch.allclose(scale, torch.ones_like(scale), atol=0.1) and torch.allclose(middle, 0 * middle, atol=0.1):
         scale, middle = torch.ones_like(scale), torch.zeros_like(middle)  # N(0, I) but for the noise of the draws
-    heavy = ((draws - middle) / scale).abs().amax(0) > HEAVY
+    far = middle + 30 * torch.diag_embed(scale)
+    fall = log_prob(torch.cat([middle[None], far, middle - (far - middle)])).double().cpu()
+    heavy = (fall[1:].view(2, -1).amax(0) - fall[0]) > HEAVY
     heavy &= ~torch.isfinite(below) & ~torch.isfinite(above)
     half = torch.isfinite(below) ^ torch.isfinite(above)
     both = torch.isfinite(below) & torch.isfinite(above)
@@ -348,8 +359,12 @@ def _generic(prior: Distribution, log_prob: Map) -> Chart:
     def to_u(z: Tensor) -> Tensor:
         plain = (z - middle) / scale
         flat = torch.where(heavy, plain.asinh(), plain)
-        flat = torch.where(both, _double_logarithm(torch.logit((z - below) / (above - below), 1e-15)), flat)
-        return torch.where(half, (sign * (z - edge) / size).clamp_min(1e-30).log(), flat)  # near enough for a hint
+        flat = torch.where(both, _double_logarithm(torch.logit((z - below) / (above - below))), flat)
+        exponent = (sign * (z - edge) / size).log()  # = u − exp(−u), by Newton's iterations
+        ray = torch.where(exponent > 0, exponent, -torch.log1p(-exponent))
+        for _ in range(8):
+            ray = ray - (ray - (-ray).exp() - exponent) / (1 + (-ray).exp())
+        return torch.where(half, ray, flat)
 
     return Chart(lambda u: axes(u)[0], log_density, to_u, verified=False)
 

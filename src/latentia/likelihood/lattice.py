@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad as pad_last
 
 SAFETY = 0.75  # of the rise to a neighbor; ½ is exact for convex and for concave functions along an axis
+JUMP = 3.0  # times the larger step on either side is more than a slope
 NODES_PER_SIDE = {1: 64, 2: 8, 3: 4}
 NODES = 64
 CLIFF = 60.0  # nats by which f falls at the edge of a support, for the differences
@@ -155,6 +156,7 @@ class Summary:
         faces: log Σ exp u over the first nodes outside the tile, beyond the face of each part across each axis,
             (P, 2ᵈ, d).
         roughness: log Σ exp f |Δ³f| over axes and nodes, (P,): of order h³ where f is smooth, h² at kinks, h at jumps.
+        steep: log Σ exp f over the nodes whose u exceeds f by more than 2d nats, (P,).
     """
 
     cosets: Tensor
@@ -164,6 +166,7 @@ class Summary:
     where: Tensor
     faces: Tensor
     roughness: Tensor
+    steep: Tensor
 
     @classmethod
     def join(cls, parts: list[Summary]) -> Summary:
@@ -181,7 +184,8 @@ def summarize(table: Tensor, lattice: Lattice) -> Summary:
     hollow = bool((table == -torch.inf).any())
     if hollow:  # no slope can be taken at the edge of a support
         steps = [step.nan_to_num(0.0, 0.0, 0.0) for step in steps]
-    rises = [_rise(step.abs(), axis + 1) for axis, step in enumerate(steps)]
+    sizes = [_slope(step.abs(), axis + 1) for axis, step in enumerate(steps)]
+    rises = [_rise(size, axis + 1) for axis, size in enumerate(sizes)]
     upper = cube + torch.stack(rises).sum(0) if d > 1 else cube + rises[0]
     parts = _parts(upper, d)
     faces = []
@@ -189,10 +193,13 @@ def summarize(table: Tensor, lattice: Lattice) -> Summary:
         # Beyond the face f is taken to go on rising as it did toward the face, and not to fall.
         ends = torch.tensor([0, side - 1], device=table.device)
         on_face = (upper - rises[axis]).index_select(axis + 1, ends)
-        first, last = steps[axis].narrow(axis + 1, 0, 1), steps[axis].narrow(axis + 1, side - 2, 1)
-        out = torch.cat([-first, last], axis + 1).clamp_min_(0).mul_(2 * SAFETY)
+        ends = torch.tensor([0, side - 2], device=table.device)
+        out = steps[axis].index_select(axis + 1, ends)
+        out.narrow(axis + 1, 0, 1).neg_()
+        out = torch.minimum(out.clamp_min_(0), sizes[axis].index_select(axis + 1, ends)).mul_(2 * SAFETY)
         faces.append(_log_sum(_parts(on_face + out, d)).cpu())
     weight = (table - floor[:, None]).exp_()
+    steep = ((upper - cube).flatten(1) > 2 * d).to(weight.dtype).mul_(weight).sum(-1)
     cosets = (weight @ _parities(lattice, table)).double().log_().add_(floor[:, None])
     if hollow:  # the edge of a support is a jump
         lifted = cube.clamp_min(-1e30).sub_(floor.view(-1, *[1] * d)).clamp_min_(-CLIFF)
@@ -206,6 +213,7 @@ def summarize(table: Tensor, lattice: Lattice) -> Summary:
         where.cpu(),
         torch.stack(faces, -1),
         (cast(Tensor, rough).double().log_() + floor).cpu(),
+        (steep.double().log_() + floor).cpu(),
     )
 
 
@@ -228,6 +236,15 @@ def mass_upper_bound(table: Tensor, lattice: Lattice) -> Tensor:
     for axis in range(-d, 0):
         total += SAFETY * cube.diff(dim=axis).abs_().amax(list(range(-d, 0)))
     return total.nan_to_num_(torch.inf, torch.inf, -torch.inf)  # NaN where a step goes off a support
+
+
+def _slope(size: Tensor, axis: int) -> Tensor:
+    """The sizes of steps along an axis, but for a jump's: a step much larger than both of its neighbors is no slope."""
+    pad = [0, 0] * (size.dim() - 1 - axis)
+    padded = pad_last(size, [*pad, 1, 1])
+    count = size.shape[axis]
+    around = torch.maximum(padded.narrow(axis, 0, count), padded.narrow(axis, 2, count))
+    return torch.minimum(size, around.mul_(JUMP).add_(1.0))
 
 
 def _rise(size: Tensor, axis: int) -> Tensor:

@@ -529,6 +529,7 @@ class _Work:
             tolerance=0.9 * self.tolerance,
             log_prior=_LogDensity(chart),
             floor=floor,
+            reach=chart.reach,
             hints=seen,
             keep=self.keep,
             seconds=seconds,

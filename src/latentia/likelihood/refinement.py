@@ -174,6 +174,7 @@ def refine(
     tolerance: float,
     log_prior: Integrand | None = None,
     floor: Tensor | None = None,
+    reach: float = 0.0,
     hints: tuple[Tensor, Tensor] | None = None,
     keep: bool = False,
     seconds: float = math.inf,
@@ -190,6 +191,7 @@ def refine(
         log_prior: a single function, for the rings: where the integrand has a supremum of f − log_prior, rings are left
             out by it; without one they go on until the prior falls below exp(−700).
         floor: (N,) log of what is known to be in the total besides this integral: what is small against it is dropped.
+        reach: distance from the origin within which the prior may rise again after a gap.
         hints: points (N, d) where f is expected to be high, and f there (N,), −∞ for none.
         keep: whether to keep the final tables.
         seconds: time allowed.
@@ -197,7 +199,7 @@ def refine(
     """
     run = _Run(integrand, lattice, tolerance, floor, hints, keep, _Budget(seconds, memory))
     try:
-        pairs = run.rings(core, run.core(core), log_prior)
+        pairs = run.rings(core, run.core(core), log_prior, reach)
         for level in range(1, LEVELS):
             pairs = run.within_size(pairs)
             if len(pairs) == 0:
@@ -230,9 +232,8 @@ class _Run:
         low, high = (torch.full((n,), sign * torch.inf, dtype=torch.float64) for sign in (-1, 1))
         self.floor = low.clone() if floor is None else floor
         self.value, self.dropped, self.unbounded, self.best_value = (low.clone() for _ in range(4))
-        self.spread, self.spread_before, self.excess = (high.clone() for _ in range(3))
+        self.spread, self.spread_before = high.clone(), high.clone()
         self.roughness = torch.full((n, 3), torch.inf, dtype=torch.float64)  # of the last levels, the latest first
-        self.falls = torch.zeros(n, 2, dtype=torch.float64)
         self.deviations = torch.full((n, 2**d), torch.inf, dtype=torch.float64)
         self.level, self.stop = (torch.zeros(n, dtype=torch.long) for _ in range(2))
         self.is_resolved, self.is_done, self.active = (torch.zeros(n, dtype=torch.bool) for _ in range(3))
@@ -288,7 +289,7 @@ class _Run:
         self._total(pairs, summary, 0)
         return self._children(pairs, summary, 0)
 
-    def rings(self, core: int, pairs: Pairs, log_prior: Integrand | None) -> Pairs:
+    def rings(self, core: int, pairs: Pairs, log_prior: Integrand | None, reach: float) -> Pairs:
         """Search around the first box, ring by ring outwards; what may matter joins the pairs of level 1."""
         found = [pairs]
         d = self.lattice.dimension
@@ -299,7 +300,8 @@ class _Run:
             inner = ((tiles >= -(core // 4)) & (tiles < core // 4)).all(-1)
             tiles, level = tiles[~inner], -ring
             prior = None if log_prior is None else self._prior_bound(tiles, level, log_prior)
-            remote = prior is None or bool(prior.logsumexp(0) < FARTHEST)
+            inside = float(self.lattice.spacing.min()) * self.lattice.side * core / 2 * 2.0 ** (ring - 1) < reach
+            remote = not inside and (prior is None or bool(prior.logsumexp(0) < FARTHEST))
             supremum, proven = (None, False) if prior is None else self._supremum(tiles, level)
             above, some = None, who
             if supremum is not None and prior is not None:
@@ -307,8 +309,8 @@ class _Run:
                 matters = beyond > self.reference[who] - self.depth
                 self._drop(who[~matters], beyond[~matters])
                 some = who[matters]
-                who = some if proven else who
-                if len(some) == 0 and (proven or remote):
+                who = some if proven and not inside else who
+                if len(some) == 0 and ((proven and not inside) or remote):
                     break
                 order = prior.argsort(descending=True)
                 tiles, above = tiles[order], (prior[order], supremum)
@@ -370,10 +372,13 @@ class _Run:
         active = self.active
         bound = segment(summary.bound.logsumexp(-1), pairs.function, self.integrand.count)
         bound = bound + self.lattice.log_cell(level)
-        resolved = self._resolved(active, bound)
+        steep = segment(summary.steep, pairs.function, self.integrand.count) + self.lattice.log_cell(level) - self.value
+        # Next to a jump u is far above f at any spacing: all but a little of the mass must lie elsewhere.
+        jumps = self._has_jumps() & (steep < math.log(0.1))
+        resolved = (bound - self.value <= RESOLVED * self.lattice.dimension) | (bound < self.floor - self.depth) | jumps
         if self.hints is not None:
             resolved &= self.best_value >= self.hints[1] - 1
-        resolved &= self._enclosed(pairs, summary, level)
+        resolved &= self._enclosed(pairs, summary, level) | jumps
         self.is_resolved = torch.where(active, resolved, self.is_resolved)
         self.is_done |= active & resolved & (self.error <= self.tolerance) & (self.stop == Stop.NONE)
         self.level[active] = level
@@ -386,20 +391,9 @@ class _Run:
             self.tables.append(Tables(level, pairs.function[mine], pairs.tiles[pairs.tile_of_pair[mine]], values[mine]))
         return self._children(pairs, summary, level)
 
-    def _resolved(self, active: Tensor, bound: Tensor) -> Tensor:
-        """Whether ∫ u exceeds ∫ f by little enough, (N,).
-
-        Where f is smooth or has kinks the excess, in nats, at least halves from level to level. At a jump it falls by
-        log 2, as the share of nodes next to the jump halves: two such falls in a row are taken for a jump, whose
-        error is part of `jumps`.
-        """
-        least = RESOLVED * self.lattice.dimension
-        excess = bound - self.value
-        fall = _nan_to_inf(self.excess - excess)
-        self.falls = torch.where(active[:, None], torch.stack([fall, self.falls[:, 0]], -1), self.falls)
-        self.excess = torch.where(active, excess, self.excess)
-        jump = ((self.falls - math.log(2)).abs() < 0.3).all(-1) & (self.rule_error < 0.3)
-        return (excess <= least) | jump | (bound < self.floor - self.depth)
+    def _has_jumps(self) -> Tensor:
+        """Whether the roughness has halved twice in a row, (N,)."""
+        return ((self.roughness[:, :2] / self.roughness[:, 1:] - 0.5).abs() < 0.08).all(-1)
 
     def result(self) -> Refined:
         """What there is."""
