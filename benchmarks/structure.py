@@ -44,7 +44,7 @@ WORDS = [
     "mending",
     "shall",
 ]
-PHRASES = (r"of its own", r"of their own", r"no affair", r"\bis no\b(?! longer)")
+PHRASES = (r"of its own", r"of their own", r"no affair", r"(?<!there )\bis no\b(?! longer)")
 # Words that another library or format spells so, or that mean something else where they stand.
 ALLOWED = {"tell": ("f.tell(", ".tell()"), "law": ("power law", "law of large numbers", "law of total")}
 
