@@ -78,3 +78,16 @@ p, q = torch.distributions.Normal(0.0, 1.0), torch.distributions.Laplace(1.0, 1.
 assert wasserstein.quadrature(p, q).value > 1  # the distance of the means
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_torch_knows_full_against_diagonal_gaussians_without_our_divergences() -> None:
+    code = """
+import sys, torch
+from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
+from latentia.distributions import Full
+
+assert "latentia.divergences" not in sys.modules
+diagonal = Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
+assert kl_divergence(MultivariateNormal(torch.zeros(2), torch.eye(2)), diagonal).item() == 0
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -148,3 +148,30 @@ def test_distance_between_files_of_samples(run: Run, tmp_path: Path, dimension: 
     assert (tmp_path / "picture.png").is_file()
     code, again, _ = run("distance", "x.npy", "z.npz", "--json")
     assert [r["value"] for r in json.loads(again)] == pytest.approx([r["value"] for r in records])
+
+
+@pytest.mark.parametrize(
+    ("text", "points"),
+    [
+        ("\ufeff100\n1\n2\n3\n", 4),
+        ("x\n100\n1\n2\n3\n", 4),
+        ('"100"\n"1"\n2\n3\n', 4),
+        ("100\r\n1\r\n\r\n2\r\n3\r\n", 4),
+        ("a;b\n1;2\n3;4\n", 2),
+    ],
+    ids=["mark", "header", "quotes", "lines", "semicolons"],
+)
+def test_files_of_numbers_lose_no_row(run: Run, tmp_path: Path, text: str, points: int) -> None:
+    (tmp_path / "x.csv").write_text(text, encoding="utf-8")
+    code, out, err = run("distance", "x.csv", "x.csv", "--json")
+    assert (code, err) == (0, "")
+    first = json.loads(out)[0]
+    assert (first["value"], first["n"]) == (0, points)
+
+
+@pytest.mark.parametrize("cell", ["NA", "", '""', "nan", "one", "?"])
+def test_a_missing_value_in_the_first_row_is_named(run: Run, tmp_path: Path, cell: str) -> None:
+    (tmp_path / "x.csv").write_text(f"{cell},1\n2,3\n", encoding="utf-8")
+    code, _, err = run("distance", "x.csv", "x.csv")
+    assert code == 2
+    assert "x.csv, line 1" in err

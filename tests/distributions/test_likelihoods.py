@@ -12,6 +12,7 @@ from scipy import stats as scipy_stats
 
 from latentia.distributions import (
     Bernoulli,
+    Conditional,
     ContinuousBernoulli,
     ContinuousBernoulliDistribution,
     DiscretizedLogisticMixture,
@@ -21,7 +22,7 @@ from latentia.distributions import (
     Likelihood,
 )
 from latentia.distributions.pixels import DiscretizedLogisticMixtureDistribution
-from latentia.errors import DataError
+from latentia.errors import ConfigurationError, DataError, UnsupportedError
 from latentia.estimate import Estimate
 
 FAMILIES = [
@@ -349,6 +350,31 @@ def test_small_and_large_logits_meet_without_a_step(logit):
     assert given.mean[0].item() + given.mean[1].item() == pytest.approx(1, abs=1e-15)
 
 
+@logits
+def test_continuous_bernoulli_variance_entropy_and_quantiles(logit):
+    given = ContinuousBernoulliDistribution(torch.tensor(logit, dtype=torch.float64))
+    half = abs(mpmath.mpf(logit)) / 2
+    mpmath.mp.dps = 50
+    variance = mpmath.mpf(1) / 12 if half == 0 else 1 / (4 * half**2) - 1 / (4 * mpmath.sinh(half) ** 2)
+    assert given.variance.item() == pytest.approx(float(variance), rel=1e-9)
+    assert given.entropy().item() == pytest.approx(float(-oracle_log_density(logit, oracle_mean(logit))), abs=1e-11)
+    u = torch.tensor([1e-9, 0.1, 0.5, 0.9], dtype=torch.float64)
+    torch.testing.assert_close(given.cdf(given.icdf(u)), u, rtol=1e-6, atol=1e-11)
+    assert given.cdf(torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist() == [0, 1]
+
+
+def test_torchs_own_continuous_bernoulli_is_refused_in_a_decoder():
+    class Wrong(Likelihood):
+        def distribution(self, parameters, shared=None, event_dims=3):
+            return torch.distributions.Independent(
+                torch.distributions.ContinuousBernoulli(logits=parameters), event_dims
+            )
+
+    decoder = Conditional(torch.nn.Linear(2, 4), Wrong(), event_shape=(1, 2, 2), condition_shape=(2,))
+    with pytest.raises(ConfigurationError, match="ContinuousBernoulliDistribution"):
+        decoder(torch.zeros(3, 2))
+
+
 # ---- Gaussians ----------------------------------------------------------------------------------------------------
 
 
@@ -443,6 +469,17 @@ def test_channels_share_their_component():
     assert Estimate.mean(x[:, 0]).agrees_with(0.5)
     torch.testing.assert_close(given.log_prob(torch.ones(2, 1, 1)), torch.tensor(0.5).log())
     assert given.log_prob(torch.tensor([0.0, 1.0]).reshape(2, 1, 1)).item() < -1000
+
+
+def test_variance_and_entropy_of_a_logistic_mixture_are_sums_over_levels():
+    given = distribution(DiscretizedLogisticMixture(components=3), (4,), shape=(1, 1, 1))
+    levels = (torch.arange(256, dtype=torch.float64) / 255).reshape(-1, 1, 1, 1, 1)
+    p = given.log_prob(levels).exp()
+    mean = (p * levels[..., 0, 0, 0]).sum(0)
+    torch.testing.assert_close(given.variance.flatten(), (p * (levels[..., 0, 0, 0] - mean).square()).sum(0))
+    torch.testing.assert_close(given.entropy(), torch.special.entr(p).sum(0))
+    with pytest.raises(UnsupportedError, match="average"):
+        distribution(DiscretizedLogisticMixture(components=3)).entropy()
 
 
 def test_draws_are_levels_and_bits_are_counted_per_dimension():

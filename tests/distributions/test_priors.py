@@ -15,6 +15,7 @@ from latentia.distributions import (
     StandardNormal,
     VampPrior,
 )
+from latentia.errors import UnsupportedError
 from latentia.estimate import Estimate
 
 IMAGE = (1, 2, 2)
@@ -198,3 +199,21 @@ def test_a_flow_leaves_the_validation_of_torch_s_distributions_switched_on():
     FlowPrior(transforms=1, hidden=(4,)).build(2, (1, 8, 8))
     with pytest.raises(ValueError, match="scale"):
         torch.distributions.Normal(0.0, -1.0)
+
+
+@pytest.mark.parametrize("kind", ["maf", "nsf"])
+def test_flow_priors_have_a_support_and_say_that_moments_are_missing(kind):
+    module, q = built(FlowPrior(kind=kind, transforms=1, hidden=(8,)), 2)
+    flow = module(q)
+    assert flow.support.check(torch.zeros(3, 2)).tolist() == [True] * 3
+    for moment in ("mean", "variance"):
+        with pytest.raises(UnsupportedError, match="sample"):
+            getattr(flow, moment)
+
+
+@priors
+@pytest.mark.parametrize("family", [Diagonal(), Full()], ids=["diagonal", "full"])
+def test_bfloat16_modules_give_densities(prior, family):
+    module, q = prior.build(2, IMAGE).bfloat16(), posterior(2, family).bfloat16()
+    with torch.no_grad():
+        assert torch.isfinite(module(q).log_prob(module(q).sample((3,)))).all()

@@ -104,11 +104,29 @@ def test_translations_move_it_by_as_much(shift):
         (torch.tensor([0.0, math.nan]), torch.zeros(2), torch.ones(2), "sample x .* not finite"),
         (torch.zeros(2), torch.zeros(2), torch.tensor([1.0, -1.0]), "weights of the sample x"),
         (torch.zeros(2), torch.zeros(2), torch.zeros(2), "not all 0"),
+        (torch.zeros(2), torch.zeros(2), torch.ones(3), "one weight for each value"),
+        (torch.zeros(2, 3), torch.zeros(4, 3), None, "broadcast"),
     ],
 )
 def test_bad_samples_are_refused(x, y, weights, message):
     with pytest.raises(DataError, match=message):
         wasserstein.samples(x, y, 1, weights)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "truth"),
+    [
+        (torch.tensor([0, 1, 3]), torch.tensor([5, 6]), 25 / 6),
+        (torch.tensor([0, 10, 20], dtype=torch.uint8), torch.tensor([100, 110, 130], dtype=torch.uint8), 310 / 3),
+        (torch.tensor([0.5, 1.5]), torch.tensor([2, 3]), 1.5),
+        (np.array([0, 1]), np.array([0.25, 0.75], dtype=np.float32), 0.25),
+        (torch.tensor([True, False]), torch.tensor([True, True]), 0.5),
+        (torch.tensor([0.0, 1.0]).bfloat16(), torch.tensor([2.0, 3.0]).bfloat16(), 2.0),
+    ],
+    ids=["int", "uint8", "float and int", "numpy", "bool", "bfloat16"],
+)
+def test_numbers_of_any_type_are_promoted(x, y, truth):
+    assert wasserstein.samples(x, y).item() == pytest.approx(truth, rel=1e-6)
 
 
 def test_other_orders_are_refused():

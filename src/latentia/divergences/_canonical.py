@@ -321,6 +321,10 @@ def boxes(distribution: Distribution) -> np.ndarray | None:
     return np.stack(ends, axis=-1)[None]
 
 
+def _on_all_whole_numbers(distribution: Distribution) -> bool:
+    return isinstance(distribution, td.Poisson | td.Geometric | td.NegativeBinomial)
+
+
 _SINGULAR = "one distribution has its mass on points and the other has a density, so they are mutually singular"
 
 
@@ -332,6 +336,8 @@ def uncovered(p: Distribution, q: Distribution) -> str | None:
     """
     if is_discrete(p) != is_discrete(q):
         return _SINGULAR
+    if _on_all_whole_numbers(p) and _on_all_whole_numbers(q):
+        return None
     if is_discrete(p):
         distribution, tail = atoms(p)
         lost = (log_density(q, distribution.points) == -torch.inf) & (distribution.log_weights > -torch.inf)
@@ -352,6 +358,8 @@ def separation(p: Distribution, q: Distribution) -> str | None:
     """Why P and Q are mutually singular (no point has mass or density under both); None if they are not."""
     if is_discrete(p) != is_discrete(q):
         return _SINGULAR
+    if _on_all_whole_numbers(p) and _on_all_whole_numbers(q):
+        return None
     if is_discrete(p):
         distribution, tail = atoms(p)
         common = (log_density(q, distribution.points) > -torch.inf) & (distribution.log_weights > -torch.inf)
@@ -447,13 +455,15 @@ class Masses:
     Attributes:
         log_p: under P, (cells,), float64; −inf allowed.
         log_q: under Q, (cells,).
-        tail: a bound on the mass that was left out of either distribution; 0 where the cells are complete.
+        p_tail: a bound on the mass of P that was left out; 0 where the cells are complete.
+        q_tail: the same for Q.
         rounding: a bound on the rounding of each logarithm.
     """
 
     log_p: Tensor
     log_q: Tensor
-    tail: float = 0.0
+    p_tail: float = 0.0
+    q_tail: float = 0.0
     rounding: float = 0.0
 
 
@@ -481,7 +491,7 @@ def common_masses(p: Distribution, q: Distribution) -> Masses | None:
         points = torch.unique(torch.cat([first.points, second.points]), dim=0)
         top = points.abs().max().item() if p_tail or q_tail else 0.0
         rounding = 4 * torch.finfo(torch.float64).eps * top * math.log(top + 2)  # that of log Γ
-        return Masses(log_density(p, points), log_density(q, points), max(p_tail, q_tail), rounding)
+        return Masses(log_density(p, points), log_density(q, points), p_tail, q_tail, rounding)
     first, second = uniform_boxes(p), uniform_boxes(q)
     if first is None or second is None:
         return None

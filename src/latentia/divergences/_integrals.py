@@ -263,7 +263,7 @@ def mean_over_draws(
     estimator: str,
     unit: str = "nats",
     infinite_variance: str | None = None,
-    bounded: bool = False,
+    bound: float | None = None,
 ) -> Estimate:
     """Mean of a function over n draws of a distribution, with its standard error and the shape of its tail.
 
@@ -276,7 +276,7 @@ def mean_over_draws(
         estimator: what is averaged, in words.
         unit: of the values.
         infinite_variance: why the values are known to have an infinite variance; None if they are not.
-        bounded: whether the values are known to have a finite variance, so that their tail needs no check.
+        bound: of the contributions of rare values, where one is known; their tail then needs no check.
 
     Raises:
         ValueError: n is below 2.
@@ -295,12 +295,15 @@ def mean_over_draws(
             values = _values(part, function, count, name)
             mean = RunningMean().add(values)
             kept.append(values)
-            parts.append((weight, mean.mean.item(), _spread(part, function, values) / math.sqrt(count)))
+            # One more value, as far away as any, says what a rare event could do that was not drawn.
+            farthest = (values - mean.mean).abs().max().item() if bound is None else bound
+            error = math.hypot(_spread(part, function, values) / math.sqrt(count), farthest / count)
+            parts.append((weight, mean.mean.item(), error))
     value = sum(weight * mean for weight, mean, _ in parts)
     stderr: float | None = math.hypot(*(weight * error for weight, _, error in parts))
     settings: dict[str, Any] = {"seed": seed, "estimator": estimator}
     shape = -math.inf
-    if not bounded and math.isfinite(value):
+    if bound is None and math.isfinite(value):
         shape = settings["pareto_k"] = max(_tail_shape(values) for values in kept)
     if not math.isfinite(value) or not math.isfinite(stderr):
         stderr = None

@@ -107,10 +107,13 @@ class FDivergence(ABC):
         known = self._known(p, q)
         if known:
             return known
-        masses = common_masses(p, q)
-        if masses and not masses.tail:
+        try:
+            masses = common_masses(p, q)
+        except UnsupportedError:  # too many points
+            masses = None
+        if masses and not self._tail(masses):
             return self._sum(masses)
-        found = None if is_discrete(p) and not masses else self._closed_form(p, q)
+        found = self._closed_form(p, q)
         if found is None:
             method = "quadrature" if dimension(p) <= 2 or is_discrete(p) else "monte_carlo"
             raise UnsupportedError(f"{self._label} has no closed form between {p} and {q}; use {self._label}.{method}")
@@ -213,17 +216,22 @@ class FDivergence(ABC):
         empty = (log_p == -torch.inf) & (log_q == -torch.inf)
         return torch.where(empty, torch.zeros_like(low), torch.where(torch.isfinite(high), inside, beyond))
 
+    def _tail(self, masses: Masses) -> float:
+        """The mass that the sum leaves out."""
+        return max(masses.p_tail, masses.q_tail)
+
     def _sum(self, masses: Masses) -> Estimate:
         """The finite sum over cells on which both densities are constant."""
         terms = self.terms(masses.log_p, masses.log_q)
-        value = max(0.0, terms.sum().item())
-        if not masses.tail:
-            return proven(value, self.name, unit=self.unit, method="finite sum", n=len(terms))
+        value, tail = max(0.0, terms.sum().item()), self._tail(masses)
+        if not tail:
+            settings = {"error": masses.rounding} if masses.rounding else {}
+            return proven(value, self.name, settings, unit=self.unit, method="finite sum", n=len(terms))
         size = terms.abs().sum().item()
         settings = {
             "error": 1e-12 * (1 + size) + masses.rounding,
             "certificate": "numerical",
-            "tail mass": masses.tail,
+            "tail mass": tail,
         }
         return Estimate(value, self.name, n=len(terms), unit=self.unit, method="truncated sum", settings=settings)
 
@@ -242,6 +250,9 @@ class _KL(FDivergence):
             log_size = log_p + difference.abs().log()
             product = torch.where(faint, difference.sign() * log_size.exp(), product)
         return torch.where(present, product, torch.zeros_like(product))
+
+    def _tail(self, masses: Masses) -> float:
+        return masses.p_tail
 
     def _known(self, p: Distribution, q: Distribution) -> Estimate | None:
         if same_distribution(p, q):
@@ -375,7 +386,7 @@ class _JensenShannon(FDivergence):
                 seed=seed,
                 name=self.name,
                 estimator="log ratio to the mixture",
-                bounded=True,
+                bound=_LOG_2,
             )
 
         return stratified(half(p, q, seed), half(q, p, seed + 2**32))
@@ -437,7 +448,7 @@ class _TotalVariation(FDivergence):
                 name=self.name,
                 estimator="|p − q| / (p + q)",
                 unit="1",
-                bounded=True,
+                bound=1.0,
             )
 
         return stratified(half(p, seed), half(q, seed + 2**32))
