@@ -19,8 +19,8 @@ import torch
 
 from latentia import Estimate
 from latentia.data import Grid, Ring, ToyDistribution
-from latentia.diagnostics import mode_coverage, perfect_coverage
-from latentia.diagnostics.mode_coverage import SAMPLES
+from latentia.diagnostics import mode_coverage
+from latentia.diagnostics.mode_coverage import SAMPLES, perfect_coverage
 from latentia.estimate import estimates_to_json
 from latentia.objectives import R1, R1R2, NonSaturating, NoPenalty, Relativistic
 from latentia.recipes import Run, mode_covering_gan, train_seeds

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from latentia.data import Dirac, Grid, Mixture1D, Moons, Ring, ToyDistribution
-from latentia.diagnostics import mode_coverage, perfect_coverage, stacked_coverage
-from latentia.diagnostics.mode_coverage import SAMPLES, STACKED_SAMPLES
+from latentia.diagnostics import mode_coverage, stacked_coverage
+from latentia.diagnostics.mode_coverage import SAMPLES, STACKED_SAMPLES, perfect_coverage
 from latentia.errors import DataError, UnsupportedError
 from latentia.estimate import Estimate
 

@@ -9,7 +9,7 @@ from latentia.diagnostics.game import (
     jensen_shannon_of_densities,
     jensen_shannon_on_grid,
 )
-from latentia.diagnostics.mode_coverage import mode_coverage, perfect_coverage, stacked_coverage
+from latentia.diagnostics.mode_coverage import mode_coverage, stacked_coverage
 
 __all__ = [
     "collapse_alarm",
@@ -20,6 +20,5 @@ __all__ = [
     "jensen_shannon_of_densities",
     "jensen_shannon_on_grid",
     "mode_coverage",
-    "perfect_coverage",
     "stacked_coverage",
 ]

@@ -30,6 +30,7 @@ __all__ = [
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -160,7 +161,7 @@ def fresh_bound(
     def logits(part: Tensor) -> tuple[Tensor, Tensor]:
         return _logits(fresh, real[part], _at(labels, part))
 
-    lowest, state = math.inf, {}
+    lowest, state, calibration = math.inf, {}, None
     for step in range(1, steps + 1):
         at = fit[torch.randint(len(fit), (min(batch_size, len(fit)),), device=fit.device)]
         discriminator.train()
@@ -171,14 +172,16 @@ def fresh_bound(
             parameter.grad = gradient
         optimizer.step()
         if step % max(1, steps // evaluations) == 0 or step == steps:
-            cost = -_calibrated_bound(*logits(choose)).value
-            if cost < lowest or not state:
-                lowest, state = cost, {name: value.clone() for name, value in discriminator.state_dict().items()}
+            on_real, on_fake = logits(choose)
+            line = _calibrate(on_real, on_fake)
+            cost = -jensen_shannon_bound(line(on_real), line(on_fake), calibrate=False).value
+            if cost < lowest or calibration is None:
+                lowest, calibration = cost, line
+                state = {name: value.clone() for name, value in discriminator.state_dict().items()}
         if progress is not None:
             progress(step, steps)
     discriminator.load_state_dict(state)
-    calibration = _calibrate(*logits(choose))
-    on_real, on_fake = (calibration(values) for values in logits(report))
+    on_real, on_fake = (cast(Calibration, calibration)(values) for values in logits(report))
     bound = jensen_shannon_bound(on_real, on_fake, calibrate=False, name="fresh/jsd_bound")
     return [
         replace(bound, settings={"steps": steps}),
@@ -329,12 +332,6 @@ def _logits(gan: GAN, real: Tensor, labels: Tensor | None, size: int = 1000) -> 
     on_real = torch.cat([gan.discriminate(x, y) for x, y in pieces])
     on_fake = torch.cat([gan.discriminate(gan.sample(len(x), y), y) for x, y in pieces])
     return on_real, on_fake
-
-
-def _calibrated_bound(real: Tensor, fake: Tensor) -> Estimate:
-    """The bound on the examples that the calibration is fitted to: for comparing discriminators only."""
-    calibration = _calibrate(real, fake)
-    return jensen_shannon_bound(calibration(real), calibration(fake), calibrate=False)
 
 
 def _at(labels: Tensor | None, rows: Tensor) -> Tensor | None:

@@ -16,7 +16,7 @@ are the 1 000 numbers. At that size a perfect generator has a KL of about 999/2n
 
 from __future__ import annotations
 
-__all__ = ["mode_coverage", "perfect_coverage", "stacked_coverage"]
+__all__ = ["mode_coverage", "stacked_coverage"]
 
 import math
 from collections.abc import Callable

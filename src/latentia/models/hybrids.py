@@ -92,7 +92,7 @@ class BiGAN(EncodedGAN):
 
 
 class VAEGAN(EncodedGAN):
-    """Its discriminator is a sequence: its first part gives features, (B, *shape) → (B, k), the whole logits, (B, 1)."""
+    """Its discriminator is a sequence: the first part gives features, (B, *shape) → (B, k), all of it (B, 1) logits."""
 
     discriminator: nn.Sequential
 

@@ -11,7 +11,7 @@ eq. 10, for the rectifier, whose gain is √2).
 
 from __future__ import annotations
 
-__all__ = ["Activation"]
+__all__: list[str] = []  # used by the networks of this package only
 
 import math
 from collections.abc import Callable

@@ -6,7 +6,7 @@ takes means. The term `cost` is minimized; all terms are recorded.
 
 from __future__ import annotations
 
-__all__ = ["Objective", "Progress", "Terms", "log_mean_exp", "rate_of", "reparametrized"]
+__all__ = ["Objective", "Progress", "Terms", "log_mean_exp", "rate_of"]
 
 import math
 from abc import abstractmethod

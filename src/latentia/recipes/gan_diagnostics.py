@@ -56,7 +56,7 @@ class Diagnostics:
     toy: ToyDistribution | None
 
     def measure(self, progress: Progress, path: Path) -> list[Estimate]:
-        """Costs, gradient norms, accuracies, the bound on the JSD, diversity; for toy data also modes and exact values."""
+        """Costs, gradient norms, accuracies, bound on the JSD, diversity; for toy data also modes and exact values."""
         gan, multiple = self.gan, self.gan.packing
         train, held_out = (self._whole_packs(self._real_batch(part, MEASURED)) for part in ("train", "validation"))
         estimates = self._costs(train, progress)

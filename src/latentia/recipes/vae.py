@@ -135,7 +135,7 @@ def _parts(images: Tensor, size: int) -> list[Tensor]:
 
 
 def _check(likelihood: Likelihood, splits: Splits, device: torch.device) -> None:
-    """Check the training images against the likelihood, as training prepares them; of a streamed set, the first ones."""
+    """Check the training images, prepared as for training, against the likelihood; of a streamed set, the first."""
     parts = 1 if isinstance(splits.train, StreamedSplit) else None
     for images in islice(splits.train.to(device).chunks(CHECKED_AT_ONCE), parts):
         likelihood.check(splits.prepare(images))
