@@ -116,7 +116,7 @@ def _read_sample(path: Path, max_bytes: int) -> np.ndarray[Any, Any]:
     """
     if path.suffix.lower() == ".csv":
         if not path.is_file():
-            raise DataError(f"there is no file {path}")
+            raise DataError(f"the file {path} does not exist")
         require_below(max_bytes, path.stat().st_size, str(path), LIMIT_OPTION)
         try:
             return _read_csv(path)

@@ -176,6 +176,9 @@ LABELS = {
     "kernel_distance/random-convolutional": "kernel distance, random-convolutional features",
     "memorization/authenticity": "memorization: authenticity",
     "test/game/jensen_shannon_bound": "JSD, lower bound, test",
+    "test/fresh/jsd_bound": "fresh discriminator: JSD, lower bound, test",
+    "modes/perfect/reverse_kl": "modes: reverse KL by a perfect model",
+    "discriminator/cost": "cost, discriminator",
     "<script>alert(1)</script>": "<script>alert(1)</script>",
 }
 

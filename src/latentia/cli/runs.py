@@ -178,7 +178,7 @@ def require_format(table_format: str) -> None:
 
     known = ("text", "markdown", "latex", "csv")
     if table_format not in known:
-        raise ConfigurationError([("--format", f"there is no format {table_format!r}. {nearest(table_format, known)}")])
+        raise ConfigurationError([("--format", f"{table_format!r} is not known. {nearest(table_format, known)}")])
 
 
 def _wrote(path: Path, what: str = "") -> None:

@@ -53,6 +53,9 @@ LABELS = {
     "distortion": "distortion, −E log p(x|z)",
     "kl": "KL",
     "jsd": "JSD",
+    "jsd_bound": "JSD, lower bound",
+    "reverse_kl": "reverse KL",
+    "aggregate_posterior_kl": "KL(aggregate posterior, prior)",
     "jensen_shannon": "JSD",
     "jensen_shannon_bound": "JSD, lower bound",
     "jsd_integrated": "JSD, integrated",
@@ -67,9 +70,18 @@ LABELS = {
     "cpu_to_train": "CPU time to train",
     "kl_perfect": "KL of a perfect model's classes",
 }
-GROUPS = {"two_sample": "two-sample test", "memorization": "memorization", "classes": "classes", "game": "game"}
+GROUPS = {
+    "two_sample": "two-sample test",
+    "memorization": "memorization",
+    "classes": "classes",
+    "game": "",
+    "modes": "modes",
+    "fresh": "fresh discriminator",
+}
 SPLITS = ("train", "validation", "test")
 HEAD = 18  # cells: longer column heads are folded
+TECHNICAL = ("stderr_over", "seconds", "scores", "decoder_evaluations", "rounding", "bound_violations")
+LONGEST_SETTING = 60  # characters; longer ones are in the JSON file and on the page
 SIGNS = {"==": "=", "<=": "≤", ">=": "≥", "!=": "≠", "→": "→"}
 REPRESENTATIVES = 3  # relations that stand for a statement
 
@@ -80,12 +92,13 @@ def label_of(name: str) -> str:
         return name
     parts = name.split("/")
     split = parts.pop(0) if parts[0] in SPLITS and len(parts) > 1 else ""
-    group = GROUPS.get(parts[0], "") if len(parts) > 1 else ""
-    own, *features = parts[1:] if group else parts
-    words = LABELS.get(own, own.replace("_", " "))
-    if group and group != "game":
-        words = f"{group}: {words}"
-    if not group and features and own not in LABELS and features[-1] not in Features.members():
+    group = parts.pop(0) if len(parts) > 1 and parts[0] in GROUPS else None
+    perfect = parts.pop(0) if parts[0] == "perfect" and len(parts) > 1 else ""
+    own, *features = parts
+    words = LABELS.get(own, own.replace("_", " ")) + (" by a perfect model" if perfect else "")
+    if group is not None and GROUPS[group]:
+        words = f"{GROUPS[group]}: {words}"
+    if group is None and features and own not in LABELS and features[-1] not in Features.members():
         *by, own = own, *features  # a record of training: `vae/rate`, by whom and what
         return ", ".join([LABELS.get(own, own.replace("_", " ")), *by, *([split] if split else [])])
     of = [f"{part} features" for part in features]
@@ -313,7 +326,11 @@ _COLUMNS = {
 
 
 def _cells(estimate: Estimate) -> dict[str, str]:
-    settings = {key: value for key, value in estimate.settings.items() if key != "stderr_over"}
+    settings = {
+        key: value
+        for key, value in estimate.settings.items()
+        if key not in TECHNICAL and not (isinstance(value, str) and len(value) > LONGEST_SETTING and key != "warning")
+    }
     return {
         "name": label_of(estimate.name),
         "value": str(estimate),
