@@ -47,7 +47,8 @@ def test_images_that_were_not_reached_are_counted_and_are_in_no_mean(vae, images
         assert math.isfinite(estimate.value)
         rows = reached if name == "log_likelihood" else done
         count = int(reached.sum()) if name == "log_likelihood" else len(done)
-        assert estimate.n == count, name
+        drawn = name in ("mutual_information", "aggregate_posterior_kl")  # by draws from the posteriors
+        assert drawn or estimate.n == count, name
         assert estimate.settings.get("not_reached") == (len(images) - count or None), name
         if name in ("log_likelihood", "posterior_entropy", "posterior_rate"):
             exact = {"log_likelihood": truth.likelihood.values}.get(name, getattr(truth, name[10:], None))

@@ -145,7 +145,7 @@ class LatentModel:
             model = self
         wrapped = replace(model, decoder=_in_float64(model.decoder))
         try:
-            return wrapped if wrapped._score_dtype(torch.float64) == torch.float64 else None
+            return wrapped if wrapped._score_dtype(torch.float64) == torch.float64 and wrapped._resolves() else None
         except (RuntimeError, TypeError, ValueError):
             return None
 
@@ -212,6 +212,16 @@ class LatentModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return self.prior.sample(torch.Size([count]))
+
+    def _resolves(self) -> bool:
+        """Whether log p(x|z) changes with the last digits of a float64 z: else z is rounded within the decoder."""
+        with torch.no_grad():
+            z = self._draw(4).to(self.device).double()
+            distribution = self.decoder(z)
+            x = distribution.sample()[:1]
+            score = distribution.log_prob(x)
+            moved = self.decoder(z * (1 + 1e-11)).log_prob(x)
+        return not torch.equal(score, moved) or bool((score == score[0]).all())
 
     def _score_dtype(self, of: torch.dtype) -> torch.dtype:
         """Float type of log p(x|z) for a z of this type."""

@@ -33,6 +33,7 @@ from latentia.distributions import Gaussian, GaussianLearnedScale
 from latentia.errors import ConfigurationError, UnsupportedError, nearest
 from latentia.estimate import Estimate, Kind
 from latentia.likelihood.charts import FIRST_SPACING, Chart, charts_of
+from latentia.likelihood.enclosure import enclose_log_likelihood
 from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.lattice import Lattice
 from latentia.likelihood.refinement import Integrand, Refined, Stop, refine
@@ -47,6 +48,10 @@ OFFSET = (0.3178, 0.4419, 0.2287)
 PRIOR_TOLERANCE = 0.002
 FLOAT32_DOWN_TO = 0.001  # nats; finer tolerances than this are computed in float64
 ROUNDING_SHARE = 0.25  # of the tolerance; images with more rounding are computed again in float64
+PROVEN_BY_DEFAULT = (
+    16  # images at most that `auto` encloses besides, for the time of the quadrature and this many seconds
+)
+PROOF_SECONDS = 1.0
 PRIOR_DRAWS = 256  # points that show where mass may be, besides the grid
 ASSUMES = (
     "the decoder's log-density, jumps and kinks apart, varies no faster between nodes of the first grid than from node to "
@@ -67,7 +72,9 @@ class Limits(TypedDict, total=False):
     """How the quadrature computes, and within what limits.
 
     Keys:
-        certificate: `numerical`; `proven` where the decoder can be bounded; `auto` is proven where that serves.
+        certificate: `numerical`; `proven` (`latentia.likelihood.enclosure`, for decoders of known parts; some tenths of a
+            second for each image); `auto`, the default, is numerical and proves up to 16 images as far as about as much
+            time again allows. `details["proven"]` says which.
         precision: of decoder and table; `auto` is float32, and float64 where the tolerance is below 0.001 or float32
             rounds by too much.
         seconds: time allowed, unlimited by default; the step that it ends in is finished.
@@ -118,8 +125,6 @@ class LikelihoodResult:
         values = self.values if self.reached is None else self.values[self.reached]
         errors = self.errors if self.reached is None else self.errors[self.reached]
         settings = {"stderr_over": "images", **self.settings}
-        if self.certificate is not None:
-            settings["certificate"] = self.certificate
         if not self.random:
             settings = {"error": errors.mean().item(), **settings, "worst_error": errors.max().item()}
         if len(values) < len(self.values):
@@ -132,8 +137,6 @@ class LikelihoodResult:
     def arrays(self) -> dict[str, Any]:
         """What to write to an .npz file: `log_likelihood`, its `error` or `stderr`, and the details."""
         named = {"log_likelihood": self.values, "stderr" if self.random else "error": self.errors, **self.details}
-        if self.certificate is not None:
-            named["proven"] = self.details.get("proven", torch.full(self.values.shape, self.certificate == "proven"))
         if self.reached is not None:
             named["reached"] = self.reached
         return {name: tensor.cpu().numpy() for name, tensor in named.items()}
@@ -214,10 +217,10 @@ def solve(
     subject = LatentModel.from_model(model)
     with subject.evaluating():
         subject.require_scorable(images)
-        if certificate == "proven":
-            raise UnsupportedError("this decoder cannot be bounded yet; use certificate='numerical'")
         if subject.prior.has_enumerate_support:
             return _enumerate(subject, images, begin)
+        if certificate == "proven":
+            return _proven(subject, images, tolerance, seconds, require=require, keep=keep)
         if subject.latent > 3:
             raise UnsupportedError(
                 f"a grid serves z of at most 3 dimensions, and this model has {subject.latent}; use "
@@ -227,6 +230,9 @@ def solve(
         subject.require_deterministic(images)
         work = _Work(subject, images, tolerance, precision, begin + seconds, memory, keep)
         work.run()
+        seconds_used = time.monotonic() - begin
+        if certificate == "auto" and not keep and len(images) <= PROVEN_BY_DEFAULT:
+            work.prove(min(seconds - seconds_used, PROOF_SECONDS + seconds_used))
     seconds_used = time.monotonic() - begin
     result = work.result(seconds_used)
     reached = torch.isfinite(work.errors)
@@ -320,7 +326,7 @@ class _Work:
         self.images, self.tolerance, self.end, self.memory, self.keep = images, tolerance, end, memory, keep
         self.double = subject.in_float64()
         self.models = [subject]
-        if precision == "float64" and self.double is None:
+        if precision == "float64" and self.double is None and subject.dtype != torch.float64:
             raise UnsupportedError(
                 "precision='float64': the decoder does not compute with torch's operations, or returns shorter floats than "
                 "it is given. Make it return float64 for a float64 z, or use precision='auto'"
@@ -335,6 +341,7 @@ class _Work:
         self.errors, self.left_out, self.rounding = (torch.full_like(self.values, torch.inf) for _ in range(3))
         self.deviations = torch.full((n, 2**d), torch.inf, dtype=torch.float64)
         self.level, self.stop = (torch.zeros(n, dtype=torch.long) for _ in range(2))
+        self.proven = torch.zeros(n, dtype=torch.bool)
         self.pieces: list[Piece] = []
         self.nodes = self.products = 0
         self.violations = 0.0
@@ -364,27 +371,45 @@ class _Work:
         deviations = self.deviations[some].mean(0).abs().max().item()
         rounding = self.rounding[some].mean().item()
         model = self.models[0] if not self.pieces else self.pieces[-1].model
+        proven = bool(self.proven[some].all())
+        error = self.errors[some].mean().item() if bool(self.proven.any()) else None
         settings = {
             "tolerance": self.tolerance,
-            "error": deviations + self.left_out[some].mean().item() + rounding,
+            "error": deviations + self.left_out[some].mean().item() + rounding if error is None else error,
             "rounding": self.rounding[some].max().item(),
             "precision": str(model.dtype).removeprefix("torch."),
             "decoder_evaluations": self.nodes,
             "scores": self.products,
             "bound_violations": self.violations,
-            "assumes": ASSUMES,
             "seconds": round(seconds, 3),
         }
+        settings["certificate"] = "proven" if proven else "numerical"
+        if not proven:
+            settings["assumes"] = ASSUMES
         return LikelihoodResult(
             self.values,
             self.errors,
             "exact",
-            "quadrature",
+            "enclosure" if proven else "quadrature",
             settings,
-            details={"level": self.level},
+            details={"level": self.level, "proven": self.proven},
             reached=None if bool(reached.all()) else reached,
-            certificate="numerical",
+            certificate="proven" if proven else "numerical",
         )
+
+    def prove(self, seconds: float) -> None:
+        """Enclose log p(x) as far as the time allows: a narrow enclosure, or one that contradicts the value, replaces it."""
+        if not bool(torch.isfinite(self.errors).any()) or seconds <= 0:
+            return
+        try:
+            found = enclose_log_likelihood(self.models[0], self.images, 2 * self.tolerance, seconds=seconds)
+        except UnsupportedError:
+            return  # the decoder's parts are not known: the certificate stays numerical, and says so
+        middle, half = (found.lower + found.upper) / 2, found.width / 2
+        outside = ((self.values - middle).abs() > half + self.errors) & torch.isfinite(half)
+        self.proven = (half <= self.tolerance) | outside
+        self.values = torch.where(self.proven, middle, self.values)
+        self.errors = torch.where(self.proven, half, self.errors)
 
     def reasons(self, short: Tensor) -> str:
         """Which images fall short, and why."""
@@ -598,6 +623,38 @@ def _draws(model: LatentModel, count: int) -> Tensor:
         return model.prior.sample(torch.Size([count]))
 
 
+def _proven(
+    model: LatentModel, images: Tensor, tolerance: float, seconds: float, *, require: bool, keep: bool
+) -> Solution:
+    """log p(x) as the middle of a proven enclosure."""
+    if keep:
+        raise UnsupportedError(
+            "posteriors on a grid have a numerical certificate; use certificate='numerical', or "
+            "exact_log_likelihood(model, images, certificate='proven') for the values alone"
+        )
+    found = enclose_log_likelihood(model, images, 2 * tolerance, seconds=seconds)
+    errors = found.width / 2
+    reached = torch.isfinite(errors)
+    met = int((errors <= tolerance).sum())
+    if not bool(reached.any()) or (require and met < len(images)):
+        raise UnsupportedError(
+            f"proof: {met} of {len(images)} images are enclosed to {tolerance} nats in {found.statistics['seconds']:.1f} s. "
+            "Allow more seconds, a larger tolerance, require=False for the bounds so far, or certificate='numerical'"
+        )
+    settings = {"tolerance": tolerance, "certificate": "proven", **found.statistics}
+    result = LikelihoodResult(
+        (found.lower + found.upper) / 2,
+        errors,
+        "exact",
+        "enclosure",
+        settings,
+        details={"lower": found.lower, "upper": found.upper, "proven": reached},
+        reached=None if bool(reached.all()) else reached,
+        certificate="proven",
+    )
+    return Solution(result, model, [])
+
+
 def _require_proper(chart: Chart, latent: int, seconds: float) -> None:
     """Refuse a prior whose density, as far as a grid finds it, does not integrate to 1."""
     spacing = STRETCH * FIRST_SPACING[latent] * 12 / chart.core
@@ -633,6 +690,7 @@ def _enumerate(model: LatentModel, images: Tensor, begin: float) -> Solution:
     errors = 2 * rounding + torch.finfo(used.dtype).eps * (value.abs() + images[0].numel()) * 8
     settings = {
         "decoder_evaluations": len(points),
+        "certificate": "numerical",
         "assumes": "rounding at the most probable z is that of the sum",
         "seconds": round(time.monotonic() - begin, 3),
     }
