@@ -83,10 +83,10 @@ def problems(call, *args, **kwargs):
 def test_yaml_gives_every_component_back(cls):
     component = with_defaults(cls)
     mapping = yaml.safe_load(component.to_yaml())
+    family = cls._family or cls
     assert cls.parse(mapping) == component
-    if cls._family is not None:
-        assert cls._family.parse(mapping) == component
-        assert type(cls._family.parse(cls.type_name if not required(cls) else mapping)) is cls
+    assert family.parse(mapping) == component
+    assert type(family.parse(cls.type_name if cls._family and not required(cls) else mapping)) is cls
 
 
 def required(cls):

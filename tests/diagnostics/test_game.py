@@ -203,10 +203,9 @@ def test_a_fresh_discriminator_comes_near_the_truth_from_below(mean: float, trut
     )
     assert bound.at_most(truth)
     assert bound.value > 0.9 * truth - 5 * (bound.stderr or 0)
-    if mean:
-        best = torch.distributions.Normal(0, 1).cdf(torch.tensor(mean / 2)).item()
-        assert on_real.at_most(best + 0.1)
-        assert on_fake.value > best - 0.1
+    best = torch.distributions.Normal(0, 1).cdf(torch.tensor(mean / 2)).item()  # accuracy of the best cut
+    assert on_real.at_most(best + 0.1) or not mean
+    assert on_fake.value > best - 0.1 or not mean
     assert all(torch.equal(a, b) for a, b in zip(before, gan.parameters(), strict=True))
 
 

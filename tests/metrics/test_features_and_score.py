@@ -161,7 +161,7 @@ def test_unknown_names_are_refused_with_the_nearest():
         score(REAL, FAKE, metrics=["memorization"])
 
 
-def test_every_metric_serves_on_digits_and_every_score_has_a_protocol_and_a_reference():
+def test_every_metric_scores_digits_with_a_protocol_and_a_reference():
     found = score(REAL, noisy(FAKE), features="classifier", train=TRAIN, split="test")
     names = {e.name for e in found}
     own = {name for name in names if not name.endswith(("/real_vs_real", "/train_vs_test"))}
@@ -335,7 +335,7 @@ def test_metrics_go_by_the_names_of_their_figures_too_and_each_is_there_once():
         parse_metrics(["fid"])
 
 
-def test_what_has_no_noise_of_its_own_stands_beside_means_and_draws_and_these_not_beside_each_other():
+def test_noiseless_samples_compare_with_means_and_draws_which_do_not_compare():
     def one(samples: str) -> Estimate:
         return score(REAL, FAKE, metrics=["kernel"], n=60, real_vs_real=False, samples=samples)[0]
 
@@ -360,7 +360,7 @@ def test_progress_is_told_piece_by_piece_to_the_end():
     assert [what for _, _, what in heard][:4] == ["features", "kernel", "diversity", "kernel/real_vs_real"]
 
 
-def test_models_with_noise_give_means_or_draws_and_means_are_scored_against_gray_images():
+def test_means_are_scored_against_gray_images_and_draws_against_binarized():
     class Noisy(nn.Module):
         def sample(self, n: int, *, mean: bool = False) -> torch.Tensor:
             return torch.full((n, 1, 8, 8), 0.25) if mean else torch.ones(n, 1, 8, 8)

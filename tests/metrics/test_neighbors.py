@@ -130,7 +130,7 @@ def test_a_dropped_mode_lowers_recall_and_coverage_by_its_share():
     assert found["recall"] < 0.78
 
 
-def test_density_of_equal_distributions_is_one_and_coverage_one_less_two_to_the_minus_k():
+def test_equal_distributions_have_density_one_and_the_known_coverage():
     table = torch.tensor(
         [[e.value for e in neighbor_scores(normal(200, 2 * s), normal(200, 2 * s + 1), k=3)] for s in range(60)]
     )

@@ -141,7 +141,7 @@ def test_the_likelihood_of_a_two_pixel_model_by_quadrature_is_above_its_bound():
             assert Estimate.mean((frequency == image).double()).agrees_with(log_p[image].exp().item())
 
 
-def test_defaults_are_a_diagonal_posterior_a_bernoulli_likelihood_and_a_normal_prior():
+def test_defaults_are_diagonal_posterior_bernoulli_likelihood_normal_prior():
     vae = VAE(nn.Linear(1, 4), nn.Linear(2, 20), latent=2, image_shape=IMAGE)
     assert vae.posterior.family == Diagonal()
     assert vae.likelihood.family == Bernoulli()

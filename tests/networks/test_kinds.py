@@ -164,10 +164,10 @@ def test_dcgan_discriminator_normalizes_after_all_but_the_first_convolution(norm
 def test_dcgan_initial_weights():
     """N(0, 0.02²) everywhere, N(1, 0.02²) for batch normalization's scales; five standard errors."""
     for module in (DCGAN().encoder((1, 32, 32), 1), DCGAN().decoder(64, (1, 32, 32))):
-        for name, parameter in module.named_parameters():
-            if name.endswith("bias"):
-                assert not parameter.any(), name
-                continue
+        biases = {name: parameter for name, parameter in module.named_parameters() if name.endswith("bias")}
+        weights = {name: parameter for name, parameter in module.named_parameters() if name not in biases}
+        assert not any(parameter.any() for parameter in biases.values())
+        for name, parameter in weights.items():
             n, mean = parameter.numel(), 1.0 if parameter.dim() == 1 else 0.0
             assert abs(parameter.mean().item() - mean) < 5 * 0.02 / math.sqrt(n), name
             assert abs(parameter.std().item() - 0.02) < 5 * 0.02 / math.sqrt(2 * n), name

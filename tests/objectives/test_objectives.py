@@ -61,12 +61,9 @@ def test_terms_are_one_number_for_each_image_and_only_cost_has_a_gradient(object
 def test_the_gradient_reaches_encoder_and_decoder(objective):
     model = LinearGaussian(Diagonal(), away=0.3)
     objective(model.vae, model.images(6), LATE)["cost"].mean().backward()
-    for name, parameter in model.vae.named_parameters():
-        if isinstance(objective, ExactLikelihood) and name.startswith("posterior."):
-            assert parameter.grad is None, "exact maximum likelihood does not train the encoder"
-            continue
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().max() > 1e-6, name
+    sizes = {name: 0.0 if p.grad is None else p.grad.abs().max().item() for name, p in model.vae.named_parameters()}
+    trained = {name for name in sizes if not (isinstance(objective, ExactLikelihood) and name.startswith("posterior."))}
+    assert {name for name, size in sizes.items() if size > 1e-6} == trained  # exact likelihood has no encoder
 
 
 @every
@@ -106,10 +103,9 @@ def test_objectives_that_claim_a_bound_are_bounds(objective, away):
     with torch.no_grad():
         draws = [objective(model.vae, x, progress) for _ in range(200)]
     truth = model.log_likelihood(x).mean().item()
-    if "bound" in draws[0]:
-        assert Estimate.mean(torch.stack([terms["bound"].mean() for terms in draws])).at_most(truth)
-    if objective.bounds_log_likelihood:
-        assert Estimate.mean(torch.stack([-terms["cost"].mean() for terms in draws])).at_most(truth)
+    claimed = [[terms["bound"].mean() for terms in draws if "bound" in terms]]
+    claimed.append([-terms["cost"].mean() for terms in draws if objective.bounds_log_likelihood])
+    assert all(Estimate.mean(torch.stack(bounds)).at_most(truth) for bounds in claimed if bounds)
 
 
 @pytest.mark.parametrize(
