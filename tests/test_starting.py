@@ -1,5 +1,5 @@
-"""Starting is quick: `import latentia` imports nothing heavy and takes less than 0.3 s of CPU time in all. Opening a run
-or choosing what to train imports torch, but nothing else that takes as long as torch."""
+"""Starting is quick: `import latentia` imports nothing heavy and takes less than 0.3 s of CPU time in all. Opening a
+run or choosing what to train imports torch, but nothing else that takes as long as torch."""
 
 from __future__ import annotations
 

@@ -221,7 +221,7 @@ def _problems(cls: type[BaseModel], error: ValidationError) -> Iterator[tuple[st
                 yield ".".join(part for part in (key, sub_key) if part), message
         elif fault["type"] == "extra_forbidden":
             owners = [] if path[1:] else _members_with(cls, key)
-            if owners:
+            if owners and issubclass(cls, Component):
                 yield key, f"{cls.type_name} has no such key; choose {' or '.join(owners)}, which has it"
             else:
                 yield key, f"there is no such key. {nearest(path[-1], _keys(cls))}"

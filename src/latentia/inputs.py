@@ -145,7 +145,7 @@ def _read_csv(path: Path) -> np.ndarray[Any, Any]:
     """A table of numbers, one point in each row.
 
     The first row is a header if none of its cells is empty, a number or a mark of a missing value. Cells may be quoted,
-    and empty lines are skipped. The separator is a comma, or a semicolon or a tab if the first row has one and no comma.
+    and empty lines are skipped. The separator is a comma, or a semicolon or a tab if the first row has no comma.
     """
     missing = {"", "na", "n/a", "nan", "null", "none", "-", "?"}
     with path.open(encoding="utf-8-sig", newline="") as stream:

@@ -1,4 +1,4 @@
-"""Wrong calls of every command: one line with the cure on standard error, exit code 2, no traceback, nothing written."""
+"""Wrong calls of every command: one line with the cure on standard error, exit code 2, nothing written."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ SETTINGS = {  # setting: the cure
 }
 CALLS: dict[str, tuple[list[str], str]] = {
     **{f"{name}: unknown option": ([name, "--colour", "red"], "--help|colour=red") for name in COMMANDS},
-    **{f"{name}: no such run": ([name, "nowhere", *rest], "no run directory|not a run") for name, rest in RUN_COMMANDS.items()},
+    **{f"{name}: no such run": ([name, "nowhere", *rest], "nowhere") for name, rest in RUN_COMMANDS.items()},
     **{f"{name}: a file as run": ([name, "file.txt", *rest], "file.txt") for name, rest in RUN_COMMANDS.items()},
     **{f"{name}: no argument": ([name, *rest], "--help") for name, rest in RUN_COMMANDS.items() if name != "demo"},
     **{

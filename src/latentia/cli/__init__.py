@@ -1,6 +1,6 @@
 """The command line: commands parse, call `latentia.interface` and print; each imports what it needs.
 
-This module imports nothing slow, so that Ctrl-C is in hand before anything else is.
+This module imports nothing slow, so that Ctrl-C is handled before anything else is imported.
 """
 
 from __future__ import annotations
@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from latentia.cli.app import app
 
 __all__ = ["app", "main"]
 
