@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from latentia.cli.app import app
+    from latentia.cli.application import app
 
 __all__ = ["app", "main"]
 
@@ -30,14 +30,14 @@ def main() -> None:
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)
-    from latentia.cli.app import run
+    from latentia.cli.application import run
 
     run()
 
 
 def __getattr__(name: str) -> Any:
     if name == "app":
-        from latentia.cli.app import app
+        from latentia.cli.application import app
 
         return app
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
