@@ -1,8 +1,8 @@
 """Files: one way to write, and strict ways to read.
 
-Every file that latentia makes (pictures, arrays, pages, estimates, weights, checkpoints) goes through `atomic_write`, so
-that it appears whole under its name, or not at all. What is read may be damaged or hostile: JSON, YAML and tensors are
-read here, within limits of size and depth, and what is wrong with them is one line that names the file.
+Every file that latentia makes (pictures, arrays, pages, estimates, weights, checkpoints) goes through `atomic_write`,
+so that it appears whole under its name, or not at all. What is read may be damaged or hostile: JSON, YAML and tensors
+are read here, within limits of size and depth, and what is wrong with them is one line that names the file.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _CURES = {
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, with the same suffix; on success it replaces `path`.
+    """Yield a temporary path in the folder of `path`, with the same suffix; on success it replaces `path`.
 
     The block may make a file or a folder there. It is synced to the disk before it is renamed, so that after a crash or
     a loss of power `path` holds either what it held before or all of the new content. If the block raises, the

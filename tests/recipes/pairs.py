@@ -43,7 +43,7 @@ PATIENCE = 90.0
 
 
 def start(function: Callable[..., Any], *arguments: Any, environment: dict[str, str] | None = None) -> Process:
-    """Run a function of a test module in a process of its own."""
+    """Run a function of a test module in another process."""
     return Process(function, arguments, environment or {})
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -71,7 +72,7 @@ def alone(tmp_path_factory):
 
 
 def test_sigterm_to_the_parent_of_two_saves_and_resumes(alone, tmp_path, capfd):
-    """The caller is told what it would be told of one process, and both processes are gone."""
+    """The caller sees what it would see of one process, and both processes are gone."""
     chosen = recipe(devices=2)
     torch.set_num_threads(1)
 
@@ -107,7 +108,7 @@ def test_torchrun(alone, tmp_path):
 
 @pytest.mark.slow
 def test_a_script_without_a_guard(alone, tmp_path):
-    """It needs none, as long as the recipe names nothing of its own."""
+    """It needs none, as long as the recipe names nothing that the script defines."""
     code, _, err = run_script(tmp_path, f"{HEAD}\ntrain(VAERecipe({FIELDS}, devices=2), 'run', quiet=True)\n")
     assert code == 0, err
     close(alone, Run(tmp_path / "run"))
@@ -130,7 +131,7 @@ def go():
 
 
 @pytest.mark.slow
-def test_a_script_with_classes_of_its_own_needs_a_guard_and_is_told(tmp_path):
+def test_a_script_with_its_own_classes_needs_a_guard(tmp_path):
     code, _, err = run_script(tmp_path, OWN + "go()\n")
     assert code != 0
     assert 'put the call under `if __name__ == "__main__":`' in err.splitlines()[-1]
@@ -158,3 +159,22 @@ def test_workers_die_with_their_parent(tmp_path):
     first = find_checkpoints(tmp_path / "run" / "checkpoints")[-1]
     time.sleep(2)
     assert find_checkpoints(tmp_path / "run" / "checkpoints")[-1] == first
+
+
+@pytest.mark.slow
+def test_a_killed_rank_is_one_line(tmp_path):
+    text = f"{HEAD}\ntrain(VAERecipe({FIELDS.replace('epochs=3', 'epochs=100000')}, devices=2), 'run', quiet=True)\n"
+
+    def kill():
+        while not find_checkpoints(tmp_path / "run" / "checkpoints"):
+            time.sleep(0.05)
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                about = (path / "environ").read_bytes().split(b"\0")
+                if b"RANK=1" in about and (path / "cwd").resolve() == tmp_path:
+                    os.kill(int(path.name), signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
+    code, _, err = run_script(tmp_path, text)
+    assert code != 0
+    assert "process 1 of 2 was killed by SIGKILL; go on with --resume" in err.splitlines()[-1]

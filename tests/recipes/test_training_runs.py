@@ -19,8 +19,9 @@ from latentia.errors import ConfigurationError, DataError, RunError
 from latentia.estimate import Estimate
 from latentia.files import atomic_write
 from latentia.networks import MLP, Custom
+from latentia.objectives import Progress
 from latentia.recipes import Run, VAERecipe, load, train
-from latentia.training import SGD, Adam, Cosine
+from latentia.training import SGD, Adam, Cosine, Worker
 from latentia.training import checkpoint as checkpoints
 
 from .pairs import pair, start, train_here, two, unnamed
@@ -342,3 +343,84 @@ def test_errors_reach_both_processes(tmp_path):
 def test_both_processes_take_the_same_new_name(tmp_path):
     (tmp_path / "runs" / "vae-digits").mkdir(parents=True)
     assert pair(unnamed, recipe(epochs=1), tmp_path) == ["runs/vae-digits-2"] * 2
+
+
+# Small and odd sizes, and faults in numbers
+
+
+def test_a_batch_of_one_and_two_validation_images(tmp_path):
+    run = train(recipe(epochs=1, batch_size=1, data={**DIGITS, "validation": 2}), tmp_path / "run", quiet=True)
+    assert [e.n for e in run.estimates] == [359] * 3
+    assert run.history["validation/cost"][0] == [1436]
+
+
+@pytest.mark.parametrize(("validation", "batch_size"), [(101, 100), (3, 2), (2, 1), (64, 64)])
+def test_validation_covers_every_image(tmp_path, validation, batch_size):
+    chosen = recipe(epochs=1, batch_size=batch_size, data={**DIGITS, "validation": validation})
+    splits = chosen.data.load()
+    model = chosen.build_model(splits.shape)
+    game = chosen.build_game(model, splits, Worker())
+    assert game.validate is not None
+    for estimate in game.validate(Progress()):
+        assert estimate.n == validation
+
+
+DIGITS = {"type": "digits", "binarize": "threshold"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"checkpoint_every": float("inf")}, "checkpoint_every"),
+        ({"clip": float("inf")}, "clip"),
+        ({"seed": 10**23}, "seed"),
+        ({"optimizer": {"type": "adam", "lr": float("inf")}}, "optimizer.lr"),
+    ],
+)
+def test_extreme_settings_are_refused_by_key(settings, key):
+    with pytest.raises(ConfigurationError) as raised:
+        recipe(**settings)
+    assert [name for name, _ in raised.value.problems] == [key]
+
+
+def test_a_name_that_is_too_long(tmp_path):
+    with pytest.raises(RunError, match="give another --out"):
+        train(recipe(), tmp_path / ("x" * 300), quiet=True)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("normal expects all elements of std >= 0.0"), ValueError("scale")])
+def test_a_cost_that_fails_stops_with_step_and_last_checkpoint(tmp_path, error):
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    decoder = nn.Sequential(nn.Linear(2, 64), nn.Unflatten(1, (1, 8, 8)))
+    calls = iter(range(10))
+    decoder.register_forward_pre_hook(lambda *_: _fail(error) if decoder.training and next(calls) == 5 else None)
+    match = rf"step \d: the cost of the vae .*{str(error)[:6]}.*last good checkpoint is .*step-0+0; try a lower lr"
+    with pytest.raises(RunError, match=match):
+        train(recipe(network=Custom(encoder=encoder, decoder=decoder)), tmp_path / "run", quiet=True)
+
+
+def _fail(error):
+    raise error
+
+
+def test_a_run_shows_itself(rich):
+    assert str(rich.path) in repr(rich)
+    assert "test/elbo" in repr(rich)
+    assert "<table>" in rich._repr_html_()
+    assert rich.test.x.shape == (359, 1, 8, 8)
+    assert rich.test.labels.shape == (359,)
+    assert len(rich.validation.x) == len(rich.splits.validation)
+    steps, costs = rich.history["vae/cost"]
+    recorded = [(r["step"], r["value"]) for r in rich.records if r["name"] == "vae/cost"]
+    assert list(zip(steps, costs, strict=True)) == recorded
+
+
+def test_a_run_with_own_networks_is_read_without_them(tmp_path):
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    own = Custom(encoder=encoder, decoder=nn.Sequential(nn.Linear(2, 64), nn.Unflatten(1, (1, 8, 8))))
+    path = train(recipe(epochs=1, network=own), tmp_path / "own", quiet=True).path
+    assert Run(path).status == "ended"
+    assert Run(path).records
+    with pytest.raises(ConfigurationError, match=r"network=Custom"):
+        _ = Run(path).model
+    assert Run(path, network=own).model is not None

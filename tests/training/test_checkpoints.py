@@ -246,7 +246,7 @@ def test_a_cost_that_is_not_finite_stops_the_run(tmp_path, record_every, at):
 
 
 def test_the_player_who_went_bad_first_is_named(tmp_path):
-    """The generator breaks in step 5, and the discriminator sees it in step 6; the discriminator moves first, and is not to blame."""
+    """The generator breaks in step 5, and the discriminator, which steps first, sees it in step 6."""
     with pytest.raises(RunError, match="step 5: the generator's 'cost' is not finite"):
         play_duel(tmp_path / "run", record_every=100, change=broken("cost", 5, player=1))
 

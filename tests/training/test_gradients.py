@@ -1,4 +1,4 @@
-"""Compiled moves: the same numbers as plain ones, the same bits when resumed, and a way out where nothing compiles.
+"""Compiled gradients: the same numbers as eager ones, the same bits when resumed, and a way out if nothing compiles.
 
 Most cases are traced, derivatives and all, and run by torch's own operations (`aot_eager`): what can go wrong is in the
 tracing, and a C++ compiler takes seconds for each. Two cases and the slow ones go the whole way.
@@ -90,8 +90,8 @@ def refuse(text: str) -> None:
     raise AssertionError(text)
 
 
-def same_moves(recipe: Recipe, steps: int = 3) -> None:
-    """Every player's move gives the same terms, gradients and buffers both ways, by the same random numbers."""
+def same_gradients(recipe: Recipe, steps: int = 3) -> None:
+    """Both ways give the same terms, gradients and buffers for every player, by the same random numbers."""
     worker = start_worker(recipe)
     splits = recipe.data.load()
     torch.manual_seed(0)
@@ -106,10 +106,10 @@ def same_moves(recipe: Recipe, steps: int = 3) -> None:
             batch, progress = game.draw(step), Progress(step, step / 2, game.data_size)
             found = []
             start = {name: value.clone() for name, value in model.state_dict().items()}
-            for move in (one, two):
+            for compute in (one, two):
                 model.load_state_dict(start)
                 torch.manual_seed(step)
-                terms = move(batch, progress)
+                terms = compute(batch, progress)
                 gradients = [None if p.grad is None else p.grad.clone() for p in player.parameters]
                 buffers = [value.clone() for value in model.buffers()]
                 found.append((terms, gradients, buffers, torch.rand(())))
@@ -138,16 +138,16 @@ def traced_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.usefixtures("traced_alone")
-def test_a_traced_move_is_the_plain_one(name: str):
+def test_traced_gradients_are_the_eager_ones(name: str):
     with traceable_gradients():
-        same_moves(RECIPES[name])
+        same_gradients(RECIPES[name])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_compiled_move_is_the_plain_one(name: str):
+def test_compiled_gradients_are_the_eager_ones(name: str):
     with traceable_gradients():
-        same_moves(RECIPES[name])
+        same_gradients(RECIPES[name])
 
 
 @pytest.mark.usefixtures("traced_alone")
@@ -155,7 +155,7 @@ def test_a_compiled_move_is_the_plain_one(name: str):
 def test_the_progress_does_not_call_for_a_new_program_at_every_step(name: str):
     counters.clear()
     with traceable_gradients():
-        same_moves(RECIPES[name], steps=12)
+        same_gradients(RECIPES[name], steps=12)
     assert 1 <= counters["stats"]["unique_graphs"] <= 8  # for one player or two
 
 
@@ -168,7 +168,7 @@ def test_distributions_check_their_numbers_after_compiling_as_before(tmp_path: P
         torch.distributions.Normal(0.0, -1.0)
 
 
-def test_a_compiled_run_resumes_to_the_same_bits_and_is_the_plain_run_to_rounding(tmp_path: Path):
+def test_a_compiled_run_resumes_to_the_same_bits_and_is_the_eager_run_to_rounding(tmp_path: Path):
     def stop(number: int) -> None:
         if number == 15:
             raise MemoryError("no more")
@@ -205,12 +205,12 @@ def test_gradients_lie_as_their_parameters_do_whatever_way_they_came():
     worker = start_worker(RECIPES["dcgan"])
     weight = torch.nn.Parameter(torch.randn(6, 5))
     player = Player("one", [torch.nn.ParameterList([weight])], lambda batch, _: {"cost": (batch.x.t() @ weight.t())[0]})
-    by_move, by_backward = (Adam().build([weight]) for _ in range(2))
+    by_grad, by_backward = (Adam().build([weight]) for _ in range(2))
     start, x = weight.detach().clone(), torch.randn(5, 3)
     eager_gradients(player, [weight], worker)(Batch(x), Progress())
     assert weight.grad is not None
     assert weight.grad.stride() == weight.stride()
-    by_move.step()
+    by_grad.step()
     found = weight.detach().clone()
     with torch.no_grad():
         weight.copy_(start)
@@ -245,15 +245,15 @@ def test_without_a_compiler_the_run_goes_on_and_says_so(tmp_path: Path, capsys, 
     play_duel(tmp_path / "plain")
     monkeypatch.setattr(torch, "compile", no_compiler)
     play_duel(tmp_path / "run", compile=True)
-    told = " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
     for player in ("discriminator", "generator"):
-        assert f"no effect on the {player}, whose steps run uncompiled: no C++ compiler found" in told
-    assert told.count("no effect") == 2
+        assert f"no effect on the {player}, whose steps run uncompiled: no C++ compiler found" in said
+    assert said.count("no effect") == 2
     same_run(tmp_path / "plain", tmp_path / "run")
 
 
 @pytest.mark.usefixtures("traced_alone")
-def test_a_cost_that_cannot_be_traced_is_played_as_it_is(tmp_path: Path, capsys):
+def test_a_cost_that_cannot_be_traced_runs_eagerly(tmp_path: Path, capsys):
     def peek(game: Any) -> None:
         cost = game.players[0].cost
 
@@ -265,16 +265,16 @@ def test_a_cost_that_cannot_be_traced_is_played_as_it_is(tmp_path: Path, capsys)
 
     play_duel(tmp_path / "plain", noise=False, change=peek)
     play_duel(tmp_path / "run", noise=False, compile=True, change=peek)
-    told = " ".join(capsys.readouterr().err.split())
-    assert "no effect on the discriminator" in told
-    assert "no effect on the generator" not in told
+    said = " ".join(capsys.readouterr().err.split())
+    assert "no effect on the discriminator" in said
+    assert "no effect on the generator" not in said
     one, two = (RunDirectory(tmp_path / name).weights() for name in ("plain", "run"))
     torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.usefixtures("traced_alone")
 @pytest.mark.parametrize("compiling", [False, True])
-def test_an_error_of_the_cost_is_told_as_it_is(tmp_path: Path, compiling: bool):
+def test_an_error_of_the_cost_is_reported_as_it_is(tmp_path: Path, compiling: bool):
     def forget(game: Any) -> None:
         game.players[1].cost = lambda batch, _: {"cost": batch.x}
 
@@ -283,7 +283,7 @@ def test_an_error_of_the_cost_is_told_as_it_is(tmp_path: Path, compiling: bool):
 
 
 @pytest.mark.slow
-def test_a_compiled_vae_is_the_plain_one_to_rounding(tmp_path: Path):
+def test_a_compiled_vae_is_the_eager_one_to_rounding(tmp_path: Path):
     runs = [train(VAERecipe(epochs=1, compile=c), tmp_path / str(c), quiet=True) for c in (False, True)]
     for a, b in zip(runs[0].records, runs[1].records, strict=True):
         assert b["value"] == pytest.approx(a["value"], rel=1e-3)

@@ -105,14 +105,14 @@ def test_the_rate_of_each_step_is_the_schedule_s(tmp_path):
     assert rates == [pytest.approx(0.5 * Cosine(warm_up=0.25).factor(step / 12)) for step in range(12)]
 
 
-# Tallies
+# Means of costs
 
 
-@pytest.mark.parametrize("moves", [1, 3, FOLD_ROWS])
-def test_a_tally_is_the_mean_of_everything(moves):
+@pytest.mark.parametrize("batches", [1, 3, FOLD_ROWS])
+def test_an_accumulator_gives_the_mean_of_everything(batches):
     """Also where the mean is a thousand times the spread, which squares in single precision would lose."""
     torch.manual_seed(0)
-    values = 1000 + torch.randn(moves, 32)
+    values = 1000 + torch.randn(batches, 32)
     costs = MetricAccumulator()
     for step, row in enumerate(values, 1):
         costs.add(step, "vae", {"cost": row, "rate": -2 * row})
@@ -120,7 +120,7 @@ def test_a_tally_is_the_mean_of_everything(moves):
     assert costs.first_not_finite() is None
     cost, rate = costs.collect()
     truth = Estimate.mean(values)
-    assert (cost.name, rate.name, cost.n) == ("vae/cost", "vae/rate", 32 * moves)
+    assert (cost.name, rate.name, cost.n) == ("vae/cost", "vae/rate", 32 * batches)
     assert cost.value == pytest.approx(truth.value, rel=1e-7)
     assert cost.stderr == pytest.approx(truth.stderr, rel=1e-4)
     assert rate.stderr == pytest.approx(2 * (truth.stderr or 0), rel=1e-4)
@@ -139,7 +139,7 @@ def test_terms_may_come_and_go_and_batches_may_differ():
     assert (penalty.value, penalty.n) == (1.0, 3)
 
 
-def test_a_tally_goes_on_from_its_state():
+def test_an_accumulator_goes_on_from_its_state():
     one, two = MetricAccumulator(), MetricAccumulator()
     for costs in (one, two):
         costs.add(1, "p", {"cost": torch.tensor([1.0, 2.0])})
@@ -276,7 +276,7 @@ def _out_of_memory(number):
     raise MemoryError
 
 
-def test_each_move_of_a_player_has_a_batch_of_its_own(tmp_path):
+def test_each_step_of_a_player_has_another_batch(tmp_path):
     drawn = []
     play_duel(tmp_path / "run", epochs=1, seen=drawn.append)
     assert drawn == [

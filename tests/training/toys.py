@@ -38,7 +38,7 @@ COUNT = 96
 
 
 class AdversarialObjective(nn.Module):
-    """A generator with buffers of its own, and a discriminator."""
+    """A generator with buffers, and a discriminator."""
 
     def __init__(self, norm: bool = True):
         super().__init__()

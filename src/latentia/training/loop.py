@@ -50,6 +50,7 @@ from latentia.training.settings import Training
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+_DEAD_LOADER = "DataLoader worker"  # how torch's message begins, which a signal handler may raise anywhere
 _CURE = "try a lower lr, clip=1, or precision=32-true"
 
 
@@ -103,6 +104,7 @@ def fit(
     started = time.perf_counter()
     state = TrainState(game, training, directory, worker)
     with ExitStack() as stack:
+        stack.enter_context(_dead_loaders_reported())
         stack.enter_context(_matmul_precision(training.matmul))
         stack.enter_context(seeded(0, worker.device))
         bar = stack.enter_context(ProgressBar(state.total, quiet=quiet, mute=worker.rank > 0))
@@ -130,7 +132,9 @@ class TrainState:
 
     Attributes:
         step: steps finished.
-        best: the lowest value on validation data so far; best_step: its step, 0 for none; since_best: validations since.
+        best: the lowest value on validation data so far.
+        best_step: its step, 0 for none.
+        since_best: validations since.
         ended: whether patience has run out.
         latest: the last value of every recorded name.
         records: how many records have been written.
@@ -404,14 +408,15 @@ def _terms(state: TrainState, player: Player, number: int, progress: Progress) -
         batch = state.game.draw(number)
         doing = f"the cost of the {player.name} could not be computed"
         return state.gradients[player.name](batch, progress)
+    except (ConnectionError, EOFError) as error:  # the other end of a pipe
+        time.sleep(0.2)  # torch's signal handler raises here, if it is to name the process that has ended
+        raise RunError(f"a process that loads data has ended ({error}); go on with --resume") from error
     except (RuntimeError, ValueError, OSError) as error:
         if isinstance(error, LatentiaError):
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if "DataLoader worker" in reason:
-            raise RunError(
-                f"step {state.step + 1}: a process that loads data has ended ({reason}); go on with --resume"
-            ) from error
+        if _DEAD_LOADER in reason:
+            raise  # `fit` reports it, wherever it comes up
         if isinstance(error, torch.OutOfMemoryError) or "allocate" in reason:
             raise RunError(
                 f"step {state.step + 1}: out of memory ({reason}); set a smaller batch_size or network"
@@ -514,6 +519,17 @@ def _finish(state: TrainState, bar: ProgressBar) -> None:
         model.load_state_dict(state.average.state)
     model.eval()
     on_rank_zero(state.worker, lambda: state.directory.write_weights(model.state_dict()))
+
+
+@contextmanager
+def _dead_loaders_reported() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if _DEAD_LOADER not in str(error):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise RunError(f"a process that loads data has ended ({reason}); go on with --resume") from error
 
 
 @contextmanager

@@ -194,8 +194,8 @@ class RunDirectory:
                 complaints.append(f"{str(error).split(';')[0]}; it is written again, its data unchecked")
         if before.get("data_hash", facts.get("data_hash")) != facts.get("data_hash"):
             raise RunError(
-                f"the data that are loaded now are not those that {self.path} began with; bring the files back, or give "
-                "another --out"
+                f"the data that are loaded now are not those that {self.path} began with; bring the files back, or "
+                "give another --out"
             )
         if before.get("devices", facts.get("devices")) != facts.get("devices"):
             raise RunError(
@@ -326,7 +326,7 @@ class RunDirectory:
         self._write(self._environment_file, json.dumps({**self.environment(), **facts}, indent=2) + "\n")
 
     def evaluations(self) -> dict[str, list[Estimate]]:
-        """The lists of estimates under evaluation/, by name, `training` first; a damaged one is left out with a warning."""
+        """The estimates under evaluation/ by file, `training` first; a damaged file is left out with a warning."""
         found = {}
         for path in sorted(self.evaluation.glob("[!.]*.json"), key=lambda path: (path.stem != "training", path.stem)):
             try:
