@@ -46,7 +46,7 @@ def with_defaults(cls):
 
 @pytest.fixture
 def animals():
-    """A family of its own, so that nothing that a test defines stays behind in a family of the library."""
+    """A separate family, so that the classes that a test defines do not stay in a family of the library."""
 
     class Animal(Component, family=True):
         @abstractmethod

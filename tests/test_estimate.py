@@ -34,7 +34,7 @@ def test_json_gives_the_estimate_back(estimate):
 @given(estimates)
 def test_json_is_read_by_any_reader(estimate):
     def refuse(constant):
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not JSON")
 
     (record,) = json.loads(estimates_to_json([estimate]), parse_constant=refuse)
     assert set(record) == {"name", "value", "stderr", "n", "unit", "kind", "method", "settings"}
@@ -176,7 +176,7 @@ def test_files_are_written_whole_and_read_back(tmp_path):
     write_estimates(path, both)
     assert read_estimates(path) == both
     assert [file.name for file in path.parent.iterdir()] == ["all.json"]
-    with pytest.raises(TypeError):  # a tensor is no setting: the old file stays as it was
+    with pytest.raises(TypeError):  # a tensor is not a setting: the old file stays as it was
         write_estimates(path, [exact(1.0, settings={"bad": torch.ones(2)})])
     assert read_estimates(path) == both
 

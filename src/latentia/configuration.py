@@ -8,7 +8,7 @@ objective. Components come in *families* (objectives, priors, networks, data sou
     objective: {type: iwae, k: 50}       in a recipe's YAML, and
     objective=IWAE(k=50)                 in Python
 
-are the same thing. There is no table of names beside the classes: to add a component, write its class.
+are equivalent. The classes are the only table of names: to add a component, write its class.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Component(BaseModel):
 
     Subclasses may set their name with `class StandardNormal(Prior, name="normal")`; without it, the name is the
     class's own in lower case with hyphens (`FlowPrior` → `flow-prior`). Two classes of one family may not share a name;
-    a class defined anew, as in a notebook, takes its own earlier place.
+    a class that is defined again, as in a notebook, replaces its earlier definition.
 
     Raises:
         ConfigurationError: listing every fault at once, each with its dotted key.
@@ -72,7 +72,7 @@ class Component(BaseModel):
 
     @classmethod
     def members(cls) -> Mapping[str, type[Self]]:
-        """The concrete members of this family by name, in order of definition; of a member, itself and its heirs."""
+        """The concrete members of this family by name, in order of definition; of a member, itself and its subclasses."""
         return {name: member for name, member in cls._members.items() if issubclass(member, cls)}
 
     @classmethod
@@ -210,7 +210,7 @@ OneOf = Annotated[_T, _Choose()]
 """`OneOf[Prior]`: a field that holds one member of the family `Prior`; `OneOf[Prior | None]` may be null."""
 
 
-def _problems(cls: type[BaseModel], error: ValidationError) -> Iterator[tuple[str, str]]:
+def _problems(cls: type[Component], error: ValidationError) -> Iterator[tuple[str, str]]:
     """Each fault of a validation as (dotted key, message with the cure)."""
     for fault in error.errors():
         path = [str(part) for part in fault["loc"]]
@@ -245,7 +245,7 @@ def _members_with(cls: type[BaseModel], key: str) -> list[str]:
 
 
 def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
-    """Read `key=value` arguments; values are YAML, so `[10,30]`, `1e-3`, `true` and `null` mean what they look like.
+    """Read `key=value` arguments; values are YAML, so `[10,30]` is a list, `1e-3` a number and `null` nothing.
 
     An empty value is null; only the first `=` divides key and value; of a key given twice the last one counts.
 
@@ -269,7 +269,7 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
 
 
 def apply_overrides(mapping: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay dotted overrides over a nested mapping; a plain name where a component stands replaces the component.
+    """Apply dotted overrides to a nested mapping; a plain name in the place of a component replaces the component.
 
     Shorter keys go first, whatever their order: `data.binarize=static data=mnist` is `{type: mnist, binarize: static}`.
     `data.type=mnist` is `data=mnist`. The name of the component that stands there already changes nothing: where the

@@ -1,6 +1,6 @@
-"""The errors that a user may meet. Each message says what is wrong and names the cure.
+"""The errors that users see. Each message says what is wrong and names the cure.
 
-Every one is also a `ValueError` (or `OSError`), so that code which knows nothing of latentia can catch it;
+Every one is also a `ValueError` (or `OSError`), so that code without an import of latentia can catch it;
 the command line catches `LatentiaError` alone and prints its message without a traceback.
 """
 
@@ -25,7 +25,7 @@ class LatentiaError(Exception):
 
 
 class ConfigurationError(LatentiaError, ValueError):
-    """A recipe, an option or a distribution that cannot be: `problems` holds one (key, message) pair for each fault."""
+    """An invalid recipe, option or distribution: `problems` holds one (key, message) pair for each fault."""
 
     def __init__(self, problems: Iterable[tuple[str, str]] | str):
         self.problems = [("", problems)] if isinstance(problems, str) else list(problems)
@@ -37,7 +37,7 @@ class DataError(LatentiaError, ValueError):
 
 
 class RunError(LatentiaError, ValueError):
-    """A run directory that cannot be used as asked: in the way, damaged, made by another recipe, gone non-finite."""
+    """A run directory that cannot be used: already there, damaged, of another recipe, or with values not finite."""
 
 
 class Interrupted(RunError):

@@ -1,8 +1,8 @@
-"""One number, and all that one must know to read it.
+"""One number with what is needed to read it.
 
-Every figure that latentia evaluates is an `Estimate`: a value with its standard error, its unit, whether it is
+Every number that latentia evaluates is an `Estimate`: a value with its standard error, its unit, whether it is
 exact, a bound or an estimate, and the method that made it with its settings. Two estimates *agree* when they
-differ by no more than their errors allow; that test, and never a bare tolerance, is what the theory checks use.
+differ by no more than their errors allow; the theory checks use that test and no fixed tolerances.
 """
 
 from __future__ import annotations
@@ -37,15 +37,18 @@ class Estimate:
     Attributes:
         value: the number; may be ±inf (KL between distributions without absolute continuity is +inf), never NaN.
         name: what it is the value of, such as `log_likelihood`.
-        stderr: standard error, in the same unit; None where nothing random was drawn. For an exact value per
+        stderr: standard error, in the same unit; None where nothing is random, +inf where the draws have no finite
+            variance. For an exact value per
             image averaged over a sample of images, it is the standard error over the images, and
             `settings["stderr_over"]` is `"images"`.
-        n: how many draws, images or evaluations it rests on; None where that has no meaning.
+        n: the number of draws, images or evaluations behind it; None where that has no meaning.
         unit: `nats`, `bits`, `bits/dimension`, `1` for pure numbers, …
         kind: `exact`, `lower bound`, `upper bound` or `estimate`.
-        method: how it was made, such as `closed form`, `quadrature`, `monte carlo`.
-        settings: the method's settings. `settings["error"]`, where present, is a certified bound on the
-            numerical error (quadrature, floating point), in the unit of the value.
+        method: such as `closed form`, `quadrature`, `monte carlo`.
+        settings: the method's settings. `settings["error"]`, where present, bounds the numerical error (quadrature,
+            floating point), in the unit of the value. `settings["certificate"]` says how far to trust that bound:
+            `proven`, or `numerical` if it rests on what the method could see. `settings["warning"]` and
+            `settings["reason"]` explain a value in words.
     """
 
     value: float
@@ -191,7 +194,7 @@ class _Record(TypedDict):
 
 
 def _digits(value: float, error: float | None) -> str:
-    """Digits down to the second figure of the error: −133.730 ± 0.042; errors below 1e-9 as a power of ten."""
+    """Digits down to the second one of the error: −133.730 ± 0.042; errors below 1e-9 as a power of ten."""
     if math.isinf(value):
         return "+∞" if value > 0 else "−∞"
     if not error:
@@ -207,7 +210,7 @@ def _digits(value: float, error: float | None) -> str:
 
 
 def _plain(value: float) -> str:
-    """Six digits; whole numbers in full, as 1333010 beside 304961; two digits of what is nearly zero."""
+    """Six digits; whole numbers in full, such as 1333010; two digits of what is nearly zero."""
     if value.is_integer() and abs(value) < 1e15:
         return f"{value + 0.0:.0f}"  # + 0.0 takes the sign off a negative zero
     if abs(value) < 1e-4:

@@ -53,7 +53,7 @@ def one_pixel(family, seed=0):
     return distribution(family, shape=(1, 1, 1), seed=seed)
 
 
-# ---- distributions over every likelihood -----------------------------------------------------------------------------------
+# ---- every likelihood ----
 
 
 def test_every_likelihood_of_the_library_is_in_the_table():
@@ -101,7 +101,7 @@ def test_the_mean_is_that_of_draws(family):
 
 @families
 def test_the_mean_negative_log_density_of_draws_is_the_entropy(family):
-    """Draws follow the density, for the mean of −log p tells the entropy, found here by integrating −p log p."""
+    """Draws follow the density, since the mean of −log p is the entropy, found here by integrating −p log p."""
     given = one_pixel(family)
     x = given.sample((100_000,))
     points, weights = support(family, given)
@@ -149,7 +149,7 @@ def test_numbers_of_any_size_give_finite_densities_and_gradients(family, size, d
     shared = family.shared_parameters(IMAGE)
     for x in (torch.zeros(IMAGE, dtype=dtype), torch.ones(IMAGE, dtype=dtype)):
         numbers = torch.full(family.parameter_shape(IMAGE), size, dtype=dtype, requires_grad=True)
-        if isinstance(family, GaussianPerPixel):  # a Gaussian of scale e^(10^4) is no distribution in floating point
+        if isinstance(family, GaussianPerPixel):  # a Gaussian of scale e^(10^4) cannot be represented
             numbers = torch.cat([numbers[:2], torch.zeros(2, 3, 4, dtype=dtype)]).detach().requires_grad_()
         given = family.distribution(numbers, None if shared is None else shared.to(dtype))
         value = given.log_prob(x)
@@ -200,7 +200,7 @@ def test_gray_pixels_under_a_bernoulli_are_refused_with_three_cures():
         Bernoulli().check(torch.full((1, 1, 2, 2), 0.5))
 
 
-def test_pixels_between_levels_under_a_discretized_distribution_are_refused_with_the_cure():
+def test_pixels_between_levels_are_refused_under_a_discretized_likelihood():
     with pytest.raises(DataError, match=r"data\.binarize=none"):
         DiscretizedLogisticMixture().check(torch.full((1, 1, 2, 2), 0.5))
 

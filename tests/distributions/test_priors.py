@@ -186,7 +186,7 @@ def test_settings_out_of_range_are_refused(fields):
 
 
 def test_flows_bend():
-    """A flow away from its start is not Gaussian: its log-density is no quadratic."""
+    """A flow away from its start is not Gaussian: its log-density is not quadratic."""
     for kind in ("maf", "nsf"):
         module, q = built(FlowPrior(kind=kind, transforms=2, hidden=(8,)), 2)
         line = torch.stack([torch.linspace(-2, 2, 9), torch.linspace(-1, 1, 9)], 1).double()

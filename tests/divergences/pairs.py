@@ -1,4 +1,4 @@
-"""The pairs of distributions over which the distributions of divergences run. A pair that joins the table inherits every test."""
+"""The pairs of distributions that the tests of divergences share. A pair that joins the table inherits every test."""
 
 from __future__ import annotations
 

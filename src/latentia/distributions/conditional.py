@@ -1,10 +1,10 @@
 """A conditional is a network followed by a family: x ↦ q(z|x), or z ↦ p(x|z).
 
-The network maps a tensor to numbers, and the family maps the numbers to a distribution. Any `nn.Module` from tensors to tensors
-can be the network, so a user's network becomes a posterior or a likelihood without a change.
+The network maps a tensor to numbers, and the family maps the numbers to a distribution. Any `nn.Module` from tensors to
+tensors can be the network, so a user's network becomes a posterior or a likelihood without a change.
 
-Under mixed precision the networks compute in bfloat16. The densities, draws and divergences of the distributions compute in
-float32 at least; `distributions_in_float32` opens a block where that holds.
+Under mixed precision the networks compute in bfloat16. The densities, draws and divergences of the distributions
+compute in float32 at least; `distributions_in_float32` opens a block where that holds.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def distributions_in_float32(device: torch.device) -> Iterator[None]:
 
 
 def at_least_float32(numbers: Tensor) -> Tensor:
-    """The numbers in float32 if they are in half precision, in which torch lacks a Cholesky factorization and others."""
+    """The numbers in float32 if they are in half precision, in which torch lacks Cholesky factors and more."""
     return numbers.float() if numbers.dtype in (torch.bfloat16, torch.float16) else numbers
 
 

@@ -1,4 +1,4 @@
-"""A distribution on finitely many points of the line or of Rᵈ, such as an empirical distribution or a finite latent space."""
+"""A distribution on finitely many points of the line or of Rᵈ: an empirical distribution or a finite latent space."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class Finite(Distribution):
         total = weights.sum().item()
         if weights.shape != points.shape[:1] or bool((weights < 0).any()) or not abs(total - 1) < 1e-6:
             raise ConfigurationError(
-                f"a finite distribution needs one weight for each of its {len(points)} points, at least 0, summing to 1; "
-                f"given {len(weights)} that sum to {total:.6g}"
+                f"a finite distribution needs one weight for each of its {len(points)} points, at least 0, summing "
+                f"to 1; given {len(weights)} that sum to {total:.6g}"
             )
         distinct, group = torch.unique(points, dim=0, return_inverse=True)
         first = torch.full((len(distinct),), len(points), device=points.device)

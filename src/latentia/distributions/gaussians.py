@@ -1,4 +1,5 @@
-r"""Gaussians in the two roles that a VAE has for them, q(z|x) and p(z) = N(0, I), and the KL between full and diagonal ones.
+r"""Gaussians in the two roles that a VAE has for them, q(z|x) and p(z) = N(0, I), and the KL between full and diagonal
+ones.
 
     log q(z)         = −½ Σⱼ (εⱼ² + 2 sⱼ + log 2π),  εⱼ = (zⱼ − μⱼ)/σⱼ,  sⱼ = log σⱼ
     H(q)             = Σⱼ sⱼ + d/2 (1 + log 2π)
@@ -6,12 +7,12 @@ r"""Gaussians in the two roles that a VAE has for them, q(z|x) and p(z) = N(0, I
     KL(p ‖ q)        = ½ (tr Σq⁻¹Σp − d + δᵀΣq⁻¹δ + log det Σq / det Σp)
 
 Between the large products of a training step, an operation on few numbers costs ten to twenty microseconds whatever it
-does, and so does the Python code around it. These classes use few operations. torch's `Independent` of `Normal` takes the
-logarithm of the scale back from the scale, and has no special case for zeros and ones. Both classes are such
+does, and so does the Python code around it. These classes use few operations. torch's `Independent` of `Normal` takes
+the logarithm of the scale back from the scale, and has no special case for zeros and ones. Both classes are such
 `Independent`s and can be used wherever one can; a diagonal one makes its `Normal` when asked for it.
 
-Importing this module registers with torch the KL of a diagonal Gaussian (`Independent` of `Normal`) against a full one and
-the reverse, which torch lacks.
+Importing this module registers with torch the KL of a diagonal Gaussian (`Independent` of `Normal`) against a full one
+and the reverse, which torch lacks.
 """
 
 from __future__ import annotations
@@ -59,7 +60,10 @@ class DiagonalGaussian(Independent):
         return DiagonalGaussian(self.loc.expand(shape), self.log_scale.expand(shape))
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws μ + εσ, (*sample_shape, *batch, d), with gradients (Kingma and Welling 2014, section 2.4); ε is drawn as torch does."""
+        """Draws μ + εσ, (*sample_shape, *batch, d), with gradients; ε is drawn as torch does.
+
+        Source: Kingma and Welling 2014, section 2.4.
+        """
         mean = self.loc
         if len(sample_shape):
             noise = torch.randn((*sample_shape, *mean.shape), dtype=mean.dtype, device=mean.device)
@@ -108,7 +112,7 @@ def _kl_to_standard(q: DiagonalGaussian, p: StandardGaussian) -> Tensor:  # noqa
 
 
 def gaussian_kl(shift: Tensor, factor_p: Tensor, factor_q: Tensor) -> Tensor:
-    """KL(P ‖ Q) of Gaussians in nats from the difference of their means (..., d) and Cholesky factors (..., d, d), Σ = L Lᵀ."""
+    """KL(P ‖ Q) in nats from the difference of the means (..., d) and Cholesky factors (..., d, d), Σ = L Lᵀ."""
     ratio = torch.linalg.solve_triangular(factor_q, factor_p, upper=False)
     shift = torch.linalg.solve_triangular(factor_q, shift[..., None], upper=False)
     return _from_ratio(ratio, shift.squeeze(-1))

@@ -1,7 +1,7 @@
 """Likelihoods p(x|z) of images x with values in [0, 1], shape (C, H, W).
 
-Each family scores only what is in its support: Bernoulli images are 0 or 1, discretized ones are k/255. `check` refuses other
-images once, when data are loaded, and names the cure.
+Each family scores only what is in its support: Bernoulli images are 0 or 1, discretized ones are k/255. `check` refuses
+other images once, when data are loaded, and names the cure.
 """
 
 from __future__ import annotations

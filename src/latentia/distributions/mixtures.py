@@ -1,7 +1,7 @@
 r"""Mixtures Σₖ wₖ pₖ of distributions of different families.
 
-torch's `MixtureSameFamily` holds batches of one family and is faster. `Mixture` takes any distributions over one space, such as
-a Normal and a Uniform, and scores each point under those components alone whose support contains it.
+torch's `MixtureSameFamily` holds batches of one family and is faster. `Mixture` takes any distributions over one space,
+such as a Normal and a Uniform, and scores each point under those components alone whose support contains it.
 """
 
 from __future__ import annotations

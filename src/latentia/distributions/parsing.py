@@ -6,9 +6,9 @@
     value        = number | "[" value {"," value} "]"
     number       = decimal ["/" decimal]                  so that 1/2 and 3/2 can be written
 
-The text is parsed by Python's `ast` and walked; nothing but these nodes is accepted, and nothing is evaluated. It may have at
-most 4 096 characters and 20 nested brackets, and its numbers must be 0 or between 1e-150 and 1e150 in size. Parameters have
-torch's names and meaning. A list where a distribution takes a number makes independent coordinates:
+The text is parsed by Python's `ast` and walked; nothing but these nodes is accepted, and nothing is evaluated. It may
+have at most 4 096 characters and 20 nested brackets, and its numbers must be 0 or between 1e-150 and 1e150 in size.
+Parameters have torch's names and meaning. A list where a distribution takes a number makes independent coordinates:
 `Normal([0,0], 1)` is the standard Gaussian of the plane.
 """
 
@@ -43,8 +43,8 @@ class _Parameter:
         name: as torch spells it.
         range: what its values must be, in words after "must".
         valid: whether a tensor of values, all finite, is in range.
-        dimensions: of the tensor: 0 takes a number or a list of numbers (independent coordinates), 1 a list, 2 a list of
-            lists, −1 a list of either.
+        dimensions: of the tensor: 0 takes a number or a list of numbers (independent coordinates), 1 a list, 2 a list
+            of lists, −1 a list of either.
         default: the value if none is given.
         optional: whether the parameter may be left out without a default.
     """
@@ -139,8 +139,8 @@ def parse_distribution(text: str) -> td.Distribution:
         text: such as `Uniform(1/2, 3/2)` or `MultivariateNormal([0,0], [[2,1],[1,2]])`; see the module's grammar.
 
     Raises:
-        ConfigurationError: with the text and a caret below the character at fault. A parameter out of range is named with
-            its range.
+        ConfigurationError: with the text and a caret below the character at fault. A parameter out of range is named
+            with its range.
 
     Examples:
         >>> parse_distribution("Uniform(0, 1/2)").mean.item()
@@ -202,7 +202,7 @@ class _Reader:
         name = name_node.id
         if name != "Mixture" and name not in _DISTRIBUTIONS:
             self.fail(
-                f"there is no distribution named {name[:40]!r}. {nearest(name[:40], ['Mixture', *_DISTRIBUTIONS])}",
+                f"no distribution is named {name[:40]!r}. {nearest(name[:40], ['Mixture', *_DISTRIBUTIONS])}",
                 name_node,
             )
         if not isinstance(node, ast.Call):

@@ -1,13 +1,13 @@
 """Distributions of gray pixels: the continuous Bernoulli, and a mixture of logistic distributions over 8-bit pixels.
 
 *Continuous Bernoulli* on [0, 1], from logits. With l = log λ/(1−λ) its density is C(l) exp(x l − softplus(l)) with
-C(l) = l / tanh(l/2) (Loaiza-Ganem and Cunningham 2019, who write it in λ). torch's `ContinuousBernoulli` clamps λ to the
-precision of floats, which is wrong by nats for |l| > 16. Here every expression is in l, and accurate in its tails.
+C(l) = l / tanh(l/2) (Loaiza-Ganem and Cunningham 2019, who write it in λ). torch's `ContinuousBernoulli` clamps λ to
+the precision of floats, which is wrong by nats for |l| > 16. Here every expression is in l, and accurate in its tails.
 
-*Discretized logistic mixture.* A logistic distribution has the CDF σ((v − μ)/s). With v ∈ [−1, 1] and cells of half-width
-1/255, the probability of level k is the increase of the CDF over its cell; the first and last cells reach to ∓∞, so that the
-256 probabilities sum to one. An increase is computed as log(σ(b) − σ(a)) = log(1 − e^{a−b}) + log σ(b) + log σ(−a), where
-nothing cancels. Scales are at least e⁻⁷, an eighth of a cell. After Salimans et al. 2017, eq. 2.
+*Discretized logistic mixture.* A logistic distribution has the CDF σ((v − μ)/s). With v ∈ [−1, 1] and cells of
+half-width 1/255, the probability of level k is the increase of the CDF over its cell; the first and last cells reach to
+∓∞, so that the 256 probabilities sum to one. An increase is computed as log(σ(b) − σ(a)) = log(1 − e^{a−b}) + log σ(b)
++ log σ(−a), where nothing cancels. Scales are at least e⁻⁷, an eighth of a cell. After Salimans et al. 2017, eq. 2.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ class DiscretizedLogisticMixtureDistribution(Distribution):
         return (square - mean.square()).clamp_min(0)
 
     def _moments(self) -> tuple[Tensor, Tensor]:
-        """E x and E x². A level is the number of the 255 edges between cells below the draw, and k² = Σ_{j≤k} (2j − 1)."""
+        """E x and E x². A level is the number of edges between cells below the draw, and k² = Σ_{j≤k} (2j − 1)."""
         inverse_scale, weights = torch.exp(-self.log_scales), self.log_weights.exp().unsqueeze(-3)
         mean = torch.zeros(*self.batch_shape, *self.event_shape, dtype=self.means.dtype, device=self.means.device)
         square = torch.zeros_like(mean)

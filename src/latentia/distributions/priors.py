@@ -1,6 +1,7 @@
 """Priors p(z): modules whose call returns a distribution over z.
 
-A prior is called with the posterior, `prior(posterior)`, since the VampPrior is a mixture of posteriors; the others ignore it.
+A prior is called with the posterior, `prior(posterior)`, since the VampPrior is a mixture of posteriors; the others
+ignore it.
 """
 
 from __future__ import annotations
@@ -123,6 +124,9 @@ class _Flow(nn.Module):
         return _FlowDistribution(self.flow())
 
 
+_NO_MOMENTS = "the moments of a flow have no closed form; average over draws, prior().sample((n,))"
+
+
 class _FlowDistribution(Distribution):
     """zuko's distribution, with what it lacks: a support, and an error that says why there are no moments.
 
@@ -154,13 +158,15 @@ class _FlowDistribution(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        raise UnsupportedError("the moments of a flow have no closed form; average over draws, prior().sample((n,))")
+        raise UnsupportedError(_NO_MOMENTS)
 
-    variance = mean
+    @property
+    def variance(self) -> Tensor:
+        raise UnsupportedError(_NO_MOMENTS)
 
 
 def zuko_flows() -> ModuleType:
-    """The module `zuko.flows`, without a side effect of its import: it turns off the validation of all of torch's distributions."""
+    """The module `zuko.flows`. Its import turns off the validation of torch's distributions, which is restored here."""
     validates = Distribution._validate_args
     try:
         from zuko import flows

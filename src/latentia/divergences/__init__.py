@@ -1,4 +1,4 @@
-"""Divergences between distributions and between samples.
+"""Divergences between distributions and between samples; `wasserstein` and `empirical` are modules of this package.
 
 from latentia.divergences import distances, jensen_shannon, kl, wasserstein
 
@@ -9,9 +9,8 @@ wasserstein.samples(x, y)
 distances("Normal(0, 1)", "Laplace(0, 1)").estimates
 """
 
-from latentia.divergences import empirical, wasserstein
 from latentia.divergences._integrals import breakpoints
 from latentia.divergences.f_divergence import jensen_shannon, kl, total_variation
 from latentia.divergences.report import distances
 
-__all__ = ["breakpoints", "distances", "empirical", "jensen_shannon", "kl", "total_variation", "wasserstein"]
+__all__ = ["breakpoints", "distances", "jensen_shannon", "kl", "total_variation"]

@@ -1,16 +1,16 @@
 """Distributions in one form: parameters in float64 on the CPU, over one space, with their supports as boxes or points.
 
-A distribution may come in float32, on a GPU, as a batch of one family under mixing weights, or with an argument check that
-raises outside its support. `canonical_pair` rebuilds the distributions that it knows:
+A distribution may come in float32, on a GPU, as a batch of one family under mixing weights, or with an argument check
+that raises outside its support. `canonical_pair` rebuilds the distributions that it knows:
 
     Bernoulli, Binomial, Categorical, one-hot distributions, independent Bernoullis     become  Finite
     Poisson, Geometric and NegativeBinomial at the limit of their parameters            become  Finite, on 0 alone
     torch's ContinuousBernoulli, which is wrong by nats for large logits                becomes latentia's
-    MixtureSameFamily, mixtures with empty components or with one                       become  Mixture, Finite, the component
+    MixtureSameFamily, mixtures with empty components or with one                       become  Mixture or simpler
 
-Other distributions stay as they are. The functions below `canonical_pair` take canonical distributions. They answer where a
-distribution has mass: KL(P ‖ Q) is finite only if P has no mass where Q has none (absolute continuity). A support is a
-union of closed boxes (products of intervals, infinite ones included) or a set of points.
+Other distributions stay as they are. The functions below `canonical_pair` take canonical distributions. They answer
+where a distribution has mass: KL(P ‖ Q) is finite only if P has no mass where Q has none (absolute continuity). A
+support is a union of closed boxes (products of intervals, infinite ones included) or a set of points.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def canonical_pair(p: Distribution, q: Distribution) -> tuple[Distribution, Dist
 
 
 def _on_the_line(distribution: Distribution) -> Distribution:
-    """A distribution on vectors of length 1 as the distribution of their only entry; any other distribution as it is."""
+    """A distribution on vectors of length 1 as that of their only entry; any other distribution as it is."""
     if distribution.event_shape != (1,):
         return distribution
     gaussian = gaussian_of(distribution)
@@ -278,7 +278,8 @@ def is_discrete(distribution: Distribution) -> bool:
 def atoms(distribution: Distribution) -> tuple[Finite, float]:
     """A discrete distribution as a finite one, and a bound on the mass (0 if it was finite) of the points left out.
 
-    A distribution on the whole numbers is cut where its tail is lost in rounding: 40 standard deviations above its mean.
+    A distribution on the whole numbers is cut where its tail is lost in rounding: 40 standard deviations above its
+    mean.
 
     Raises:
         UnsupportedError: the points cannot be listed.
@@ -484,7 +485,8 @@ def uniform_boxes(distribution: Distribution) -> tuple[np.ndarray, np.ndarray] |
 def common_masses(p: Distribution, q: Distribution) -> Masses | None:
     """The masses of two distributions on cells over which both densities are constant; None where there are none.
 
-    The cells are the points of two discrete distributions, or what the faces of the boxes of uniform distributions cut out.
+    The cells are the points of two discrete distributions, or what the faces of the boxes of uniform distributions cut
+    out.
     """
     if is_discrete(p) and is_discrete(q):
         (first, p_tail), (second, q_tail) = atoms(p), atoms(q)

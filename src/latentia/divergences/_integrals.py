@@ -1,14 +1,15 @@
 r"""Integrals and means under two distributions: ∫ f(log p(x), log q(x)) dx, and E_p f(x) from draws.
 
-*Quadrature.* On the line the integral is cut at the ends of the supports, at modes and at quantiles of both distributions, so
-that every known peak is found. In the plane a grid over a box that holds both distributions is refined until the value
-stops changing, and the last change is the error. Both integrate the masses of P and Q with f, and an integral that does not
-find a mass of 1 is refused. The error is numerical, not proven: nothing bounds the densities between the nodes.
+*Quadrature.* On the line the integral is cut at the ends of the supports, at modes and at quantiles of both
+distributions, so that every known peak is found. In the plane a grid over a box that holds both distributions is
+refined until the value stops changing, and the last change is the error. Both integrate the masses of P and Q with f,
+and an integral that does not find a mass of 1 is refused. The error is numerical, not proven: nothing bounds the
+densities between the nodes.
 
-*Monte Carlo.* A mixture is sampled component by component, so that a rare component is never missed. The shape k̂ of the
-terms' tail is recorded in `settings["pareto_k"]`: above ½ the terms may have no variance, and above 0.7 the mean is of no use
-(Vehtari et al. 2024). There, and where the families prove an infinite variance, the standard error is infinite.
-`settings["warning"]` gives the reason.
+*Monte Carlo.* A mixture is sampled component by component, so that a rare component is never missed. The shape k̂ of
+the terms' tail is recorded in `settings["pareto_k"]`: above ½ the terms may have no variance, and above 0.7 the mean is
+of no use (Vehtari et al. 2024). There, and where the families prove an infinite variance, the standard error is
+infinite. `settings["warning"]` gives the reason.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def proven(value: float, name: str, settings: Mapping[str, Any] | None = None, *
 
 
 def breakpoints(*distributions: Distribution) -> list[float]:
-    """Where to cut the line for integrals over these distributions: ends of supports, modes and quantiles, increasing."""
+    """Where to cut the line for integrals over these distributions: ends of supports, modes, quantiles; increasing."""
     supports = [_known_boxes(distribution)[:, 0] for distribution in distributions]
     ends = {float(end) for support in supports for end in support.flat}
     low, high = min(ends), max(ends)
@@ -198,7 +199,7 @@ def _on_grids(
     unit: str,
     kinked: bool,
 ) -> list[Estimate]:
-    """Three integrals over the plane, on grids that double their nodes along each axis until the values stop changing."""
+    """Three integrals over the plane, on grids with twice the nodes along each axis until the values stop changing."""
     spans = np.stack([_span(p), _span(q)])
     low, high = spans[:, :, 0].min(0), spans[:, :, 1].max(0)
     edges = np.concatenate([_known_boxes(p), _known_boxes(q)])

@@ -1,19 +1,21 @@
-r"""Wasserstein distances between samples: exact on the line and for small samples in Rᵈ; bounds and projections for the rest.
+r"""Wasserstein distances between samples: exact on the line and for small samples in Rᵈ; bounds and projections for the
+rest.
 
     samples        on the line: exact, weighted, batched, differentiable, on any device
     assignment     in Rᵈ: exactly, by the best matching (equal sizes and weights) or a linear program (anything else)
     sliced         the mean of one-dimensional W_pᵖ over random directions, to the power 1/p; never above W_p
     max_sliced     the largest one-dimensional W_p found over directions; a lower bound on max-sliced W_p and so on W_p
-    sinkhorn       entropic transport, with its plan rounded to a feasible one: an upper bound on W_p; the dual potentials
-                   give the lower bound in `settings`
+    sinkhorn       entropic transport, with its plan rounded to a feasible one: an upper bound on W_p; the dual
+                   potentials give the lower bound in `settings`
     bures          between Gaussians, in closed form
 
-On the line both samples are sorted, and W_pᵖ = Σ Δu |xᵢ − yⱼ|ᵖ is a sum over the intervals of u on which neither empirical
-quantile function jumps. Without weights the intervals and the indices i, j are the same for every row of a batch, so only
-the two sorts depend on the data. Gradients pass through the sorted values and weights; where the order is not unique,
-they are one subgradient.
+On the line both samples are sorted, and W_pᵖ = Σ Δu |xᵢ − yⱼ|ᵖ is a sum over the intervals of u on which neither
+empirical quantile function jumps. Without weights the intervals and the indices i, j are the same for every row of a
+batch, so only the two sorts depend on the data. Gradients pass through the sorted values and weights; where the order
+is not unique, they are one subgradient.
 
-Sources: Peyré and Cuturi 2019, remark 2.30; Bonneel et al. 2015 (sliced); Deshpande et al. 2019 (max-sliced); Cuturi 2013 and
+Sources: Peyré and Cuturi 2019, remark 2.30; Bonneel et al. 2015 (sliced); Deshpande et al. 2019 (max-sliced); Cuturi
+    2013 and
 Altschuler et al. 2017 (Sinkhorn, rounding); Dowson and Landau 1982 (Gaussians).
 """
 
@@ -69,8 +71,8 @@ def samples(
         y_weights: likewise for `y`.
 
     Returns:
-        Distances (...); the gradient at distance 0 is 0. The type is the wider of the floating types of x and y, float32 at
-        least; float64 if both hold integers or booleans.
+        Distances (...); the gradient at distance 0 is 0. The type is the wider of the floating types of x and y,
+        float32 at least; float64 if both hold integers or booleans.
 
     Raises:
         DataError: empty samples, values or weights that are not finite, negative weights, weights that are all 0, or
@@ -179,7 +181,7 @@ def _sorted_with_weights(values: Tensor, weights: Sample | None, name: str) -> t
         weights = weights.expand_as(values)
     except RuntimeError:
         raise DataError(
-            f"the weights of the sample {name} have shape {tuple(weights.shape)}, and the sample has {tuple(values.shape)}; "
+            f"the weights of the sample {name} have shape {tuple(weights.shape)}, the sample {tuple(values.shape)}; "
             "give one weight for each value"
         ) from None
     total = weights.sum(-1, keepdim=True)
@@ -369,7 +371,8 @@ def sinkhorn(
         tolerance: the error of the plan's margins (total variation) at which to stop.
 
     Returns:
-        An upper bound on W_order; `settings` has the lower one in `"lower bound"` and the number of sweeps in `"iterations"`.
+        An upper bound on W_order; `settings` has the lower one in `"lower bound"` and the number of sweeps in
+        `"iterations"`.
     """
     name = name_of(order)
     first, second = _pair(x, y)

@@ -1,6 +1,8 @@
-r"""Relative entropy, Jensen-Shannon divergence and total variation: three values of one type, `kl`, `jensen_shannon`, `total_variation`.
+r"""Relative entropy, Jensen-Shannon divergence and total variation: three values of one type, `kl`, `jensen_shannon`,
+`total_variation`.
 
-Each is D(P ‖ Q) = ∫ d(p, q) dx with a convex function d that is homogeneous of degree 1 (an f-divergence, Csiszár 1967):
+Each is D(P ‖ Q) = ∫ d(p, q) dx with a convex function d that is homogeneous of degree 1 (an f-divergence, Csiszár
+1967):
 
     kl                 p log(p/q)                                       in [0, ∞], in nats
     jensen_shannon     ½ p log(p/m) + ½ q log(q/m),  m = (p + q)/2      in [0, log 2], in nats; its root is a metric
@@ -12,8 +14,9 @@ Each is D(P ‖ Q) = ∫ d(p, q) dx with a convex function d that is homogeneous
     kl.monte_carlo(p, q)       a mean over draws with its standard error
     kl.of_probabilities(p, q)  between rows of probabilities, batched and differentiable
 
-What is known without a computation is returned by every method, with its reason: 0 between equal distributions; +∞ for `kl` where
-P is not absolutely continuous with respect to Q; log 2 and 1 between mutually singular distributions, however far apart.
+What is known without a computation is returned by every method, with its reason: 0 between equal distributions; +∞ for
+`kl` where P is not absolutely continuous with respect to Q; log 2 and 1 between mutually singular distributions,
+however far apart.
 
 For batches in training there is `torch.distributions.kl_divergence`.
 
@@ -83,7 +86,7 @@ class FDivergence(ABC):
 
     @abstractmethod
     def _closed_form(self, p: Distribution, q: Distribution) -> tuple[float, float] | None:
-        """A closed form between two distributions with densities, and a bound on its rounding; None if there is none."""
+        """A closed form and a bound on its rounding; None if there is none."""
 
     @abstractmethod
     def _monte_carlo(self, p: Distribution, q: Distribution, n: int, seed: int) -> Estimate: ...
@@ -158,10 +161,10 @@ class FDivergence(ABC):
     def enclosure(self, p: Distribution, q: Distribution, cells: int = 16_384) -> Estimate:
         """Proven bounds of D(P ‖ Q) on the line: the midpoint, with half the distance as `settings["error"]`.
 
-        The line is cut into cells, whose masses P(c) and Q(c) follow from the distribution functions. As d is convex and
-        homogeneous, Σ d(P(c), Q(c)) is a lower bound (Jensen). If the ratio p/q lies in [r, R] on a cell, then
-        (P(c), Q(c)) = a (r, 1) + b (R, 1) with a, b ≥ 0, and a d(r, 1) + b d(R, 1) is an upper bound. The
-        ratio is bounded since each density is monotone on both sides of its mode. The bounds meet like 1/cells².
+        The line is cut into cells, whose masses P(c) and Q(c) follow from the distribution functions. As d is convex
+        and homogeneous, Σ d(P(c), Q(c)) is a lower bound (Jensen). If the ratio p/q lies in [r, R] on a cell, then
+        (P(c), Q(c)) = a (r, 1) + b (R, 1) with a, b ≥ 0, and a d(r, 1) + b d(R, 1) is an upper bound. The ratio is
+        bounded since each density is monotone on both sides of its mode. The bounds meet like 1/cells².
 
         Assumes distribution functions with a relative error of at most 1e-14, and densities with one of 1e-12.
 
@@ -298,10 +301,10 @@ class _KL(FDivergence):
     def monte_carlo_nonnegative(self, p: Distribution, q: Distribution, n: int = 100_000, seed: int = 0) -> Estimate:
         """Mean of (r − 1) − log r, r = q(x)/p(x), over n draws from P.
 
-        Every term is at least 0, and r − 1 has mean 0 and is correlated with log r, so the variance is small where P and
-        Q are near. Where Q is wider than P, r has a heavy tail: few draws see the part of Q that P hardly visits, and the
-        mean is too small with a small standard error. E_P[r] = 1 is known, so the mean of r is checked and recorded in
-        `settings["mean ratio"]`.
+        Every term is at least 0, and r − 1 has mean 0 and is correlated with log r, so the variance is small where P
+        and Q are near. Where Q is wider than P, r has a heavy tail: few draws see the part of Q that P hardly visits,
+        and the mean is too small with a small standard error. E_P[r] = 1 is known, so the mean of r is checked and
+        recorded in `settings["mean ratio"]`.
 
         Raises:
             UnsupportedError: Q has mass where P has none, r has a heavy tail, or the mean of r is more than 5 standard
@@ -332,8 +335,8 @@ class _KL(FDivergence):
         excess, stderr = ratios.mean.item(), ratios.stderr.item()
         if not abs(excess) <= 5 * stderr:
             raise UnsupportedError(
-                f"the mean of r = q/p over {n} draws is {1 + excess:.4g} ± {stderr:.1g} where it must be 1: the draws of "
-                "P miss a part of Q, and (r − 1) − log r would be off by as much; use kl.monte_carlo"
+                f"the mean of r = q/p over {n} draws is {1 + excess:.4g} ± {stderr:.1g} where it must be 1: the draws "
+                "of P miss a part of Q, and (r − 1) − log r would be off by as much; use kl.monte_carlo"
             )
         return replace(estimate, settings={**estimate.settings, "mean ratio": 1 + excess})
 
@@ -343,8 +346,8 @@ class _KL(FDivergence):
         polynomial = all(type(part) in _POLYNOMIAL for part in _components(q))
         if not (light and polynomial):
             raise UnsupportedError(
-                "an enclosure of kl needs a P with exponential or lighter tails, and a Q whose log-density grows at most "
-                "like a polynomial (Normal, Laplace, Cauchy, StudentT, Uniform); use kl.quadrature"
+                "an enclosure of kl needs a P with exponential or lighter tails, and a Q whose log-density grows at "
+                "most like a polynomial (Normal, Laplace, Cauchy, StudentT, Uniform); use kl.quadrature"
             )
 
 
@@ -562,7 +565,7 @@ def _log_masses(distribution: Distribution, edges: Tensor) -> tuple[Tensor, Tens
 
 
 def _density_bounds(distribution: Distribution, edges: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds of the log-density on each cell, the two infinite ones included: that of a unimodal density or of a mixture."""
+    """Bounds of the log-density on each cell, the two infinite ones included; for unimodal densities and mixtures."""
     infinity = edges.new_full((1,), torch.inf)
     left, right = torch.cat([-infinity, edges]), torch.cat([edges, infinity])
     inner_left, inner_right = torch.nextafter(left, infinity), torch.nextafter(right, -infinity)

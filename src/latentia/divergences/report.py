@@ -35,7 +35,8 @@ class DistanceTable:
     Attributes:
         first: the first distribution or sample, as read.
         second: the second one.
-        estimates: named by divergence, such as `kl(P, Q)`; the best method first: exact, quadrature, enclosure, Monte Carlo.
+        estimates: named by divergence, such as `kl(P, Q)`; the best method first: exact, quadrature, enclosure, Monte
+            Carlo.
         refused: (name, method, reason) for each method that does not apply.
     """
 
@@ -77,7 +78,8 @@ def distances(first: Side, second: Side, *, n: int = 100_000, seed: int = 0) -> 
     distributions.
 
     Args:
-        first: a distribution, an expression such as "Normal(0, 1)" (see `parse_distribution`), or a sample, (n,) or (n, d).
+        first: a distribution, an expression such as "Normal(0, 1)" (see `parse_distribution`), or a sample, (n,) or (n,
+            d).
         second: another of the same kind.
         n: draws for the Monte Carlo estimates, at least 2.
         seed: of the draws and of the random projections.

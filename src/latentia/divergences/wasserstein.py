@@ -3,8 +3,8 @@ r"""Wasserstein distances W₁ and W₂ between distributions: the least mean (r
 They are metrics, in the unit of the space itself, and measure how far apart disjoint distributions are, which relative
 entropy and Jensen-Shannon divergence do not.
 
-On the line the optimal coupling pairs equal quantiles: W_pᵖ = ∫₀¹ |F⁻¹(u) − G⁻¹(u)|ᵖ du and W₁ = ∫ |F(x) − G(x)| dx. For
-piecewise linear quantile functions (finite distributions, uniform distributions and their mixtures) the first is a
+On the line the optimal coupling pairs equal quantiles: W_pᵖ = ∫₀¹ |F⁻¹(u) − G⁻¹(u)|ᵖ du and W₁ = ∫ |F(x) − G(x)| dx.
+For piecewise linear quantile functions (finite distributions, uniform distributions and their mixtures) the first is a
 finite sum. Between Gaussians W₂ has a closed form in any dimension. `latentia.divergences.empirical` compares samples.
 """
 
@@ -61,9 +61,9 @@ def _known(p: Distribution, q: Distribution, order: int) -> Estimate | None:
 def exact(p: Distribution, q: Distribution, order: int = 1) -> Estimate:
     """W_order(P, Q) by closed form or finite sum, in the unit of x.
 
-    It applies to finite distributions (on the line, and small ones in Rᵈ), to uniform distributions on the line and their
-    mixtures, to two members of a location-scale family where the integral is known, and to Gaussians in Rᵈ (order 2, and
-    order 1 for one covariance).
+    It applies to finite distributions (on the line, and small ones in Rᵈ), to uniform distributions on the line and
+    their mixtures, to two members of a location-scale family where the integral is known, and to Gaussians in Rᵈ (order
+    2, and order 1 for one covariance).
 
     Args:
         p: a distribution.
@@ -172,8 +172,8 @@ def monte_carlo(p: Distribution, q: Distribution, order: int = 1, n: int = 10_00
 
     On the line: x ~ P is paired with the same quantile of Q, and |x − y|^order is averaged; for order 1 the mean is
     unbiased. In Rᵈ: `n` draws of each distribution in 20 groups are matched group by group. A matching of samples costs
-    more, in the mean, than the distributions do, so this is an upper bound (up to its standard error), and loose in many
-    dimensions.
+    more, in the mean, than the distributions do, so this is an upper bound (up to its standard error), and loose in
+    many dimensions.
 
     Raises:
         UnsupportedError: draws that overflow, or groups too large to match.
@@ -273,7 +273,7 @@ def _between_linear(p: Linear, q: Linear, order: int) -> float:
 
 @dataclass(frozen=True)
 class _Family:
-    """Distributions of X = shift + width Z for one standard Z: its first two moments, and E|δ + Δ Z| where it is known."""
+    """Distributions of X = shift + width Z for one standard Z, its first two moments, and E|δ + Δ Z| if it is known."""
 
     shift_and_width: Callable[[Any], tuple[float, float]]
     moments: Callable[[Any], tuple[float, float]]

@@ -7,13 +7,14 @@ piece is mapped to t in (0, 1] with its singular end at t = 0:
     infinite end      x = a ± s (t⁻² − 1)         a tail |x|^(−3/2) or lighter becomes bounded
 
 The pieces are halved, all those of one generation together, under the Gauss-Kronrod (10, 21) pair. The error of an
-interval is the larger of two numbers: the difference of the two rules, and the change made by the last halving. Rounding
-is added, and so is everything where floats cannot resolve the integrand. `settings["error"]` is the sum. It is usually
-pessimistic by orders of magnitude, but it is not a proof: the nodes cannot see a peak between them.
+interval is the larger of two numbers: the difference of the two rules, and the change made by the last halving.
+Rounding is added, and so is everything where floats cannot resolve the integrand. `settings["error"]` is the sum. It is
+usually pessimistic by orders of magnitude, but it is not a proof: the nodes cannot see a peak between them.
 
 *Heavy tails.* A tail such as |x|^(−1.01) holds a part of its integral beyond the largest float. What lies in the last
-interval at t = 0 is therefore found from the power of t that the integrand follows there, C t^β: it is C h^(1+β)/(1+β). The
-error of that part follows from the difference of the powers found on two octaves, and β ≤ −1 means that the integral diverges.
+interval at t = 0 is therefore found from the power of t that the integrand follows there, C t^β: it is C h^(1+β)/(1+β).
+The error of that part follows from the difference of the powers found on two octaves, and β ≤ −1 means that the
+integral diverges.
 
 Source: Piessens et al. 1983, QUADPACK (rule and global strategy).
 """

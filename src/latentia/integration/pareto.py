@@ -1,14 +1,14 @@
 r"""The Pareto shape k̂ of importance weights: how heavy their tail is.
 
-The largest weights are fitted by a generalized Pareto distribution with shape k. Moments of order ≥ 1/k do not exist: for
-k > ½ the weights have no variance, and above 0.7 no practical number of draws gives a usable estimate (Vehtari et al.
-2024, section 3). The shape is found by the empirical Bayes rule of Zhang and Stephens (2009): the profile likelihood in
-θ = −k/σ is averaged over a prior grid, which needs no optimizer and works for every k.
+The largest weights are fitted by a generalized Pareto distribution with shape k. Moments of order ≥ 1/k do not exist:
+for k > ½ the weights have no variance, and above 0.7 no practical number of draws gives a usable estimate (Vehtari et
+al. 2024, section 3). The shape is found by the empirical Bayes rule of Zhang and Stephens (2009): the profile
+likelihood in θ = −k/σ is averaged over a prior grid, which needs no optimizer and works for every k.
 """
 
 from __future__ import annotations
 
-__all__ = ["K_HAT_LIMIT", "fit_generalized_pareto", "pareto_k"]
+__all__ = ["K_HAT_LIMIT", "pareto_k"]
 
 import math
 
