@@ -12,15 +12,7 @@ Nothing is pickled.
 
 from __future__ import annotations
 
-__all__ = [
-    "Checkpoint",
-    "find_checkpoints",
-    "newest_sound",
-    "prune",
-    "read_checkpoint",
-    "set_aside",
-    "write_checkpoint",
-]
+__all__ = ["find_checkpoints"]
 
 import hashlib
 import json

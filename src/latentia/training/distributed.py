@@ -9,18 +9,7 @@ Processes are started by torchrun, or by `launch`, which gives them the variable
 
 from __future__ import annotations
 
-__all__ = [
-    "Worker",
-    "all_reduce_gradients",
-    "all_reduce_sum",
-    "broadcast_weights",
-    "check_devices",
-    "launch",
-    "launched_by_torchrun",
-    "on_rank_zero",
-    "refuse_while_importing",
-    "start_worker",
-]
+__all__ = ["Worker", "start_worker"]
 
 import atexit
 import os

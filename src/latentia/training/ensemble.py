@@ -16,7 +16,7 @@ before training: the cost of the first seed and its gradient may not change when
 
 from __future__ import annotations
 
-__all__ = ["SeedsDirectory", "stacked_game"]
+__all__ = ["SeedsDirectory"]
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

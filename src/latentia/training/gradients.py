@@ -10,7 +10,7 @@ compiler switches the checks of all distributions off, which only a private attr
 
 from __future__ import annotations
 
-__all__ = ["GradientFn", "compiled_gradients", "eager_gradients", "traceable_gradients"]
+__all__ = ["GradientFn"]
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence

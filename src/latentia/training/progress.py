@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["MetricAccumulator", "ProgressBar"]
+__all__ = ["ProgressBar"]
 
 import itertools
 import math
