@@ -145,10 +145,10 @@ def test_seeds_trained_at_once_are_named_after_their_folder(runs, tmp_path):
     assert list(columns_of([both[0], one])) == ["seed-0", "bad"]
 
 
-def test_one_run_twice_and_no_run_are_refused(runs, tmp_path):
+def test_runs_given_twice_and_other_folders_are_refused(runs, tmp_path):
     with pytest.raises(RunError, match="given twice"):
         latentia("compare", runs / "good", runs / "good")
-    with pytest.raises(RunError, match="no run directory"):
+    with pytest.raises(RunError, match=r"recipe\.yaml"):
         latentia("compare", runs / "good", tmp_path)
 
 
