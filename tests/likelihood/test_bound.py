@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from latentia.distributions import DiscretizedLogisticMixture, Gaussian
+from latentia.errors import DataError
 from latentia.estimate import exact
 from latentia.likelihood import evaluate_bound
 from latentia.models import VAE
@@ -55,6 +56,24 @@ def test_names_kinds_and_settings(batch_size):
         assert estimate.settings == {"samples": 3, "stderr_over": "images"}
         assert estimate.stderr > 0
     assert elbo.value == pytest.approx(-(rate.value + distortion.value), abs=1e-12)
+
+
+def test_the_bound_of_more_draws_is_tighter_and_below_log_p():
+    """Its bias is about −Var(w/p)/(2K) (Nowozin 2018), which falls by ten from K = 10 to 100."""
+    torch.manual_seed(2)
+    vae, x = model(), 2**0.5 * torch.randn(500, 1, 1, 3, dtype=torch.float64)
+    truth = torch.distributions.Normal(0.0, 2**0.5).log_prob(x.flatten(1)).sum(1).mean().item()
+    found = {k: {e.name: e for e in evaluate_bound(vae, x, samples=20, draws=k)} for k in (10, 100)}
+    few, many = (truth - found[k]["iwae"].value for k in (10, 100))
+    assert 0 < many < few < truth - found[10]["elbo"].value
+    assert 5 < few / many < 20
+    assert (found[10]["iwae"].kind, found[10]["iwae"].settings["draws"]) == ("lower bound", 10)
+
+
+def test_images_of_another_shape_and_a_single_image():
+    with pytest.raises(DataError, match="1, 1, 3"):
+        evaluate_bound(model(), torch.zeros(2, 1, 3, 1).double())
+    assert evaluate_bound(model(), torch.zeros(1, 1, 1, 3).double())[0].stderr is None
 
 
 def test_eight_bit_pixels_have_bits_per_dimension():

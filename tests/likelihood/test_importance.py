@@ -1,12 +1,22 @@
+import copy
 import math
 
 import pytest
 import torch
 from scipy.stats import genpareto
+from torch import nn
+from torch.distributions import Independent, Normal
 
 from latentia.errors import ConfigurationError, UnsupportedError
 from latentia.integration.pareto import fit_generalized_pareto, pareto_k
-from latentia.likelihood import exact_log_likelihood, importance_log_likelihood
+from latentia.likelihood import (
+    LatentModel,
+    annealed_log_likelihood,
+    evaluate_bound,
+    exact_log_likelihood,
+    importance_log_likelihood,
+)
+from latentia.models import VAE
 
 from .known_models import LinearGaussian, narrow_model, toy_images, toy_vae
 
@@ -102,6 +112,45 @@ def test_the_seed_fixes_the_draws_and_not_the_callers_generator():
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first.values, importance_log_likelihood(vae, x, draws=10, seed=3).values)
     assert not torch.equal(first.values, importance_log_likelihood(vae, x, draws=10, seed=4).values)
+
+
+def test_one_draw_does_not_show_its_error():
+    vae = toy_vae()
+    result = importance_log_likelihood(vae, toy_images(vae, 5), draws=1)
+    assert result.errors.eq(torch.inf).all()
+    assert "unknown" in result.settings["warning"]
+    assert result.estimates()[0].stderr > 0  # over the images
+
+
+def test_a_model_in_training_mode_is_evaluated_and_left_as_it_was():
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
+    decoder = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Linear(8, 16), nn.Unflatten(1, (1, 4, 4)))
+    vae = VAE(encoder, decoder, latent=2, image_shape=(1, 4, 4))
+    x = torch.bernoulli(torch.full((6, 1, 4, 4), 0.5))
+    wanted = importance_log_likelihood(vae.eval(), x, draws=20).values
+    before = copy.deepcopy(vae.train().state_dict())
+    assert torch.equal(importance_log_likelihood(vae, x, draws=20).values, wanted)
+    annealed_log_likelihood(vae, x, temperatures=3, start="encoder")
+    evaluate_bound(vae, x)
+    assert all(module.training for module in vae.modules())
+    assert all(torch.equal(value, before[name]) for name, value in vae.state_dict().items())
+
+
+@pytest.mark.parametrize("validate", [False, True])
+def test_an_encoder_without_an_answer(validate):
+    model = narrow_model(0.1)
+
+    def encoder(x):
+        place = x[:, :2].clone()
+        place[0] = torch.nan
+        return Independent(Normal(place, torch.ones_like(place), validate_args=validate), 1, validate_args=False)
+
+    subject = LatentModel(model.decoder, model.prior, encoder)
+    x = model.decoder(torch.zeros(5, 2)).sample()
+    for method in (importance_log_likelihood, lambda *a: annealed_log_likelihood(*a, start="encoder")):
+        with pytest.raises(UnsupportedError, match="proposal='prior'"):
+            method(subject, x)
 
 
 def test_refusals():

@@ -68,13 +68,13 @@ def _scale_kl(patch: pytest.MonkeyPatch, factor: float) -> None:
 
 
 def _shift_bound(patch: pytest.MonkeyPatch, shift: float) -> None:
-    true = model_checks.gaussian_bound
+    true = model_checks.gaussian_elbo
 
-    def wrong(*arguments):
-        bound, *rest = true(*arguments)
+    def wrong(*arguments, **named):
+        bound, *rest = true(*arguments, **named)
         return bound + shift, *rest
 
-    patch.setattr(model_checks, "gaussian_bound", wrong)
+    patch.setattr(model_checks, "gaussian_elbo", wrong)
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)

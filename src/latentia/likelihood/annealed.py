@@ -33,7 +33,8 @@ from torch.distributions import Distribution
 
 from latentia.errors import ConfigurationError, UnsupportedError
 from latentia.estimate import Estimate
-from latentia.likelihood.latent_model import LatentModel, full_precision
+from latentia.likelihood.importance import encode
+from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.quadrature import LikelihoodResult
 
 Start = Literal["prior", "encoder"]
@@ -156,9 +157,9 @@ def annealed_log_likelihood(
     begin = time.monotonic()
     plan = _Plan(temperatures, **chains)
     subject, schedule = plan.subject(model), plan.schedule
-    subject.require_scorable(images)
     values, errors, accepted = [], [], []
-    with full_precision(), torch.random.fork_rng(devices=[]):
+    with subject.evaluating(), torch.random.fork_rng(devices=[]):
+        subject.require_scorable(images)
         torch.manual_seed(plan.seed)
         for x in images.split(plan.images_at_once):
             walk = _Walk(subject, x, plan.chains, plan.start)
@@ -185,7 +186,7 @@ def bidirectional_monte_carlo(
     plan = _Plan(temperatures, **chains)
     subject, schedule = plan.subject(model), plan.schedule
     lower, upper, accepted, images = [], [], [], []
-    with full_precision(), torch.random.fork_rng(devices=[]):
+    with subject.evaluating(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         left = count
         while left:
@@ -213,7 +214,7 @@ class _Walk:
         self.model, self.chains = model, chains
         self.x = x.to(model.device, model.dtype)
         self.images = self.x.repeat(chains, *[1] * (x.dim() - 1))
-        q: Distribution | None = model.encoder(self.x) if start == "encoder" and model.encoder else None
+        q: Distribution | None = encode(model.encoder, self.x) if start == "encoder" and model.encoder else None
         self.q = q
         self.log_start: Callable[[Tensor], Tensor] = model.prior.log_prob if q is None else q.log_prob
         # Steps are in units of the start's scale, so that one size serves every direction.

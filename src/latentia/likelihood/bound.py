@@ -1,57 +1,83 @@
-"""The evidence lower bound of a trained VAE on a set of images, with its standard error."""
+"""Lower bounds of log p(x) from draws of a VAE's encoder, with their standard errors."""
 
 from __future__ import annotations
 
 __all__ = ["evaluate_bound"]
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from latentia.distributions import DiscretizedLogisticMixture
+from latentia.errors import DataError
 from latentia.estimate import Estimate
+from latentia.likelihood.latent_model import LatentModel
 from latentia.models import VAE
 
+DECODED_AT_ONCE = 20_000
 
-@torch.no_grad()
-def evaluate_bound(vae: VAE, images: Tensor, *, samples: int = 1, batch_size: int = 1000) -> list[Estimate]:
-    """Mean ELBO, rate and distortion over images, each from `samples` draws of z for every image.
+
+def evaluate_bound(
+    vae: VAE, images: Tensor, *, samples: int = 1, draws: int = 1, batch_size: int = 1000
+) -> list[Estimate]:
+    """Mean ELBO, rate and distortion over images, and for `draws` > 1 the importance-weighted bound of so many draws.
 
     The KL is sampled as well, so that any prior can be used. Standard errors are over the images and include the noise
-    of the draws, which come from torch's global generator (see `latentia.training.seeded`).
+    of the draws, which come from torch's global generator (see `latentia.training.seeded`). The model is evaluated in
+    evaluation mode and its mode is restored.
 
     Args:
-        vae: on the images' device, in evaluation mode.
+        vae: on the images' device.
         images: (N, C, H, W), as the likelihood scores them.
-        samples: draws of z for each image.
-        batch_size: images processed at a time.
+        samples: independent repetitions for each image.
+        draws: K of L_K = E log (1/K) Σ w (Burda et al. 2016, eq. 8), which is the ELBO for K = 1.
+        batch_size: images processed at a time, at most.
 
     Returns:
-        `elbo` (a lower bound of the mean log p(x), in expectation), `rate` and `distortion`, in nats.
+        `elbo` (a lower bound of the mean log p(x), in expectation), `rate` and `distortion`, in nats, from all
+        `samples` · `draws` draws; for `draws` > 1 also `iwae`, a tighter lower bound.
         For a likelihood of 8-bit pixels also `bits_per_dimension`, an upper bound of −log₂ p(x) per pixel and channel.
 
     Raises:
-        DataError: for images outside the likelihood's support, such as gray ones under a Bernoulli likelihood.
+        DataError: for images of another shape, or outside the likelihood's support, such as gray ones under a Bernoulli
+            likelihood.
     """
-    vae.check(images)
-    rates, distortions = [], []
-    for x in images.split(batch_size):
-        q = vae.encode(x)
-        z = q.sample(torch.Size([samples]))
-        rates.append((q.log_prob(z) - vae.prior.log_prob(z)).mean(0))
-        distortions.append(-vae.decode(z).log_prob(x).mean(0))
+    if len(images) == 0 or images.shape[1:] != vae.image_shape:
+        wanted = ", ".join(map(str, vae.image_shape))
+        raise DataError(f"images have shape {tuple(images.shape)}, and this model scores (N, {wanted}) with N >= 1")
+    rates, distortions, bounds = [], [], []
+    with LatentModel.from_model(vae).evaluating():
+        vae.check(images)
+        for x in images.split(max(1, min(batch_size, DECODED_AT_ONCE // (samples * draws)))):
+            q = vae.encode(x)
+            z = q.sample(torch.Size([samples * draws]))
+            rate, distortion = q.log_prob(z) - vae.prior.log_prob(z), -vae.decode(z).log_prob(x)
+            rates.append(rate.mean(0))
+            distortions.append(distortion.mean(0))
+            log_weights = -(rate + distortion).double().view(samples, draws, len(x))
+            bounds.append((log_weights.logsumexp(1) - math.log(draws)).mean(0))
     rate, distortion = torch.cat(rates).double(), torch.cat(distortions).double()
-    settings = {"samples": samples, "stderr_over": "images"}
+    settings = {"samples": samples * draws, "stderr_over": "images"}
     estimates = [
-        Estimate.mean(-(rate + distortion), name="elbo", kind="lower bound", settings=settings),
-        Estimate.mean(rate, name="rate", settings=settings),
-        Estimate.mean(distortion, name="distortion", settings=settings),
+        _mean(-(rate + distortion), name="elbo", kind="lower bound", settings=settings),
+        _mean(rate, name="rate", settings=settings),
+        _mean(distortion, name="distortion", settings=settings),
     ]
+    if draws > 1:
+        settings = {"draws": draws, "samples": samples, "stderr_over": "images"}
+        estimates.append(_mean(torch.cat(bounds), name="iwae", kind="lower bound", settings=settings))
     if isinstance(vae.likelihood.family, DiscretizedLogisticMixture):
         bits = (rate + distortion) / (math.prod(vae.image_shape) * math.log(2))
-        unit = "bits/dimension"
         estimates.append(
-            Estimate.mean(bits, name="bits_per_dimension", kind="upper bound", unit=unit, settings=settings)
+            _mean(bits, name="bits_per_dimension", kind="upper bound", unit="bits/dimension", settings=settings)
         )
     return estimates
+
+
+def _mean(values: Tensor, **about: Any) -> Estimate:
+    """The mean over images; of one image without a standard error."""
+    if len(values) > 1:
+        return Estimate.mean(values, **about)
+    return Estimate(values.item(), n=1, method="monte carlo", **about)

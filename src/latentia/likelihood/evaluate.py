@@ -8,18 +8,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor
 
-from latentia.errors import ConfigurationError, nearest
+from latentia.errors import ConfigurationError, UnsupportedError, nearest
 from latentia.estimate import Estimate
 from latentia.likelihood.annealed import annealed_log_likelihood, bidirectional_monte_carlo
 from latentia.likelihood.gaps import Gaps, evaluate_gaps
-from latentia.likelihood.importance import importance_log_likelihood
+from latentia.likelihood.importance import importance_log_likelihood, log_importance_weights
 from latentia.likelihood.information import mutual_information
 from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.posterior import GridPosterior, exact_posterior
+from latentia.likelihood.quadrature import exact_log_likelihood
 
 Method = Literal["exact", "importance", "annealed"]
+
+DRAWS = 100  # of each image, for the gap of a q that is not Gaussian
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,9 @@ def evaluate_likelihood(
         model: a `VAE`, a run, a `LatentModel`, or anything with `decode` and `prior`.
         images: (N, *event_shape), as the likelihood scores them.
         method: `exact` for z of at most 3 dimensions: adds posterior entropy and rate, mutual information, active
-            units, and for a Gaussian encoder the inference gap in its two parts. `importance` adds the weights'
-            effective sample size and Pareto k̂. `annealed` adds the gap between both bounds on simulated images.
+            units, and with an encoder the inference gap, for a Gaussian one in its two parts. For z on a finite set it
+            gives log p(x) alone. `importance` adds the weights' effective sample size and Pareto k̂. `annealed` adds
+            the gap between both bounds on simulated images.
         tolerance: of `exact`, in nats for each image.
         gaps: of `exact`: the number of images, from the first, whose inference gap is split; 0 for none.
         simulated: of `annealed`: the number of images to simulate for the upper bound; 0 for none.
@@ -88,12 +93,41 @@ def evaluate_likelihood(
 def _exact(
     model: Any, images: Tensor, tolerance: float, gaps: int, seed: int, options: Mapping[str, Any]
 ) -> LikelihoodEvaluation:
+    subject = LatentModel.from_model(model)
+    if subject.prior.has_enumerate_support:
+        result = exact_log_likelihood(model, images, tolerance, **options)
+        return LikelihoodEvaluation(result.estimates(), result.arrays())
     posterior = exact_posterior(model, images, tolerance, **options)
     estimates = posterior.estimates() + mutual_information(posterior, images, seed=seed)
     arrays = posterior.arrays()
     split = None
-    if gaps and len(images) > 1 and LatentModel.from_model(model).encoder is not None:
-        split = evaluate_gaps(model, images[:gaps], posterior=posterior)
-        estimates += split.estimates()
-        arrays |= split.arrays()
+    if gaps and len(images) > 1 and subject.encoder is not None:
+        try:
+            split = evaluate_gaps(model, images[:gaps], posterior=posterior)
+        except UnsupportedError as error:
+            estimates += _sampled_gap(subject, images[:gaps], posterior, seed, str(error))
+        else:
+            estimates += split.estimates()
+            arrays |= split.arrays()
     return LikelihoodEvaluation(estimates, arrays, posterior, split)
+
+
+def _sampled_gap(
+    subject: LatentModel, images: Tensor, posterior: GridPosterior, seed: int, reason: str
+) -> list[Estimate]:
+    """ELBO and inference gap from draws, for a q that is not Gaussian; their standard errors include the draws'."""
+    rows = posterior.finished[posterior.finished < len(images)]
+    if len(rows) < 2:
+        return []
+    with subject.evaluating(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        elbo = torch.cat([log_importance_weights(subject, x, DRAWS).mean(1) for x in images[rows].split(200)])
+    settings: dict[str, Any] = {"stderr_over": "images", "draws": DRAWS, "not_split": reason}
+    if len(rows) < len(images):
+        settings["not_reached"] = len(images) - len(rows)
+    gap = posterior.likelihood.values[rows] - elbo
+    error = posterior.likelihood.errors[rows].mean().item()
+    return [
+        Estimate.mean(elbo, name="elbo", kind="lower bound", settings=settings),
+        Estimate.mean(gap, name="inference_gap", settings=settings | {"error": error}),
+    ]

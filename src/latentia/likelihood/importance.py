@@ -16,6 +16,7 @@ __all__ = ["importance_log_likelihood", "log_importance_weights"]
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
@@ -24,13 +25,15 @@ from torch.distributions import Distribution
 
 from latentia.errors import ConfigurationError, UnsupportedError
 from latentia.integration.pareto import K_HAT_LIMIT, pareto_k
-from latentia.likelihood.latent_model import LatentModel, full_precision
+from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.quadrature import LikelihoodResult
 
 Proposal = Literal["encoder", "prior"]
 
 DECODED_AT_ONCE = 20_000
 RESAMPLES = 1000
+CURE = "; use proposal='prior', method='annealed' or, for z of at most 3 dimensions, method='exact'"
+FEWEST_DRAWS = 25  # to which a Pareto tail is fitted
 
 
 def importance_log_likelihood(
@@ -55,12 +58,13 @@ def importance_log_likelihood(
         seconds: time allowed.
 
     Returns:
-        Values of kind "lower bound" (in expectation), their standard errors by the delta method, and in `details` the
-        `effective_sample_size` and `pareto_k` of each image. `settings["bootstrap_stderr"]` is the standard error of
-        the mean by a bootstrap over the images; `settings["warning"]` is present when some k̂ exceeds 0.7.
+        Values of kind "lower bound" (in expectation), their standard errors by the delta method (infinite for a single
+        draw, which does not show its error), and in `details` the `effective_sample_size` and `pareto_k` of each image.
+        `settings["bootstrap_stderr"]` is the standard error of the mean by a bootstrap over the images;
+        `settings["warning"]` is present when some k̂ exceeds 0.7 or is unknown.
 
     Raises:
-        UnsupportedError: a model without an encoder where one is needed, or time is up.
+        UnsupportedError: a model without an encoder where one is needed, draws that are not finite, or time is up.
         DataError: images that the likelihood cannot score.
     """
     if draws < 1 or not 0 <= defensive < 1:
@@ -68,9 +72,9 @@ def importance_log_likelihood(
     if proposal not in get_args(Proposal):
         raise ConfigurationError(f"proposal is {proposal!r}; it must be encoder or prior")
     begin = time.monotonic()
-    with full_precision(), torch.random.fork_rng(devices=[]):
+    subject = LatentModel.from_model(model)
+    with subject.evaluating(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        subject = LatentModel.from_model(model)
         subject.require_scorable(images)
         batch = max(1, DECODED_AT_ONCE // draws)
         parts = []
@@ -95,8 +99,13 @@ def importance_log_likelihood(
         "seconds": round(time.monotonic() - begin, 3),
     }
     heavy = int((shape > K_HAT_LIMIT).sum())
-    if heavy:
-        cure = "method='exact'" if subject.latent <= 3 else "method='annealed'"
+    cure = "method='exact'" if subject.latent <= 3 else "method='annealed'"
+    if draws < FEWEST_DRAWS:
+        settings["warning"] = (
+            f"{draws} draws of each image are too few to show the tail of its weights, so that the standard errors "
+            f"{'are unknown' if draws == 1 else 'cannot be trusted'}. Use draws={FEWEST_DRAWS} or more, or {cure}"
+        )
+    elif heavy:
         settings["warning"] = (
             f"the weights of {heavy} of {len(images)} images have a Pareto shape above {K_HAT_LIMIT} (largest "
             f"{shape.max().item():.2f}): their estimates and standard errors cannot be trusted. Use {cure}"
@@ -121,7 +130,7 @@ def log_importance_weights(
         (N, K), float64, on the CPU.
 
     Raises:
-        UnsupportedError: a model without an encoder where one is needed.
+        UnsupportedError: a model without an encoder where one is needed, or draws that are not finite.
     """
     if proposal == "encoder" and model.encoder is None:
         raise UnsupportedError(
@@ -130,7 +139,7 @@ def log_importance_weights(
         )
     n = len(images)
     x = images.to(model.device, model.dtype)
-    q = model.encoder(x) if model.encoder is not None and proposal == "encoder" else None
+    q = encode(model.encoder, x) if model.encoder is not None and proposal == "encoder" else None
     parts = []
     for begin in range(0, draws, max(1, DECODED_AT_ONCE // n)):
         count = min(max(1, DECODED_AT_ONCE // n), draws - begin)
@@ -138,6 +147,27 @@ def log_importance_weights(
         scores = model.decoder(z.flatten(0, 1)).log_prob(x.repeat(count, *[1] * (x.dim() - 1))).view(count, n)
         parts.append((scores.double() + model.log_prior(z) - _log_proposal(model, q, z, defensive)).cpu())
     return torch.cat(parts).T
+
+
+def encode(encoder: Callable[[Tensor], Distribution], x: Tensor) -> Distribution:
+    """q(z|x) of images x (N, …).
+
+    Raises:
+        UnsupportedError: an encoder that gives NaN or infinite numbers.
+    """
+    try:
+        q = encoder(x)
+    except ValueError as error:  # torch's check of the parameters
+        if "Expected parameter" not in str(error):
+            raise
+        raise UnsupportedError(f"the encoder gives parameters that are not those of a distribution{CURE}") from None
+    with torch.random.fork_rng(devices=[]):
+        finite = torch.isfinite(q.sample()).all(-1)
+    if not bool(finite.all()):
+        raise UnsupportedError(
+            f"the encoder's z is not finite for {int((~finite).sum())} of a batch of {len(finite)} images{CURE}"
+        )
+    return q
 
 
 def _propose(model: LatentModel, q: Distribution | None, n: int, count: int, defensive: float) -> Tensor:
@@ -166,8 +196,11 @@ def _summarize(log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     draws = log_weights.shape[1]
     total = log_weights.logsumexp(1)
     effective = (2 * total - (2 * log_weights).logsumexp(1)).exp()
+    effective = effective.nan_to_num(0.0)  # all weights are 0
     # Var(log mean w) ≈ Var(w)/(K mean²) = (K/ESS − 1)/K, with K − 1 for an unbiased variance
-    stderr = ((draws / effective - 1).clamp_min(0) / max(1, draws - 1)).sqrt()
+    stderr = (
+        ((draws / effective - 1).clamp_min(0) / (draws - 1)).sqrt() if draws > 1 else torch.full_like(total, torch.inf)
+    )
     return total - math.log(draws), stderr, effective, pareto_k(log_weights)
 
 

@@ -134,10 +134,12 @@ def _by_draws(posterior: GridPosterior, aggregate: _Aggregate, draws: int) -> li
     stderr = residual.std().item() / math.sqrt(draws)
     settings = _settings(posterior) | {
         "stderr_over": "draws",
+        "draws": draws,
         "error": 2 * posterior.likelihood.settings["error"],
         "control_variate": slope,
     }
-    about: dict[str, Any] = {"stderr": stderr, "n": draws, "method": "monte carlo", "settings": settings}
+    n = aggregate.count
+    about: dict[str, Any] = {"stderr": stderr, "n": n, "method": "monte carlo", "settings": settings}
     value = residual.mean().item()
     return [
         Estimate(value, "mutual_information", **about),
