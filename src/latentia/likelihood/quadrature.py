@@ -28,6 +28,7 @@ from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from latentia.distributions import Gaussian, GaussianLearnedScale
 from latentia.errors import ConfigurationError, UnsupportedError, nearest
@@ -53,6 +54,10 @@ PROVEN_BY_DEFAULT = (
 )
 PROOF_SECONDS = 1.0
 PRIOR_DRAWS = 256  # points that show where mass may be, besides the grid
+# An image whose log p(x|z) lies so many standard deviations below what the decoder expects at the best z is searched for
+# with many more draws: something that no node met may explain it. Images that a model was fitted to stay below 20.
+UNEXPLAINED = 20.0
+SEARCH_DRAWS, SEARCH_SECONDS = 2**22, 2.0
 ASSUMES = (
     "the decoder's log-density, jumps and kinks apart, varies no faster between nodes of the first grid than from node to "
     "node"
@@ -527,7 +532,25 @@ class _Work:
             # The joint density decides: the encoder's mean may lie where the prior has nothing.
             better = own + model.log_prior(mean).to(own.device) > score + model.log_prior(place).to(own.device)
             place, score = torch.where(better[:, None], mean, place), torch.where(better, own, score)
+        place, score = self._search_unexplained(model, scorer, place, score)
         return (place.double().cpu(), score.cpu()), rounding
+
+    def _search_unexplained(
+        self, model: LatentModel, scorer: Scorer, place: Tensor, score: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Better z for images that none of the hints explains, from many draws of the prior."""
+        rows = (_misfit(model.decoder(place), score) > UNEXPLAINED).nonzero().squeeze(1)
+        end = time.monotonic() + SEARCH_SECONDS
+        step = 2**16
+        for block_number in range(SEARCH_DRAWS // step):
+            if len(rows) == 0 or time.monotonic() > end:
+                break
+            z = _draws(model, step, seed=2 + block_number).to(model.device, model.dtype)
+            for part in z.split(max(1, min(step, 4_000_000 // len(rows)))):
+                top = scorer.block(model.decoder(part)).scores(rows, slice(0, len(part))).nan_to_num(-torch.inf).max(-1)
+                better = top.values.double() > score[rows]
+                place[rows[better]], score[rows[better]] = part[top.indices[better]], top.values[better].double()
+        return place, score
 
     def _refine(
         self,
@@ -616,10 +639,18 @@ class _Part:
             getattr(self, name)[rows] = values
 
 
-def _draws(model: LatentModel, count: int) -> Tensor:
-    """Draws from the prior that leave the global random state as it was."""
+def _misfit(distribution: Distribution, score: Tensor) -> Tensor:
+    """By how many standard deviations log p(x|z) (n,) lies below that of samples of p(x|z) itself, (n,)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
+        own = distribution.log_prob(distribution.sample(torch.Size([32]))).double()
+    return (own.mean(0) - score) / own.std(0).clamp(min=1e-3)
+
+
+def _draws(model: LatentModel, count: int, seed: int = 1) -> Tensor:
+    """Draws from the prior that leave the global random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
         return model.prior.sample(torch.Size([count]))
 
 
