@@ -459,6 +459,20 @@ def test_a_very_wide_logistic_keeps_its_tiny_probabilities():
     assert gradient.flatten().tolist() == [0, 0, -1]
 
 
+def test_compilers_trace_the_sampling_of_a_logistic_mixture_whole():
+    validates = torch.distributions.Distribution._validate_args  # torch's compiler switches it off
+    try:
+        draw = torch.compile(
+            lambda numbers: DiscretizedLogisticMixtureDistribution(numbers, 2).sample((3,)),
+            backend="aot_eager",
+            fullgraph=True,
+        )
+        assert draw(torch.randn(4, 6, 2, 2)).shape == (3, 4, 1, 2, 2)
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(validates)
+        torch._dynamo.reset()
+
+
 def test_channels_share_their_component():
     """Two components, black and white: both channels are of one of them, so they are always equal."""
     numbers = torch.tensor([0.0, 0.0, -2, -2, 2, 2, -7, -7, -7, -7]).reshape(10, 1, 1)

@@ -98,9 +98,18 @@ def jsd_terms(a, log_a, b, log_b):
 def oracle(terms, p, q):
     low, high = p.support
     knots = {side.location + k * side.scale for side in (p, q) for k in (-40, -12, -5, -2, -0.5, 0, 0.5, 2, 5, 12, 40)}
-    points = [low, *sorted(knot for knot in knots if low < knot < high), high]
-    value, error = mp.quad(lambda x: terms(*p.at(x), *q.at(x)), points, error=True, maxdegree=6)
-    return float(value), float(error)
+    inner = sorted(knot for knot in knots if low < knot < high)
+
+    def integrand(x):
+        return terms(*p.at(x), *q.at(x))
+
+    pieces = [(integrand, [inner[0] if low == -mp.inf else low, *inner])]
+    # Tails on a logarithmic scale, where a power becomes an exponential.
+    sides = [(inner[-1], 1)] + [(inner[0], -1)] * (low == -mp.inf)
+    for edge, sign in sides:
+        pieces.append((lambda y, e=edge, s=sign: integrand(e + s * mp.expm1(y)) * mp.e**y, [0, 2, 6, 15, 40, 120, 400]))
+    results = [mp.quad(function, points, error=True, maxdegree=6) for function, points in pieces]
+    return float(sum(value for value, _ in results)), float(sum(error for _, error in results))
 
 
 def check(seed):

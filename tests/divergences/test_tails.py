@@ -28,6 +28,8 @@ def test_kl_of_a_heavy_tail_against_a_gaussian(df):
     drawn = kl.monte_carlo(p, q, n=10_000)
     assert drawn.stderr == math.inf
     assert "infinite" in drawn.settings["warning"]
+    with pytest.raises(UnsupportedError, match="infinite variance"):
+        kl.monte_carlo_nonnegative(p, q)
 
 
 def test_w1_of_a_heavy_tail_is_mpmaths():

@@ -289,14 +289,12 @@ class _KL(FDivergence):
         return None
 
     def _monte_carlo(self, p: Distribution, q: Distribution, n: int, seed: int) -> Estimate:
-        heavy = None
-        if dimension(p) == 1 and 2 * growth(q) >= heaviest_moment(p):
-            heavy = f"−log q grows like |x|^{growth(q):g}, and E_p|x|^{heaviest_moment(p):g} is infinite"
-
         def terms(x: Tensor) -> Tensor:
             return log_density(p, x) - log_density(q, x)
 
-        return mean_over_draws(p, terms, n=n, seed=seed, name=self.name, estimator="log ratio", infinite_variance=heavy)
+        return mean_over_draws(
+            p, terms, n=n, seed=seed, name=self.name, estimator="log ratio", infinite_variance=_infinite_variance(p, q)
+        )
 
     def monte_carlo_nonnegative(self, p: Distribution, q: Distribution, n: int = 100_000, seed: int = 0) -> Estimate:
         """Mean of (r − 1) − log r, r = q(x)/p(x), over n draws from P.
@@ -320,6 +318,9 @@ class _KL(FDivergence):
             raise UnsupportedError("(r − 1) − log r needs P to have mass wherever Q has; use kl.monte_carlo")
         if dimension(p) == 1 and heaviest_moment(q) < heaviest_moment(p):
             raise UnsupportedError("Q's tail is heavier than P's, so r = q/p has infinite variance; use kl.monte_carlo")
+        heavy = _infinite_variance(p, q)
+        if heavy:
+            raise UnsupportedError(f"the terms have an infinite variance: {heavy}; use kl.quadrature")
         ratios = RunningMean()
 
         def terms(x: Tensor) -> Tensor:
@@ -475,6 +476,13 @@ _TRUSTED = {
 }
 # Families whose mean, variance and entropy are closed forms.
 _WITH_MOMENTS = (td.Exponential, td.Gamma, td.Gumbel, td.HalfNormal, td.Laplace, td.LogNormal, td.StudentT, td.Uniform)
+
+
+def _infinite_variance(p: Distribution, q: Distribution) -> str | None:
+    """Why log p − log q has an infinite variance under P; None if it is not known to have one."""
+    if dimension(p) > 1 or 2 * growth(q) < heaviest_moment(p):
+        return None
+    return f"−log q grows like |x|^{growth(q):g}, and E_p|x|^{heaviest_moment(p):g} is infinite"
 
 
 def _rounding(p: Distribution, q: Distribution) -> float:
