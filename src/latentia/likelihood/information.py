@@ -94,9 +94,11 @@ def _by_nodes(posterior: GridPosterior, aggregate: _Aggregate) -> list[Estimate]
     n, d = len(posterior), posterior.dimension
     kinds = 2**d
     total, gain, rate = (torch.zeros(n * kinds, dtype=torch.float64) for _ in range(3))
+    dropped = 0.0
     for _, image, nodes, mass in posterior.blocks():
         lattice = _parity(nodes.shape[1], d).expand(mass.shape)
         seen = mass > NEGLIGIBLE
+        dropped += mass[~seen].sum().item() / aggregate.count
         place, weight = (image[:, None] * kinds + lattice)[seen], mass[seen]
         every, own = aggregate.log_ratios(nodes[seen], image[:, None].expand(mass.shape)[seen])
         total.index_add_(0, place, weight)
@@ -110,9 +112,9 @@ def _by_nodes(posterior: GridPosterior, aggregate: _Aggregate) -> list[Estimate]
         spread = (sums / total).nan_to_num(0.0).mean(0) - mean
         means.append(mean)
         errors.append(spread.abs().max().item())
-    certified = posterior.likelihood.settings["error"]
+    lost = posterior.likelihood.settings["error"] + dropped
     # Mass ε of an image left out has at most ε log (N/ε) of its information: by the log-sum inequality.
-    left = certified * (1 + math.log(aggregate.count) - math.log(min(1.0, max(certified, 1e-300))))
+    left = lost * (1 + math.log(aggregate.count) - math.log(min(1.0, max(lost, 1e-300))))
     names = ("mutual_information", "aggregate_posterior_kl")
     settings = _settings(posterior) | {"certificate": "numerical", "nodes": "all"}
     return [
