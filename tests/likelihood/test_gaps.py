@@ -211,6 +211,7 @@ def test_evaluate_likelihood_by_every_method():
     wanted = {"log_likelihood", "posterior_entropy", "mutual_information", "active_units", "amortization_gap", "elbo"}
     assert wanted <= set(names)
     assert len(names) == len(set(names))
+    assert all(e.kind != "exact" or e.settings["certificate"] == "numerical" for e in exact.estimates)
     assert exact.arrays["log_likelihood"].shape == (20,)
     assert exact.arrays["gap_inference"].shape == (10,)
     importance = evaluate_likelihood(vae, x, "importance", draws=200)

@@ -119,7 +119,11 @@ class GridPosterior:
         rows = self.finished
         if not len(rows):
             return self.likelihood.estimates()
-        settings = {"stderr_over": "images", "tolerance": self.likelihood.settings["tolerance"]}
+        settings = {
+            "stderr_over": "images",
+            "tolerance": self.likelihood.settings["tolerance"],
+            "certificate": "numerical",
+        }
         unfinished = {"not_reached": len(self) - len(rows)} if len(rows) < len(self) else {}
         about: dict[str, Any] = {"kind": "exact", "method": "quadrature", "settings": settings | unfinished}
         spread = self.mean[rows].var(0) if len(rows) > 1 else torch.zeros(self.dimension)
@@ -130,7 +134,7 @@ class GridPosterior:
             unit="1",
             kind="exact",
             method="quadrature",
-            settings={"threshold": 0.01, "variances": spread.tolist(), **unfinished},
+            settings={"threshold": 0.01, "variances": spread.tolist(), "certificate": "numerical", **unfinished},
         )
         means = [
             Estimate.mean(values[rows], name=name, **about)
