@@ -29,7 +29,6 @@ from latentia.metrics import (
     class_coverage,
     diversity,
     frechet_distance,
-    frechet_extrapolated,
     inception_score,
     kernel_distance,
     memorization,
@@ -37,6 +36,7 @@ from latentia.metrics import (
     sliced_wasserstein,
     two_sample_test,
 )
+from latentia.metrics.frechet import frechet_extrapolated
 
 CLASSES = 5
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from latentia.cli import main
-from latentia.theory import Relations, equal, statement
+from latentia.theory.statement import Relations, equal, statement
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -11,11 +11,10 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from latentia.metrics import (
     frechet_distance,
-    frechet_extrapolated,
     kernel_distance,
     sliced_wasserstein,
 )
-from latentia.metrics.frechet import frechet_of_moments
+from latentia.metrics.frechet import frechet_extrapolated, frechet_of_moments
 from tests.metrics.known_features import normal
 
 

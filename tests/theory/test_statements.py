@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from latentia.theory import Statement, statements, verify
+from latentia.theory import statements, verify
+from latentia.theory.statement import Statement
 
 STATEMENTS = statements()
 NOTES = {f"1{letter}" for letter in "abcdefghij"} | {f"3{letter}" for letter in "abcde"}

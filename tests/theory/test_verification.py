@@ -10,21 +10,8 @@ import pytest
 
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate, estimates_to_json, exact
-from latentia.theory import (
-    Erratum,
-    Relation,
-    Relations,
-    Statement,
-    at_least,
-    at_most,
-    choose,
-    converges,
-    differ,
-    equal,
-    statement,
-    statements,
-    verify,
-)
+from latentia.theory import Relation, Statement, choose, statements, verify
+from latentia.theory.statement import Erratum, Relations, at_least, at_most, converges, differ, equal, statement
 
 RANDOM = Estimate(1.0, stderr=0.1)
 CERTIFIED = Estimate(1.0, settings={"error": 0.1})

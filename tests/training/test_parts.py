@@ -20,13 +20,11 @@ from latentia.training import (
     Player,
     Probe,
     RunDirectory,
-    Schedule,
-    Stages,
     Training,
     start_worker,
 )
 from latentia.training.game import cost_of, networks_of
-from latentia.training.optimizers import AveragedWeights
+from latentia.training.optimizers import AveragedWeights, Schedule, Stages
 from latentia.training.progress import FOLD_ROWS, MetricAccumulator, ProgressBar
 
 from .toys import duel, play_duel

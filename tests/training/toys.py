@@ -23,7 +23,6 @@ from latentia.training import (
     Adam,
     Cosine,
     Game,
-    Outcome,
     Player,
     RunDirectory,
     Training,
@@ -33,6 +32,7 @@ from latentia.training import (
     seeded,
     start_worker,
 )
+from latentia.training.loop import Outcome
 
 COUNT = 96
 

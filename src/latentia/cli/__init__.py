@@ -11,9 +11,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from latentia.cli.application import app
+    from latentia.cli.application import app as app
 
-__all__ = ["app", "main"]
+__all__ = ["main"]
 
 INTERRUPTED = 130  # what a shell expects after Ctrl-C
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["app"]
+__all__: list[str] = []
 
 import sys
 import warnings

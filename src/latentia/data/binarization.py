@@ -13,7 +13,7 @@ batch of 128 MNIST images takes 0.12 ms, while `torch.rand(...) * 255 < gray` ta
 
 from __future__ import annotations
 
-__all__ = ["Binarization"]
+__all__: list[str] = []
 
 from dataclasses import dataclass
 from typing import Literal

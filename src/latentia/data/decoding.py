@@ -7,7 +7,7 @@ animation is taken, 16 bits are scaled to 8, and transparency that hides nothing
 
 from __future__ import annotations
 
-__all__ = ["decode"]
+__all__: list[str] = []
 
 import io
 import os

@@ -7,7 +7,7 @@ wrong in one line that names the file.
 
 from __future__ import annotations
 
-__all__ = ["DataPath", "fetch", "find_folder"]
+__all__: list[str] = []
 
 import gzip
 import os

@@ -21,7 +21,7 @@ Altschuler et al. 2017 (Sinkhorn, rounding); Dowson and Landau 1982 (Gaussians).
 
 from __future__ import annotations
 
-__all__ = ["assignment", "bures", "costs_along", "max_sliced", "samples", "sinkhorn", "sliced"]
+__all__ = ["assignment", "bures", "costs_along"]
 
 import math
 from collections.abc import Callable

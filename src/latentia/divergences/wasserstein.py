@@ -10,7 +10,7 @@ finite sum. Between Gaussians W₂ has a closed form in any dimension. `latentia
 
 from __future__ import annotations
 
-__all__ = ["exact", "monte_carlo", "optimal_map", "quadrature", "samples"]
+__all__ = ["exact", "optimal_map", "quadrature", "samples"]
 
 import math
 from collections.abc import Callable

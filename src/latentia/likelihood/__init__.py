@@ -9,7 +9,7 @@ from latentia.likelihood.importance import importance_log_likelihood, log_import
 from latentia.likelihood.information import aggregate_log_ratio, mutual_information
 from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.posterior import GridPosterior, exact_posterior
-from latentia.likelihood.quadrature import LikelihoodResult, exact_log_likelihood
+from latentia.likelihood.quadrature import exact_log_likelihood
 from latentia.likelihood.refit import refit_encoder
 from latentia.likelihood.relaxation import register_bounds
 
@@ -18,7 +18,6 @@ __all__ = [
     "GridPosterior",
     "LatentModel",
     "LikelihoodEvaluation",
-    "LikelihoodResult",
     "aggregate_log_ratio",
     "annealed_log_likelihood",
     "bidirectional_monte_carlo",

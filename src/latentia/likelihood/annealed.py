@@ -19,7 +19,7 @@ is adapted inside the chain makes its transitions depend on the past and biases 
 
 from __future__ import annotations
 
-__all__ = ["Bidirectional", "annealed_log_likelihood", "bidirectional_monte_carlo"]
+__all__ = ["annealed_log_likelihood", "bidirectional_monte_carlo"]
 
 import math
 import time

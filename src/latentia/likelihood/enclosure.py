@@ -25,7 +25,7 @@ stored weights and of the prior with its stored parameters.
 
 from __future__ import annotations
 
-__all__ = ["Enclosure", "KeptTiles", "enclose_log_likelihood", "prove_exclusion"]
+__all__ = ["enclose_log_likelihood", "prove_exclusion"]
 
 import math
 import time

@@ -6,7 +6,7 @@ Level ℓ is the lattice of spacing h_ℓ = h₀ 2⁻ˡ. Its nodes form tiles, c
 
 from __future__ import annotations
 
-__all__ = ["Lattice"]
+__all__: list[str] = []
 
 import math
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ Moments and entropies are sums over the final nodes of an image, so they carry t
 
 from __future__ import annotations
 
-__all__ = ["GridPosterior", "Slice", "exact_posterior"]
+__all__ = ["GridPosterior", "exact_posterior"]
 
 import math
 from collections.abc import Iterator

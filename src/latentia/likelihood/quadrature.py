@@ -18,7 +18,7 @@ often that was contradicted while the grid was refined.
 
 from __future__ import annotations
 
-__all__ = ["Certificate", "LikelihoodResult", "Limits", "exact_log_likelihood"]
+__all__ = ["exact_log_likelihood"]
 
 import math
 import time

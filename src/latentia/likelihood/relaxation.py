@@ -22,7 +22,7 @@ Sources: Zhang et al. 2018 (CROWN) and Singh et al. 2018 (DeepZ) for the lines o
 
 from __future__ import annotations
 
-__all__ = ["EXP", "SQUARE", "AffineBounds", "Restriction", "register_bounds"]
+__all__ = ["register_bounds"]
 
 import math
 from collections.abc import Callable

@@ -9,7 +9,7 @@ from latentia.metrics.classifier import classify
 from latentia.metrics.comparison import ModelScores, best_of
 from latentia.metrics.diversity import Diversity, diversity
 from latentia.metrics.features import Classifier, Features, Inception, Module, Pixels, RandomConvolutional
-from latentia.metrics.frechet import Frechet, frechet_distance, frechet_extrapolated
+from latentia.metrics.frechet import Frechet, frechet_distance
 from latentia.metrics.kernel import Kernel, kernel_distance
 from latentia.metrics.memorization import Memorization, memorization
 from latentia.metrics.metric import Metric, higher_is_better, parse_metrics
@@ -56,7 +56,6 @@ __all__ = [
     "diversity",
     "draw_samples",
     "frechet_distance",
-    "frechet_extrapolated",
     "higher_is_better",
     "inception_score",
     "kernel_distance",

@@ -21,7 +21,7 @@ contain the bias.
 
 from __future__ import annotations
 
-__all__ = ["Frechet", "frechet_distance", "frechet_extrapolated"]
+__all__ = ["Frechet", "frechet_distance"]
 
 import math
 from typing import ClassVar, NamedTuple

@@ -6,7 +6,7 @@ package's `__init__`. The command line, the scores and the tables find it throug
 
 from __future__ import annotations
 
-__all__ = ["Metric", "MetricInputs", "higher_is_better", "parse_metrics"]
+__all__ = ["Metric", "higher_is_better", "parse_metrics"]
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable

@@ -10,7 +10,7 @@ quality.compute()                          # {"kernel_distance/classifier": tens
 
 from __future__ import annotations
 
-__all__ = ["SampleQuality"]
+__all__: list[str] = []
 
 from collections.abc import Sequence
 from typing import Any

@@ -7,7 +7,7 @@ For any distribution q on the K values, the bound Σᵢ q(zᵢ) log[p(x|zᵢ) p(
 
 from __future__ import annotations
 
-__all__ = ["BernoulliMixture", "FiniteLatentModel", "MixtureFit", "fit_bernoulli_mixture"]
+__all__ = ["BernoulliMixture", "FiniteLatentModel", "fit_bernoulli_mixture"]
 
 from dataclasses import dataclass
 

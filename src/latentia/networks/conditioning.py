@@ -8,7 +8,7 @@ an embedding of the label.
 
 from __future__ import annotations
 
-__all__ = ["decoder_with_labels", "encoder_with_head"]
+__all__: list[str] = []
 
 import math
 from collections.abc import Callable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Diagnostics", "Snapshots", "final_gan_estimates"]
+__all__: list[str] = []
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

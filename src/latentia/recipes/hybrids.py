@@ -5,7 +5,7 @@ What they reach is in docs/hybrids.md.
 
 from __future__ import annotations
 
-__all__ = ["AdversarialAutoencoderRecipe", "BiGANRecipe", "EncodedGANRecipe", "HybridRecipe", "VAEGANRecipe"]
+__all__ = ["AdversarialAutoencoderRecipe", "BiGANRecipe", "VAEGANRecipe"]
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence

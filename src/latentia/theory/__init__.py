@@ -3,37 +3,14 @@
 from types import ModuleType
 
 from latentia.theory.statement import (
-    Erratum,
     Relation,
-    Relations,
     Statement,
     Verdict,
-    at_least,
-    at_most,
     choose,
-    converges,
-    differ,
-    equal,
-    statement,
     verify,
 )
 
-__all__ = [
-    "Erratum",
-    "Relation",
-    "Relations",
-    "Statement",
-    "Verdict",
-    "at_least",
-    "at_most",
-    "choose",
-    "converges",
-    "differ",
-    "equal",
-    "statement",
-    "statements",
-    "verify",
-]
+__all__ = ["Relation", "Verdict", "choose", "statements", "verify"]
 
 
 def statements() -> list[Statement]:

@@ -2,8 +2,8 @@
 
 from latentia.training.distributed import Worker, start_worker
 from latentia.training.game import Game, Player, Probe
-from latentia.training.loop import Outcome, fit
-from latentia.training.optimizers import SGD, Adam, AdamW, Constant, Cosine, OneCycle, Optimizer, Schedule, Stages
+from latentia.training.loop import fit
+from latentia.training.optimizers import SGD, Adam, AdamW, Constant, Cosine, OneCycle, Optimizer
 from latentia.training.run_directory import RunDirectory
 from latentia.training.seeds import seed_of, seeded
 from latentia.training.settings import Training
@@ -17,12 +17,9 @@ __all__ = [
     "Game",
     "OneCycle",
     "Optimizer",
-    "Outcome",
     "Player",
     "Probe",
     "RunDirectory",
-    "Schedule",
-    "Stages",
     "Training",
     "Worker",
     "fit",

@@ -10,7 +10,7 @@ compiler switches the checks of all distributions off, which only a private attr
 
 from __future__ import annotations
 
-__all__ = ["GradientFn"]
+__all__: list[str] = []
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence

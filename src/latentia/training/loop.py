@@ -12,7 +12,7 @@ Steps are counted from 1: the checkpoint `step-00000007` is the state after the 
 
 from __future__ import annotations
 
-__all__ = ["Outcome", "fit"]
+__all__ = ["fit"]
 
 import itertools
 import math

@@ -5,17 +5,7 @@ A schedule is a function of the fraction of the run that is done, so that it nee
 
 from __future__ import annotations
 
-__all__ = [
-    "SGD",
-    "Adam",
-    "AdamW",
-    "Constant",
-    "Cosine",
-    "OneCycle",
-    "Optimizer",
-    "Schedule",
-    "Stages",
-]
+__all__ = ["SGD", "Adam", "AdamW", "Constant", "Cosine", "OneCycle", "Optimizer"]
 
 import math
 from abc import abstractmethod
