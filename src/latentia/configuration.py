@@ -29,6 +29,11 @@ from latentia.errors import ConfigurationError, nearest
 from latentia.files import parse_yaml
 
 
+def _path_of(cls: type) -> str:
+    """Module and name of a class: equal for a class that is defined again, as when a notebook cell is repeated."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
 class Component(BaseModel):
     """A frozen value object with a type name; see the module's docstring.
 
@@ -54,9 +59,9 @@ class Component(BaseModel):
         elif cls._family is not None and not inspect.isabstract(cls):
             cls.type_name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
             taken = cls._members.get(cls.type_name)
-            if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+            if taken is not None and _path_of(taken) != _path_of(cls):
                 raise ConfigurationError(
-                    f"the {cls._label()} {cls.type_name!r} is {taken.__module__}.{taken.__qualname__} already; "
+                    f"the {cls._label()} {cls.type_name!r} is {_path_of(taken)} already; "
                     f'give this one another name: class {cls.__name__}(…, name="…")'
                 )
             cls._members[cls.type_name] = cls
@@ -72,7 +77,7 @@ class Component(BaseModel):
 
     @classmethod
     def members(cls) -> Mapping[str, type[Self]]:
-        """The concrete members of this family by name, in order of definition; of a member, itself and its subclasses."""
+        """The concrete members of this family by name, in order of definition; of a member, it and its subclasses."""
         return {name: member for name, member in cls._members.items() if issubclass(member, cls)}
 
     @classmethod

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from latentia.data import Source, image_axes, read_arrays, read_image_folder
+from latentia.data import NPZ, Folder, Source, image_axes, read_arrays, read_image_folder
 from latentia.data.opening import LIMIT, require_below
 from latentia.errors import ConfigurationError, DataError, nearest
 
@@ -66,7 +66,7 @@ def read_images(given: Images, max_bytes: int = LIMIT) -> GivenImages:
     if path.suffix == ".npz":
         return GivenImages(_archive(path, max_bytes), "npz", "archive", text)
     member = Source.members().get(text)
-    if member is None or member.type_name in ("folder", "npz"):
+    if member is None or issubclass(member, Folder | NPZ):
         raise ConfigurationError(
             f"{text} is not a folder, an .npz file or the name of a data set. {nearest(text, Source.members())}"
         )

@@ -687,7 +687,15 @@ def _require_memory(n: int, shape: tuple[int, ...], path: Path | None) -> None:
     each = 2 * 4 * int(np.prod(shape))  # float32, twice while the parts are joined
     if path is not None and path.suffix == ".png":
         each += 3 * image_grid(torch.zeros(1, *shape)).numel()
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") if hasattr(os, "sysconf") else 2**32
+    free = _free_memory()
     if n * each > free:
         needed = f"{n} samples need {n * each / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
         raise ConfigurationError([("-n", f"{needed}; give at most {free // each}")])
+
+
+def _free_memory() -> int:
+    """Bytes of free memory; 4 GiB where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 2**32

@@ -1,4 +1,4 @@
-"""Models with a known log p(x) that are hard for a grid, one for each class, and models that must be refused or left alone."""
+"""Models with a known log p(x) that are hard for a grid, one per class, and models that must be refused."""
 
 import math
 
@@ -90,7 +90,7 @@ def correlated():
 
 
 def edge(prior, density):
-    """x = z + noise of 0.3, against the midpoint rule in v with z = v² or z = sin² v, where the singular edges are smooth."""
+    """x = z + noise of 0.3, against the midpoint rule in v with z = v² or z = sin² v, which smooths the edges."""
     end, count = 6 if isinstance(prior, Gamma) else math.pi / 2, 200_000
     v = (torch.arange(count, dtype=D) + 0.5) * end / count
     z, slope = (v.square(), 2 * v) if isinstance(prior, Gamma) else (v.sin().square(), (2 * v).sin())

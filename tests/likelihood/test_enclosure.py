@@ -112,7 +112,10 @@ def test_linear_models(name, family):
     noise = float(getattr(family, "scale", 0.0)) or float(torch.tensor(math.log(family.initial_scale)).double().exp())
     truth = torch.stack(
         [
-            math.log(w) + MultivariateNormal(weight @ m + bias, weight @ c @ weight.T + noise**2 * torch.eye(4, dtype=D)).log_prob(images)
+            math.log(w)
+            + MultivariateNormal(
+                weight @ m + bias, weight @ c @ weight.T + noise**2 * torch.eye(4, dtype=D)
+            ).log_prob(images)
             for w, m, c in components
         ]
     ).logsumexp(0)  # fmt: skip

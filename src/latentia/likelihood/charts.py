@@ -10,8 +10,8 @@ A narrow or far component of a mixture is thus integrated on a lattice that its 
 | mixture of normals | components whose scales one lattice can resolve share a chart; the others have one each |
 | other mixtures | the charts of every component |
 | flow, transformed distribution | the charts of its base, followed by the transforms |
-| product on an interval or half-line | tanh-sinh or exp-exp maps (Takahasi and Mori 1974): singular edges are harmless |
-| anything else | location and scale from draws; log p(z) as it is; its integral must then be checked |
+| product on an interval or half-line | tanh-sinh or exp-exp maps (Takahasi and Mori 1974): singular edges are harmless
+| | anything else | location and scale from draws; log p(z) as it is; its integral must then be checked |
 """
 
 from __future__ import annotations

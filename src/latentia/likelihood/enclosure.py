@@ -1,7 +1,7 @@
 """log p(x) = log ∫ p(x|z) p(z) dz between two proven bounds, for z of few dimensions and a decoder of known parts.
 
-A box that holds the prior's mass, but for a tail that is bounded on its side, is divided into tiles. On a tile of center
-c and half sides r, with z = c + r∘t and t ∈ [−1, 1]ᵈ, the decoder lies between affine functions of t
+A box that holds the prior's mass, but for a tail that is bounded on its side, is divided into tiles. On a tile of
+center c and half sides r, with z = c + r∘t and t ∈ [−1, 1]ᵈ, the decoder lies between affine functions of t
 (`latentia.likelihood.relaxation`), and
 
     log p(x|z) p(z)  =  α + g·t − w(t)  ± slack,        w(t) = ½ tᵀH t,  0 ≤ w ≤ w̄.
@@ -13,14 +13,14 @@ With m₀ the mean of exp(g·t) over the tile and E the mean under the density t
 
 Tiles of too wide a gap are divided again; a tile without mass that matters keeps its upper bound. Nothing is left out.
 
-**Slack.** p(x|z) is an exponential family in its natural parameters l, log p = φ(x)·l − A(l) + const(x), and the decoder
-gives l = W v(z) + b with v = a + B t + e(t), |e| ≤ ē. The first-order error (φ − A')·W e is at most Σᵢ |(φ − A')W|ᵢ ēᵢ: sums over
-pixels are taken first, and there errors cancel. The third order of A is bounded pixel by pixel: for Bernoulli pixels
-A''' = A'' (1 − 2A'), hence |A(l + δ) − A − A'δ − ½ A''δ²| ≤ A'' (|1 − 2A'| + ½|δ|) |δ|³ e^|δ|/6 (after Bach 2010, proposition
-1); for normal pixels there is none.
+**Slack.** p(x|z) is an exponential family in its natural parameters l, log p = φ(x)·l − A(l) + const(x), and the
+decoder gives l = W v(z) + b with v = a + B t + e(t), |e| ≤ ē. The first-order error (φ − A')·W e is at most Σᵢ |(φ −
+A')W|ᵢ ēᵢ: sums over pixels are taken first, and there errors cancel. The third order of A is bounded pixel by pixel:
+for Bernoulli pixels A''' = A'' (1 − 2A'), hence |A(l + δ) − A − A'δ − ½ A''δ²| ≤ A'' (|1 − 2A'| + ½|δ|) |δ|³ e^|δ|/6
+(after Bach 2010, proposition 1); for normal pixels there is none.
 
-**Rounding** of float64 is added to every bound. What is enclosed is the integral in real arithmetic, of the decoder with its
-stored weights and of the prior with its stored parameters.
+**Rounding** of float64 is added to every bound. What is enclosed is the integral in real arithmetic, of the decoder
+with its stored weights and of the prior with its stored parameters.
 """
 
 from __future__ import annotations
@@ -215,7 +215,8 @@ def _conditional(subject: LatentModel) -> Conditional:
     ):
         raise UnsupportedError(
             "a proven bound needs to know what the decoder computes: pass LatentModel(Conditional(network, family, "
-            "event_shape=…, condition_shape=…), prior) without hooks, or use the numerical quadrature (exact_log_likelihood)"
+            "event_shape=…, condition_shape=…), prior) without hooks, or use the numerical quadrature "
+            "(exact_log_likelihood)"
         )
     return found
 
@@ -360,8 +361,8 @@ class _Family(ABC):
             tiles: as `AffineBounds.of_boxes` gives them.
             rows: which images, (n,).
             products: of these images with that network.
-            choices: ways to group the tiles to cells of neighbors, from few cells to one for each tile: the cell of each
-                tile, (S,), from 0 up, all of one size.
+            choices: ways to group the tiles to cells of neighbors, from few cells to one for each tile: the cell of
+                each tile, (S,), from 0 up, all of one size.
             limit: how much slack in nats it may cost to expand A once for each cell.
         """
         variables = network.variables(tiles)
@@ -524,7 +525,7 @@ class _Prior(ABC):
 
     Attributes:
         origin, scale: (d,).
-        spread: the largest scale of a component, which tells coarse tiles from fine ones.
+        spread: the largest scale of a component, which separates coarse tiles from fine ones.
         log_tail: upper bound of the log-probability outside the box.
     """
 
@@ -675,7 +676,8 @@ def _normals(prior: Distribution) -> _Normals:
         return _weighted(weights.log(), [_normals(part) for part in prior.components])  # pyright: ignore
     base = type(prior.base_dist).__name__ if isinstance(prior, Independent) else kind.__name__
     raise UnsupportedError(
-        f"no proven bound is known for the prior {base}; normal, uniform and mixtures of normal priors are served. Use the "
+        f"no proven bound is known for the prior {base}; normal, uniform and mixtures of normal priors are served. Use "
+        f"the "
         "numerical quadrature (exact_log_likelihood)"
     )
 

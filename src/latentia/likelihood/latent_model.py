@@ -71,7 +71,8 @@ class LatentModel:
         if not callable(decode) or not isinstance(prior, Distribution):
             raise UnsupportedError(
                 f"{type(model).__name__} has no distribution p(x|z), so images have no likelihood under it. Make a "
-                "model of a generator with LatentModel.from_generator(generator, likelihood, prior, shape=…), of another "
+                "model of a generator with LatentModel.from_generator(generator, likelihood, prior, shape=…), of "
+                "another "
                 "decoder with LatentModel(decoder, prior)"
             )
         family = getattr(getattr(model, "likelihood", None), "family", None)
@@ -185,7 +186,8 @@ class LatentModel:
         same = torch.isclose(first[:2].flip(0), again, rtol=1e-3, atol=1e-3, equal_nan=True)
         if not bool(same.all()):
             raise UnsupportedError(
-                f"the decoder gives the same z different densities (log p(x|z) = {first[0]:.6g}, then {again[1]:.6g}): it "
+                f"the decoder gives the same z different densities (log p(x|z) = {first[0]:.6g}, then {again[1]:.6g}): "
+                f"it "
                 "draws random numbers (dropout) or normalizes by the batch. Call .eval() on its network"
             )
 

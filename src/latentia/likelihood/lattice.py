@@ -239,7 +239,7 @@ def mass_upper_bound(table: Tensor, lattice: Lattice) -> Tensor:
 
 
 def _slope(size: Tensor, axis: int) -> Tensor:
-    """The sizes of steps along an axis, but for a jump's: a step much larger than both of its neighbors is no slope."""
+    """The sizes of steps along an axis, but for a jump's: a step much larger than both neighbors is not a slope."""
     pad = [0, 0] * (size.dim() - 1 - axis)
     padded = pad_last(size, [*pad, 1, 1])
     count = size.shape[axis]

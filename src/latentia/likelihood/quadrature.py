@@ -2,9 +2,9 @@
 
     log p(x) = log ∫ p(x|z) p(z) dz
 
-`exact_log_likelihood` gives the values, `exact_posterior` the posteriors p(z|x) as well. The prior is integrated part by
-part (`latentia.likelihood.charts`) on grids that are coarse where an image has no mass, fine where it has some, and shared
-by all images (`latentia.likelihood.refinement`).
+`exact_log_likelihood` gives the values, `exact_posterior` the posteriors p(z|x) as well. The prior is integrated part
+by part (`latentia.likelihood.charts`) on grids that are coarse where an image has no mass, fine where it has some, and
+shared by all images (`latentia.likelihood.refinement`).
 
 The numerical certificate of an image is the sum of
 
@@ -12,8 +12,8 @@ The numerical certificate of an image is the sum of
 - rounding: the difference between log p(x|z) as it was computed and in float64, at the best z found.
 
 It is not a proof: it takes the logarithm of the decoder's density to be about as smooth as a coarse spacing shows it to
-be, but for jumps and kinks. `settings["assumes"]` says so with every result, and `settings["bound_violations"]` counts how
-often that was contradicted while the grid was refined.
+be, but for jumps and kinks. `settings["assumes"]` says so with every result, and `settings["bound_violations"]` counts
+how often that was contradicted while the grid was refined.
 """
 
 from __future__ import annotations
@@ -54,12 +54,13 @@ PROVEN_BY_DEFAULT = (
 )
 PROOF_SECONDS = 1.0
 PRIOR_DRAWS = 256  # points that show where mass may be, besides the grid
-# An image whose log p(x|z) lies so many standard deviations below what the decoder expects at the best z is searched for
-# with many more draws: something that no node met may explain it. Images that a model was fitted to stay below 20.
+# An image whose log p(x|z) lies so many standard deviations below what the decoder expects at the best z is searched
+# for with many more draws: something that no node met may explain it. Images that a model was fitted to stay below 20.
 UNEXPLAINED = 20.0
 SEARCH_DRAWS, SEARCH_SECONDS = 2**22, 2.0
 ASSUMES = (
-    "the decoder's log-density, jumps and kinks apart, varies no faster between nodes of the first grid than from node to "
+    "the decoder's log-density, jumps and kinks apart, varies no faster between nodes of the first grid than from node "
+    "to "
     "node"
 )
 CURES = {
@@ -77,15 +78,15 @@ class Limits(TypedDict, total=False):
     """How the quadrature computes, and within what limits.
 
     Keys:
-        certificate: `numerical`; `proven` (`latentia.likelihood.enclosure`, for decoders of known parts; some tenths of a
-            second for each image); `auto`, the default, is numerical and proves up to 16 images as far as about as much
-            time again allows. `details["proven"]` says which.
+        certificate: `numerical`; `proven` (`latentia.likelihood.enclosure`, for decoders of known parts; some tenths
+            of a second for each image); `auto`, the default, is numerical and proves up to 16 images as far as about
+            as much time again allows. `details["proven"]` says which.
         precision: of decoder and table; `auto` is float32, and float64 where the tolerance is below 0.001 or float32
             rounds by too much.
         seconds: time allowed, unlimited by default; the step that it ends in is finished.
         memory: bytes allowed for tables, 4e9 by default.
-        require: whether to raise where the tolerance is not met, as by default; otherwise `errors` and `reached` say what
-            was met, and images that were not reached are left out of every mean.
+        require: whether to raise where the tolerance is not met, as by default; otherwise `errors` and `reached` say
+            what was met, and images that were not reached are left out of every mean.
     """
 
     certificate: Literal["auto", "numerical", "proven"]
@@ -159,8 +160,8 @@ def exact_log_likelihood(
         **limits: see `Limits`.
 
     Raises:
-        UnsupportedError: z has more dimensions, or the tolerance was not met in the time and memory allowed: the message
-            says what was reached.
+        UnsupportedError: z has more dimensions, or the tolerance was not met in the time and memory allowed: the
+            message says what was reached.
         DataError: images that the likelihood cannot score.
         ConfigurationError: a prior that does not integrate to 1, or a limit that is not one.
     """
@@ -252,7 +253,8 @@ def solve(
         raise UnsupportedError(
             f"quadrature: {met} of {len(images)} images are certified to {tolerance} nats after "
             f"{result.settings['decoder_evaluations']:,} decoder evaluations in {result.settings['seconds']:.1f} s; "
-            f"the worst is at {worst:.3g} nats, {result.settings['rounding']:.2g} of it rounding: {work.reasons(short)}. "
+            f"the worst is at {worst:.3g} nats, {result.settings['rounding']:.2g} of it rounding: "
+            f"{work.reasons(short)}. "
             f"require=False returns what was reached; or use {OTHERS}"
         )
     return Solution(result, work.models[-1], work.pieces)
@@ -333,7 +335,8 @@ class _Work:
         self.models = [subject]
         if precision == "float64" and self.double is None and subject.dtype != torch.float64:
             raise UnsupportedError(
-                "precision='float64': the decoder does not compute with torch's operations, or returns shorter floats than "
+                "precision='float64': the decoder does not compute with torch's operations, or returns shorter floats "
+                "than "
                 "it is given. Make it return float64 for a float64 z, or use precision='auto'"
             )
         wants_double = precision == "float64" or (precision == "auto" and tolerance < FLOAT32_DOWN_TO)
@@ -372,7 +375,8 @@ class _Work:
     def result(self, seconds: float) -> LikelihoodResult:
         reached = torch.isfinite(self.errors)
         some = reached if bool(reached.any()) else ~reached
-        # Errors of the rule have either sign: the shifted grids' values of the mean estimate what is left of them there.
+        # Errors of the rule have either sign: the shifted grids' values of the mean estimate what is left of them
+        # there.
         deviations = self.deviations[some].mean(0).abs().max().item()
         rounding = self.rounding[some].mean().item()
         model = self.models[0] if not self.pieces else self.pieces[-1].model
@@ -403,7 +407,7 @@ class _Work:
         )
 
     def prove(self, seconds: float) -> None:
-        """Enclose log p(x) as far as the time allows: a narrow enclosure, or one that contradicts the value, replaces it."""
+        """Enclose log p(x) while time allows: a narrow enclosure, or one that contradicts the value, replaces it."""
         if not bool(torch.isfinite(self.errors).any()) or seconds <= 0:
             return
         try:
@@ -427,7 +431,7 @@ class _Work:
         return "; ".join(found)
 
     def _chunk(self, model: LatentModel, charts: list[Chart]) -> int:
-        """How many images to take at a time, so that their summaries over the first grid fit in a quarter of the memory."""
+        """Images to take at a time, so that their summaries over the first grid fit in a quarter of the memory."""
         core = max(chart.core for chart in charts)
         return max(1, int(self.memory / 4 / (core**model.latent * 8 * (3 * 2**model.latent + 7))))
 
@@ -448,7 +452,7 @@ class _Work:
             for k, chart in enumerate(charts):
                 rest = [part.value for part in parts[:k] + parts[k + 1 :]]
                 floor = torch.stack(rest).logsumexp(0) if rest else torch.full((len(rows),), -torch.inf).double()
-                # A part that could not be integrated by itself may be nothing beside the others.
+                # A part that could not be integrated alone may be negligible against the others.
                 some = (~torch.isfinite(parts[k].rule)).nonzero().squeeze(1) if again else everyone
                 if len(some) == 0:
                     continue
@@ -669,7 +673,8 @@ def _proven(
     met = int((errors <= tolerance).sum())
     if not bool(reached.any()) or (require and met < len(images)):
         raise UnsupportedError(
-            f"proof: {met} of {len(images)} images are enclosed to {tolerance} nats in {found.statistics['seconds']:.1f} s. "
+            f"proof: {met} of {len(images)} images are enclosed to {tolerance} nats in "
+            f"{found.statistics['seconds']:.1f} s. "
             "Allow more seconds, a larger tolerance, require=False for the bounds so far, or certificate='numerical'"
         )
     settings = {"tolerance": tolerance, "certificate": "proven", **found.statistics}
@@ -694,7 +699,8 @@ def _require_proper(chart: Chart, latent: int, seconds: float) -> None:
     log_mass, error = found.log_integral.item(), found.error.item()
     if not abs(log_mass) <= min(error, 1.0) + 10 * PRIOR_TOLERANCE:
         raise ConfigurationError(
-            f"could not verify the prior: on the grid, exp(log_prob) integrates to {math.exp(min(log_mass, 700)):.6g}, not to "
+            f"could not verify the prior: on the grid, exp(log_prob) integrates to {math.exp(min(log_mass, 700)):.6g}, "
+            f"not to "
             "1. Either log_prob is not a normalized density, or the grid misses a part of it: give a mixture as "
             "MixtureSameFamily or latentia's Mixture, whose components are integrated one by one"
         )

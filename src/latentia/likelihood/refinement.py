@@ -1,30 +1,30 @@
 r"""Integrals ∫ exp f(z) dz for many f at once, on nested lattices that grow finer only where their mass lies.
 
-**Lattices.** Level ℓ is the lattice of spacing h_ℓ = h₀ 2⁻ˡ. Its nodes come in *tiles*, cubes of bᵈ nodes; a tile of
-level ℓ splits into 2ᵈ tiles of level ℓ+1. For each f a list of tiles is kept. All f share the nodes: those of a tile
-are handed out once, for the f that have mass there.
+**Lattices.** Level ℓ is the lattice of spacing h_ℓ = h₀ 2⁻ˡ. Its nodes form *tiles*, cubes of bᵈ nodes; a tile of
+level ℓ splits into 2ᵈ tiles of level ℓ+1. Each f has a list of tiles. All f share the nodes: the nodes of a tile are
+evaluated once, for the f that have mass there.
 
 **Value.** The trapezoid rule on a lattice, hᵈ Σ exp f, converges faster than any power of h on smooth decaying
 integrands (Trefethen and Weideman 2014).
 
-**Certificate.** Level ℓ is the union of 2ᵈ shifted lattices of spacing 2h. Each is a rule of its own, and the largest
-distance between one of them and their union, the *spread*, bounds the union's error: on a Gaussian that is about the
-fourth power of theirs. Where f has kinks (a ReLU decoder) rules converge like h² with signs that come and go, the
-union's error is about a quarter of the spread, and shifted rules may agree by accident; so a quarter of the last
-level's spread counts as well.
+**Numerical certificate.** Level ℓ is the union of 2ᵈ shifted lattices of spacing 2h. Each is a rule by itself. The
+*spread*, the largest distance between one of them and their union, bounds the error of the union: on a Gaussian that
+error is about the fourth power of the error of one. At kinks (a ReLU decoder) the rules converge like h² with changing
+signs, at jumps like h, and shifted rules can agree by chance; so the spread of earlier levels counts too, weighted by
+the order of convergence that the last levels show.
 
-**Nothing hides between nodes.** A posterior far narrower than h has a density that changes by many nats from node to
-node, but its *logarithm* is as smooth as the decoder. So f within half a spacing of a node is bounded from what it
-rises by to its neighbors, u = f + ¾ Σ_axes max |Δf|: half the rise would do for a convex or a concave f, and the
-rest is for what is neither. Tiles are dropped by u, never by f; what was dropped, hᵈ Σ exp u, is part of the
-certificate; and an f counts as resolved only where hᵈ Σ exp u exceeds the integral by little, so that two coarse
-rules that miss a narrow ridge by the same distance are not taken for agreement.
+**Mass between nodes.** The density of a narrow posterior changes by many nats from node to node, but its *logarithm* is
+as smooth as the decoder. Within half a spacing of a node, f is bounded from its steps to the neighbors,
+u = f + ¾ Σ_axes max |Δf|: a factor ½ is enough for convex and for concave f, the rest is a margin. Tiles are dropped by
+u, never by f; what was dropped, hᵈ Σ exp u, is part of the certificate. An f counts as resolved only where hᵈ Σ exp u
+exceeds the integral by little, so that two coarse rules that miss a narrow ridge by the same distance do not count
+as agreement.
 
-**Nothing is cut off at the side of a tile.** A tile's u knows how f rises toward its own nodes, and its neighbor's f
-may rise beyond them: where a ridge runs along the common face, the neighbor looks empty from the inside. So what f
-promises just *outside* each face is followed too. A tile over a face through which mass may run is taken in, whether
-or not its own u would have kept it, and an f is not finished while it has such a face with no tile beyond. Regions thus
-grow as well as shrink on the way down, and a drop that was wrong is made good.
+**Mass across the side of a tile.** The bound u of a tile uses steps between its nodes, and the f of its neighbor can
+rise beyond them: if a ridge runs along the common face, the neighbor looks empty from inside. So the bound just
+*outside* each face is computed too. A tile behind a face through which mass can run is added, whatever its u, and an f
+is not finished while it has such a face without a tile behind it. So regions grow as well as shrink, and a wrong drop
+is corrected.
 """
 
 from __future__ import annotations
@@ -257,8 +257,8 @@ class _Run:
         """Error of the rule at jumps of f, relative to the integral, (N,).
 
         The roughness W = Σ exp f |Δ³f| / Σ exp f has no signs that cancel. Where f is smooth it falls to an eighth from
-        level to level, at kinks to a quarter, at jumps to a half, and a jump's error is at most W/8. In the plane and in
-        space, where kinks are many, W must fall as slowly twice in a row.
+        level to level, at kinks to a quarter, at jumps to a half, and a jump's error is at most W/8. In the plane and
+        in space, where kinks are many, W must fall as slowly twice in a row.
         """
         now, before, first = self.roughness.T
         before, first = (torch.where(w.isinf(), 0.0, w) for w in (before, first))

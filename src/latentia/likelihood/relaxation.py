@@ -5,16 +5,16 @@ Over a box {c + r∘t : t ∈ [−1, 1]ᵈ} every output is enclosed between two
     |f(c + r∘t) − a − B·t| ≤ e        for all t ∈ [−1, 1]ᵈ,
 
 and each layer takes (a, B, e) of its input to (a, B, e) of its output, for many boxes at once. A linear layer takes
-them to W a + b, W B and |W| e. An activation φ is replaced on the interval of its input by a line λ u + μ and the largest
-distance δ from it, so that (a, B, e) becomes (λ a + μ, λ B, |λ| e + δ). A ReLU whose input does not change sign has δ = 0,
-and a smooth activation has δ of second order in the box's side.
+them to W a + b, W B and |W| e. An activation φ is replaced on the interval of its input by a line λ u + μ and the
+largest distance δ from it, so that (a, B, e) becomes (λ a + μ, λ B, |λ| e + δ). A ReLU whose input does not change
+sign has δ = 0, and a smooth activation has δ of second order in the box's side.
 
 **What is enclosed** is the function that the modules stand for with their stored weights as real numbers, in real
 arithmetic. The rounding of float64 is added to e: a sum of n products in any order errs by at most γₙ Σ |terms|
 with γₙ = n u/(1 − n u) (Higham 2002, section 3.1), and an elementary function by at most 4 ulp.
 
-Modules of unknown type are refused, and so are modules with hooks, with parametrizations, with half-precision weights, or
-in a training mode that changes the function. `register_bounds` teaches a new type.
+Modules of unknown type are refused, and so are modules with hooks, with parametrizations, with half-precision weights,
+or in a training mode that changes the function. `register_bounds` teaches a new type.
 
 Sources: Zhang et al. 2018 (CROWN) and Singh et al. 2018 (DeepZ) for the lines of activations; Stolfi and de Figueiredo
 2003 for affine arithmetic.
@@ -266,9 +266,9 @@ class _Kinks:
 class Restriction:
     """A network f on one box, as f = weight · v(z) + bias ± error with few variables v.
 
-    Of a network of affine layers and rectifiers, v holds t and one number for each rectifier that bends on the box: on a
-    small box the network is as small as that, and smaller boxes inside are bounded by it. Of any other network v is what
-    enters its last linear layer, or the output itself.
+    Of a network of affine layers and rectifiers, v holds t and one number for each rectifier that bends on the box: on
+    a small box the network is as small as that, and smaller boxes inside are bounded by it. Of any other network v is
+    what enters its last linear layer, or the output itself.
 
     Attributes:
         weight: (D, V); None for the identity.
@@ -277,8 +277,8 @@ class Restriction:
         inner: bounds of v from those of s.
         outer: bounds of the output from those of s, without W; None once the network is restricted to v = (t, ε).
         limit: of variables.
-        change: v of the network that this one was made from, as an affine function of the present v: (V', ) and (V', V);
-            None where that one was not restricted.
+        change: v of the network that this one was made from, as an affine function of the present v: (V', ) and (V',
+            V); None where that one was not restricted.
     """
 
     weight: Tensor | None
@@ -477,7 +477,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class _Rectifier(Curve):
-    """positive · u for u ≥ 0 and negative · u below: exact where the sign is known, else the chord and half its distance.
+    """positive · u for u ≥ 0, negative · u below: exact where the sign is known, else the chord and half its distance.
 
     The two slopes are numbers, or tensors that broadcast against the argument.
     """
@@ -674,7 +674,8 @@ def _rule_of(module: nn.Module) -> Rule:
     hooks = (module._forward_hooks, module._forward_pre_hooks)
     if any(hooks) or "forward" in vars(module):
         raise UnsupportedError(
-            f"the decoder's {name} has hooks, which may change what it computes; remove them for a proven bound, or use "
+            f"the decoder's {name} has hooks, which may change what it computes; remove them for a proven bound, or "
+            f"use "
             "method='importance'"
         )
     if parametrize.is_parametrized(module):
@@ -807,7 +808,8 @@ def _average(module: nn.AvgPool1d | nn.AvgPool2d, bounds: AffineBounds) -> Affin
 def _upsample(module: nn.Upsample, bounds: AffineBounds) -> AffineBounds:
     if module.mode not in ("nearest", "nearest-exact", "linear", "bilinear"):
         raise UnsupportedError(
-            f"no proven bound is known for nn.Upsample(mode={module.mode!r}); use mode='bilinear' or mode='nearest', or "
+            f"no proven bound is known for nn.Upsample(mode={module.mode!r}); use mode='bilinear' or mode='nearest', "
+            f"or "
             "the numerical quadrature (exact_log_likelihood)"
         )
     return _positive_map(bounds, module.forward)

@@ -199,7 +199,7 @@ def _interpolation(size: int, side: int, like: Tensor) -> Tensor:
 
 
 def load_inception(file: Path, sha256: str = ORIGINAL_SHA256) -> InceptionV3:
-    """The network with the weights of a file, .pth (tensors alone, nothing is unpickled beside them) or .safetensors.
+    """The network with the weights of a file, .pth (tensors only, nothing else is unpickled) or .safetensors.
 
     Raises:
         DataError: if the file is missing, is another than the one with this sha256, or does not fit the network.
@@ -209,12 +209,12 @@ def load_inception(file: Path, sha256: str = ORIGINAL_SHA256) -> InceptionV3:
     except OSError:
         raise DataError(
             f"there are no Inception weights at {file}. Put pt_inception-2015-12-05-6726825d.pth of the project "
-            "pytorch-fid (95.6 MB) there, or use features=random-convolutional, whose distance is no FID"
+            "pytorch-fid (95.6 MB) there, or use features=random-convolutional, whose distance is not the FID"
         ) from None
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise DataError(
-            f"{file} has the sha256 {found}, and {sha256} is wanted; it is another file or damaged, get it anew"
+            f"{file} has the sha256 {found}, and {sha256} is expected; it is another file or damaged, fetch it again"
         )
     model = InceptionV3()
     try:
