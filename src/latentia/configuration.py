@@ -231,7 +231,10 @@ def _problems(cls: type[Component], error: ValidationError) -> Iterator[tuple[st
             else:
                 yield key, f"there is no such key. {nearest(path[-1], _keys(cls))}"
         elif fault["type"] in ("tuple_type", "list_type"):
-            yield key, f"give a list, such as [{fault['input']}] (given: {fault['input']!r})"
+            numbers = re.findall(r"\d+(?:\.\d+)?", str(fault["input"])) or ["16"]
+            yield key, f"give a list, such as [{', '.join(numbers)}] (given: {fault['input']!r})"
+        elif fault["type"] == "missing":
+            yield key, "this setting has no default; give it a value"
         else:
             message = str(inner) if inner is not None else fault["msg"]
             given = fault.get("input")

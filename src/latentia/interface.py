@@ -110,6 +110,9 @@ def evaluate(
     samples = samples or chosen is not None
     if likelihood is None and not samples:
         likelihood = "exact"
+    if draws is not None and likelihood != "importance":
+        cure = "add --likelihood importance, or leave them out (in Python likelihood='importance')"
+        raise ConfigurationError([("draws", f"they are for importance sampling alone; {cure}")])
     if likelihood is not None:
         _require_likelihood(run, likelihood)
     parts: list[Results] = []
@@ -478,6 +481,7 @@ def _require_likelihood(run: Run, likelihood: str) -> None:
     _require_known("likelihood", likelihood, Method)
     model = run.model
     if not isinstance(model, VAE):
+        _require_images([run])
         suitable = "Bernoulli()" if run.recipe.data.binarize != "none" else "Gaussian(scale=0.1)"
         raise RunError(
             f"{run.path} holds a {type(model).__name__}, which gives images no likelihood: score its samples with "

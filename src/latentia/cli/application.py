@@ -56,7 +56,8 @@ def run() -> None:
         _print_error(str(error))
         code = INTERRUPTED if isinstance(error, Interrupted) else WRONG
     except _UsageError as error:
-        _print_error(_usage(error))
+        if error.format_message().strip():  # empty where no command was typed: the help is shown then
+            _print_error(_usage(error))
         code = WRONG
     except (KeyboardInterrupt, typer.Abort):
         _print_error("interrupted")

@@ -232,10 +232,13 @@ def _seeds(text: str, settings: list[str]) -> list[int]:
         raise ConfigurationError([("seed", "--seeds gives every seed; leave seed=… out")])
     try:
         numbers = [int(part) for part in text.split(",")]
+        seeds = numbers if "," in text else list(range(min(numbers[0], 10_000)))
     except ValueError:
-        message = f"give a number of seeds, such as 5, or a list, such as 0,3,7 (given: {text})"
-        raise ConfigurationError([("--seeds", message)]) from None
-    return numbers if "," in text else list(range(numbers[0]))
+        seeds = []
+    if not seeds:
+        message = f"give at least one seed: their number, such as 5, or a list, such as 0,3,7 (given: {text})"
+        raise ConfigurationError([("--seeds", message)])
+    return seeds
 
 
 def _recipe(name: str, settings: list[str], config: Path | None, resumed: Path | None) -> Recipe:

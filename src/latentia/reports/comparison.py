@@ -83,9 +83,12 @@ class Comparison:
         for (label, *_), row in zip(rows, self.rows, strict=True):
             single = [cell for cell, seeds in zip(row.cells, self.seeds, strict=True) if cell and len(seeds) == 1]
             counts = sorted({cell.n for cell in single if cell.n is not None})
-            if len(counts) > 1 and not row.note:
+            of_images = row.name.rpartition("/")[2] in LIKELIHOODS  # two rows of one run may be of different images
+            if len(counts) > (0 if of_images else 1) and not row.note:
                 notes.append(f"{label}: n is {', '.join(map(str, counts))}")
-        return Table(columns, rows, f"{len(self.names)} models", notes, best, self.estimates())
+        return Table(
+            columns, rows, f"{len(self.names)} model{'s' * (len(self.names) > 1)}", notes, best, self.estimates()
+        )
 
     def results(self) -> Results:
         """The comparison as results with one table."""
@@ -226,12 +229,16 @@ def _scored(run: Run) -> str:
 
 
 def _likelihoods(run: Run) -> list[Estimate]:
-    """Bounds and likelihoods in evaluation/*.json; of several with one name an exact one, if there is one."""
+    """Bounds and likelihoods in evaluation/*.json; of several with one name an exact one, else that of most images."""
     found: dict[str, Estimate] = {}
+
+    def rank(estimate: Estimate) -> tuple[bool, int]:
+        return estimate.kind == "exact", estimate.n or 0
+
     for estimates in run.directory.evaluations().values():
         for estimate in estimates:
             before = found.get(estimate.name)
-            if estimate.name.rpartition("/")[2] in LIKELIHOODS and not (before and before.kind == "exact"):
+            if estimate.name.rpartition("/")[2] in LIKELIHOODS and (before is None or rank(estimate) >= rank(before)):
                 found[estimate.name] = estimate
     return list(found.values())
 
