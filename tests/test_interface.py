@@ -158,6 +158,22 @@ REFUSED = {
 }
 
 
+WRONG_CALLS = {
+    "no samples": (lambda run: latentia.sample(run, 0), "n: give at least 1"),
+    "no reconstructions": (lambda run: latentia.reconstruct(run, 0), "n: give at least 1"),
+    "a name for a recipe": (lambda _: latentia.train("vae"), "VAERecipe"),  # pyright: ignore
+    "images without channels": (lambda _: latentia.score(torch.rand(9, 8, 8), torch.rand(9, 1, 8, 8)), "N, C, H, W"),
+    "two images": (lambda _: latentia.score(torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8)), "give more"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CALLS)
+def test_wrong_calls_in_python_name_the_cure(folder: Path, case: str) -> None:
+    call, message = WRONG_CALLS[case]
+    with pytest.raises((ConfigurationError, DataError), match=message):
+        call(folder / "vae")
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_evaluations_are_refused_first(folder: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, options, message = REFUSED[case]

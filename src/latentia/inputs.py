@@ -56,6 +56,8 @@ def read_images(given: Images, max_bytes: int = LIMIT) -> GivenImages:
         DataError: a folder or file without images.
     """
     if isinstance(given, Tensor | np.ndarray):
+        if given.ndim != 4:
+            raise DataError(f"images must be an array (N, C, H, W), and this one has the shape {tuple(given.shape)}")
         return GivenImages(torch.as_tensor(given), "array", "as given", "the images")
     text, path = str(given), Path(given).expanduser()
     if path.is_dir():

@@ -118,6 +118,8 @@ def evaluate(
     parts: list[Results] = []
     if samples:
         found = _score_run(run, chosen, features, n, of, split, seed, real_vs_real)
+        if likelihood is None:
+            _require_scores(*found)
         parts.append(_keep_scores(run, found, split))
     if likelihood is not None:
         options: dict[str, Any] = {"tolerance": tolerance, "gaps": gaps, "seconds": seconds, "seed": seed}
@@ -198,6 +200,7 @@ def score(
             seed=seed,
             progress=update,
         )
+    _require_scores(found, found.skipped)
     return Results(found, [scores_table(found, f"{samples.title} against {reference.title}")], _skipped(found.skipped))
 
 
@@ -316,6 +319,8 @@ def reconstruct(
     """
     run, path = _run(run), _image_file(out)
     _require_known("split", split, Split)
+    if n < 1:
+        raise ConfigurationError([("n", f"give at least 1 (given: {n})")])
     model = _encoder_of(run)
     images = run.splits.examples(split, n).x
     again = torch.cat([model.reconstruct(part) for part in images.split(AT_ONCE)])
@@ -600,6 +605,16 @@ def _keep_scores(run: Run, scored: tuple[list[Estimate], dict[str, str]], split:
     return Results(found, [scores_table(found, f"{run.path}: samples")] if found else [], warnings, files)
 
 
+def _require_scores(found: Sequence[Estimate], skipped: Mapping[str, str]) -> None:
+    """Refuse images that no metric can score.
+
+    Raises:
+        DataError: with the first reason.
+    """
+    if not found and skipped:
+        raise DataError("no metric can score these images. " + next(iter(_skipped(skipped))))
+
+
 def _skipped(reasons: Mapping[str, str]) -> list[str]:
     return [f"{name} is left out: {reason}" for name, reason in reasons.items()]
 
@@ -683,11 +698,13 @@ def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def _require_memory(n: int, shape: tuple[int, ...], path: Path | None) -> None:
-    """Refuse a number of samples that does not fit in the free memory.
+    """Refuse a number of samples below 1, or one that does not fit in the free memory.
 
     Raises:
         ConfigurationError: with a number that fits.
     """
+    if n < 1:
+        raise ConfigurationError([("n", f"give at least 1 (given: {n})")])
     each = 2 * 4 * int(np.prod(shape))  # float32, twice while the parts are joined
     if path is not None and path.suffix == ".png":
         each += 3 * image_grid(torch.zeros(1, *shape)).numel()

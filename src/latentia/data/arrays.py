@@ -232,7 +232,8 @@ def _labels(arrays: Mapping[str, Array], name: str | None, count: int, path: Pat
     if labels.shape != (count,):
         raise DataError(f"{path} has {count} images and {name} of shape {labels.shape}; give one label per image")
     if labels.dtype.kind not in "iuU" or (labels.dtype.kind == "i" and labels.min() < 0):
-        raise DataError(f"{path}: {name} must be whole numbers from 0 or words, and are {labels.dtype}")
+        given = f"{labels.min()} is among them" if labels.dtype.kind == "i" else f"are {labels.dtype}"
+        raise DataError(f"{path}: {name} must be whole numbers from 0 or words, and {given}")
     try:
         return labels.tolist()
     except ValueError as error:  # text that is not Unicode
@@ -262,10 +263,10 @@ def _bytes(array: Array, name: str) -> Tensor:
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     if array.dtype != np.uint8:
-        raise DataError(
-            f"{name} are {array.dtype}, and must be uint8 or bool; "
-            "convert floats in [0, 1] by (x * 255).round().astype('uint8')"
-        )
+        cure = "floats in [0, 1] by (x * 255).round().astype('uint8')"
+        if array.dtype == np.uint16:
+            cure = "16 bits to 8 by (x // 257).astype('uint8')"
+        raise DataError(f"{name} are {array.dtype}, and must be uint8 or bool; convert {cure}")
     array = image_axes(array, name)
     if array.max() == 1:
         raise DataError(f"{name} are uint8 with no value above 1; save binary images as bool, or multiply them by 255")

@@ -77,6 +77,8 @@ def train(recipe: Recipe, out: Path | str | None = None, *, resume: bool = False
         DataError: for data that are missing, damaged, or that the model cannot score.
     """
     refuse_while_importing()
+    if not isinstance(recipe, Recipe):
+        raise ConfigurationError(f"a recipe is needed, such as latentia.VAERecipe(epochs=20) (given: {recipe!r:.60})")
     check_devices(recipe)
     options = {"recipe": recipe, "seeds": None, "out": _folder(out, resume), "resume": resume, "quiet": quiet}
     if recipe.devices > 1 and not launched_by_torchrun():

@@ -49,9 +49,9 @@ ENCODED = "Means of q(z|x) of the test set, with the regions of the prior."
 GAN_CURVES: Mapping[str, str] = {
     "discriminator/cost": "discriminator/cost",
     "generator/cost": "generator/cost",
-    "game/accuracy_real": "real/accuracy of D",
-    "game/accuracy_held_out": "held-out real/accuracy of D",
-    "game/accuracy_fake": "generated/accuracy of D",
+    "game/accuracy_real": "real/Accuracy of D",
+    "game/accuracy_held_out": "held-out real/Accuracy of D",
+    "game/accuracy_fake": "generated/Accuracy of D",
     "game/jensen_shannon_bound": "certified bound/JSD from below",
     "game/jensen_shannon": "exact/JSD from below",
 }
@@ -148,7 +148,7 @@ def _encoded_gan(run: Run) -> Iterator[Picture]:
 
 def _gan(run: Run) -> Iterator[Picture]:
     gan = cast(GAN, run.model)
-    units = {"accuracy of D": "share", "JSD from below": "nats"}
+    units = {"Accuracy of D": "share", "JSD from below": "nats"}
     caption = "Costs of both networks, accuracies of the discriminator and the bound of the Jensen-Shannon divergence."
     yield Picture("curves", caption, lambda: plot_curves(renamed(run.records), units=units))
     snapshots = _snapshots(run.directory.figures, ".png" if gan.makes_images else ".npz")

@@ -158,7 +158,10 @@ class RunDirectory:
             raise RunError(f"cannot read the directory {self.path}: {error}; give another --out") from error
         if self.recipe_file.name in names:
             if resume is False:
-                raise RunError(f"{self.path} holds a run already; go on with it by --resume, or give another --out")
+                raise RunError(
+                    f"{self.path} holds a run already; "
+                    "go on with it by --resume, or give another --out (in Python resume=True, out=...)"
+                )
             other = _differences(with_defaults(self.recipe()), recipe)
             if other:
                 listed = "; ".join(f"{key}: {old!r} there, {new!r} here" for key, old, new in other)
