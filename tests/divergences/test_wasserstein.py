@@ -197,3 +197,10 @@ def test_refusals_name_a_method_that_serves():
         wasserstein.quadrature(parse_distribution("Normal([0,0],1)"), parse_distribution("Normal([0,0],2)"))
     with pytest.raises(UnsupportedError, match="sliced"):
         wasserstein.monte_carlo(parse_distribution("Normal([0,0],1)"), parse_distribution("Normal([0,0],2)"), n=10**6)
+
+
+def test_a_kink_where_both_rules_of_the_quadrature_agree_by_accident():
+    p = parse_distribution("Normal(-0.08276586614007991,0.6141164765164704)")
+    q = parse_distribution("Laplace(-0.5319287488710831,2.619257863803657)")
+    found = wasserstein.quadrature(p, q)
+    assert abs(found.value - 2.17837920864476888824) <= found.error  # mpmath, cut at the crossing of F and G

@@ -40,6 +40,8 @@ _MOST_POINTS = 2**21
 _TOLERANCE_IN_THE_PLANE = 1e-10
 _REACH = 9.0  # standard deviations of a Gaussian beyond which less than 1e-18 of it lies
 
+_APART = 1e-9  # relative distance between breakpoints
+_SAMPLED = 32  # points between two breakpoints at which the sign of a difference is found
 _BLOCK = 65_536  # draws at a time; part of what determines a Monte Carlo result
 _SMALLEST_STRATUM = 100
 _SMALLEST_TAILED = 400  # draws without which the shape of a tail is not estimated
@@ -61,9 +63,32 @@ def breakpoints(*distributions: Distribution) -> list[float]:
     landmarks = {point for distribution in distributions for point in _landmarks(distribution)}
     for point in sorted(point for point in landmarks if low < point < high):
         # Points that are almost equal as floats make useless pieces.
-        if all(math.isinf(other) or abs(point - other) > 1e-9 * max(abs(point), abs(other)) for other in kept):
+        if all(math.isinf(other) or abs(point - other) > _APART * max(abs(point), abs(other)) for other in kept):
             kept.append(point)
     return sorted(kept)
+
+
+def with_crossings(points: list[float], difference: Callable[[Tensor], Tensor]) -> list[float]:
+    """Breakpoints with the zeros of a function between them, where its absolute value has kinks.
+
+    At a kink the rules of quadrature converge slowly, and their difference may be small by accident.
+    """
+    knots = torch.tensor([point for point in points if math.isfinite(point)], dtype=torch.float64)
+    inner = torch.linspace(0, 1, _SAMPLED + 1, dtype=torch.float64)[:-1]
+    x = torch.cat([(knots[:-1, None] + knots.diff()[:, None] * inner).flatten(), knots[-1:]])
+    signs = difference(x).nan_to_num(0.0).sign()
+    kept = signs != 0  # an interval of zeros, as where both are flat, ends at breakpoints
+    x, signs = x[kept], signs[kept]
+    found = torch.nonzero(signs[1:] * signs[:-1] < 0)[:, 0]
+    low, high, sign = x[:-1][found], x[1:][found], signs[:-1][found]
+    for _ in range(80):
+        middle = 0.5 * (low + high)
+        same = difference(middle).nan_to_num(0.0).sign() == sign
+        low, high = torch.where(same, middle, low), torch.where(same, high, middle)
+    right = torch.searchsorted(knots, high).clamp(1, len(knots) - 1)
+    left_gap, right_gap = high - knots[right - 1], knots[right] - high
+    apart = torch.minimum(left_gap, right_gap) > _APART * (left_gap + right_gap)
+    return sorted({*points, *high[apart].tolist()})
 
 
 def integrate_pair(
@@ -85,7 +110,7 @@ def integrate_pair(
         name: of the integral.
         tolerance: the error to reach.
         unit: of the integral.
-        kinked: whether the integrand has kinks where the densities have none, so that grids converge slowly.
+        kinked: whether the integrand has kinks where the densities cross.
 
     Raises:
         UnsupportedError: more than two dimensions, an integral that does not converge, or mass that was not found.
@@ -103,7 +128,13 @@ def integrate_pair(
     if d == 1:
         shaped = all_three if not p.event_shape else lambda x: all_three(x.reshape(-1, *p.event_shape))
         names = [name, "the mass of P", "the mass of Q"]
-        value, *masses = integrate_many(shaped, breakpoints(p, q), names=names, tolerance=tolerance, unit=unit)
+        points = breakpoints(p, q)
+        if kinked:
+            shape = p.event_shape
+            points = with_crossings(
+                points, lambda x: log_density(p, x.reshape(-1, *shape)) - log_density(q, x.reshape(-1, *shape))
+            )
+        value, *masses = integrate_many(shaped, points, names=names, tolerance=tolerance, unit=unit)
     else:
         value, *masses = _on_grids(p, q, all_three, name, tolerance, unit, kinked)
     for mass in masses:

@@ -34,7 +34,7 @@ from latentia.divergences._canonical import (
     same_distribution,
 )
 from latentia.divergences._cumulative import Linear, cumulative, linear_quantiles
-from latentia.divergences._integrals import breakpoints, mean_over_draws, proven
+from latentia.divergences._integrals import breakpoints, mean_over_draws, proven, with_crossings
 from latentia.divergences.empirical import LARGEST_ASSIGNMENT, assignment, bures, name_of, samples
 from latentia.errors import UnsupportedError
 from latentia.estimate import Estimate
@@ -133,12 +133,13 @@ def quadrature(p: Distribution, q: Distribution, order: int = 1, *, tolerance: f
 def _by_distribution_functions(p: Distribution, q: Distribution, name: str, tolerance: float) -> Estimate:
     first, second = cumulative(p), cumulative(q)
 
-    def gap(x: Tensor) -> Tensor:
+    def difference(x: Tensor) -> Tensor:
         # The smaller tails are subtracted, since 1 − F loses their digits.
-        below = first.below(x) < 0.5
-        return torch.where(below, first.below(x) - second.below(x), first.above(x) - second.above(x)).abs()
+        below, other = first.below(x), second.below(x)
+        return torch.where(below < 0.5, below - other, second.above(x) - first.above(x))
 
-    return integrate(gap, _line_breakpoints(p, q), name=name, tolerance=tolerance, unit="1")
+    points = with_crossings(_line_breakpoints(p, q), difference)
+    return integrate(lambda x: difference(x).abs(), points, name=name, tolerance=tolerance, unit="1")
 
 
 def _by_quantiles(p: Distribution, q: Distribution, name: str, tolerance: float) -> Estimate:
