@@ -225,8 +225,11 @@ def _problems(cls: type[Component], error: ValidationError) -> Iterator[tuple[st
             for sub_key, message in inner.problems:
                 yield ".".join(part for part in (key, sub_key) if part), message
         elif fault["type"] == "extra_forbidden":
+            parts = [known for known in _keys(cls) if path[-1] in known.split("_")]
             owners = [] if path[1:] else _members_with(cls, key)
-            if owners and issubclass(cls, Component):
+            if parts:  # `optimizer` of a recipe with two of them
+                yield key, f"there is no such key; choose {' or '.join(parts)}"
+            elif owners and issubclass(cls, Component):
                 yield key, f"{cls.type_name} has no such key; choose {' or '.join(owners)}, which has it"
             else:
                 yield key, f"there is no such key. {nearest(path[-1], _keys(cls))}"

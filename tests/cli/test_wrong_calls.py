@@ -70,6 +70,7 @@ CALLS: dict[str, tuple[list[str], str]] = {
     "train: setting as option with =": (["train", "vae", "--epochs=3"], "epochs=3"),
     "train: nested setting as option": (["train", "vae", "--data.binarize", "none"], "data.binarize=none"),
     "train: key of another type": (["train", "vae", "objective.k=5"], "choose iwae"),
+    "train: one of two optimizers": (["train", "gan", "optimizer.lr=1e-3"], "discriminator_optimizer"),
     "train: resume without out": (["train", "vae", "--resume"], "--out"),
     "train: resume of nothing": (["train", "vae", "--resume", "--out", "nothere"], "leave --resume out"),
     "train: resume of another folder": (["train", "vae", "--resume", "--out", "folder"], "leave --resume out"),
