@@ -227,7 +227,7 @@ def _problems(cls: type[Component], error: ValidationError) -> Iterator[tuple[st
         elif fault["type"] == "extra_forbidden":
             parts = [known for known in _keys(cls) if path[-1] in known.split("_")]
             owners = [] if path[1:] else _members_with(cls, key)
-            if parts:  # `optimizer` of a recipe with two of them
+            if len(parts) > 1:  # `optimizer` of a recipe with two of them
                 yield key, f"there is no such key; choose {' or '.join(parts)}"
             elif owners and issubclass(cls, Component):
                 yield key, f"{cls.type_name} has no such key; choose {' or '.join(owners)}, which has it"
