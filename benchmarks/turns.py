@@ -81,7 +81,7 @@ class Peer:
         how = f"no answer in {PATIENCE:.0f} s" if code is None else f"exit status {code}"
         self.error = f"{words[-1].strip()} ({how})" if words else how
 
-    def fit(self, steps: int) -> dict[str, Any] | None:
+    def play(self, steps: int) -> dict[str, Any] | None:
         """Let it make so many steps, all others being idle."""
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
@@ -168,7 +168,7 @@ def warm_up(peers: Sequence[Peer], steps: Callable[[Peer], int]) -> None:
     for peer in peers:
         if peer.error is None:
             print(f"warming up {peer.name}", file=sys.stderr)
-            peer.fit(steps(peer))
+            peer.play(steps(peer))
 
 
 def play_rounds(peers: Sequence[Peer], rounds: int, steps: Callable[[Peer, int], int]) -> None:
@@ -177,7 +177,7 @@ def play_rounds(peers: Sequence[Peer], rounds: int, steps: Callable[[Peer, int],
     for number in range(rounds):
         print(f"\rround {number + 1} of {rounds}", end="", file=sys.stderr, flush=True)
         for peer in order.sample(peers, len(peers)):
-            if peer.error is None and (told := peer.fit(steps(peer, number))) is not None:
+            if peer.error is None and (told := peer.play(steps(peer, number))) is not None:
                 peer.turns.append(told)
     print(file=sys.stderr)
 
