@@ -121,13 +121,13 @@ class _Flow(nn.Module):
         self.flow = flow
 
     def forward(self, posterior: Conditional | None = None) -> Distribution:
-        return _FlowDistribution(self.flow())
+        return FlowDistribution(self.flow())
 
 
 _NO_MOMENTS = "the moments of a flow have no closed form; average over draws, prior().sample((n,))"
 
 
-class _FlowDistribution(Distribution):
+class FlowDistribution(Distribution):
     """zuko's distribution, with what it lacks: a support, and an error that says why there are no moments.
 
     Attributes:
@@ -154,7 +154,7 @@ class _FlowDistribution(Distribution):
         return self.flow.rsample(torch.Size(sample_shape))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Distribution:
-        return _FlowDistribution(self.flow.expand(batch_shape))
+        return FlowDistribution(self.flow.expand(batch_shape))
 
     @property
     def mean(self) -> Tensor:

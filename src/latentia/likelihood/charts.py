@@ -39,6 +39,7 @@ from torch.distributions import (
 
 from latentia.distributions import Mixture
 from latentia.distributions.gaussians import DiagonalGaussian, StandardGaussian
+from latentia.distributions.priors import FlowDistribution
 from latentia.errors import ConfigurationError, UnsupportedError
 
 DRAWS = 4096
@@ -46,7 +47,7 @@ HEAVY = (
     -200.0
 )  # nats that log p falls by at 30 scales from the median: less is not a light tail, a normal one's is −450
 FIRST_SPACING = {1: 0.0125, 2: 0.1, 3: 0.2}  # of level 0, in units of u; ±4.8 with 12 tiles along each side
-CORES = {1: (12, 24, 48, 96, 192), 2: (12, 24, 48), 3: (12, 24)}
+CORES = {1: (48, 96, 192), 2: (12, 24, 48), 3: (12, 24)}
 NODES_PER_SCALE = 3.0  # of the first grid, for the narrowest component that shares it
 MOST_PARTS = 64  # components of a mixture that is not of normals
 
@@ -104,7 +105,9 @@ def charts_of(prior: Distribution, log_prob: Map) -> list[Chart]:
         ConfigurationError: draws that are not finite or do not vary.
         UnsupportedError: a support without a density on Rᵈ.
     """
-    return _structured(prior) or [_generic(prior, log_prob)]
+    found = _structured(prior) or [_generic(prior, log_prob)]
+    least = CORES[prior.event_shape[0]][0]  # on the line a fine first grid costs little
+    return [replace(chart, core=max(chart.core, least)) for chart in found]
 
 
 def _structured(prior: Distribution) -> list[Chart]:
@@ -249,7 +252,8 @@ def _transformed(prior: Distribution) -> tuple[Distribution, Map, Map | None] | 
         base = base if base.event_shape else Independent(base, 1)
         return base, _forward(prior.transforms), _backward(prior.transforms)  # pyright: ignore
     zuko = sys.modules.get("zuko")  # a flow of zuko's is there only where zuko is
-    if zuko is not None and _is(prior, zuko.distributions.NormalizingFlow):
+    bare = zuko is not None and _is(prior, zuko.distributions.NormalizingFlow)
+    if bare or _is(prior, FlowDistribution):
         transform, kind = prior.transform, prior.sample().dtype  # pyright: ignore[reportAttributeAccessIssue]
         return (
             prior.base,  # pyright: ignore[reportAttributeAccessIssue]

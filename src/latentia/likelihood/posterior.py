@@ -84,31 +84,38 @@ class GridPosterior:
     def modes(self) -> tuple[Tensor, Tensor]:
         """Highest mode of each posterior (N, d), and how many modes have at least 1 % of its density (N,).
 
-        A mode is a node that is higher than all its 3ᵈ − 1 neighbors, in a part of the prior that makes up most of the
-        density there.
+        A mode is a node that is higher than all its 3ᵈ − 1 neighbors. Parts of the prior with less than 1 % of the mass
+        have none, and where two parts see the same mode it counts once.
         """
         d = self.dimension
         pool = (torch.nn.functional.max_pool1d, torch.nn.functional.max_pool2d, torch.nn.functional.max_pool3d)[d - 1]
         places, counts = [], []
         for image in range(len(self)):
-            highs, where = [torch.empty(0, dtype=torch.float64)], [torch.empty(0, d, dtype=torch.float64)]
+            found: list[tuple[float, Tensor, float]] = []  # height, place, size of a cell there
             for piece, table, rows in self._where(image):
                 z, log_density, mass = (part.flatten(0, 1) for part in self._nodes(piece, table, rows))
+                if mass.sum() < 0.01:
+                    continue
                 k = piece.lattice.indices(table.tiles[rows]).reshape(-1, d)
                 index = tuple((k - k.amin(0)).T)
                 field = torch.full((k.amax(0) - k.amin(0) + 1).tolist(), -torch.inf, dtype=torch.float64)
                 field[index] = log_density
-                around = pool(field[None, None], 3, stride=1, padding=1)[0, 0]
-                jacobian = piece.chart.log_density(piece.lattice.nodes(table.tiles[rows], table.level), z)
-                own = mass.log() - piece.lattice.log_cell(table.level) - jacobian  # of this part, as of all
-                whole = log_density - self.model.log_prior(z.to(self.model.device)).cpu()
-                high = (log_density == around[index]) & (own >= whole + math.log(0.5) - 1e-6)
-                highs.append(log_density[high])
-                where.append(z[high])
-            heights, points = torch.cat(highs), torch.cat(where)
-            top = heights.max() if len(heights) else torch.tensor(torch.nan)
-            counts.append(int((heights > top + math.log(0.01)).sum()))
-            places.append(points[heights.argmax()] if len(heights) else torch.full((d,), torch.nan).double())
+                high = (
+                    (log_density == pool(field[None, None], 3, stride=1, padding=1)[0, 0][index]).nonzero().squeeze(1)
+                )
+                step = piece.lattice.spacing * 2.0**-table.level
+                u = piece.lattice.nodes(table.tiles[rows], table.level)[high]
+                size = (piece.chart.to_z(u + step) - z[high]).norm(dim=-1)
+                found += zip(log_density[high].tolist(), z[high], size.tolist(), strict=True)
+            found.sort(key=lambda mode: -mode[0])
+            kept: list[tuple[float, Tensor, float]] = []
+            for height, place, size in found:
+                if height < found[0][0] + math.log(0.01):
+                    break
+                if all((place - other).norm() > 2 * max(size, theirs) for _, other, theirs in kept):
+                    kept.append((height, place, size))
+            counts.append(len(kept))
+            places.append(kept[0][1] if kept else torch.full((d,), torch.nan, dtype=torch.float64))
         return torch.stack(places), torch.tensor(counts)
 
     def estimates(self) -> list[Estimate]:

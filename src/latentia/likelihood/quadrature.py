@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentia.distributions import Gaussian, GaussianLearnedScale
@@ -48,7 +48,7 @@ STRETCH = 1.0442
 OFFSET = (0.3178, 0.4419, 0.2287)
 PRIOR_TOLERANCE = 0.002
 FLOAT32_DOWN_TO = 0.001  # nats; finer tolerances than this are computed in float64
-ROUNDING_SHARE = 0.25  # of the tolerance; images with more rounding are computed again in float64
+ROUNDING_SHARE = 0.1  # of the tolerance; images with more rounding are computed again in float64
 PROVEN_BY_DEFAULT = (
     16  # images at most that `auto` encloses besides, for the time of the quadrature and this many seconds
 )
@@ -266,7 +266,8 @@ OTHERS = "importance_log_likelihood(model, images) (on the command line --likeli
 class _Joint(Integrand):
     """f(u) = log p(x | T(u)) + log g(u) for each image x."""
 
-    def __init__(self, model: LatentModel, chart: Chart, scorer: Scorer):
+    def __init__(self, model: LatentModel, chart: Chart, scorer: Scorer, has_kinks: bool):
+        self.has_kinks = has_kinks
         self.model, self.chart, self.count, self.device = model, chart, len(scorer.images), model.device
         self.scorer, self.nodes_at_once = scorer, scorer.nodes_at_once
 
@@ -332,6 +333,7 @@ class _Work:
     ):
         self.images, self.tolerance, self.end, self.memory, self.keep = images, tolerance, end, memory, keep
         self.double = subject.in_float64()
+        self.is_network = subject.source is not None or isinstance(subject.decoder, nn.Module)
         self.models = [subject]
         if precision == "float64" and self.double is None and subject.dtype != torch.float64:
             raise UnsupportedError(
@@ -575,7 +577,7 @@ class _Work:
             near = torch.isfinite(u).all(-1) & (u.abs().amax(-1) < 1e3) & torch.isfinite(height)
             seen = torch.where(near[:, None], u, 0.0), torch.where(near, height, -torch.inf)
         return refine(
-            _Joint(model, chart, scorer),
+            _Joint(model, chart, scorer, self.is_network),
             self._lattice(chart, model.latent),
             chart.core,
             tolerance=0.9 * self.tolerance,

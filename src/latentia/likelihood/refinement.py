@@ -59,9 +59,11 @@ class Integrand(ABC):
     Attributes:
         count: N.
         nodes_at_once: how many nodes to hand out together.
+        has_kinks: whether f has many kinks, as that of a rectifier network, and is not expected to have jumps.
     """
 
     count: int
+    has_kinks: bool = False
     nodes_at_once: int = 64 * NODES
 
     @abstractmethod
@@ -228,7 +230,7 @@ class _Run:
         self.integrand, self.lattice, self.tolerance = integrand, lattice, tolerance
         self.hints, self.keep, self.budget = hints, keep, budget
         # What lies this far below the integral is dropped: a hundred such parts cost a tenth of the tolerance.
-        self.depth = max(11.0, 7.0 - math.log(tolerance))
+        self.depth = max(11.0, 7.0 - math.log(tolerance)) + (3 if d == 1 else 0)  # on the line tiles cost little
         low, high = (torch.full((n,), sign * torch.inf, dtype=torch.float64) for sign in (-1, 1))
         self.floor = low.clone() if floor is None else floor
         self.value, self.dropped, self.unbounded, self.best_value = (low.clone() for _ in range(4))
@@ -257,12 +259,12 @@ class _Run:
         """Error of the rule at jumps of f, relative to the integral, (N,).
 
         The roughness W = Σ exp f |Δ³f| / Σ exp f has no signs that cancel. Where f is smooth it falls to an eighth from
-        level to level, at kinks to a quarter, at jumps to a half, and a jump's error is at most W/8. In the plane and
-        in space, where kinks are many, W must fall as slowly twice in a row.
+        level to level, at kinks to a quarter, at jumps to a half, and a jump's error is at most W/8. Where kinks are
+        many, W must fall as slowly twice in a row.
         """
         now, before, first = self.roughness.T
         before, first = (torch.where(w.isinf(), 0.0, w) for w in (before, first))
-        if self.lattice.dimension == 1:
+        if self.lattice.dimension == 1 or not self.integrand.has_kinks:
             return 0.25 * (now - 0.25 * before).clamp_min(0)
         share = 0.125 / (1 - 2 * SLOW)
         return share * torch.minimum((now - SLOW * before).clamp_min(0), 0.5 * (before - SLOW * first).clamp_min(0))
@@ -331,11 +333,12 @@ class _Run:
             # matter, and beyond which the prior is so small that no density seen in practice makes up for it.
             mass = most + math.log(len(tiles) * NODES) + self.lattice.log_cell(level)
             small = mass < self.reference - self.depth
-            if not proven and remote and bool(small.all()):
+            if supremum is None and remote and bool(small.all()):
                 self.dropped = torch.logaddexp(self.dropped, mass)
                 break
-            who = who if proven or not remote else (~small).nonzero().squeeze(1)
+            some = (~small).nonzero().squeeze(1) if supremum is None else some
         else:
+            who = some  # pyright: ignore[reportPossiblyUnbound]
             self.dropped[who] = torch.inf
             self.give_up(who, Stop.TAILS)
         tiles = torch.cat([p.tiles[p.tile_of_pair] for p in found])
@@ -456,6 +459,8 @@ class _Run:
                 self.products += table.numel()
                 most[rows] = torch.maximum(most[rows], table.amax((-1, -2)).double().cpu())
                 mass = mass_upper_bound(table, self.lattice).double().cpu() + cell
+                if above is not None:
+                    mass = torch.minimum(mass, above[1][rows, None] + above[0][some])
                 least = torch.maximum(self.reference[rows], most[rows] + cell) - self.depth
                 stays = mass > least[:, None]
                 self._drop(rows, torch.where(stays, -torch.inf, mass).logsumexp(-1))
