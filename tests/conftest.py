@@ -32,3 +32,11 @@ def mnist_folder() -> Path:
 
 settings.register_profile("shared machine", deadline=None, derandomize=True)  # its time limits trip under load
 settings.load_profile("shared machine")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def same_interrupt_handler():
+    """Restore the handler of Ctrl-C: the command's entry point replaces it by one that ends the process."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
