@@ -95,7 +95,7 @@ def test_other_files_are_refused(weights, tmp_path):
     folder, images, _ = weights
     with pytest.raises(DataError, match="pytorch-fid"):
         Inception()(images)
-    with pytest.raises(DataError, match=f"{ORIGINAL_SHA256} is wanted"):
+    with pytest.raises(DataError, match=ORIGINAL_SHA256):
         load_inception(folder / "weights.pth")
     short = tmp_path / "short.safetensors"
     save_file({"fc.weight": torch.zeros(3, 3)}, short)
