@@ -22,6 +22,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -263,7 +264,7 @@ def _transformed(prior: Distribution) -> tuple[Distribution, Map, Map | None] | 
     return None
 
 
-def _forward(transforms: Sequence[Map]) -> Map:
+def _forward(transforms: Sequence[Any]) -> Map:
     def apply(z: Tensor) -> Tensor:
         for transform in transforms:
             z = transform(z)
@@ -272,10 +273,10 @@ def _forward(transforms: Sequence[Map]) -> Map:
     return apply
 
 
-def _backward(transforms: Sequence[Map]) -> Map:
+def _backward(transforms: Sequence[Any]) -> Map:
     def apply(z: Tensor) -> Tensor:
         for transform in reversed(transforms):
-            z = transform.inv(z)  # pyright: ignore[reportFunctionMemberAccess]
+            z = transform.inv(z)
         return z.double()
 
     return apply

@@ -295,7 +295,7 @@ class _Run:
         """Search around the first box, ring by ring outwards; what may matter joins the pairs of level 1."""
         found = [pairs]
         d = self.lattice.dimension
-        who = torch.arange(self.integrand.count)
+        who = some = torch.arange(self.integrand.count)
         for ring in range(1, RINGS):
             axis = torch.arange(-(core // 2), core // 2)
             tiles = torch.cartesian_prod(*[axis] * d).reshape(-1, d)
@@ -338,9 +338,8 @@ class _Run:
                 break
             some = (~small).nonzero().squeeze(1) if supremum is None else some
         else:
-            who = some  # pyright: ignore[reportPossiblyUnbound]
-            self.dropped[who] = torch.inf
-            self.give_up(who, Stop.TAILS)
+            self.dropped[some] = torch.inf
+            self.give_up(some, Stop.TAILS)
         tiles = torch.cat([p.tiles[p.tile_of_pair] for p in found])
         return Pairs.of(tiles, torch.cat([p.function for p in found]), torch.cat([p.bound for p in found]))
 
