@@ -294,3 +294,11 @@ def test_a_spike_that_no_node_can_see_is_not_certified_away_where_there_is_a_hin
     hints = (place, mixture.log_prob(place))
     stopped = refine(One(), lattice, 12, tolerance=1e-3, hints=hints, memory=1e5)
     assert not stopped.done.any()  # it would go on to the spike, through 400 000 nodes, were it let
+
+
+def test_the_global_random_state_stays():
+    prior = Independent(Normal(torch.zeros(1), torch.ones(1)), 1)
+    model = LatentModel(lambda z: Independent(Normal(z, torch.full_like(z, 0.3)), 1), prior)
+    before = torch.random.get_rng_state()
+    exact_log_likelihood(model, torch.tensor([[0.3], [1.0]]))
+    assert torch.equal(torch.random.get_rng_state(), before)

@@ -255,7 +255,9 @@ def _transformed(prior: Distribution) -> tuple[Distribution, Map, Map | None] | 
     zuko = sys.modules.get("zuko")  # a flow of zuko's is there only where zuko is
     bare = zuko is not None and _is(prior, zuko.distributions.NormalizingFlow)
     if bare or _is(prior, FlowDistribution):
-        transform, kind = prior.transform, prior.sample().dtype  # pyright: ignore[reportAttributeAccessIssue]
+        transform = prior.transform  # pyright: ignore[reportAttributeAccessIssue]
+        with torch.random.fork_rng(devices=[]):
+            kind = prior.sample().dtype
         return (
             prior.base,  # pyright: ignore[reportAttributeAccessIssue]
             lambda u: transform.inv(u.to(kind)).double(),

@@ -211,16 +211,14 @@ class LatentModel:
 
     def _draw(self, count: int) -> Tensor:
         """Draws of z that leave the global random state as it was."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return self.prior.sample(torch.Size([count]))
+        return _sample(self.prior, count)
 
     def _resolves(self) -> bool:
         """Whether log p(x|z) changes with the last digits of a float64 z: else z is rounded within the decoder."""
         with torch.no_grad():
             z = self._draw(4).to(self.device).double()
             distribution = self.decoder(z)
-            x = distribution.sample()[:1]
+            x = _sample(distribution)[:1]
             score = distribution.log_prob(x)
             moved = self.decoder(z * (1 + 1e-11)).log_prob(x)
         return not torch.equal(score, moved) or bool((score == score[0]).all())
@@ -229,7 +227,14 @@ class LatentModel:
         """Float type of log p(x|z) for a z of this type."""
         with torch.no_grad():
             distribution = self.decoder(self._draw(1).to(self.device, of))
-            return distribution.log_prob(distribution.sample()).dtype
+            return distribution.log_prob(_sample(distribution)).dtype
+
+
+def _sample(distribution: Distribution, *shape: int) -> Tensor:
+    """Samples that leave the global random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return distribution.sample(torch.Size(shape))
 
 
 def _modules_of(part: Any) -> Iterator[nn.Module]:

@@ -604,7 +604,9 @@ class _Work:
                 others = [points.double()]
             else:
                 noise = 4 * torch.finfo(model.dtype).eps
-                others = [points * (1 + noise * torch.randn_like(points)) for _ in range(8)]
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(2)
+                    others = [points * (1 + noise * torch.randn_like(points)) for _ in range(8)]
             decoder = model.decoder if self.double is None else self.double.decoder
             for other in others:
                 change = (score_pairs(decoder(other), images).cpu() - score[rows]).abs()
