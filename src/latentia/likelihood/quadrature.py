@@ -651,7 +651,7 @@ def _misfit(distribution: Distribution, score: Tensor) -> Tensor:
     """By how many standard deviations log p(x|z) (n,) lies below that of samples of p(x|z) itself, (n,)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        own = distribution.log_prob(distribution.sample(torch.Size([32]))).double()
+        own = distribution.log_prob(distribution.sample(torch.Size([8]))).double()
     return (own.mean(0) - score) / own.std(0).clamp(min=1e-3)
 
 
