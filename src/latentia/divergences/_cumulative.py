@@ -192,19 +192,3 @@ def linear_quantiles(distribution: Distribution) -> Linear | None:
     inside = (low <= start[:, None]) & (high >= end[:, None])
     mass = (inside * weights / (high - low)).sum(-1) * (end - start)
     return Linear(mass[mass > 0], start[mass > 0], end[mass > 0])
-
-
-def between_linear(p: Linear, q: Linear, order: int) -> float:
-    """W_order^order between distributions with piecewise linear quantile functions, a finite sum. order: 1 or 2."""
-    knots = np.unique(np.concatenate([[0.0], p.mass.cumsum()[:-1], q.mass.cumsum()[:-1], [1.0]]))
-    knots = knots[(knots >= 0) & (knots <= 1)]
-    lower, upper = knots[:-1], knots[1:]
-    (p0, p1), (q0, q1) = p.at(lower, upper), q.at(lower, upper)
-    a, b = p0 - q0, p1 - q1
-    if order == 2:
-        mean = (a * a + a * b + b * b) / 3
-    else:
-        crossing = a * b < 0
-        span = np.where(crossing, np.abs(a - b), 1.0)
-        mean = np.where(crossing, (a * a + b * b) / (2 * span), (np.abs(a) + np.abs(b)) / 2)
-    return float((mean * (upper - lower)).sum())
