@@ -39,7 +39,7 @@ import attack_models  # noqa: F401
 from attack_case import CLASSES, Answer, LatentiaError, make
 
 VERDICTS = ("inside", "loose", "outside", "refused", "crashed", "too slow")
-CERTIFICATES = ("proven", "numerical", "random")
+KINDS = ("exact", "proven", "numerical", "random")
 
 
 @dataclass
@@ -84,7 +84,7 @@ def describe(answer: Answer) -> str:
     value = "refused" if answer.value is None else f"{answer.value:.8g} ± {answer.claimed:.2g}"
     truth = f"{answer.low:.8g}" if answer.high - answer.low <= 1e-6 * (1 + abs(answer.low)) else ""
     truth = truth or f"[{answer.low:.8g}, {answer.high:.8g}]"
-    return f"{answer.label}: {value} [{answer.certificate}], truth {truth}, {answer.factor:.3g} times the claim"
+    return f"{answer.label}: {value} [{answer.kind}], truth {truth}, {answer.factor:.3g} times the claim"
 
 
 class TooSlow(BaseException):
@@ -140,13 +140,13 @@ def verdict(answers: list[Answer]) -> str:
 
 
 def table(outcomes: list[Outcome]) -> str:
-    """Counts by class; answers by certificate, with those outside after the slash."""
+    """Counts by class; answers by kind, with those outside after the slash."""
     by_class: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         by_class[outcome.name].append(outcome)
     by_class["all"] = outcomes
     head = f"{'class':20}" + "".join(f"{word:>9}" for word in ("models", *VERDICTS, "unneeded", "worst", "median s"))
-    lines = [head + "".join(f"{kind:>13}" for kind in CERTIFICATES)]
+    lines = [head + "".join(f"{kind:>13}" for kind in KINDS)]
     for name, group in by_class.items():
         if not group:
             continue
@@ -156,8 +156,8 @@ def table(outcomes: list[Outcome]) -> str:
         cells = [len(group), *counts, unneeded]
         line = f"{name:20}" + "".join(f"{count or '·':>9}" for count in cells)
         line += f"{worst:9.3g}{statistics.median(o.seconds for o in group):9.2f}"
-        for kind in CERTIFICATES:
-            mine = [a for o in group for a in o.answers if a.certificate == kind and a.value is not None]
+        for kind in KINDS:
+            mine = [a for o in group for a in o.answers if a.kind == kind and a.value is not None]
             line += f"{f'{len(mine)}/{sum(a.factor > 1 for a in mine)}' if mine else '·':>13}"
         lines.append(line)
     return "\n".join(lines)

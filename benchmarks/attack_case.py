@@ -54,7 +54,6 @@ __all__ = [  # what the other files take of latentia comes from here
     "MixturePrior",
     "VampPrior",
     "attack",
-    "certificate_of",
     "distances",
     "evaluate_gaps",
     "exact_posterior",
@@ -86,7 +85,7 @@ class Answer:
             its input, both the function as it rounds and the function it rounds are right.
         high: largest value that is true.
         wanted: the error that was asked for; a larger claim is honest but did not serve.
-        certificate: `proven`, `numerical` or `random`.
+        kind: `exact`, `proven`, `numerical` or `random`.
     """
 
     label: str
@@ -95,7 +94,7 @@ class Answer:
     low: float
     high: float
     wanted: float = math.inf
-    certificate: str = "numerical"
+    kind: str = "numerical"
 
     @property
     def distance(self) -> float:
@@ -200,9 +199,8 @@ def likelihood(
         training = unchanged is not None and unchanged.training
         result = exact_log_likelihood(model, images, tolerance, require=False, seconds=seconds, **limits)
         reached = [True] * len(images) if result.reached is None else result.reached.tolist()
-        certificate = certificate_of(result.settings)
         answers = [
-            Answer(f"image {i}", value if there else None, claim, low[i], high[i], tolerance, certificate)
+            Answer(f"image {i}", value if there else None, claim, low[i], high[i], tolerance, result.kind)
             for i, (value, claim, there) in enumerate(
                 zip(result.values.tolist(), result.errors.tolist(), reached, strict=True)
             )
@@ -214,11 +212,6 @@ def likelihood(
         return answers
 
     return Case(ask, serve, about, model, images, low, high)
-
-
-def certificate_of(settings: Any) -> str:
-    """The kind of certificate that a result states."""
-    return str(settings.get("certificate", "numerical"))
 
 
 # --- random choices -------------------------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ from attack_case import (
     LatentModel,
     Mixture,
     attack,
-    certificate_of,
     distances,
     evaluate_gaps,
     exact_posterior,
@@ -76,7 +75,7 @@ def information(rng: np.random.Generator) -> Case:
         posterior = exact_posterior(model, tensor(x), TOLERANCE, require=False, seconds=seconds)
         answers = []
         for estimate in mutual_information(posterior, tensor(x)):
-            kind = certificate_of(estimate.settings)
+            kind = "random" if estimate.stderr else estimate.kind
             goal = truth[estimate.name]
             claim = estimate.error
             answers.append(Answer(estimate.name, estimate.value, claim, goal - error, goal + error, 0.1, kind))
@@ -117,7 +116,7 @@ def _encoder(place: Array, scale: Array) -> Any:
 def _gap_answers(gaps: Any, truth: list[dict[str, tuple[float, float]]]) -> list[Answer]:
     """Each gap beside its truth, the sum beside the total, and none below zero."""
     answers = []
-    kind = certificate_of(gaps.posterior.likelihood.settings)
+    kind = gaps.posterior.likelihood.kind
     for row, goals in enumerate(truth):
         named = {
             "total": gaps.inference[row],
@@ -453,7 +452,7 @@ def divergences(rng: np.random.Generator) -> Case:
             low, high = goal - error, goal + error
             low = -math.inf if row.kind == "lower bound" else low  # a bound is right on one side
             high = math.inf if row.kind == "upper bound" else high
-            kind = certificate_of(row.settings) if row.stderr is None else "random"
+            kind = row.kind if row.stderr is None else "random"
             claim = row.error + 5 * (row.stderr or 0.0)
             answers.append(Answer(f"{row.name} by {row.method}", row.value, claim, low, high, math.inf, kind))
         return answers

@@ -19,7 +19,7 @@ estimates = st.builds(
     stderr=errors,
     n=st.none() | st.integers(1, 10**9),
     unit=st.sampled_from(["nats", "bits", "bits/dimension", "1"]),
-    kind=st.sampled_from(["exact", "lower bound", "upper bound", "estimate"]),
+    kind=st.sampled_from(["exact", "proven", "numerical", "lower bound", "upper bound", "estimate"]),
     method=st.text(max_size=10),
     settings=st.dictionaries(st.text(max_size=5), st.integers() | finite | st.text(max_size=5), max_size=3),
 )
@@ -138,7 +138,7 @@ def test_what_is_no_number_is_refused(fields):
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="exact, lower bound, upper bound, estimate"):
+    with pytest.raises(ValueError, match="exact, proven, numerical, lower bound"):
         Estimate(1.0, kind="bound")  # pyright: ignore[reportArgumentType]
 
 

@@ -1,7 +1,7 @@
 """One number with what is needed to read it.
 
-Every number that latentia evaluates is an `Estimate`: a value with its standard error, its unit, whether it is
-exact, a bound or an estimate, and the method that made it with its settings. Two estimates *agree* when they
+Every number that latentia evaluates is an `Estimate`: a value with its standard error, its unit, its kind (how far the
+value can be trusted) and the method that made it with its settings. Two estimates *agree* when they
 differ by no more than their errors allow; the theory checks use that test and no fixed tolerances.
 """
 
@@ -24,7 +24,7 @@ from latentia.files import atomic_write, read_json
 if TYPE_CHECKING:
     from torch import Tensor
 
-Kind = Literal["exact", "lower bound", "upper bound", "estimate"]
+Kind = Literal["exact", "proven", "numerical", "lower bound", "upper bound", "estimate"]
 
 # Two float64 results of a few thousand operations each may differ by this much, relatively, and still be equal.
 ROUNDING = 1e-12
@@ -43,12 +43,14 @@ class Estimate:
             `settings["stderr_over"]` is `"images"`.
         n: the number of draws, images or evaluations behind it; None where that has no meaning.
         unit: `nats`, `bits`, `bits/dimension`, `1` for pure numbers, …
-        kind: `exact`, `lower bound`, `upper bound` or `estimate`.
+        kind: how far the value can be trusted. `exact`: a closed form or a finite sum, with rounding errors alone;
+            `proven`: the middle of a rigorous enclosure, rounding included; `numerical`: by quadrature, with an error
+            that rests on what the method saw; `lower bound`, `upper bound`: a known side, in expectation where there
+            is a standard error; `estimate`: everything else.
         method: such as `closed form`, `quadrature`, `monte carlo`.
-        settings: the method's settings. `settings["error"]`, where present, bounds the numerical error (quadrature,
-            floating point), in the unit of the value. `settings["certificate"]` says how far to trust that bound:
-            `proven`, or `numerical` if it rests on what the method could see. `settings["warning"]` and
-            `settings["reason"]` explain a value in words.
+        settings: the method's settings. `settings["error"]`, where present, is the numerical error (quadrature,
+            floating point), in the unit of the value: a bound, which `kind` says how far to trust.
+            `settings["warning"]` and `settings["reason"]` explain a value in words.
     """
 
     value: float
@@ -91,12 +93,17 @@ class Estimate:
         return cls(mean, name=name, stderr=stderr, n=n, method=method, **fields)
 
     @property
+    def is_two_sided(self) -> bool:
+        """Whether the value is known from both sides: exact, proven or numerical."""
+        return self.kind in ("exact", "proven", "numerical")
+
+    @property
     def error(self) -> float:
-        """Certified bound on the numerical error, in the unit of the value; 0 where none is recorded."""
+        """The numerical error, in the unit of the value; 0 where none is recorded."""
         return float(self.settings.get("error", 0.0))
 
     def slack(self, other: Estimate | float = 0.0, sigmas: float = 5.0) -> float:
-        """How far the two may lie apart and still agree: `sigmas` joint standard errors, certified errors, rounding."""
+        """How far the two may lie apart and still agree: `sigmas` joint standard errors, numerical errors, rounding."""
         other = other if isinstance(other, Estimate) else exact(other)
         random = sigmas * math.hypot(self.stderr or 0.0, other.stderr or 0.0)
         finite = [abs(v) for v in (self.value, other.value) if math.isfinite(v)]

@@ -128,7 +128,7 @@ def test_evaluate_and_report(run_directory: Path) -> None:
     assert result.returncode == 0, result.stderr
     estimates = {record["name"]: record for record in json.loads(result.stdout)}
     exact = estimates["test/log_likelihood"]
-    assert exact["kind"] == "exact"
+    assert exact["kind"] == "numerical"
     assert exact["settings"]["worst_error"] <= 0.01
     bound = latentia("evaluate", "run", "--likelihood", "importance", "--limit", "20", "--json", cwd=folder)
     importance = json.loads(bound.stdout)[0]

@@ -262,7 +262,7 @@ def test_evaluations_that_are_impossible_get_the_cure(runs, case):
 
 
 def test_likelihoods_by_different_methods_are_not_ranked(own):
-    exact = Estimate(-20.0, "test/log_likelihood", 0.1, 10, kind="exact", method="quadrature")
+    exact = Estimate(-20.0, "test/log_likelihood", 0.1, 10, kind="numerical", method="quadrature")
     bound = Estimate(-25.0, "test/log_likelihood", 0.1, 10, kind="lower bound", method="importance sampling")
     shutil.copytree(own / "good", own / "other")
     recipe = own / "other" / "recipe.yaml"

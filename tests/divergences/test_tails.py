@@ -103,7 +103,7 @@ def test_enclosures_hold(pair, divergence):
     except UnsupportedError:
         return
     numerical = divergence.quadrature(p, q)
-    assert proven.settings["certificate"] == "proven"
+    assert proven.kind == "proven"
     assert proven.agrees_with(numerical)
     if math.isfinite(proven.value):
         assert abs(proven.value - numerical.value) <= proven.error + numerical.error

@@ -162,8 +162,8 @@ def test_certificates_hold_under_attack():
     outcomes = [attack.run(name, seed, 5.0) for name in CLASSES for seed in range(5)]
     answers = [answer for outcome in outcomes for answer in outcome.answers]
     report = "\n".join([attack.table(outcomes), *(o.line() for o in outcomes if o.verdict == "outside")])
-    assert not any(answer.factor > 1 for answer in answers if answer.certificate == "proven"), report
-    numerical = [answer.factor for answer in answers if answer.certificate == "numerical"]
+    assert not any(answer.factor > 1 for answer in answers if answer.kind == "proven"), report
+    numerical = [answer.factor for answer in answers if answer.kind == "numerical"]
     assert max(numerical) <= 10, report
     assert sum(factor > 1 for factor in numerical) <= 1 + len(numerical) / 1000, report
     assert not any(outcome.verdict in ("crashed", "too slow") for outcome in outcomes), report

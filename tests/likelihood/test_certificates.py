@@ -199,18 +199,19 @@ def test_a_needle_in_a_known_network_is_proven():
     outside = log_normal(1.0, 0, 0.5) + math.log1p(mass_below(place - width) - mass_below(place + width))
     truth = log_sum(math.log(torch.trapezoid(inside.exp(), z).item()), outside)
     result = exact_log_likelihood(LatentModel(decoder, prior), torch.ones(1, 1, dtype=D), 0.01, certificate="proven")
-    assert result.certificate == "proven"
+    assert result.kind == "proven"
     assert abs(result.values.item() - truth) <= result.errors.item() <= 0.01
 
 
-def test_every_result_names_its_certificate():
+def test_every_result_names_its_kind():
     vae = toy_vae(sharpness=0.5)
     x = toy_images(vae, 40)
     result = exact_log_likelihood(vae, x)
-    assert result.certificate == result.estimates()[0].settings["certificate"] == "numerical"
+    assert result.kind == result.estimates()[0].kind == "numerical"
     assert "log-density" in result.settings["assumes"]
     assert not result.arrays()["proven"].any()
     proven = exact_log_likelihood(vae, x[:3], certificate="proven")
+    assert proven.kind == "proven"
     assert proven.arrays()["proven"].all()
     assert ((proven.values - result.values[:3]).abs() <= proven.errors + result.errors[:3]).all()
     with pytest.raises(UnsupportedError, match="certificate='numerical'"):

@@ -262,7 +262,7 @@ def jensen_shannon_on_grid(
             "use jensen_shannon_of_densities"
         )
     settings = {"error": abs(values[1] - values[0]) + off * math.log(2), "spacing": spacing}
-    return Estimate(values[1], name, kind="exact", method="trapezoid rule", settings=settings)
+    return Estimate(values[1], name, kind="numerical", method="trapezoid rule", settings=settings)
 
 
 @torch.no_grad()

@@ -49,9 +49,9 @@ _SMALLEST_TAILED = 400  # draws without which the shape of a tail is not estimat
 Integrand = Callable[[Tensor, Tensor], Tensor]
 
 
-def proven(value: float, name: str, settings: Mapping[str, Any] | None = None, **fields: Any) -> Estimate:
-    """A closed form or a finite sum, as an exact estimate whose certificate is "proven"."""
-    return exact(value, name, settings={"certificate": "proven", **(settings or {})}, **fields)
+def exactly(value: float, name: str, settings: Mapping[str, Any] | None = None, **fields: Any) -> Estimate:
+    """A closed form or a finite sum: an estimate of kind `exact`."""
+    return exact(value, name, settings=settings or {}, **fields)
 
 
 def breakpoints(*distributions: Distribution) -> list[float]:
@@ -273,10 +273,10 @@ def _on_grids(
             name=label,
             n=evaluations,
             unit=unit,
+            kind="numerical",
             method="quadrature",
             settings={
                 "error": 2 * moved[k].item() + 1e-13,
-                "certificate": "numerical",
                 "rule": rule,
                 "box": np.stack([low, high], -1).tolist(),
             },

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from latentia.divergences._integrals import proven
+from latentia.divergences._integrals import exactly
 from latentia.errors import DataError, UnsupportedError
 from latentia.estimate import Estimate
 from latentia.integration import RunningMean
@@ -275,7 +275,7 @@ def assignment(
     cost = _costs(first, second, order)
     if plain:
         value = cost[scipy.optimize.linear_sum_assignment(cost.numpy())].mean().item()
-        return proven(value ** (1 / order), name, n=n, unit="1", method="assignment")
+        return exactly(value ** (1 / order), name, n=n, unit="1", method="assignment")
     a, b = _probabilities(x_weights, n, "x"), _probabilities(y_weights, m, "y")
     # Row sums and column sums of the plan; one of the n + m equations follows from the others.
     rows = scipy.sparse.kron(scipy.sparse.eye(n), np.ones((1, m)))
@@ -287,7 +287,7 @@ def assignment(
     if not found.success:
         raise UnsupportedError(f"the linear program failed ({found.message}); use empirical.sinkhorn for bounds")
     settings = {"error": 1e-9 * max(1.0, cost.max().item())}
-    return proven(max(0.0, found.fun) ** (1 / order), name, n=n, unit="1", method="linear program", settings=settings)
+    return exactly(max(0.0, found.fun) ** (1 / order), name, n=n, unit="1", method="linear program", settings=settings)
 
 
 def costs_along(x: Tensor, y: Tensor, directions: Tensor, order: int) -> Tensor:

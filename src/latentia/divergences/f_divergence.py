@@ -55,7 +55,7 @@ from latentia.divergences._canonical import (
     uncovered,
 )
 from latentia.divergences._cumulative import cumulative
-from latentia.divergences._integrals import integrate_pair, mean_over_draws, proven, stratified
+from latentia.divergences._integrals import exactly, integrate_pair, mean_over_draws, stratified
 from latentia.errors import UnsupportedError
 from latentia.estimate import Estimate
 from latentia.integration import RunningMean
@@ -124,7 +124,7 @@ class FDivergence(ABC):
         if not math.isfinite(value):
             raise UnsupportedError(f"{self._label} between {p} and {q} is finite and larger than the largest float")
         settings = {"error": rounding} if rounding > 1e-13 * max(1.0, abs(value)) else {}
-        return proven(max(0.0, value), self.name, settings, unit=self.unit)
+        return exactly(max(0.0, value), self.name, settings, unit=self.unit)
 
     def quadrature(self, p: Distribution, q: Distribution, *, tolerance: float = 1e-12) -> Estimate:
         """D(P ‖ Q) by adaptive quadrature on the line, by a grid in the plane, or by summing over points.
@@ -191,12 +191,12 @@ class FDivergence(ABC):
             raise UnsupportedError(f"the enclosure is infinite; use {self._label}.quadrature")
         settings = {
             "error": max(0.0, 0.5 * (upper - lower)) + rounding,
-            "certificate": "proven",
             "lower": lower - rounding,
             "upper": upper + rounding,
         }
         middle = 0.5 * (lower + max(lower, upper))
-        return Estimate(middle, self.name, n=len(log_p), unit=self.unit, method="enclosure", settings=settings)
+        about: dict[str, Any] = {"unit": self.unit, "kind": "proven", "method": "enclosure", "settings": settings}
+        return Estimate(middle, self.name, n=len(log_p), **about)
 
     def _check_tails(self, p: Distribution, q: Distribution) -> None:  # noqa: B027  (only kl has unbounded terms)
         """Raise if a cell that reaches to infinity could have an unbounded term."""
@@ -229,14 +229,19 @@ class FDivergence(ABC):
         value, tail = max(0.0, terms.sum().item()), self._tail(masses)
         if not tail:
             settings = {"error": masses.rounding} if masses.rounding else {}
-            return proven(value, self.name, settings, unit=self.unit, method="finite sum", n=len(terms))
+            return exactly(value, self.name, settings, unit=self.unit, method="finite sum", n=len(terms))
         size = terms.abs().sum().item()
         settings = {
             "error": 1e-12 * (1 + size) + masses.rounding,
-            "certificate": "numerical",
             "tail mass": tail,
         }
-        return Estimate(value, self.name, n=len(terms), unit=self.unit, method="truncated sum", settings=settings)
+        about: dict[str, Any] = {
+            "unit": self.unit,
+            "kind": "numerical",
+            "method": "truncated sum",
+            "settings": settings,
+        }
+        return Estimate(value, self.name, n=len(terms), **about)
 
 
 class _KL(FDivergence):
@@ -259,13 +264,13 @@ class _KL(FDivergence):
 
     def _known(self, p: Distribution, q: Distribution) -> Estimate | None:
         if same_distribution(p, q):
-            return proven(0.0, self.name, method="equal distributions")
+            return exactly(0.0, self.name, method="equal distributions")
         reason = uncovered(p, q)
         if reason is None and dimension(p) == 1 and not is_discrete(p):
             reason = infinite_relative_entropy(p, q)
         if reason is None:
             return None
-        return proven(math.inf, self.name, {"reason": reason}, method="absolute continuity")
+        return exactly(math.inf, self.name, {"reason": reason}, method="absolute continuity")
 
     def _closed_form(self, p: Distribution, q: Distribution) -> tuple[float, float] | None:
         first, second = gaussian_of(p), gaussian_of(q)
@@ -370,9 +375,9 @@ class _JensenShannon(FDivergence):
 
     def _known(self, p: Distribution, q: Distribution) -> Estimate | None:
         if same_distribution(p, q):
-            return proven(0.0, self.name, method="equal distributions")
+            return exactly(0.0, self.name, method="equal distributions")
         reason = separation(p, q)
-        return reason and proven(_LOG_2, self.name, {"reason": reason}, method="disjoint supports")  # pyright: ignore
+        return reason and exactly(_LOG_2, self.name, {"reason": reason}, method="disjoint supports")  # pyright: ignore
 
     def _closed_form(self, p: Distribution, q: Distribution) -> None:
         return None
@@ -409,11 +414,11 @@ class _TotalVariation(FDivergence):
 
     def _known(self, p: Distribution, q: Distribution) -> Estimate | None:
         if same_distribution(p, q):
-            return proven(0.0, self.name, unit=self.unit, method="equal distributions")
+            return exactly(0.0, self.name, unit=self.unit, method="equal distributions")
         reason = separation(p, q)
         if reason is None:
             return None
-        return proven(1.0, self.name, {"reason": reason}, unit=self.unit, method="disjoint supports")
+        return exactly(1.0, self.name, {"reason": reason}, unit=self.unit, method="disjoint supports")
 
     def _closed_form(self, p: Distribution, q: Distribution) -> tuple[float, float] | None:
         """Gaussians on the line; Gaussians of one covariance, 2Φ(δ/2) − 1 with δ their Mahalanobis distance."""

@@ -15,7 +15,7 @@ from torch.distributions import Distribution
 from latentia.distributions import Finite, parse_distribution
 from latentia.divergences import empirical, wasserstein
 from latentia.divergences._canonical import canonical_pair, dimension, is_discrete, separation
-from latentia.divergences._integrals import proven
+from latentia.divergences._integrals import exactly
 from latentia.divergences.empirical import Sample
 from latentia.divergences.f_divergence import FDivergence, jensen_shannon, kl, total_variation
 from latentia.errors import ConfigurationError, UnsupportedError
@@ -165,7 +165,7 @@ def _swap(text: str) -> str:
 
 def _on_the_line(x: Tensor, y: Tensor, order: int) -> Estimate:
     value = empirical.samples(x[:, 0], y[:, 0], order).item()
-    return proven(value, f"wasserstein-{order}", n=len(x), unit="1", method="sorted samples")
+    return exactly(value, f"wasserstein-{order}", n=len(x), unit="1", method="sorted samples")
 
 
 def _sinkhorn(first: Tensor, second: Tensor, order: int) -> Estimate:

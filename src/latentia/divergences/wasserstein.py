@@ -34,7 +34,7 @@ from latentia.divergences._canonical import (
     same_distribution,
 )
 from latentia.divergences._cumulative import Linear, cumulative, linear_quantiles
-from latentia.divergences._integrals import breakpoints, mean_over_draws, proven, with_crossings
+from latentia.divergences._integrals import breakpoints, exactly, mean_over_draws, with_crossings
 from latentia.divergences.empirical import LARGEST_ASSIGNMENT, assignment, bures, name_of, samples
 from latentia.errors import UnsupportedError
 from latentia.estimate import Estimate
@@ -47,7 +47,7 @@ def _known(p: Distribution, q: Distribution, order: int) -> Estimate | None:
     """0 between distributions known to be equal, and +∞ where the tails are too far apart."""
     name = name_of(order)
     if same_distribution(p, q):
-        return proven(0.0, name, unit="1", method="equal distributions")
+        return exactly(0.0, name, unit="1", method="equal distributions")
     reason = None
     moments = heaviest_moment(p), heaviest_moment(q)
     if dimension(p) == 1 and moments[0] != moments[1] and min(moments) <= order:
@@ -55,7 +55,7 @@ def _known(p: Distribution, q: Distribution, order: int) -> Estimate | None:
         reason = f"E|x|^{order} is infinite under {which}, whose tail is heavier than that of {other}"
     elif _closed_form(p, q, order) == math.inf:
         reason = f"the quantiles differ by δ + Δ z, Δ ≠ 0, and E|z|^{order} is infinite"
-    return reason and proven(math.inf, name, {"reason": reason}, unit="1", method="moments")  # pyright: ignore
+    return reason and exactly(math.inf, name, {"reason": reason}, unit="1", method="moments")  # pyright: ignore
 
 
 def exact(p: Distribution, q: Distribution, order: int = 1) -> Estimate:
@@ -82,17 +82,17 @@ def exact(p: Distribution, q: Distribution, order: int = 1) -> Estimate:
     first, second = linear_quantiles(p), linear_quantiles(q)
     if first and second:
         cost = _between_linear(first, second, order)
-        return proven(cost ** (1 / order), name, unit="1", method="finite sum")
+        return exactly(cost ** (1 / order), name, unit="1", method="finite sum")
     cost = _closed_form(p, q, order)
     if cost is not None:
-        return proven(cost ** (1 / order), name, unit="1")
+        return exactly(cost ** (1 / order), name, unit="1")
     gaussians = gaussian_of(p), gaussian_of(q)
     if gaussians[0] and gaussians[1]:
         shift = gaussians[0].mean - gaussians[1].mean
         if torch.equal(gaussians[0].factor, gaussians[1].factor):
-            return proven(shift.norm().item(), name, unit="1", method="translation")
+            return exactly(shift.norm().item(), name, unit="1", method="translation")
         if order == 2:
-            return proven(
+            return exactly(
                 math.sqrt(bures(shift, gaussians[0].factor, gaussians[1].factor)), name, unit="1", method="bures"
             )
     if isinstance(p, Finite) and isinstance(q, Finite):

@@ -135,8 +135,7 @@ def integrate_many(
         unit: of the integrals.
 
     Returns:
-        K estimates of kind "estimate", method "quadrature"; `settings["error"]` estimates the numerical error, and
-        `settings["certificate"]` is "numerical".
+        K estimates of kind "numerical", method "quadrature"; `settings["error"]` estimates the numerical error.
 
     Raises:
         UnsupportedError: the integral does not converge, or the integrand is not finite inside a piece.
@@ -219,10 +218,10 @@ def integrate_many(
             name=name,
             n=evaluations,
             unit=unit,
+            kind="numerical",
             method="quadrature",
             settings={
                 "error": bound[k].item(),
-                "certificate": "numerical",
                 "rule": "adaptive Gauss-Kronrod (10, 21)",
                 "intervals": len(index),
             },

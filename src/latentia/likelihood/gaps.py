@@ -91,13 +91,13 @@ class Gaps:
         rows = self.finished
         if len(rows) < 2:
             return []
-        settings: dict[str, Any] = {"stderr_over": "images", "certificate": "numerical"}
+        settings: dict[str, Any] = {"stderr_over": "images"}
         if len(rows) < len(self.inference):
             settings["not_reached"] = len(self.inference) - len(rows)
         elbo = self.posterior.likelihood.values[: len(self.inference)] - self.inference
         parts = (
             ("elbo", "lower bound", elbo, "inference"),
-            ("inference_gap", "exact", self.inference, "inference"),
+            ("inference_gap", "numerical", self.inference, "inference"),
             ("approximation_gap", "upper bound", self.approximation, "approximation"),
             ("amortization_gap", "lower bound", self.amortization, "amortization"),
         )

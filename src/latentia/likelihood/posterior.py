@@ -47,7 +47,7 @@ class GridPosterior:
     """Posteriors of N images.
 
     Attributes:
-        likelihood: log p(x) of the images, with certificates.
+        likelihood: log p(x) of the images, with errors.
         model: whose posteriors they are.
         dimension: d, of z.
         mean: E[z|x], (N, d), float64.
@@ -126,22 +126,18 @@ class GridPosterior:
         rows = self.finished
         if not len(rows):
             return self.likelihood.estimates()
-        settings = {
-            "stderr_over": "images",
-            "tolerance": self.likelihood.settings["tolerance"],
-            "certificate": "numerical",
-        }
+        settings = {"stderr_over": "images", "tolerance": self.likelihood.settings["tolerance"]}
         unfinished = {"not_reached": len(self) - len(rows)} if len(rows) < len(self) else {}
-        about: dict[str, Any] = {"kind": "exact", "method": "quadrature", "settings": settings | unfinished}
+        about: dict[str, Any] = {"kind": "numerical", "method": "quadrature", "settings": settings | unfinished}
         spread = self.mean[rows].var(0) if len(rows) > 1 else torch.zeros(self.dimension)
         active = Estimate(
             float((spread > 0.01).sum()),
             "active_units",
             n=len(rows),
             unit="1",
-            kind="exact",
+            kind="numerical",
             method="quadrature",
-            settings={"threshold": 0.01, "variances": spread.tolist(), "certificate": "numerical", **unfinished},
+            settings={"threshold": 0.01, "variances": spread.tolist(), **unfinished},
         )
         means = [
             Estimate.mean(values[rows], name=name, **about)

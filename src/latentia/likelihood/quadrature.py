@@ -6,7 +6,7 @@
 by part (`latentia.likelihood.charts`) on grids that are coarse where an image has no mass, fine where it has some, and
 shared by all images (`latentia.likelihood.refinement`).
 
-The numerical certificate of an image is the sum of
+The numerical error of an image is the sum of
 
 - what its last halvings of the grid could have moved, by their observed order, and the mass that was left out, and
 - rounding: the difference between log p(x|z) as it was computed and in float64, at the best z found.
@@ -102,15 +102,14 @@ class LikelihoodResult:
 
     Attributes:
         values: log p(x) in nats, (N,), float64.
-        errors: bounds on their numerical errors in nats, (N,), by `certificate`; for random methods, standard errors.
-        kind: what each value is: exact, a bound in expectation, or an estimate.
+        errors: bounds on their numerical errors in nats, (N,), proven if `kind` says so; for random methods, standard
+            errors.
+        kind: what the values are (see `Estimate`): `numerical` assumes what `settings["assumes"]` states.
         method: how it was made.
         settings: of the method, and its cost: `decoder_evaluations`, `seconds`.
         random: whether `errors` are standard errors.
         details: more arrays, one number (or vector) for each image.
-        reached: (N,), which images have a certificate: the others have no part in the mean. None where all have.
-        certificate: whether `errors` are proven or numerical, which assumes `settings["assumes"]`; None for random
-            methods.
+        reached: (N,), which images have a finite error: the others have no part in the mean. None where all have.
     """
 
     values: Tensor
@@ -121,7 +120,6 @@ class LikelihoodResult:
     random: bool = False
     details: Mapping[str, Tensor] = field(default_factory=dict)
     reached: Tensor | None = None
-    certificate: Certificate | None = None
 
     def estimates(self) -> list[Estimate]:
         """The mean of log p(x) over the images, in nats; its standard error is over the images.
@@ -151,12 +149,12 @@ class LikelihoodResult:
 def exact_log_likelihood(
     model: Any, images: Tensor, tolerance: float = 0.01, **limits: Unpack[Limits]
 ) -> LikelihoodResult:
-    """log p(x) of every image, with a certificate, for z of at most three dimensions or on a finite set.
+    """log p(x) of every image, with its error, for z of at most three dimensions or on a finite set.
 
     Args:
         model: a `VAE`, a run, a `LatentModel`, or anything with `decode` and `prior`.
         images: (N, *event_shape), as the likelihood scores them.
-        tolerance: nats, for every image. The certificate of the mean, `settings["error"]`, comes out far smaller.
+        tolerance: nats, for every image. The error of the mean, `settings["error"]`, comes out far smaller.
         **limits: see `Limits`.
 
     Raises:
@@ -394,18 +392,16 @@ class _Work:
             "bound_violations": self.violations,
             "seconds": round(seconds, 3),
         }
-        settings["certificate"] = "proven" if proven else "numerical"
         if not proven:
             settings["assumes"] = ASSUMES
         return LikelihoodResult(
             self.values,
             self.errors,
-            "exact",
+            "proven" if proven else "numerical",
             "enclosure" if proven else "quadrature",
             settings,
             details={"level": self.level, "proven": self.proven},
             reached=None if bool(reached.all()) else reached,
-            certificate="proven" if proven else "numerical",
         )
 
     def prove(self, seconds: float) -> None:
@@ -681,16 +677,15 @@ def _proven(
             f"{found.statistics['seconds']:.1f} s. "
             "Allow more seconds, a larger tolerance, require=False for the bounds so far, or certificate='numerical'"
         )
-    settings = {"tolerance": tolerance, "certificate": "proven", **found.statistics}
+    settings = {"tolerance": tolerance, **found.statistics}
     result = LikelihoodResult(
         (found.lower + found.upper) / 2,
         errors,
-        "exact",
+        "proven",
         "enclosure",
         settings,
         details={"lower": found.lower, "upper": found.upper, "proven": reached},
         reached=None if bool(reached.all()) else reached,
-        certificate="proven",
     )
     return Solution(result, model, [])
 
@@ -731,9 +726,8 @@ def _enumerate(model: LatentModel, images: Tensor, begin: float) -> Solution:
     errors = 2 * rounding + torch.finfo(used.dtype).eps * (value.abs() + images[0].numel()) * 8
     settings = {
         "decoder_evaluations": len(points),
-        "certificate": "numerical",
         "assumes": "rounding at the most probable z is that of the sum",
         "seconds": round(time.monotonic() - begin, 3),
     }
-    result = LikelihoodResult(value, errors, "exact", "enumeration", settings, certificate="numerical")
+    result = LikelihoodResult(value, errors, "exact", "enumeration", settings)
     return Solution(result, used, [])

@@ -7,7 +7,7 @@ evaluated once, for the f that have mass there.
 **Value.** The trapezoid rule on a lattice, hᵈ Σ exp f, converges faster than any power of h on smooth decaying
 integrands (Trefethen and Weideman 2014).
 
-**Numerical certificate.** Level ℓ is the union of 2ᵈ shifted lattices of spacing 2h. Each is a rule by itself. The
+**Numerical error.** Level ℓ is the union of 2ᵈ shifted lattices of spacing 2h. Each is a rule by itself. The
 *spread*, the largest distance between one of them and their union, bounds the error of the union: on a Gaussian that
 error is about the fourth power of the error of one. At kinks (a ReLU decoder) the rules converge like h² with changing
 signs, at jumps like h, and shifted rules can agree by chance; so the spread of earlier levels counts too, weighted by
@@ -16,7 +16,7 @@ the order of convergence that the last levels show.
 **Mass between nodes.** The density of a narrow posterior changes by many nats from node to node, but its *logarithm* is
 as smooth as the decoder. Within half a spacing of a node, f is bounded from its steps to the neighbors,
 u = f + ¾ Σ_axes max |Δf|: a factor ½ is enough for convex and for concave f, the rest is a margin. Tiles are dropped by
-u, never by f; what was dropped, hᵈ Σ exp u, is part of the certificate. An f counts as resolved only where hᵈ Σ exp u
+u, never by f; what was dropped, hᵈ Σ exp u, is part of the error. An f counts as resolved only where hᵈ Σ exp u
 exceeds the integral by little, so that two coarse rules that miss a narrow ridge by the same distance do not count
 as agreement.
 

@@ -217,7 +217,7 @@ def _surely_above(first: ModelScores, second: ModelScores) -> bool:
         return False
     if (one.kind, one.method) == (other.kind, other.method):
         return True
-    return one.kind in ("exact", "lower bound") and other.kind in ("exact", "upper bound")
+    return (one.is_two_sided or one.kind == "lower bound") and (other.is_two_sided or other.kind == "upper bound")
 
 
 def _scored(run: Run) -> str:
@@ -229,11 +229,11 @@ def _scored(run: Run) -> str:
 
 
 def _likelihoods(run: Run) -> list[Estimate]:
-    """Bounds and likelihoods in evaluation/*.json; of several with one name an exact one, else that of most images."""
+    """Bounds and likelihoods in evaluation/*.json; of one name a value before a bound, else that of most images."""
     found: dict[str, Estimate] = {}
 
     def rank(estimate: Estimate) -> tuple[bool, int]:
-        return estimate.kind == "exact", estimate.n or 0
+        return estimate.is_two_sided, estimate.n or 0
 
     for estimates in run.directory.evaluations().values():
         for estimate in estimates:

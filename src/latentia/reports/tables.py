@@ -506,11 +506,10 @@ def distance_table(estimates: Sequence[Estimate], refused: Sequence[tuple[str, s
             for part in (estimate.method, *(estimate.settings.get(key) for key in ("reason", "estimator", "warning")))
             if part
         )
-        kind = ", ".join(part for part in (estimate.kind, estimate.settings.get("certificate")) if part)
         unit = "" if estimate.unit == "1" else f" {estimate.unit}"
         infinite = estimate.value in (float("inf"), float("-inf"))
         value = ("+∞" if estimate.value > 0 else "−∞") if infinite else f"{estimate.value:.10g}{unit}".replace("-", "−")
-        rows.append([estimate.name, value, error.replace("inf", "∞"), kind, method])
+        rows.append([estimate.name, value, error.replace("inf", "∞"), estimate.kind, method])
     without = dict.fromkeys(name for name, _, reason in refused if "no closed form" in reason)
     notes = [f"no closed form: {', '.join(without)}"] if without else []
     notes += [f"{name}, {method}: {reason}" for name, method, reason in refused if "no closed form" not in reason]

@@ -224,7 +224,7 @@ def best_discriminator(seed: int) -> Relations:
 def trained_discriminators(seed: int) -> Relations:
     """Networks with one hidden layer of 1, 4 and 16 units, trained on the exact cost."""
     p, q = PAIR
-    least = exact(LOG_4 - 2 * jensen_shannon.quadrature(p, q).value, "log 4 − 2 JSD", method="quadrature")
+    least = LOG_4 - 2 * jensen_shannon.quadrature(p, q).value
     before: Estimate | None = None
     for width in (1, 4, 16):
         found = trained_discriminator(width, seed)

@@ -60,8 +60,9 @@ def cost_at_the_best(seed: int) -> Relations:
 
 
 def _identity(divergence: Estimate) -> Estimate:
+    settings = {"error": 2 * divergence.error}
     return Estimate(
-        LOG_4 - 2 * divergence.value, "log 4 − 2 JSD", method="quadrature", settings={"error": 2 * divergence.error}
+        LOG_4 - 2 * divergence.value, "log 4 − 2 JSD", kind="numerical", method="quadrature", settings=settings
     )
 
 
@@ -77,7 +78,7 @@ def _cost_in_the_plane(p: MultivariateNormal, q: MultivariateNormal) -> Estimate
             total += ((log_p.exp() * real + log_q.exp() * fake) * log_weight.exp()).sum().item()
         values.append(total)
     error = {"error": 1e-10 + abs(values[1] - values[0])}
-    return Estimate(values[1], "C(D*)", method="quadrature", settings=error)
+    return Estimate(values[1], "C(D*)", kind="numerical", method="quadrature", settings=error)
 
 
 @statement(

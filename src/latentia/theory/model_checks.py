@@ -148,7 +148,8 @@ def _inference_gap(model: LatentModel, x: Tensor) -> Relations:
     for i in range(len(x)):
         error = found.errors[i].item() + numerical[i].item()
         gap = found.values[i].item() - bound[i].item()
-        left = Estimate(gap, "log p(x) − ELBO", method="quadrature", settings={"error": error})
+        settings = {"error": error}
+        left = Estimate(gap, "log p(x) − ELBO", kind="numerical", method="quadrature", settings=settings)
         # log q − log p(z|x), with the posterior p(x, z)/p(x)
         divergences = found.values[i] - log_weights[i]
         yield equal(left, Estimate.mean(divergences, name="KL(q, p(z|x))"), note=f"image {i}")
@@ -181,7 +182,8 @@ def _rising_bounds(model: LatentModel, x: Tensor, *, exact: bool) -> Relations:
     if exact:
         found = exact_log_likelihood(model, x, tolerance=1e-3)
         settings = {"error": found.errors.mean().item()}
-        truth = Estimate(found.values.mean().item(), "log p(x)", method="quadrature", settings=settings)
+        value = found.values.mean().item()
+        truth = Estimate(value, "log p(x)", kind="numerical", method="quadrature", settings=settings)
         yield at_most(bounds[-1], truth, note=f"mean of {len(x)} images")
 
 
