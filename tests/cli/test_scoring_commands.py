@@ -62,7 +62,7 @@ def test_bytes_and_floats_get_the_same_scores(images):
 
 def test_a_data_set_gives_its_test_and_training_images(images):
     text = latentia("score", "digits", images / "bytes.npz")
-    assert "Fréchet distance, classifier features" in text
+    assert "Fréchet distance (digit-classifier" in text
     assert "memorization: authenticity" in text
     assert "training images" in text
     assert "(test)" in text
@@ -116,7 +116,7 @@ def test_runs_are_compared_by_likelihood_quality_time_and_size(runs):
         "good",
         "bad",
         "ELBO, test",
-        "kernel distance, classifier features ↓",
+        "kernel distance (digit-classifier",
         "coverage ↑",
         "time to train",
         "parameters",

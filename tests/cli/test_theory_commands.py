@@ -43,8 +43,8 @@ def test_verify_prints_statements_both_sides_and_errata(run: Run) -> None:
     assert code == 0
     assert out.startswith("✓ 3e  ")
     assert "FAILS" not in out
-    assert "KL = +∞ nats = +∞ nats: equal" in out
-    assert "wasserstein-1 = 0.5 = 0.5: equal" in out
+    assert "KL(P₁, P₃): +∞ nats = +∞ nats: equal" in out
+    assert "W₁(P₁, P₂): 0.5 = 0.5: equal" in out
     assert "0.346574 nats" in out
     assert "+∞" in out
     assert "Errata" in out

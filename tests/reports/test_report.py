@@ -13,7 +13,7 @@ from latentia.errors import RunError
 from latentia.estimate import Estimate, exact, write_estimates
 from latentia.metrics import score
 from latentia.reports import write_report
-from latentia.reports.tables import label_of
+from latentia.reports.words import label_of, value_text
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -121,7 +121,7 @@ def test_every_estimate_is_shown_with_kind_method_and_settings(plane_run, copy_o
     rows = page_of(run).rows
     for estimate in [*run.estimates, more[0]]:
         (row,) = [row for row in rows if row[0] == label_of(estimate.name) and len(row) == 6]
-        assert row[1:5] == [str(estimate), estimate.kind, estimate.method, str(estimate.n)]
+        assert row[1:5] == [value_text(estimate), estimate.kind, estimate.method, f"{estimate.n:,}"]
     assert ["KL", "+∞ nats", "exact", "closed form", "", ""] in rows
     assert "spacing 0.025" in next(row for row in rows if row[0] == "log p(x)")[5]
 

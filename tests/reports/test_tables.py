@@ -21,13 +21,15 @@ from latentia.objectives import ELBO, IWAE
 from latentia.recipes import VAERecipe
 from latentia.reports.comparison import Comparison, Row
 from latentia.reports.tables import (
+    Column,
+    Table,
     changed_settings,
     estimates_table,
-    label_of,
     print_run,
     scores_table,
     verdict_lines,
 )
+from latentia.reports.words import ASPECTS, group_of, label_of, seconds_text, value_text
 from latentia.theory import Relation, Statement, Verdict
 from latentia.training import Adam, Cosine
 
@@ -164,7 +166,7 @@ def test_tables_fit_the_terminal_and_keep_words_and_numbers_whole(name, width):
 
 def test_a_comparison_says_where_n_differs():
     text = printed(comparison().table(), 100)
-    assert "log p(x), test: n is 2000, 10000" in text
+    assert "log p(x), test, nats: n is 2000, 10,000" in text
     assert "precision ↑" in text
     assert "real images" in text
 
@@ -173,7 +175,7 @@ LABELS = {
     "test/elbo": "ELBO, test",
     "vae/rate": "rate, KL(q(z|x), p(z)), vae",
     "validation/reconstruction_error": "reconstruction error, validation",
-    "kernel_distance/random-convolutional": "kernel distance, random-convolutional features",
+    "kernel_distance/random-convolutional": "kernel distance (random convolutional features)",
     "memorization/authenticity": "memorization: authenticity",
     "test/game/jensen_shannon_bound": "JSD, lower bound, test",
     "test/fresh/jsd_bound": "fresh discriminator: JSD, lower bound, test",
@@ -186,6 +188,53 @@ LABELS = {
 @pytest.mark.parametrize("name", LABELS)
 def test_estimates_have_names_in_words(name):
     assert label_of(name) == LABELS[name]
+
+
+VALUES = {
+    "p-value": (Estimate(0.144473, "two_sample/p_value/real_vs_real", unit="1"), "0.14"),
+    "tiny p-value": (Estimate(1.1e-53, "two_sample/p_value", unit="1"), "< 0.0001"),
+    "count": (exact(1333010.0, "parameters", unit="1"), "1,333,010"),
+    "small count": (exact(9999.0, "parameters", unit="1"), "9999"),
+    "share without error": (Estimate(0.0502793, "classes/kl_perfect"), "0.05028 nats"),
+    "exact": (exact(0.693147, "kl"), "0.693147 nats"),
+    "infinite": (exact(math.inf, "kl"), "+∞ nats"),
+    "bound": (Estimate(-131.0, "elbo", 0.25, kind="lower bound"), "≥ −131.00 ± 0.25 nats"),
+    "time": (Estimate(225.7, "time_to_train", unit="s"), "3 min 46 s"),
+}
+
+
+@pytest.mark.parametrize("case", VALUES)
+def test_values_have_the_digits_of_prose(case):
+    estimate, text = VALUES[case]
+    assert value_text(estimate) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.301, "0.3 s"), (9.97, "10 s"), (59.6, "1 min 0 s"), (3599.7, "1 h 0 min"), (3725, "1 h 2 min")],
+)
+def test_times_are_written_in_their_largest_units(seconds, text):
+    assert seconds_text(seconds) == text
+
+
+def test_every_score_stands_in_a_group_and_groups_follow_one_order():
+    for metric in Metric.members().values():
+        if metric.__module__.startswith("latentia."):
+            assert {group_of(name) for name in metric.higher_is_better} <= set(ASPECTS) - {"", "likelihood", "cost"}
+    assert group_of("test/elbo") == "likelihood"
+    assert group_of("time_to_train") == "cost"
+    lines = [line.strip() for line in printed(scores_table(scores()), 80).splitlines()]
+    shown = [lines.index(aspect) for aspect in ASPECTS if aspect in lines]
+    assert len(shown) == 4
+    assert shown == sorted(shown)
+
+
+def test_a_second_block_leaves_out_rows_without_a_value():
+    columns = [Column("quantity"), *(Column(name, right=True) for name in ("own", "real images"))]
+    rows = [["precision", "0.5" + "0" * 40, "0.9" + "0" * 40], ["parameters", "7", ""]]
+    lines = printed(Table(columns, rows, groups=["fidelity", "cost"]), 80).splitlines()
+    starts = [line.split()[0] for line in lines if line and not line.startswith("─")]
+    assert starts == ["quantity", "fidelity", "precision", "cost", "parameters", "quantity", "fidelity", "precision"]
 
 
 @pytest.mark.parametrize("style", ["markdown", "latex"])
@@ -211,9 +260,9 @@ def test_verdicts_fit_the_terminal(width):
     text = " ".join(" ".join(lines).split())
     assert text.startswith("✓ 3e.sliding")
     assert words in text
-    assert "log p(x) = −24.98 nats ≥ bound = −27.34 nats: greater by 2.36" in text
-    assert "KL = +∞ nats = +∞ nats: equal" in text
-    assert "wasserstein-1 = 0.5 = 0.5: equal" in text
+    assert "log p(x) ≥ bound: −24.98 nats ≥ −27.34 nats: greater by 2.36" in text
+    assert "KL: +∞ nats = +∞ nats: equal" in text
+    assert "W₁: 0.5 = 0.5: equal" in text
     failing = Verdict(statement, [Relation(exact(1.0), "==", exact(2.0))], [], 0.1)
     assert "✗ FAILS 3e.sliding" in " ".join(line.plain for line in verdict_lines(failing, width))
 

@@ -12,7 +12,7 @@ from latentia.metrics.features import Classifier, Features, Inception, Module, P
 from latentia.metrics.frechet import Frechet, frechet_distance
 from latentia.metrics.kernel import Kernel, kernel_distance
 from latentia.metrics.memorization import Memorization, memorization
-from latentia.metrics.metric import Metric, higher_is_better, parse_metrics
+from latentia.metrics.metric import Metric, higher_is_better, measured_by, parse_metrics
 from latentia.metrics.neighbors import Neighbors, neighbor_scores
 from latentia.metrics.protocol import Protocol, protocol_text, require_comparable, same_protocol
 from latentia.metrics.scoring import (
@@ -59,6 +59,7 @@ __all__ = [
     "higher_is_better",
     "inception_score",
     "kernel_distance",
+    "measured_by",
     "memorization",
     "neighbor_scores",
     "parse_metrics",

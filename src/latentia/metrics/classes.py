@@ -27,13 +27,14 @@ from torch.special import entr, xlogy
 
 from latentia.errors import DataError
 from latentia.estimate import Estimate
-from latentia.metrics.metric import Metric, MetricInputs
+from latentia.metrics.metric import BOTH, COVERAGE, Metric, MetricInputs
 
 
 class InceptionScore(Metric):
     """The inception-type score, by the classes of the features."""
 
     higher_is_better: ClassVar[dict[str, int]] = {"inception_score": 1}
+    measures: ClassVar[dict[str, str]] = {"inception_score": BOTH}
     needs_classes: ClassVar[bool] = True
 
     def __call__(self, inputs: MetricInputs) -> list[Estimate]:
@@ -44,6 +45,7 @@ class Classes(Metric):
     """The number of classes among samples, and the KL of their shares from those of the real images."""
 
     higher_is_better: ClassVar[dict[str, int]] = {"classes/found": 1, "classes/kl": -1, "classes/kl_perfect": 0}
+    measures: ClassVar[dict[str, str]] = dict.fromkeys(higher_is_better, COVERAGE)
     aliases: ClassVar[tuple[str, ...]] = ("class-coverage",)
     needs_classes: ClassVar[bool] = True
 

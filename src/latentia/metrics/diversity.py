@@ -19,13 +19,14 @@ from torch import Tensor
 
 from latentia.estimate import Estimate
 from latentia.metrics.distances import BLOCK, centered, squared_blocks
-from latentia.metrics.metric import Metric, MetricInputs, checked_pair
+from latentia.metrics.metric import COVERAGE, Metric, MetricInputs, checked_pair
 
 
 class Diversity(Metric):
     """The ratio of mean pairwise distances."""
 
     higher_is_better: ClassVar[dict[str, int]] = {"diversity": 0}
+    measures: ClassVar[dict[str, str]] = {"diversity": COVERAGE}
 
     def __call__(self, inputs: MetricInputs) -> list[Estimate]:
         return [diversity(inputs.real, inputs.fake)]

@@ -32,7 +32,7 @@ from torch import Tensor
 from latentia.divergences.empirical import bures
 from latentia.errors import DataError
 from latentia.estimate import Estimate
-from latentia.metrics.metric import Metric, MetricInputs, checked_pair
+from latentia.metrics.metric import BOTH, Metric, MetricInputs, checked_pair
 
 _NAME = "frechet_distance"
 _NEGLIGIBLE = 1e-10  # singular values below this share of the largest carry no map
@@ -47,6 +47,7 @@ class Frechet(Metric):
         "fid": -1,
         "fid_extrapolated": -1,
     }
+    measures: ClassVar[dict[str, str]] = dict.fromkeys(higher_is_better, BOTH)
 
     def __call__(self, inputs: MetricInputs) -> list[Estimate]:
         dimension = inputs.real.shape[1]

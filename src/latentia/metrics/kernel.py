@@ -28,7 +28,7 @@ from pydantic import Field
 from torch import Tensor
 
 from latentia.estimate import Estimate
-from latentia.metrics.metric import Metric, MetricInputs, checked_pair
+from latentia.metrics.metric import BOTH, Metric, MetricInputs, checked_pair
 
 _LEAST = 4
 
@@ -38,6 +38,7 @@ class Kernel(Metric):
 
     degree: int = Field(default=3, ge=1)
     higher_is_better: ClassVar[dict[str, int]] = {"kernel_distance": -1, "kid": -1}
+    measures: ClassVar[dict[str, str]] = dict.fromkeys(higher_is_better, BOTH)
 
     def __call__(self, inputs: MetricInputs) -> list[Estimate]:
         return [kernel_distance(inputs.real, inputs.fake, degree=self.degree, name=inputs.features.kernel_name)]

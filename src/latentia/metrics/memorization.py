@@ -26,13 +26,14 @@ from torch import Tensor
 from latentia.errors import UnsupportedError
 from latentia.estimate import Estimate
 from latentia.metrics.distances import BLOCK, nearest, nearest_other, tie_width
-from latentia.metrics.metric import Metric, MetricInputs, checked_features, checked_pair
+from latentia.metrics.metric import MEMORIZATION, Metric, MetricInputs, checked_features, checked_pair
 
 
 class Memorization(Metric):
     """Authenticity and the nearest-neighbor ratio; needs the training images."""
 
     higher_is_better: ClassVar[dict[str, int]] = {"memorization/authenticity": 0, "memorization/nearest_ratio": 0}
+    measures: ClassVar[dict[str, str]] = dict.fromkeys(higher_is_better, MEMORIZATION)
     needs_train: ClassVar[bool] = True
 
     def __call__(self, inputs: MetricInputs) -> list[Estimate]:

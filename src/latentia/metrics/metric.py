@@ -6,7 +6,7 @@ package's `__init__`. The command line, the scores and the tables find it throug
 
 from __future__ import annotations
 
-__all__ = ["Metric", "higher_is_better", "parse_metrics"]
+__all__ = ["Metric", "higher_is_better", "measured_by", "parse_metrics"]
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
@@ -20,6 +20,8 @@ from latentia.configuration import Component
 from latentia.errors import ConfigurationError, DataError, nearest
 from latentia.estimate import Estimate
 from latentia.metrics.features import Features
+
+FIDELITY, COVERAGE, BOTH, MEMORIZATION = "fidelity", "coverage", "fidelity and coverage", "memorization"
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,15 @@ class Metric(Component, family=True):
 
     Attributes:
         higher_is_better: for each score, +1 where larger is better, −1 where smaller is, 0 where neither is.
+        measures: for each score, whether samples look real (`FIDELITY`), all kinds occur (`COVERAGE`), `BOTH`, or
+            training images return (`MEMORIZATION`).
         needs_train: whether it needs the training images.
         needs_classes: whether it needs features that come from a classifier.
         aliases: other names for it, such as those of its scores.
     """
 
     higher_is_better: ClassVar[dict[str, int]] = {}
+    measures: ClassVar[dict[str, str]] = {}
     needs_train: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = False
     aliases: ClassVar[tuple[str, ...]] = ()
@@ -89,6 +94,12 @@ def higher_is_better(name: str) -> int:
     """The better direction of a score: +1 for larger, −1 for smaller, 0 for neither or unknown."""
     table = {score: sign for member in Metric.members().values() for score, sign in member.higher_is_better.items()}
     return table.get(name, table.get(name.partition("/")[0], 0))
+
+
+def measured_by(name: str) -> str:
+    """What a score measures: fidelity, coverage, both, or memorization; empty for any other quantity."""
+    table = {score: what for member in Metric.members().values() for score, what in member.measures.items()}
+    return table.get(name, table.get(name.partition("/")[0], ""))
 
 
 def checked_features(values: Tensor, name: str, least: int, metric: str) -> Tensor:

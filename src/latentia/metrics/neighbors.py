@@ -41,7 +41,7 @@ from torch import Tensor
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.metrics.distances import BLOCK, centered, exact_squares, squared_blocks, tie_width
-from latentia.metrics.metric import Metric, MetricInputs, checked_pair
+from latentia.metrics.metric import COVERAGE, FIDELITY, Metric, MetricInputs, checked_pair
 
 _NAMES = ("precision", "recall", "density", "coverage")
 _GROUPS = 16
@@ -54,6 +54,12 @@ class Neighbors(Metric):
 
     k: int = Field(default=5, ge=1)
     higher_is_better: ClassVar[dict[str, int]] = {"precision": 1, "recall": 1, "density": 1, "coverage": 1}
+    measures: ClassVar[dict[str, str]] = {
+        "precision": FIDELITY,
+        "recall": COVERAGE,
+        "density": FIDELITY,
+        "coverage": COVERAGE,
+    }
     aliases: ClassVar[tuple[str, ...]] = ("precision", "recall", "density", "coverage")
 
     def __call__(self, inputs: MetricInputs) -> list[Estimate]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from latentia.divergences.empirical import costs_along
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
-from latentia.metrics.metric import Metric, MetricInputs, checked_pair
+from latentia.metrics.metric import BOTH, Metric, MetricInputs, checked_pair
 
 _GROUPS = 16
 
@@ -31,6 +31,7 @@ class SlicedWasserstein(Metric):
 
     directions: int = Field(default=256, ge=2)
     higher_is_better: ClassVar[dict[str, int]] = {"sliced_wasserstein": -1}
+    measures: ClassVar[dict[str, str]] = {"sliced_wasserstein": BOTH}
 
     def __call__(self, inputs: MetricInputs) -> list[Estimate]:
         return [sliced_wasserstein(inputs.real, inputs.fake, directions=self.directions, seed=inputs.seed)]

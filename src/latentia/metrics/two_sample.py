@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from latentia.estimate import Estimate
-from latentia.metrics.metric import Metric, MetricInputs, checked_pair
+from latentia.metrics.metric import BOTH, Metric, MetricInputs, checked_pair
 
 _LEAST = 40
 
@@ -31,6 +31,7 @@ class TwoSample(Metric):
     hidden: int = Field(default=32, ge=1)
     steps: int = Field(default=300, ge=1)
     higher_is_better: ClassVar[dict[str, int]] = {"two_sample/accuracy": -1, "two_sample/p_value": 0}
+    measures: ClassVar[dict[str, str]] = dict.fromkeys(higher_is_better, BOTH)
 
     def __call__(self, inputs: MetricInputs) -> list[Estimate]:
         return two_sample_test(inputs.real, inputs.fake, hidden=self.hidden, steps=self.steps, seed=inputs.seed)

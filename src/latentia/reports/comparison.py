@@ -19,11 +19,11 @@ from latentia.errors import DataError, RunError
 from latentia.estimate import Estimate, exact
 from latentia.metrics import ModelScores, best_of, higher_is_better, protocol_text, require_comparable
 from latentia.recipes import Run
-from latentia.reports.tables import REFERENCES, Column, Results, Table, score_label, score_notes
+from latentia.reports.tables import REFERENCES, Column, Results, Table, score_notes
+from latentia.reports.words import ASPECTS, count_text, group_of, score_label, shared_unit, value_text
 
 SCORES = "samples"  # the file of evaluation/ that holds them
 LIKELIHOODS = ("elbo", "log_likelihood")
-COSTS = ("parameters", "time_to_train", "cpu_to_train")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class Row:
     best: int | None = None
     references: Mapping[str, Estimate] = field(default_factory=dict)
     note: str = ""
+
+    @property
+    def unit(self) -> str:
+        """The unit of all cells, or "1" if each carries its own."""
+        return shared_unit([cell for cell in self.cells if cell is not None])
 
 
 @dataclass(frozen=True)
@@ -71,9 +76,11 @@ class Comparison:
         ]
         rows = []
         for row in self.rows:
-            cells = ["—" if cell is None else str(cell) for cell in row.cells]
-            others = [str(row.references[key]) if key in row.references else "" for key in self.references]
-            rows.append([score_label(row.name), *cells, *others])
+            unit = row.unit
+            cells = ["—" if cell is None else value_text(cell, unit=unit == "1") for cell in row.cells]
+            known = [row.references.get(key) for key in self.references]
+            others = ["" if cell is None else value_text(cell, unit=unit == "1") for cell in known]
+            rows.append([score_label(row.name, unit), *cells, *others])
         best = frozenset((i, row.best + 1) for i, row in enumerate(self.rows) if row.best is not None)
         notes = score_notes([self.protocol] if self.protocol else [], bool(self.references))
         notes.append("bold: every other model is worse beyond the 95 % interval of the difference")
@@ -85,10 +92,9 @@ class Comparison:
             counts = sorted({cell.n for cell in single if cell.n is not None})
             of_images = row.name.rpartition("/")[2] in LIKELIHOODS  # two rows of one run may be of different images
             if len(counts) > (0 if of_images else 1) and not row.note:
-                notes.append(f"{label}: n is {', '.join(map(str, counts))}")
-        return Table(
-            columns, rows, f"{len(self.names)} model{'s' * (len(self.names) > 1)}", notes, best, self.estimates()
-        )
+                notes.append(f"{label}: n is {', '.join(map(count_text, counts))}")
+        title = f"{len(self.names)} model{'s' * (len(self.names) > 1)}"
+        return Table(columns, rows, title, notes, best, self.estimates(), [group_of(row.name) for row in self.rows])
 
     def results(self) -> Results:
         """The comparison as results with one table."""
@@ -181,6 +187,7 @@ def compare_runs(runs: Sequence[Run], scores: Sequence[Sequence[Estimate]], *, s
         cells = tuple(entries[name].mean_over_seeds() if name in entries else None for name in columns)
         place = None if best is None else list(columns).index(best)
         rows.append(Row(quantity, cells, place, references.get(quantity, {}), note))
+    rows.sort(key=lambda row: ASPECTS.index(group_of(row.name)))
     seeds = tuple(tuple(sorted(of_seed)) for of_seed in columns.values())
     words = ", ".join(dict.fromkeys(str(protocol.get("samples", "")) for protocol in protocols))
     protocol = protocol_text({**protocols[0], "samples": words}) if protocols else ""

@@ -27,14 +27,13 @@ from latentia.reports.tables import (
     Scores,
     changed_settings,
     figures_of,
-    label_of,
     last_records,
     representatives,
-    score_label,
     scores_of,
     settings_text,
 )
 from latentia.reports.theory_report import relation_rows
+from latentia.reports.words import group_of, label_of, score_label, value_text
 from latentia.theory.model_checks import ModelCheck, checks_of
 
 CHECKED = 1000  # examples that a GAN is checked on, at most
@@ -105,6 +104,8 @@ def write_report(runs: Sequence[Run], path: Path) -> Path:
         references=REFERENCES,
         label=label_of,
         score_label=score_label,
+        group=group_of,
+        value=value_text,
         relations=relation_rows,
         representatives=representatives,
         comparison=_comparison(sections, {row.name for row in models.rows} if models else set()),

@@ -27,13 +27,13 @@ from rich.text import Text
 
 from latentia.configuration import Component
 from latentia.estimate import Estimate
-from latentia.metrics import Features, higher_is_better, protocol_text
+from latentia.metrics import protocol_text
 from latentia.recipes import Run
+from latentia.reports.words import ASPECTS, DIVERGENCES, count_text, group_of, label_of, score_label, value_text
 from latentia.theory import Relation, Verdict
 
 Format = Literal["text", "markdown", "latex", "csv"]
 REFERENCES = {"real_vs_real": "real images", "train_vs_test": "training images"}  # scored in the place of samples
-ARROWS = {1: " ↑", -1: " ↓", 0: ""}
 FIRST_FIGURES = (
     "curves",
     "samples",
@@ -43,66 +43,12 @@ FIRST_FIGURES = (
     "encoded_test_set",
     "interpolations",
 )
-LABELS = {
-    "elbo": "ELBO",
-    "iwae": "importance-weighted bound",
-    "lattice_bound": "lattice bound",
-    "bound": "bound of log p(x)",
-    "log_likelihood": "log p(x)",
-    "rate": "rate, KL(q(z|x), p(z))",
-    "distortion": "distortion, −E log p(x|z)",
-    "kl": "KL",
-    "jsd": "JSD",
-    "jsd_bound": "JSD, lower bound",
-    "reverse_kl": "reverse KL",
-    "aggregate_posterior_kl": "KL(aggregate posterior, prior)",
-    "jensen_shannon": "JSD",
-    "jensen_shannon_bound": "JSD, lower bound",
-    "jsd_integrated": "JSD, integrated",
-    "frechet_distance": "Fréchet distance",
-    "frechet_distance_extrapolated": "Fréchet distance, extrapolated to n = ∞",
-    "fid": "FID",
-    "fid_extrapolated": "FID, extrapolated to n = ∞",
-    "kid": "KID",
-    "sliced_wasserstein": "sliced Wasserstein distance",
-    "nearest_ratio": "nearest-neighbor ratio",
-    "time_to_train": "time to train",
-    "cpu_to_train": "CPU time to train",
-    "kl_perfect": "KL of a perfect model's classes",
-}
-GROUPS = {
-    "two_sample": "two-sample test",
-    "memorization": "memorization",
-    "classes": "classes",
-    "game": "",
-    "modes": "modes",
-    "fresh": "fresh discriminator",
-}
-SPLITS = ("train", "validation", "test")
 HEAD = 18  # cells: longer column heads are folded
+NAMES = 28  # cells: a narrow terminal folds names that are longer
 TECHNICAL = ("stderr_over", "seconds", "scores", "decoder_evaluations", "rounding", "bound_violations")
 LONGEST_SETTING = 60  # characters; longer ones are in the JSON file and on the page
 SIGNS = {"==": "=", "<=": "≤", ">=": "≥", "!=": "≠", "→": "→"}
-REPRESENTATIVES = 3  # relations that stand for a statement
-
-
-def label_of(name: str) -> str:
-    """An estimate's name in words: `test/elbo` is "ELBO, test", `kernel_distance/classifier` "kernel distance, …"."""
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name):
-        return name
-    parts = name.split("/")
-    split = parts.pop(0) if parts[0] in SPLITS and len(parts) > 1 else ""
-    group = parts.pop(0) if len(parts) > 1 and parts[0] in GROUPS else None
-    perfect = parts.pop(0) if parts[0] == "perfect" and len(parts) > 1 else ""
-    own, *features = parts
-    words = LABELS.get(own, own.replace("_", " ")) + (" by a perfect model" if perfect else "")
-    if group is not None and GROUPS[group]:
-        words = f"{GROUPS[group]}: {words}"
-    if group is None and features and own not in LABELS and features[-1] not in Features.members():
-        *by, own = own, *features  # a record of training: `vae/rate`, by whom and what
-        return ", ".join([LABELS.get(own, own.replace("_", " ")), *by, *([split] if split else [])])
-    of = [f"{part} features" for part in features]
-    return ", ".join([words, *of, *([split] if split else [])])
+REPRESENTATIVES = 6  # relations that stand for a statement, at most
 
 
 @dataclass(frozen=True)
@@ -125,6 +71,7 @@ class Table:
         title: over the table.
         notes: below it, one line each.
         best: (row, column) of the cells in bold.
+        groups: the heading that each row stands under; none if empty.
         estimates: the numbers, for CSV.
     """
 
@@ -134,9 +81,11 @@ class Table:
     notes: Sequence[str] = ()
     best: frozenset[tuple[int, int]] = frozenset()
     estimates: Sequence[Estimate] = field(default=(), repr=False)
+    groups: Sequence[str] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for line in self.lines(options.max_width):
+            line.rstrip()
             line.no_wrap, line.overflow = True, "ignore"
             yield line
 
@@ -147,6 +96,8 @@ class Table:
         heads = "".join(f'<th style="text-align:{_side(c)}">{html.escape(c.head)}</th>' for c in self.columns)
         body = ""
         for i, row in enumerate(self.rows):
+            if heading := self._heading(i):
+                body += f'<tr><th colspan="{len(row)}" style="text-align:left">{html.escape(heading)}</th></tr>'
             cells = (
                 f'<td style="text-align:{_side(c)}{";font-weight:bold" if (i, j) in self.best else ""}">'
                 f"{html.escape(text)}</td>"
@@ -171,21 +122,30 @@ class Table:
         if sum(natural) + 2 * (len(shown) - 1) > width:
             shown = [j for j in shown if not self.columns[j].detail]
         below = [j for j in range(len(self.columns)) if j not in shown]
-        room = width - sum(natural[j] + 2 for j in shown[1:])  # for the first column, if all others follow it
-        if room < min(natural[0], width // 3):
-            room = max(width - max(natural[j] for j in shown[1:]) - 2, width // 3)
-        first = min(natural[0], room)
-        blocks: list[list[int]] = [[]]
-        for j in shown[1:]:
-            if blocks[-1] and first + sum(natural[k] + 2 for k in [*blocks[-1], j]) > width:
-                blocks.append([])
-            blocks[-1].append(j)
+        candidates = range(natural[0], min(natural[0], NAMES) - 1, -1)
+        first = min(candidates, key=lambda room: len(self._blocks(room, shown, natural, width)))
+        blocks = self._blocks(first, shown, natural, width)
+        first = min(first, max(width - max([natural[j] + 2 for j in shown[1:]], default=0), width // 3))
         for number, block in enumerate(blocks):
             if number:
                 yield Text()
             yield from self._block(first, block, natural, width, below if number == len(blocks) - 1 else [])
         for note in self.notes:
             yield from _wrapped(note, width, "dim")
+
+    def _blocks(self, first: int, shown: Sequence[int], natural: Sequence[int], width: int) -> list[list[int]]:
+        """The columns after the first, in blocks that fit the width with a first column of this many cells."""
+        blocks: list[list[int]] = [[]]
+        for j in shown[1:]:
+            if blocks[-1] and first + sum(natural[k] + 2 for k in [*blocks[-1], j]) > width:
+                blocks.append([])
+            blocks[-1].append(j)
+        return blocks
+
+    def _heading(self, i: int) -> str:
+        """The heading before row i, where a group begins there."""
+        begins = bool(self.groups) and (i == 0 or self.groups[i] != self.groups[i - 1])
+        return self.groups[i] if begins else ""
 
     def _block(
         self, first: int, block: Sequence[int], natural: Sequence[int], width: int, below: Sequence[int]
@@ -201,7 +161,11 @@ class Table:
             parts = [head[number].strip() if number < len(head) else "" for head in heads]
             yield line("" if number else self.columns[0].head, parts, ["bold"] * len(block), "bold")
         yield Text("─" * min(width, first + sum(natural[j] + 2 for j in block)), style="dim")
-        for i, row in enumerate(self.rows):
+        shown = [i for i, row in enumerate(self.rows) if any(row[j] for j in block) or len(self.columns) == 1]
+        for before, i in zip([None, *shown], shown, strict=False):
+            row = self.rows[i]
+            if self.groups and self.groups[i] and (before is None or self.groups[i] != self.groups[before]):
+                yield Text(self.groups[i], style="italic")
             names = _folded(row[0], first)
             styles = ["bold" if (i, j) in self.best else "dim" if self.columns[j].faint else "" for j in block]
             for part in names[:-1]:
@@ -217,10 +181,11 @@ class Table:
             return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
         rule = "|".join("---:" if c.right else "---" for c in self.columns)
-        rows = [
-            [f"**{text}**" if (i, j) in self.best else text for j, text in enumerate(row)]
-            for i, row in enumerate(self.rows)
-        ]
+        rows = []
+        for i, row in enumerate(self.rows):
+            if heading := self._heading(i):
+                rows.append([f"*{heading}*", *[""] * (len(row) - 1)])
+            rows.append([f"**{text}**" if (i, j) in self.best else text for j, text in enumerate(row)])
         title = [f"**{self.title}**", ""] if self.title else []
         notes = ["", *self.notes] if self.notes else []
         return "\n".join([*title, line(c.head for c in self.columns), f"|{rule}|", *map(line, rows), *notes])
@@ -229,10 +194,12 @@ class Table:
         def line(cells: Iterable[str]) -> str:
             return f"{' & '.join(cells)} \\\\"
 
-        rows = [
-            [rf"\textbf{{{_tex(text)}}}" if (i, j) in self.best else _tex(text) for j, text in enumerate(row)]
-            for i, row in enumerate(self.rows)
-        ]
+        rows = []
+        for i, row in enumerate(self.rows):
+            if heading := self._heading(i):
+                rows.append([rf"\multicolumn{{{len(row)}}}{{l}}{{\textit{{{_tex(heading)}}}}}"])
+            texts = [_tex(text) for text in row]
+            rows.append([rf"\textbf{{{text}}}" if (i, j) in self.best else text for j, text in enumerate(texts)])
         kinds = "".join("r" if c.right else "l" for c in self.columns)
         head = line(_tex(c.head) for c in self.columns)
         lines = [rf"\begin{{tabular}}{{{kinds}}}", r"\hline", head, r"\hline", *map(line, rows), r"\hline"]
@@ -333,8 +300,8 @@ def _cells(estimate: Estimate) -> dict[str, str]:
     }
     return {
         "name": label_of(estimate.name),
-        "value": str(estimate),
-        "n": "" if estimate.n is None else str(estimate.n),
+        "value": value_text(estimate),
+        "n": "" if estimate.n is None else count_text(estimate.n),
         "kind": estimate.kind,
         "method": estimate.method,
         "settings": settings_text(settings),
@@ -364,6 +331,7 @@ def scores_of(estimates: Sequence[Estimate]) -> Scores | None:
         for name, estimate in by_name.items()
         if name.rpartition("/")[2] not in REFERENCES
     ]
+    rows.sort(key=lambda row: ASPECTS.index(group_of(row[0].name)))
     return Scores(rows, list(dict.fromkeys(protocol_text(estimate.settings["protocol"]) for estimate in estimates)))
 
 
@@ -378,16 +346,12 @@ def scores_table(estimates: Sequence[Estimate], title: str = "") -> Table:
         Column("samples", right=True),
         *(Column(list(REFERENCES.values())[place - 1], right=True, faint=True) for place in present),
     ]
-    rows = [
-        [score_label(row[0].name), str(row[0]), *("" if row[p] is None else str(row[p]) for p in present)]
-        for row in scores.rows
-    ]
-    return Table(columns, rows, title, score_notes(scores.protocols, bool(present)), estimates=list(estimates))
-
-
-def score_label(name: str) -> str:
-    """A score's name in words, with an arrow to the better direction."""
-    return label_of(name) + ARROWS[higher_is_better(name)]
+    rows = []
+    for row in scores.rows:
+        cells = ["" if cell is None else value_text(cell, unit=False) for cell in (row[0], *(row[p] for p in present))]
+        rows.append([score_label(row[0].name, row[0].unit), *cells])
+    notes, groups = score_notes(scores.protocols, bool(present)), [group_of(row[0].name) for row in scores.rows]
+    return Table(columns, rows, title, notes, estimates=list(estimates), groups=groups)
 
 
 def score_notes(protocols: Sequence[str], references: bool) -> list[str]:
@@ -457,10 +421,13 @@ def representatives(verdict: Verdict) -> list[Relation]:
 
 
 def relation_text(relation: Relation) -> str:
-    """A relation on one line, such as `JSD = 0.346574 nats ≥ 0 nats`."""
-    name = f"{label_of(relation.left.name)} = " if relation.left.name else ""
-    right = f"{relation.right.name} = " if relation.right.name and relation.sign != "→" else ""
-    return f"{name}{side_text(relation.left)} {SIGNS[relation.sign]} {right}{side_text(relation.right)}"
+    """A relation on one line: both names, then both values, such as `JSD ≥ bound: 0.346574 nats ≥ 0.21 nats`."""
+    sign = SIGNS[relation.sign]
+    names = [DIVERGENCES.get(side.name, side.name) for side in (relation.left, relation.right)]
+    if relation.sign == "→" or names[0] == names[1]:
+        names.pop()  # a number, or the same quantity by another method
+    name = f" {sign} ".join(part for part in names if part)
+    return f"{name}{': ' if name else ''}{side_text(relation.left)} {sign} {side_text(relation.right)}"
 
 
 def side_text(estimate: Estimate) -> str:
@@ -470,21 +437,21 @@ def side_text(estimate: Estimate) -> str:
 
 def difference_text(relation: Relation) -> str:
     """How far the sides are apart, in words that fit the sign: a difference and its limit, or a margin."""
-    difference, limit = relation.difference, relation.slack
+    difference, limit = relation.difference, f"{relation.slack:.1e}".replace("-", "−")
     if relation.sign in ("<=", ">="):
-        if difference <= limit:
-            return f"equal within {limit:.1e}"
+        if difference <= relation.slack:
+            return f"equal within {limit}"
         above = relation.left.value > relation.right.value
         return f"{'greater' if above else 'less'} by {_short_number(difference)}"
     if relation.sign == "!=":
-        return f"differ by {_short_number(difference)}, more than {limit:.1e}"
+        return f"differ by {_short_number(difference)}, more than {limit}"
     if difference == 0:
         return "equal"
-    return f"differ by {difference:.1e}, allowed {limit:.1e}"
+    return f"differ by {difference:.1e}, allowed {limit}".replace("-", "−")
 
 
 def _short_number(value: float) -> str:
-    return "∞" if math.isinf(value) else f"{value:.3g}"
+    return "∞" if math.isinf(value) else f"{value:.3g}".replace("-", "−") if value < 1000 else count_text(value)
 
 
 def distance_table(estimates: Sequence[Estimate], refused: Sequence[tuple[str, str, str]], title: str) -> Table:
@@ -508,12 +475,22 @@ def distance_table(estimates: Sequence[Estimate], refused: Sequence[tuple[str, s
         )
         unit = "" if estimate.unit == "1" else f" {estimate.unit}"
         infinite = estimate.value in (float("inf"), float("-inf"))
-        value = ("+∞" if estimate.value > 0 else "−∞") if infinite else f"{estimate.value:.10g}{unit}".replace("-", "−")
-        rows.append([estimate.name, value, error.replace("inf", "∞"), estimate.kind, method])
+        value = ("+∞" if estimate.value > 0 else "−∞") if infinite else f"{_rounded(estimate):.10g}{unit}"
+        error = error.replace("inf", "∞").replace("-", "−")
+        rows.append([label_of(estimate.name), value.replace("-", "−"), error, estimate.kind, method])
     without = dict.fromkeys(name for name, _, reason in refused if "no closed form" in reason)
-    notes = [f"no closed form: {', '.join(without)}"] if without else []
-    notes += [f"{name}, {method}: {reason}" for name, method, reason in refused if "no closed form" not in reason]
+    notes = [f"no closed form: {', '.join(map(label_of, without))}"] if without else []
+    notes += [
+        f"{label_of(name)}, {method}: {reason}" for name, method, reason in refused if "no closed form" not in reason
+    ]
     return Table(columns, rows, title, notes, estimates=list(estimates))
+
+
+def _rounded(estimate: Estimate) -> float:
+    """The value to one hundredth of its standard error, where it has a finite one."""
+    if not estimate.stderr or math.isinf(estimate.stderr):
+        return estimate.value
+    return round(estimate.value, 2 - math.floor(math.log10(estimate.stderr)))
 
 
 def print_run(run: Run, console: Console) -> None:
@@ -526,8 +503,8 @@ def print_run(run: Run, console: Console) -> None:
         console.print(Text(f"  {key}={_inline(value)}", style="yellow"))
     if not changed:
         console.print(Text("  every setting is the default"))
-    for line in _other_settings(run.recipe):
-        console.print(Text(line, style="dim"))
+    for line in _other_settings(run.recipe, console.width):
+        console.print(Text(line, style="dim"), soft_wrap=True)
     latest = last_records(run.records)
     if latest:
         first = next(iter(latest.values()))
@@ -544,14 +521,19 @@ def print_run(run: Run, console: Console) -> None:
             console.print(Text(f"  {path}"), soft_wrap=True)
 
 
-def _other_settings(recipe: Component) -> Iterator[str]:
+def _other_settings(recipe: Component, width: int) -> Iterator[str]:
+    """All settings on lines of at most `width` cells, broken between settings."""
     mapping = recipe.to_mapping()
     parts = {key: value for key, value in mapping.items() if isinstance(value, Mapping)}
     plain = {key: value for key, value in mapping.items() if key not in parts and key != "type"}
     yield "all settings"
-    yield "  " + ", ".join(f"{key}: {_inline(value)}" for key, value in plain.items())
-    for key, value in parts.items():
-        yield f"  {key}: {_inline(value)}"
+    for text in (
+        ", ".join(f"{key}: {_inline(value)}" for key, value in plain.items()),
+        *(f"{key}: {_inline(value)}" for key, value in parts.items()),
+    ):
+        glued = re.sub(r"(?<=:) ", "\N{NO-BREAK SPACE}", text)  # a key and its value stay on one line
+        for number, line in enumerate(_wrapped(glued, width - 4, "")):
+            yield ("    " if number else "  ") + line.plain.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _record_text(record: Mapping[str, Any]) -> str:
@@ -638,7 +620,7 @@ def _wrapped(text: str, width: int, style: str, indent: str = "") -> Iterator[Te
 def _folded(name: str, width: int) -> list[str]:
     """A row's name on one or more lines, broken after a space, slash, comma, colon or underscore where possible."""
     lines = [""]
-    for piece in re.findall(r"[^ /,:_]*[ /,:_]?", name):
+    for piece in re.findall(r"[^ /,:_]*(?: [↑↓])?[ /,:_]?", name):
         if lines[-1] and cell_len(lines[-1] + piece.rstrip()) > width:
             lines.append("  ")
         lines[-1] += piece
@@ -652,7 +634,8 @@ def _tex(text: str) -> str:
     special = {
         "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$", "≥": r"$\geq$",
-        "≤": r"$\leq$", "∞": r"$\infty$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "|": r"$|$",
+        "≤": r"$\leq$", "∞": r"$\infty$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "|": r"$|$", "<": "$<$",
+        ">": "$>$",
     }  # fmt: skip
     return "".join(special.get(c, c) for c in text)
 

@@ -165,11 +165,15 @@ def _only_one_way_round(_seed: int) -> Relations:
 def three_uniforms(_seed: int) -> Relations:
     """Exact values, each divergence both ways round."""
     first, second, third = uniform(0), uniform(0.5), uniform(1)
-    for other, jsd, w1, note in ((second, LOG_2 / 2, 0.5, "P₁, P₂"), (third, LOG_2, 1.0, "P₁, P₃")):
-        for p, q in ((first, other), (other, first)):
-            yield equal(kl.exact(p, q), math.inf, note=note)
-            yield equal(jensen_shannon.exact(p, q), jsd, note=note)
-            yield equal(wasserstein.exact(p, q), w1, note=note)
+    pairs = ((second, LOG_2 / 2, 0.5, "P₁, P₂"), (third, LOG_2, 1.0, "P₁, P₃"))
+    for backward in (False, True):
+        for other, jsd, w1, names in pairs:
+            p, q = (other, first) if backward else (first, other)
+            pair = ", ".join(reversed(names.split(", "))) if backward else names
+            yield equal(kl.exact(p, q).named(f"KL({pair})"), math.inf, note="mass where the second has none")
+            yield equal(jensen_shannon.exact(p, q).named(f"JSD({pair})"), jsd)
+            yield equal(wasserstein.exact(p, q).named(f"W₁({pair})"), w1)
+    for other, jsd, w1, note in pairs:
         yield equal(wasserstein.quadrature(first, other), w1, note=f"{note}, by quadrature")
         yield equal(jensen_shannon.monte_carlo(first, other, n=20_000), jsd, note=f"{note}, by Monte Carlo")
 
