@@ -10,6 +10,7 @@ __all__ = ["compare", "distance", "encode", "evaluate", "reconstruct", "report",
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -42,6 +43,7 @@ from latentia.models import VAE, EncodedGAN
 from latentia.recipes import Run
 from latentia.reports.comparison import Comparison, columns_of, compare_runs, saved_scores
 from latentia.reports.tables import Results, Verdicts, distance_table, estimates_table, scores_table
+from latentia.samplers import FittedSampler, Sampler
 from latentia.theory import choose, statements
 from latentia.theory import verify as check
 from latentia.training import seeded
@@ -60,6 +62,7 @@ def evaluate(
     *,
     likelihood: Method | None = None,
     samples: bool = False,
+    sampler: str | Sampler | None = None,
     metrics: str | Iterable[str | Metric] | None = None,
     features: str | Features | None = None,
     n: int | None = None,
@@ -85,6 +88,9 @@ def evaluate(
         likelihood: `exact` (z of 1 to 3 dimensions), `importance` or `annealed`; exact by default, or none if samples
             or metrics are asked for.
         samples: score samples of the model.
+        sampler: a distribution of z that takes the place of the prior, fitted to the codes of the training images:
+            `mixture`, `flow` or `two-stage`, with settings as in `mixture,components=50`, or a `Sampler`. The files
+            then have its name at their end.
         metrics: for samples, by name; all that the data allow by default.
         features: for samples; those of a digit classifier for digits by default, random convolutional ones otherwise.
         n: number of real and of generated images.
@@ -96,7 +102,7 @@ def evaluate(
         limit: evaluate the likelihood of the first images only.
         gaps: number of images whose inference gap is analyzed (`exact`).
         seconds: time allowed for likelihoods.
-        pictures: make the pictures of an exact evaluation.
+        pictures: make the pictures of an exact evaluation and of a sampler.
         seed: of the random methods.
 
     Raises:
@@ -115,16 +121,17 @@ def evaluate(
         raise ConfigurationError([("draws", f"they are for importance sampling alone; {cure}")])
     if likelihood is not None:
         _require_likelihood(run, likelihood)
-    parts: list[Results] = []
+    fitted = _fitted(run, sampler, likelihood)
+    parts: list[Results] = [] if fitted is None else [_sampler_results(run, fitted, pictures)]
     if samples:
-        found = _score_run(run, chosen, features, n, of, split, seed, real_vs_real)
+        found = _score_run(run, chosen, features, n, of, split, seed, real_vs_real, fitted)
         if likelihood is None:
             _require_scores(*found)
-        parts.append(_keep_scores(run, found, split))
+        parts.append(_keep_scores(run, found, split, fitted))
     if likelihood is not None:
         options: dict[str, Any] = {"tolerance": tolerance, "gaps": gaps, "seconds": seconds, "seed": seed}
         options |= {} if draws is None else {"draws": draws}
-        parts.append(_evaluate_likelihood(run, likelihood, split, limit, options, pictures))
+        parts.append(_evaluate_likelihood(run, likelihood, split, limit, options, pictures, fitted))
     return Results(
         [estimate for part in parts for estimate in part],
         [table for part in parts for table in part.tables],
@@ -207,6 +214,7 @@ def score(
 def compare(
     runs: Sequence[RunLike],
     *,
+    samplers: str | Sampler | Sequence[str | Sampler] = (),
     metrics: str | Iterable[str | Metric] | None = None,
     features: str | Features | None = None,
     n: int | None = None,
@@ -222,7 +230,8 @@ def compare(
     with its standard error.
 
     Args:
-        runs: two or more, or their directories.
+        runs: two or more, or their directories; one with `samplers`.
+        samplers: each VAE is compared with itself with these samplers in the place of its prior; see `evaluate`.
         metrics: as in `evaluate`, and likewise the options up to `real_vs_real`.
         features: see there.
         n: see there.
@@ -241,11 +250,18 @@ def compare(
     _require_known("of", of, Output)
     columns_of(opened)  # runs that cannot be compared are refused before any work
     _require_images(opened)
+    given = [samplers] if isinstance(samplers, str | Sampler) else list(samplers)
+    fitted = [run.sampler(sampler) for run in opened if isinstance(run.model, VAE) for sampler in given]
+    of_runs = [run for run in opened for _ in given if isinstance(run.model, VAE)]
+    if given and not fitted:
+        _fitted(opened[0], given[0], None)
+    opened, all_fitted = [*opened, *of_runs], [*[None] * len(opened), *fitted]
     if saved:
-        scores = [saved_scores(run) for run in opened]
-        for run, found in zip(opened, scores, strict=True):
+        scores = [saved_scores(run, name_of(own)) for run, own in zip(opened, all_fitted, strict=True)]
+        for run, found, own in zip(opened, scores, all_fitted, strict=True):
             if not found:
-                raise RunError(f"{run.path} has no saved scores; run `latentia evaluate {run.path} --samples`")
+                option = f" --sampler {name_of(own)}" if own else ""
+                raise RunError(f"{run.path} has no saved scores; run `latentia evaluate {run.path} --samples{option}`")
     else:
         kinds = {run.recipe.data.binarize if of == "draws" else "" for run in opened}
         if len(kinds) > 1:
@@ -253,8 +269,11 @@ def compare(
                 "draws are scored against images binarized as in each run, and these runs differ in that "
                 f"({', '.join(sorted(kinds))}); compare means (--of means), or runs of one kind"
             )
-        scores = [_score_run(run, chosen, features, n, of, split, seed, real_vs_real)[0] for run in opened]
-    return compare_runs(opened, scores)
+        scores = [
+            _score_run(run, chosen, features, n, of, split, seed, real_vs_real, own)[0]
+            for run, own in zip(opened, all_fitted, strict=True)
+        ]
+    return compare_runs(opened, scores, [name_of(own) for own in all_fitted])
 
 
 def report(runs: RunLike | Sequence[RunLike], out: Path | str | None = None) -> Path:
@@ -275,13 +294,22 @@ def report(runs: RunLike | Sequence[RunLike], out: Path | str | None = None) -> 
     return write_report(opened, Path(out) if out is not None else opened[0].path / "report.html")
 
 
-def sample(run: RunLike, n: int = 64, *, of: Output = "means", out: Path | str | None = None, seed: int = 0) -> Tensor:
+def sample(
+    run: RunLike,
+    n: int = 64,
+    *,
+    of: Output = "means",
+    sampler: str | Sampler | None = None,
+    out: Path | str | None = None,
+    seed: int = 0,
+) -> Tensor:
     """Samples of a trained model: images (n, C, H, W) in [0, 1], or points (n, d).
 
     Args:
         run: a run or its directory.
         n: how many.
         of: for a model with p(x|z), the means E[x|z] or draws of x.
+        sampler: of z, in the place of a VAE's prior; see `evaluate`.
         out: F.png (a grid) or F.npz (array `images`, or `points`) to write.
         seed: of the samples.
 
@@ -295,7 +323,8 @@ def sample(run: RunLike, n: int = 64, *, of: Output = "means", out: Path | str |
     if path is not None and path.suffix == ".png" and len(shape) != 3:
         raise ConfigurationError(f"--out {path}: points cannot be written as PNG; use --out F.npz")
     _require_memory(n, shape, path)
-    model = run.model  # built outside of the block, so that building does not change the samples
+    fitted = _fitted(run, sampler, None)
+    model = run.model if fitted is None else fitted.vae  # built outside of the block, which it must not change
     with progress(f"{run.path}") as update, seeded(seed):
         images, _ = draw_samples(model, n, output=of, progress=update)
     if path is not None:
@@ -547,6 +576,7 @@ def _score_run(
     split: Split,
     seed: int,
     real_vs_real: bool,
+    fitted: FittedSampler | None = None,
 ) -> tuple[list[Estimate], dict[str, str]]:
     """Score a run's samples against images of its data; also why metrics are missing.
 
@@ -568,7 +598,7 @@ def _score_run(
             f"n = {n}: the {split} split has {len(reference.images)} images, so give at most {most}{halves}"
         )
     size = n or min(most, LARGEST_SAMPLE)
-    model = run.model  # built outside of the block, so that building does not change the samples
+    model = run.model if fitted is None else fitted.vae  # built outside of the block, which it must not change
     with progress(f"{run.path}") as update:
         with seeded(seed):
             images, what = draw_samples(model, size, output=of, progress=update)
@@ -587,13 +617,64 @@ def _score_run(
             seed=seed,
             progress=update,
         )
-    return list(found), found.skipped
+    return _with_sampler(found, fitted), found.skipped
 
 
-def _keep_scores(run: Run, scored: tuple[list[Estimate], dict[str, str]], split: str) -> Results:
+def name_of(fitted: FittedSampler | None) -> str:
+    """The name of a sampler; empty for the model's own prior."""
+    return "" if fitted is None else fitted.sampler.type_name
+
+
+def _with_sampler(estimates: Sequence[Estimate], fitted: FittedSampler | None) -> list[Estimate]:
+    """The estimates with the sampler in their settings, where there is one."""
+    if fitted is None:
+        return list(estimates)
+    setting = fitted.sampler.to_mapping()
+    return [replace(estimate, settings={**estimate.settings, "sampler": setting}) for estimate in estimates]
+
+
+def _fitted(run: Run, sampler: str | Sampler | None, likelihood: str | None) -> FittedSampler | None:
+    """The run's model with a sampler in the place of its prior; None for the prior itself.
+
+    Raises:
+        ConfigurationError: an unknown sampler, or one without a density for a likelihood.
+        RunError: a model that is not a VAE.
+    """
+    if sampler is None:
+        return None
+    fitted = run.sampler(sampler)
+    if likelihood is not None and not fitted.sampler.has_density:
+        cure = "use --sampler mixture or flow, or --samples alone (in Python sampler='mixture')"
+        text = f"{fitted.sampler.type_name} has no density in closed form, which log p(x) needs; {cure}"
+        raise ConfigurationError([("sampler", text)])
+    return fitted
+
+
+def _sampler_results(run: Run, fitted: FittedSampler, pictures: bool) -> Results:
+    """What the sampler gains on held-out codes, with a warning where it loses, and its pictures."""
+    gain, *_ = estimates = list(fitted.estimates)
+    name, warnings = fitted.sampler.type_name, []
+    if gain.value < -2 * (gain.stderr or 0):
+        warnings.append(f"held-out codes are less likely under the {name} sampler than under the prior ({gain})")
+    table = estimates_table(estimates, f"{run.path}: {name} sampler, held-out codes")
+    files: list[Path] = []
+    if pictures and len(run.environment["shape"]) == 3:
+        from latentia.reports.gallery import save_sampler_figures
+
+        try:
+            files = save_sampler_figures(run, fitted)
+        except RunError as error:
+            warnings.append(f"the pictures are not kept: {error}")
+    return Results(estimates, [table], warnings, files)
+
+
+def _keep_scores(
+    run: Run, scored: tuple[list[Estimate], dict[str, str]], split: str, fitted: FittedSampler | None = None
+) -> Results:
     """Write scores into the run; earlier scores stay if they were made by the same protocol."""
     found, skipped = scored
-    target = run.directory.evaluation / ("samples.json" if split == "test" else f"samples-{split}.json")
+    parts = ["samples", *([] if split == "test" else [split]), *([name_of(fitted)] if fitted else [])]
+    target = run.directory.evaluation / f"{'-'.join(parts)}.json"
     names = {estimate.name for estimate in found}
     files, warnings = [target], _skipped(skipped)
     try:
@@ -602,7 +683,8 @@ def _keep_scores(run: Run, scored: tuple[list[Estimate], dict[str, str]], split:
         write_estimates(target, [*kept, *found])
     except RunError as error:
         files, warnings = [], [*warnings, f"the scores are not kept: {error}"]
-    return Results(found, [scores_table(found, f"{run.path}: samples")] if found else [], warnings, files)
+    title = f"{run.path}: samples" + (f" by the {name_of(fitted)} sampler" if fitted else "")
+    return Results(found, [scores_table(found, title)] if found else [], warnings, files)
 
 
 def _require_scores(found: Sequence[Estimate], skipped: Mapping[str, str]) -> None:
@@ -620,7 +702,13 @@ def _skipped(reasons: Mapping[str, str]) -> list[str]:
 
 
 def _evaluate_likelihood(
-    run: Run, method: Method, split: Split, limit: int | None, options: dict[str, Any], pictures: bool
+    run: Run,
+    method: Method,
+    split: Split,
+    limit: int | None,
+    options: dict[str, Any],
+    pictures: bool,
+    fitted: FittedSampler | None = None,
 ) -> Results:
     """Evaluate log p(x), write estimates, arrays and pictures, and collect what a reader must be warned of."""
     images, labels = run.splits.examples(split, limit)
@@ -628,9 +716,10 @@ def _evaluate_likelihood(
         options = {**options, "require": False}  # results are written with the certificates that they have
     with progress(f"log p(x) of {len(images)} {split} images, {method}") as update:
         update(0, 0, "")
-        found = evaluate_likelihood(run.model, images, method, **options)
-    estimates = [estimate.named(f"{split}/{estimate.name}") for estimate in found.estimates]
-    target = run.directory.evaluation / f"likelihood-{method}.json"
+        found = evaluate_likelihood(run.model if fitted is None else fitted.vae, images, method, **options)
+    estimates = [estimate.named(f"{split}/{estimate.name}") for estimate in _with_sampler(found.estimates, fitted)]
+    ending = f"-{name_of(fitted)}" if fitted else ""
+    target = run.directory.evaluation / f"likelihood-{method}{ending}.json"
     files, warnings = [target, target.with_suffix(".npz")], _certificate_warnings(found, len(images), options)
     try:
         write_estimates(target, estimates)
@@ -639,10 +728,10 @@ def _evaluate_likelihood(
             from latentia.reports.likelihood_figures import save_likelihood_figures
 
             about = {"labels": labels, "classes": run.splits.classes, "seed": options["seed"]}
-            files += save_likelihood_figures(found, images, run.directory.figures, **about)
+            files += save_likelihood_figures(found, images, run.directory.figures / name_of(fitted), **about)
     except RunError as error:
         files, warnings = [], [*warnings, f"the results are not kept: {error}"]
-    title = f"{run.path}: {len(images)} {split} images, {method}"
+    title = f"{run.path}: {len(images)} {split} images, {method}" + (f", {name_of(fitted)} sampler" if fitted else "")
     return Results(estimates, [estimates_table(estimates, title)], warnings, files)
 
 

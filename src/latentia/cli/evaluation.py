@@ -9,7 +9,18 @@ from typing import Annotated
 
 import typer
 
-from latentia.cli.runs import LIMIT, AsJSON, MaxBytes, Of, RunPath, Seed, TableFormat, print_results, require_format
+from latentia.cli.runs import (
+    LIMIT,
+    AsJSON,
+    MaxBytes,
+    Of,
+    RunPath,
+    SamplerName,
+    Seed,
+    TableFormat,
+    print_results,
+    require_format,
+)
 
 Metrics = Annotated[
     str | None, typer.Option(help="Metrics with commas between, such as frechet,precision; by default all that apply.")
@@ -47,6 +58,7 @@ def evaluate(
     features: FeaturesName = None,
     n: Count = None,
     of: Of = "means",
+    sampler: SamplerName = None,
     real_vs_real: RealVsReal = True,
     pictures: Annotated[bool, typer.Option(help="Make pictures of posteriors, gaps and bounds (exact).")] = True,
     seed: Seed = 0,
@@ -68,6 +80,7 @@ def evaluate(
         path,
         likelihood=likelihood,  # pyright: ignore[reportArgumentType]  (checked there)
         samples=samples,
+        sampler=sampler,
         split=split,  # pyright: ignore[reportArgumentType]
         pictures=pictures,
         seed=seed,
@@ -122,6 +135,13 @@ def compare(
         list[Path],
         typer.Argument(metavar="RUN...", help="Run directories, of VAEs and GANs alike.", show_default=False),
     ],
+    sampler: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also compare each VAE with this sampler in the place of its prior; may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     metrics: Metrics = None,
     features: FeaturesName = None,
     n: Count = None,
@@ -146,7 +166,7 @@ def compare(
 
     require_format(table_format)
     options = {"metrics": metrics, "features": features, "n": n, "of": of, "split": split, "seed": seed}
-    found = interface.compare(paths, saved=saved, real_vs_real=real_vs_real, **options)  # pyright: ignore
+    found = interface.compare(paths, samplers=sampler or (), saved=saved, real_vs_real=real_vs_real, **options)  # pyright: ignore
     print_results(found.results(), as_json, table_format)
 
 

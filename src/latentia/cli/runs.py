@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Of = Annotated[str, typer.Option(help="Of p(x|z): means, or draws of x.")]
+SamplerName = Annotated[
+    str | None,
+    typer.Option(
+        "--sampler",
+        help="Of z, in the place of a VAE's prior: mixture, flow or two-stage, fitted to the codes of the training "
+        "images; settings follow commas, as in mixture,components=50.",
+        show_default=False,
+    ),
+]
 SplitName = Annotated[str, typer.Option(help="train, validation or test.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print a JSON list of estimates and nothing else.")]
 TableFormat = Annotated[str, typer.Option("--format", help="text, markdown, latex or csv.")]
@@ -69,6 +78,7 @@ def sample(
         Path | None, typer.Option(help="F.png (a grid) or F.npz (array `images`); by default RUN/sample-seed-0.png.")
     ] = None,
     of: Of = "means",
+    sampler: SamplerName = None,
     seed: Seed = 0,
 ) -> None:
     """Sample images or points from a trained model."""
@@ -77,8 +87,9 @@ def sample(
 
     run = Run(path)
     suffix = ".png" if len(run.environment["shape"]) == 3 else ".npz"
-    target = out or path / f"sample-seed-{seed}{suffix}"
-    interface.sample(run, n, of=of, out=target, seed=seed)  # pyright: ignore[reportArgumentType]
+    by = f"-{sampler.split(',')[0]}" if sampler else ""
+    target = out or path / f"sample{by}-seed-{seed}{suffix}"
+    interface.sample(run, n, of=of, sampler=sampler, out=target, seed=seed)  # pyright: ignore[reportArgumentType]
     _wrote(target, f"{n} {'images' if suffix == '.png' else 'points'}")
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 __all__ = ["Run", "load"]
 
+import hashlib
+import math
+import warnings
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
@@ -12,12 +16,17 @@ from torch import nn
 
 from latentia.data import Batch, Splits
 from latentia.errors import DataError, RunError
-from latentia.estimate import Estimate
+from latentia.estimate import Estimate, read_estimates, write_estimates
+from latentia.files import read_tensors, write_tensors
+from latentia.models import VAE
 from latentia.recipes.recipe import Recipe
-from latentia.training import RunDirectory
+from latentia.samplers import FittedSampler, Sampler, fit_sampler, parse_sampler, with_prior
+from latentia.training import RunDirectory, seed_of, seeded
 from latentia.training.checkpoint import find_checkpoints
 
 ModelT = TypeVar("ModelT")
+
+MOST_NUMBERS = 10**9  # of the images that a sampler is fitted to; 1.2 million of 28×28
 
 
 class Run(Generic[ModelT]):
@@ -87,6 +96,51 @@ class Run(Generic[ModelT]):
                 )
             self._splits = splits
         return self._splits
+
+    def sampler(self, sampler: str | Sampler = "mixture") -> FittedSampler:
+        """A sampler fitted to the codes of the training images, with the model that samples by it.
+
+        It is fitted once, kept in samplers/, and fitted again when the weights or its settings have changed. What it
+        gains is in evaluation/sampler-<name>.json.
+
+        Args:
+            sampler: a name such as `mixture`, with settings as in `mixture,components=50`, or a `Sampler`.
+
+        Raises:
+            RunError: a model that is not a VAE, or a run that has not ended.
+        """
+        sampler, vae = parse_sampler(sampler), self.model
+        if not isinstance(vae, VAE):
+            raise RunError(
+                f"{self.path} holds a {type(vae).__name__}; a sampler takes the place of the prior of a VAE, and is "
+                "fitted to the codes of its encoder. Sample this model without a sampler"
+            )
+        weights = hashlib.sha256((self.path / "weights.safetensors").read_bytes()).hexdigest()
+        facts = {"sampler": sampler.to_mapping(), "weights": weights[:16]}
+        file = self.path / "samplers" / f"{sampler.type_name}.safetensors"
+        about = self.directory.evaluation / f"sampler-{sampler.type_name}.json"
+        if file.exists() and about.exists():
+            cure = "remove it, and the sampler is fitted again"
+            estimates = read_estimates(about)
+            if estimates and all({**e.settings, **facts} == e.settings for e in estimates):
+                module = sampler.build(vae.latent)
+                try:
+                    module.load_state_dict(read_tensors(file, cure)[0])
+                except RuntimeError:
+                    raise RunError(f"{file} is damaged: it is not a {sampler.type_name} sampler; {cure}") from None
+                module.eval().requires_grad_(False)
+                return FittedSampler(sampler, with_prior(vae, module), estimates)
+        most = MOST_NUMBERS // math.prod(vae.image_shape)
+        images = self.splits.examples("train", most).x
+        with seeded(seed_of("sampler", self.recipe.seed)):
+            fitted = fit_sampler(sampler, vae, images, self.validation.x)
+        found = [replace(estimate, settings={**estimate.settings, **facts}) for estimate in fitted.estimates]
+        try:
+            write_tensors(file, fitted.vae.prior_module.state_dict())
+            write_estimates(about, found)
+        except RunError as error:
+            warnings.warn(f"the sampler is not kept: {error}", RuntimeWarning, stacklevel=2)
+        return FittedSampler(sampler, fitted.vae, found)
 
     @property
     def test(self) -> Batch:

@@ -117,30 +117,36 @@ class Comparison:
         return [*found, *(estimate for row in self.rows for estimate in row.references.values())]
 
 
-def saved_scores(run: Run) -> list[Estimate]:
+def saved_scores(run: Run, sampler: str = "") -> list[Estimate]:
     """What `latentia evaluate RUN --samples` wrote; nothing if it has not been run, or if the file is damaged."""
-    return run.directory.evaluations().get(SCORES, [])
+    return run.directory.evaluations().get(f"{SCORES}-{sampler}" if sampler else SCORES, [])
 
 
-def columns_of(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
+def columns_of(runs: Sequence[Run], samplers: Sequence[str] | None = None) -> dict[str, dict[int, Run]]:
     """Runs by column and seed: a column's name is the folder of its first run, or the one that contains all its seeds.
+
+    Args:
+        runs: in any order.
+        samplers: the name of each run's sampler; empty for its prior.
 
     Raises:
         RunError: for a run that is given twice, or two of one recipe and seed.
     """
-    if len({run.path.resolve() for run in runs}) < len(runs):
+    samplers = samplers or [""] * len(runs)
+    if len({(run.path.resolve(), sampler) for run, sampler in zip(runs, samplers, strict=True)}) < len(runs):
         raise RunError("a run is given twice; give each once")
-    by_recipe: dict[str, dict[int, Run]] = {}
-    for run in runs:
+    by_recipe: dict[tuple[str, str], dict[int, Run]] = {}
+    for run, sampler in zip(runs, samplers, strict=True):
         recipe = {key: value for key, value in run.recipe.to_mapping().items() if key != "seed"}
-        of_seed = by_recipe.setdefault(repr(sorted(recipe.items())), {})
+        of_seed = by_recipe.setdefault((repr(sorted(recipe.items())), sampler), {})
         if run.recipe.seed in of_seed:
             raise RunError(f"two runs of one recipe have the seed {run.recipe.seed}; {run.path} is one of them")
         of_seed[run.recipe.seed] = run
     groups = list(by_recipe.values())
     firsts = [_folder([run.path.resolve() for run in group.values()]) for group in groups]
-    short = [path.name for path in firsts]
+    short = [path.name for path in dict.fromkeys(firsts)]
     names = [path.name if short.count(path.name) == 1 else f"{path.parent.name}/{path.name}" for path in firsts]
+    names = [f"{name} + {s}" if s else name for name, (_, s) in zip(names, by_recipe, strict=True)]
     return {
         name if names.count(name) == 1 else f"{name} {number}": group
         for number, (name, group) in enumerate(zip(names, groups, strict=True), 1)
@@ -153,27 +159,36 @@ def _folder(paths: Sequence[Path]) -> Path:
     return paths[0].parent if together and all(path.name.startswith("seed-") for path in paths) else paths[0]
 
 
-def compare_runs(runs: Sequence[Run], scores: Sequence[Sequence[Estimate]], *, strict: bool = True) -> Comparison:
+def compare_runs(
+    runs: Sequence[Run],
+    scores: Sequence[Sequence[Estimate]],
+    samplers: Sequence[str] | None = None,
+    *,
+    strict: bool = True,
+) -> Comparison:
     """Compare some runs.
 
     Args:
         runs: any models.
         scores: of each run's samples, as `latentia.metrics.score` gives them.
+        samplers: the name of each run's sampler; empty for its prior.
         strict: refuse scores whose protocols differ; else such a row has a note and no best.
 
     Raises:
         RunError: see `columns_of`.
         DataError: naming what differs between two protocols.
     """
-    columns = columns_of(runs)
-    own = {id(run): list(found) for run, found in zip(runs, scores, strict=True)}
+    samplers = samplers or [""] * len(runs)
+    columns = columns_of(runs, samplers)
+    own = {(id(run), sampler): list(found) for run, sampler, found in zip(runs, samplers, scores, strict=True)}
     table: dict[str, dict[str, dict[int, Estimate]]] = {}
     references: dict[str, dict[str, Estimate]] = {}
     protocols: list[Mapping[str, Any]] = []
-    for kind in (_likelihoods, lambda run: own[id(run)], _costs):
+    for kind in (_likelihoods, lambda run, sampler: own[id(run), sampler], _costs):
         for name, of_seed in columns.items():
+            sampler = name.partition(" + ")[2]
             for seed, run in of_seed.items():
-                for estimate in kind(run):
+                for estimate in kind(run, sampler):
                     base, _, reference = estimate.name.rpartition("/")
                     protocols += [estimate.settings["protocol"]] if "protocol" in estimate.settings else []
                     if reference in REFERENCES:
@@ -235,7 +250,7 @@ def _scored(run: Run) -> str:
     return f"{data.type_name}, binarized: {how}, {likelihood}"
 
 
-def _likelihoods(run: Run) -> list[Estimate]:
+def _likelihoods(run: Run, sampler: str = "") -> list[Estimate]:
     """Bounds and likelihoods in evaluation/*.json; of one name a value before a bound, else that of most images."""
     found: dict[str, Estimate] = {}
 
@@ -245,12 +260,14 @@ def _likelihoods(run: Run) -> list[Estimate]:
     for estimates in run.directory.evaluations().values():
         for estimate in estimates:
             before = found.get(estimate.name)
+            if estimate.settings.get("sampler", {}).get("type", "") != sampler:
+                continue
             if estimate.name.rpartition("/")[2] in LIKELIHOODS and (before is None or rank(estimate) >= rank(before)):
                 found[estimate.name] = estimate
     return list(found.values())
 
 
-def _costs(run: Run) -> list[Estimate]:
+def _costs(run: Run, sampler: str = "") -> list[Estimate]:  # noqa: ARG001
     """The number of parameters and the time to train."""
     found = [exact(float(run.environment["parameters"]), "parameters", unit="1", method="count")]
     seconds, method = run.environment.get("training_seconds"), "wall clock, summed over resumes"

@@ -32,6 +32,7 @@ from latentia.reports.image_figures import (
 )
 from latentia.reports.point_figures import plot_encoded, plot_points
 from latentia.reports.style import Picture, save_figure
+from latentia.samplers import FittedSampler
 from latentia.training import seed_of, seeded
 
 Gallery = Callable[[Run], Iterator[Picture]]
@@ -67,6 +68,20 @@ def save_figures(run: Run) -> list[Path]:
         RunError: for a run that has not ended, or a folder that cannot be written.
     """
     return [picture.save(run.directory.figures, run.recipe.seed) for picture in gallery_of(run.model)(run)]
+
+
+def save_sampler_figures(run: Run, fitted: FittedSampler) -> list[Path]:
+    """Write samples by a sampler, and the encoded test set over its density, into the run's `figures` folder."""
+    vae, name, test = fitted.vae, fitted.sampler.type_name, run.splits.test
+    title = r"E[$x\,|\,z$] for " + f"{SAMPLES} draws of $z$ from the {name} sampler"
+    caption = f"Means E[x|z] for draws of z from the {name} sampler."
+    pictures = [Picture(f"samples_{name}", caption, lambda: plot_samples(vae.sample(SAMPLES, mean=True), title))]
+    if fitted.sampler.has_density:
+        means = _encoded(vae, run.splits.examples("test").x)
+        encoded = partial(plot_encoded, means, vae.prior, test.labels, run.splits.classes)
+        caption = f"Means of q(z|x) of the test set, with the regions of the {name} sampler."
+        pictures.append(Picture(f"encoded_{name}", caption, encoded))
+    return [picture.save(run.directory.figures, run.recipe.seed) for picture in pictures]
 
 
 def save_side_by_side(runs: Sequence[Run], path: Path, count: int = 64) -> Path:
