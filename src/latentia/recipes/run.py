@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 
 from torch import nn
 
-from latentia.data import Batch, Splits
+from latentia.data import Batch, Schema, Splits
 from latentia.errors import DataError, RunError
 from latentia.estimate import Estimate, read_estimates, write_estimates
 from latentia.files import read_tensors, write_tensors
@@ -69,8 +69,7 @@ class Run(Generic[ModelT]):
         """
         if self._model is None:
             weights = self.directory.weights()
-            about = self.environment
-            model = self.recipe.build_model(tuple(about["shape"]), len(about["classes"]))
+            model = self.recipe.build(Schema.from_mapping(self.environment))
             try:
                 model.load_state_dict(weights)
             except RuntimeError as error:
