@@ -129,7 +129,7 @@ class Run(Generic[ModelT]):
                     raise RunError(f"{file} is damaged: it is not a {sampler.type_name} sampler; {cure}") from None
                 module.eval().requires_grad_(False)
                 return FittedSampler(sampler, with_prior(vae, module), estimates)
-        most = MOST_NUMBERS // math.prod(vae.image_shape)
+        most = MOST_NUMBERS // math.prod(vae.event_shape)
         images = self.splits.examples("train", most).x
         with seeded(seed_of("sampler", self.recipe.seed)):
             fitted = fit_sampler(sampler, vae, images, self.validation.x)
