@@ -34,8 +34,9 @@ from types import FrameType
 
 import torch
 
-import attack_measures  # noqa: F401  (these two fill the register of classes)
+import attack_measures  # noqa: F401  (these three fill the register of classes)
 import attack_models  # noqa: F401
+import attack_proofs  # noqa: F401
 from attack_case import CLASSES, Answer, LatentiaError, make
 
 VERDICTS = ("inside", "loose", "outside", "refused", "crashed", "too slow")

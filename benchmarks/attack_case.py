@@ -28,6 +28,7 @@ from latentia.divergences import distances
 from latentia.errors import LatentiaError
 from latentia.likelihood import (
     LatentModel,
+    enclose_log_likelihood,
     evaluate_gaps,
     exact_log_likelihood,
     exact_posterior,
@@ -55,6 +56,7 @@ __all__ = [  # what the other files take of latentia comes from here
     "VampPrior",
     "attack",
     "distances",
+    "enclosures",
     "evaluate_gaps",
     "exact_posterior",
     "gaussian",
@@ -212,6 +214,41 @@ def likelihood(
         return answers
 
     return Case(ask, serve, about, model, images, low, high)
+
+
+def enclosures(
+    model: Any,
+    images: Tensor,
+    truths: Sequence[tuple[float, float]],
+    *,
+    tolerance: float,
+    stop: float,
+    about: str = "",
+) -> Case:
+    """Proven bounds of log p(x) of a few images, from a search that is stopped after `stop` seconds.
+
+    Args:
+        model: the model.
+        images: (N, …).
+        truths: value and error of the oracle for each image.
+        tolerance: to ask for.
+        stop: the search ends then, whatever it has reached.
+        about: see `Case`.
+    """
+
+    def ask(seconds: float) -> list[Answer]:
+        found = enclose_log_likelihood(model, images, tolerance, seconds=min(stop, seconds))
+        answers = []
+        for i, (low, high, (value, error)) in enumerate(
+            zip(found.lower.tolist(), found.upper.tolist(), truths, strict=True)
+        ):
+            answers += [
+                Answer(f"lower bound {i}", low, 0.0, -math.inf, value + error, math.inf, "proven"),
+                Answer(f"upper bound {i}", high, 0.0, value - error, math.inf, math.inf, "proven"),
+            ]
+        return answers
+
+    return Case(ask, False, about, model, images, [v - e for v, e in truths], [v + e for v, e in truths])
 
 
 # --- random choices -------------------------------------------------------------------------------------------------

@@ -22,9 +22,13 @@ from torch.distributions import (
 from latentia.distributions import Bernoulli, Conditional, ContinuousBernoulli, Gaussian, GaussianLearnedScale
 from latentia.distributions.mixtures import Mixture
 from latentia.errors import UnsupportedError
-from latentia.likelihood.enclosure import Enclosure, enclose_log_likelihood, prove_exclusion
 from latentia.likelihood.latent_model import LatentModel
-from latentia.likelihood.relaxation import EXP, SQUARE, AffineBounds, register_bounds
+from latentia.likelihood.proof.affine import AffineBounds
+from latentia.likelihood.proof.curves import EXP, SQUARE
+from latentia.likelihood.proof.enclosure import Enclosure, enclose_log_likelihood, prove_exclusion
+from latentia.likelihood.proof.likelihoods import Table
+from latentia.likelihood.proof.masses import Density, log_masses
+from latentia.likelihood.proof.modules import register_bounds
 from latentia.models import VAE
 from latentia.networks import MLP
 
@@ -284,7 +288,7 @@ def test_saturated_pixels():
 def small_vae() -> tuple[VAE, Tensor]:
     torch.manual_seed(0)
     nets = MLP(hidden=(30, 30))
-    vae = VAE(nets.encoder((1, 4, 5), 4), nets.decoder(2, (1, 4, 5)), latent=2, event_shape=(1, 4, 5)).double().eval()
+    vae = VAE(nets.encoder((1, 4, 5), 4), nets.decoder(2, (1, 4, 5)), latent=2, image_shape=(1, 4, 5)).double().eval()
     with torch.no_grad():
         for parameter in vae.likelihood.parameters():
             parameter *= 2
@@ -358,3 +362,36 @@ def test_what_cannot_be_bounded_is_refused(name):
     shape = subject.decoder(subject.prior.sample(torch.Size([1]))).event_shape
     with pytest.raises(UnsupportedError, match=r"exact_log_likelihood|method="):
         enclose_log_likelihood(subject, torch.ones(1, *shape, dtype=D))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_masses_of_tiles_hold_for_any_quadratic_form(seed):
+    """exp(g·t − ½ tᵀH t) over a square against a fine midpoint rule, H from flat to steep and correlated."""
+    rng = torch.Generator().manual_seed(seed)
+    line = (torch.arange(600, dtype=D) + 0.5) / 300 - 1
+    t = torch.cartesian_prod(line, line)
+    for _ in range(40):
+        root = torch.randn(2, 2, generator=rng, dtype=D) * 10 ** (2 * torch.rand(1, generator=rng, dtype=D) - 0.5)
+        curvature = root.T @ root
+        slope = curvature @ (2.4 * torch.rand(2, generator=rng, dtype=D) - 1.2)
+        truth = float((t @ slope - 0.5 * ((t @ curvature) * t).sum(-1)).logsumexp(0)) - math.log(len(t))
+        zero, flat = torch.zeros(1, dtype=D), torch.zeros(1, 2, 2, dtype=D)
+        exact = torch.zeros(1, dtype=torch.bool)
+        form = Table(zero[None], slope[None, None], zero[None], curvature[None], zero, zero, exact, zero, zero)
+        density = Density(zero, torch.zeros(1, 2, dtype=D), flat, flat, zero, zero, zero + 1e300)
+        upper, lower = log_masses(form, density, 0.0, zero + 1e300)
+        assert float(lower) <= truth + 1e-2
+        assert truth - 1e-2 <= float(upper)
+
+
+def test_a_decoder_that_computes_beyond_floats_is_refused_or_bounded():
+    """Scales at the ends of float64 give bounds or an UnsupportedError, never another error."""
+    spreads = [torch.tensor([spread], dtype=D) for spread in (1.0, 1e-200, 1e200)]
+    for scale in (1e-290, 1e-120, 1e-30, 1e30, 1e290):
+        for prior in (normal(torch.zeros(1), spread) for spread in spreads):
+            subject = model(linear(torch.ones(1, 1), torch.zeros(1)), Gaussian(scale=scale), prior, 1)
+            try:
+                found = enclose_log_likelihood(subject, torch.tensor([[[[0.5]]]], dtype=D), seconds=0.2)
+            except UnsupportedError:
+                continue
+            assert not bool(torch.isnan(found.lower).any() | torch.isnan(found.upper).any())

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from latentia.errors import UnsupportedError
-from latentia.likelihood.relaxation import EXP, SQUARE, AffineBounds, Restriction, bound_network, register_bounds
+from latentia.likelihood.proof.affine import AffineBounds
+from latentia.likelihood.proof.curves import EXP, SQUARE
+from latentia.likelihood.proof.modules import bound_network, register_bounds
+from latentia.likelihood.proof.restriction import Restriction
 from latentia.networks import DCGAN, MLP, R3GAN, Conv, Residual, ResidualMLP
 from latentia.networks.mlp import FourierFeatures
 

@@ -2,16 +2,16 @@
 
 from latentia.likelihood.annealed import annealed_log_likelihood, bidirectional_monte_carlo
 from latentia.likelihood.bound import evaluate_bound
-from latentia.likelihood.enclosure import enclose_log_likelihood, prove_exclusion
 from latentia.likelihood.evaluate import LikelihoodEvaluation, evaluate_likelihood
 from latentia.likelihood.gaps import Gaps, evaluate_gaps
 from latentia.likelihood.importance import importance_log_likelihood, log_importance_weights
 from latentia.likelihood.information import aggregate_log_ratio, mutual_information
 from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.posterior import GridPosterior, exact_posterior
+from latentia.likelihood.proof.enclosure import enclose_log_likelihood, prove_exclusion
+from latentia.likelihood.proof.modules import register_bounds
 from latentia.likelihood.quadrature import exact_log_likelihood
 from latentia.likelihood.refit import refit_encoder
-from latentia.likelihood.relaxation import register_bounds
 
 __all__ = [
     "Gaps",

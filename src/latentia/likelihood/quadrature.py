@@ -34,9 +34,9 @@ from latentia.distributions import Gaussian, GaussianLearnedScale
 from latentia.errors import ConfigurationError, UnsupportedError, nearest
 from latentia.estimate import Estimate, Kind
 from latentia.likelihood.charts import FIRST_SPACING, Chart, charts_of
-from latentia.likelihood.enclosure import enclose_log_likelihood
 from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.lattice import Lattice
+from latentia.likelihood.proof.enclosure import enclose_log_likelihood
 from latentia.likelihood.refinement import Integrand, Refined, Stop, refine
 from latentia.objectives.score_table import Block, Scorer, score_pairs, scorer_for
 
@@ -78,8 +78,8 @@ class Limits(TypedDict, total=False):
     """How the quadrature computes, and within what limits.
 
     Keys:
-        certificate: `numerical`; `proven` (`latentia.likelihood.enclosure`, for decoders of known parts; some tenths
-            of a second for each image); `auto`, the default, is numerical and proves up to 16 images as far as about
+        certificate: `numerical`; `proven` (`latentia.likelihood.proof`, for decoders of known parts; some tenths of a
+            second for each image); `auto`, the default, is numerical and proves up to 16 images as far as about
             as much time again allows. `details["proven"]` says which.
         precision: of decoder and table; `auto` is float32, and float64 where the tolerance is below 0.001 or float32
             rounds by too much.

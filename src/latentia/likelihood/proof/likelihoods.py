@@ -1,0 +1,304 @@
+"""Likelihoods for the proof: bounds of log p(x|z) for many images on many tiles.
+
+p(x|z) is an exponential family in its natural parameters l, log p = φ(x)·l − A(l) + const(x), and the decoder gives
+l = W v(z) + b with v = a + B t + e(t), |e| ≤ ē. The first-order error (φ − A′)·W e is at most Σᵢ |(φ − A′)W|ᵢ ēᵢ: sums
+over pixels are taken first, and there errors cancel. The third order of A is bounded pixel by pixel: for Bernoulli
+pixels A‴ = A″ (1 − 2A′), hence |A(l + δ) − A − A′δ − ½ A″δ²| ≤ A″ (|1 − 2A′| + ½|δ|) |δ|³ e^|δ|/6 (after Bach 2010,
+proposition 1); for normal pixels there is none.
+"""
+
+from __future__ import annotations
+
+__all__: list[str] = []  # used by the proofs only
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from latentia.distributions import Bernoulli, Family, Gaussian, GaussianLearnedScale
+from latentia.errors import UnsupportedError
+from latentia.likelihood.proof.affine import AffineBounds
+from latentia.likelihood.proof.restriction import Restriction
+from latentia.likelihood.proof.rounding import gamma_of
+
+PAIRS_AT_ONCE = 400_000  # images times tiles in one table
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is known of log p(x|z) for images (rows) on tiles (columns); t-forms as in the module's docstring.
+
+    Attributes:
+        value: α, (n, S).
+        slope: g, (n, S, d).
+        slack: of the first order, both ways, (n, S).
+        curvature: H, (S, d, d).
+        above, below: further slack of the form with H, upwards and downwards, (S,).
+        flat: (S,), whether the upper bound is better without H and with `above_flat` in place of `above`.
+        above_flat: (S,).
+        rounding: the part of the slack that smaller tiles do not make smaller, (S,).
+    """
+
+    value: Tensor
+    slope: Tensor
+    slack: Tensor
+    curvature: Tensor
+    above: Tensor
+    below: Tensor
+    flat: Tensor
+    above_flat: Tensor
+    rounding: Tensor
+
+
+@dataclass(frozen=True)
+class _Expansion:
+    """A(W v + b) on S tiles: total + pull·(v − a) + ½ (v − a)ᵀWᵀA''W (v − a), with v = a + B t + e.
+
+    Attributes:
+        total: (S,).
+        pull: (S, V).
+        curvature: Bᵀ Wᵀ A'' W B, (S, d, d).
+        crossed: bound on what t and e contribute together, (S,).
+        squares: bound on what e contributes by itself, (S,); it only raises A.
+        remainder: bound on the third order, (S,).
+        tangent: by how much the terms of first order may lie above A, (S,): 0 where they are A's tangent.
+        rounding: (S,).
+    """
+
+    total: Tensor
+    pull: Tensor
+    curvature: Tensor
+    crossed: Tensor
+    squares: Tensor
+    remainder: Tensor
+    tangent: Tensor
+    rounding: Tensor
+
+
+@dataclass(frozen=True)
+class Products:
+    """What images contribute to log p(x|z) through a network l = W v + b.
+
+    Attributes:
+        shift: φ·b, (n,).
+        weighted: φ W, (n, V).
+        drift: bound on what rounding in `shift` and `weighted` changes in φ·l, for any image and any v.
+    """
+
+    shift: Tensor
+    weighted: Tensor
+    drift: float
+
+    def of(self, rows: Tensor) -> Products:
+        """Of some of the images."""
+        return Products(self.shift[rows], self.weighted[rows], self.drift)
+
+
+class Likelihoods(ABC):
+    """log p(x|z) = φ(x)·l(z) − A(l(z)) + const(x) for a set of images.
+
+    Attributes:
+        features: φ, (N, D), float64.
+        constants: (N,).
+        supremum: of log p(x|z) over all z, (N,).
+        noise: bound on the rounding of the constants, (N,).
+    """
+
+    def __init__(self, features: Tensor, constants: Tensor, supremum: Tensor, noise: Tensor):
+        self.features, self.constants, self.supremum, self.noise = features, constants, supremum, noise
+        self.largest = features.abs().amax(0)
+
+    @abstractmethod
+    def terms(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Σ A, (S,), and A' and A'', (S, D), at l, (S, D)."""
+
+    @abstractmethod
+    def third(self, mean: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds of A''(l + δ)/A''(l) and of |A'''(l + δ)|/A''(l) for |δ| ≤ reach, from A'(l)."""
+
+    def at(self, network: Restriction, points: Tensor) -> Tensor:
+        """log p(x|z) at single points, (N, S), without a bound of rounding."""
+        variables = network.variables(AffineBounds.of_boxes(points, torch.zeros_like(points)))
+        parameters = network.outputs(variables.center)
+        return self.features @ parameters.T - self.terms(parameters)[0] + self.constants[:, None]
+
+    def products(self, network: Restriction, rows: Tensor) -> Products:
+        """φ·b and φ W for some images."""
+        features = self.features[rows]
+        return Products(features @ network.bias_of(features.shape[1]), network.transposed(features), 0.0)
+
+    def restricted(self, products: Products, before: Restriction, after: Restriction) -> Products:
+        """The same for a network that was made from `before`, without a sum over pixels: φ W' = (φ W) C."""
+        assert after.change is not None
+        start, change = after.change
+        shift, weighted = products.shift + products.weighted @ start, products.weighted @ change
+        # In real arithmetic both are what they stand for; here they differ by the rounding of W C and of (φ W) C.
+        reach = before.absolute(start.abs() + change.abs().sum(-1))
+        drift = 4 * gamma_of(len(start) + self.features.shape[1]) * float((self.largest * reach).sum())
+        return Products(shift, weighted, products.drift + drift)
+
+    def table(
+        self,
+        network: Restriction,
+        tiles: AffineBounds,
+        rows: Tensor,
+        products: Products,
+        choices: list[Tensor],
+        limit: float,
+    ) -> list[tuple[Tensor, Table]]:
+        """Bounds for the images `rows` on S tiles, in parts: (rows of the part, table).
+
+        Args:
+            network: the decoder, restricted to a box around the tiles.
+            tiles: as `AffineBounds.of_boxes` gives them.
+            rows: which images, (n,).
+            products: of these images with that network.
+            choices: ways to group the tiles to cells of neighbors, from few cells to one for each tile: the cell of
+                each tile, (S,), from 0 up, all of one size.
+            limit: how much slack in nats it may cost to expand A once for each cell.
+        """
+        variables = network.variables(tiles)
+        center, slopes, error = variables.center, variables.slopes, variables.error
+        expansion = None
+        for cells in choices if network.weight is not None else choices[-1:]:
+            expansion = self._expansion(network, variables, cells)
+            if bool((expansion.remainder <= limit).all()):
+                break
+        assert expansion is not None
+        middle = expansion.pull.mean(0)
+        floor = expansion.rounding + 4 * products.drift
+        fixed = floor + ((middle - expansion.pull).abs() * error).sum(-1)
+        tilt = (expansion.pull.unsqueeze(1) * slopes).sum(-1)
+        above = expansion.crossed + expansion.remainder
+        below = above + expansion.squares
+        flat = ~(above < expansion.curvature.diagonal(dim1=-2, dim2=-1).sum(-1) / 6)
+        parts, size = [], max(1, PAIRS_AT_ONCE // len(center))
+        split = (rows.split(size), products.weighted.split(size), products.shift.split(size))
+        for some, product, shift in zip(*split, strict=True):
+            value = product @ center.T
+            value += (shift + self.constants[some])[:, None] - expansion.total
+            slope = (product @ slopes.flatten(0, 1).T).unflatten(1, slopes.shape[:2]) - tilt
+            slack = (product - middle).abs() @ error.T
+            slack += fixed + self.noise[some, None]
+            table = Table(value, slope, slack, expansion.curvature, above, below, flat, expansion.tangent, floor)
+            parts.append((some, table))
+        return parts
+
+    def _expansion(self, network: Restriction, variables: AffineBounds, cells: Tensor) -> _Expansion:
+        """A to second order in v around one point for each cell, and bounds of what is beyond."""
+        count = int(cells.max()) + 1
+        order = cells.argsort(stable=True)
+        back = order.argsort()
+
+        def grouped(x: Tensor) -> Tensor:
+            return x[order].unflatten(0, (count, -1))
+
+        def ungrouped(x: Tensor) -> Tensor:
+            return x.expand(count, len(cells) // count, *x.shape[2:]).flatten(0, 1)[back]
+
+        center, slopes, error = (grouped(x) for x in (variables.center, variables.slopes, variables.error))
+        gamma = 4 * gamma_of(center.shape[-1] + self.features.shape[1])
+        place = center.mean(1, keepdim=True)
+        away = center - place
+        parameters = network.outputs(place[:, 0])
+        total, mean, variance = self.terms(parameters)
+        size = network.absolute((grouped(variables.magnitude) + error).amax(1)) + parameters.abs()
+        size = size + network.bias_of(parameters.shape[1]).abs()
+        reach = network.absolute((away.abs() + slopes.abs().sum(2) + error).amax(1)) * (1 + gamma) + network.error
+        growth, third = self.third(mean, reach)
+        remainder = (variance * reach.pow(3) * third).sum(-1, keepdim=True) / 6 * (1 + gamma)
+        # Rounding of l = W v + b, of A and its derivatives, and of the sums over pixels.
+        weight = self.largest + mean.abs() + variance * reach * growth
+        rounding = (weight * (gamma * size + network.error)).sum(-1, keepdim=True) * 4
+        rounding = rounding + gamma * total.abs()[:, None] + 1e-13
+        pull = network.transposed(mean).unsqueeze(1)  # A' W at the place
+        if count == len(cells):  # away = 0, and a product with W for each tile is less than Wᵀ A'' W
+            tangents = network.linear(slopes[:, 0])
+            weighted = network.transposed(variance.unsqueeze(1) * tangents).unsqueeze(1)
+            wide = network.absolute(error[:, 0])
+            squares = (variance * wide.square()).sum(-1, keepdim=True)
+            crossed = (variance.unsqueeze(1) * tangents.abs() * wide.unsqueeze(1)).sum((-1, -2)).unsqueeze(1)
+        else:
+            assert network.weight is not None
+            hessian = (network.weight.T * variance.unsqueeze(1)) @ network.weight  # (cells, V, V)
+            force = away @ hessian
+            total = total[:, None] + (pull * away).sum(-1) + 0.5 * (force * away).sum(-1)
+            pull = pull + force
+            weighted = slopes @ hessian.unsqueeze(1)
+            squares = (error @ hessian.abs() * error).sum(-1)
+            crossed = (weighted.abs() * error.unsqueeze(2)).sum((-1, -2))
+        total = total if total.dim() > 1 else total[:, None]
+        # A is convex, so its tangent lies below it; moved away from the place, the expansion is not a tangent.
+        tangent = torch.zeros_like(remainder) if count == len(cells) else remainder
+        return _Expansion(
+            ungrouped(total),
+            ungrouped(pull),
+            ungrouped(weighted @ slopes.mT),
+            ungrouped(crossed * (1 + gamma)),
+            ungrouped(0.5 * squares * (1 + gamma)),
+            ungrouped(remainder),
+            ungrouped(tangent),
+            ungrouped(rounding),
+        )
+
+
+class _BernoulliFamily(Likelihoods):
+    """l: logits. A = softplus, A''' = A'' (1 − 2A'), and so |(log A'')'| ≤ 1."""
+
+    def terms(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        small = torch.exp(-parameters.abs())
+        total = (parameters.clamp(min=0) + torch.log1p(small)).sum(-1)
+        mean = torch.where(parameters >= 0, 1.0, small) / (1 + small)
+        return total, mean, (small / (1 + small).square()).clamp(min=1e-300)  # as the third order grows from it
+
+    def third(self, mean: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
+        growth = torch.exp(reach)
+        return growth, growth * ((1 - 2 * mean).abs() + 0.5 * reach + 1e-15)
+
+
+class _NormalFamily(Likelihoods):
+    """l: means. φ = x/σ², A = μ²/2σ²."""
+
+    def __init__(self, images: Tensor, scale: float):
+        if not 1e-100 < scale < 1e100:
+            raise UnsupportedError(
+                f"the likelihood's scale is {scale:.3g}, and a proof serves scales between 1e-100 and 1e100; use "
+                "method='importance'"
+            )
+        count = images.shape[1]
+        peak = torch.full((len(images),), -count * (math.log(scale) + HALF_LOG_2PI), dtype=torch.float64)
+        squares = 0.5 * (images / scale).square().sum(-1)
+        noise = gamma_of(4 * count) * (count * (abs(math.log(scale)) + 1) + squares)
+        super().__init__(images / scale**2, peak - squares, peak + noise, noise)
+        self.precision = scale**-2
+
+    def terms(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean = parameters * self.precision
+        total = 0.5 * (parameters * mean).sum(-1)
+        return total, mean, torch.full_like(mean, self.precision)
+
+    def third(self, mean: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(mean), torch.zeros_like(mean)
+
+
+def likelihoods_of(kind: Family, shared: Tensor | None, images: Tensor) -> Likelihoods:
+    """The bounds' view of a likelihood, by its exact type: a subclass may mean something else.
+
+    Raises:
+        UnsupportedError: for a likelihood without a bound.
+    """
+    if type(kind) is Bernoulli:
+        zeros = torch.zeros(len(images), dtype=torch.float64)
+        return _BernoulliFamily(images, zeros, zeros, zeros)
+    if type(kind) is Gaussian:
+        return _NormalFamily(images, kind.scale)
+    if type(kind) is GaussianLearnedScale and shared is not None:
+        return _NormalFamily(images, math.exp(float(shared.detach())))
+    raise UnsupportedError(
+        f"no proven bound is known for the likelihood {type(kind).__name__}; use likelihood=bernoulli, gaussian or "
+        "gaussian-learned, or the numerical quadrature (exact_log_likelihood)"
+    )
