@@ -8,6 +8,7 @@ from __future__ import annotations
 __all__ = ["compare", "distance", "encode", "evaluate", "reconstruct", "report", "sample", "score", "verify"]
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -47,6 +48,7 @@ from latentia.samplers import FittedSampler, Sampler
 from latentia.theory import choose, statements
 from latentia.theory import verify as check
 from latentia.training import seeded
+from latentia.training.progress import FIRST_LINE, Pace
 
 Split = Literal["train", "validation", "test"]
 Method = Literal["exact", "importance", "annealed"]
@@ -470,13 +472,28 @@ def distance(
 
 @contextmanager
 def progress(title: str) -> Iterator[ProgressCallback]:
-    """A bar on standard error, where that is a terminal: what is being done, and how much of it is done."""
+    """What is being done and how much of it is done, on standard error: a bar in a terminal, elsewhere some lines."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda done, total, what: None  # noqa: ARG005
+        pace = Pace()
+
+        def line(done: int = 0, total: int = 0, what: str = "") -> None:
+            if pace.due():
+                count = f"  {done}{f'/{total}' if total else ''}" if done else " …"
+                console.print(
+                    f"{title}{f': {what}' if what else ''}{count}", highlight=False, markup=False, soft_wrap=True
+                )
+
+        timer = threading.Timer(FIRST_LINE, line)  # for work that does not report how much is done
+        timer.daemon = True
+        timer.start()
+        try:
+            yield line
+        finally:
+            timer.cancel()
         return
     description = TextColumn("{task.description}", markup=False)
     with Progress(
@@ -728,7 +745,8 @@ def _evaluate_likelihood(
             from latentia.reports.likelihood_figures import save_likelihood_figures
 
             about = {"labels": labels, "classes": run.splits.classes, "seed": options["seed"]}
-            files += save_likelihood_figures(found, images, run.directory.figures / name_of(fitted), **about)
+            with progress("pictures"):
+                files += save_likelihood_figures(found, images, run.directory.figures / name_of(fitted), **about)
     except RunError as error:
         files, warnings = [], [*warnings, f"the results are not kept: {error}"]
     title = f"{run.path}: {len(images)} {split} images, {method}" + (f", {name_of(fitted)} sampler" if fitted else "")

@@ -1,6 +1,7 @@
 """The engine's parts, one by one: schedules, means of costs, averaged weights, the progress bar, settings."""
 
 import io
+import itertools
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from latentia.training import (
 )
 from latentia.training.game import cost_of, networks_of
 from latentia.training.optimizers import AveragedWeights, Schedule, Stages
-from latentia.training.progress import FOLD_ROWS, MetricAccumulator, ProgressBar
+from latentia.training.progress import FOLD_ROWS, MetricAccumulator, Pace, ProgressBar
 
 from .toys import duel, play_duel
 
@@ -229,6 +230,17 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch):
     assert [line.split()[:2] for line in lines] == [["step", "1000/1000"], ["[said]"], ["warned"]]
     assert "vae/cost 12" in lines[0]
     assert "rate 1" not in lines[0]
+
+
+def test_lines_come_after_two_seconds_and_then_ever_later(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("latentia.training.progress.time.perf_counter", lambda: now[0])
+    pace, due = Pace(), []
+    for second in range(200):
+        now[0] = float(second)
+        due += [second] if pace.due() else []
+    assert due[:5] == [2, 6, 14, 30, 60]
+    assert {later - earlier for earlier, later in itertools.pairwise(due[4:])} == {30}
 
 
 def test_a_terminal_gets_a_bar(monkeypatch):

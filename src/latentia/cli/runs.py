@@ -198,10 +198,13 @@ def _wrote(path: Path, what: str = "") -> None:
 
 def _finish(run: Run) -> None:
     """Make the pictures of a run that has just ended, and print its estimates and where everything is."""
+    from latentia.interface import progress
     from latentia.reports import save_figures
 
     _print_estimates(run.estimates, f"{run.path}: at the end of training")
-    for figure in save_figures(run):
+    with progress("pictures"):
+        figures = save_figures(run)
+    for figure in figures:
         typer.echo(f"  {figure}")
 
 

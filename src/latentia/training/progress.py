@@ -22,7 +22,7 @@ from latentia.objectives import Terms
 
 FOLD_ROWS = 256
 BAR_SECONDS = 0.2
-LINE_SECONDS = 30.0
+FIRST_LINE, LAST_LINE = 2.0, 30.0  # seconds between lines where there is no terminal, at first and in the end
 
 
 class MetricAccumulator:
@@ -104,8 +104,23 @@ def _estimate(name: str, total: float, squares: float, count: float) -> Estimate
     return Estimate(mean, name, stderr, int(count), method="mean over training examples")
 
 
+class Pace:
+    """When the next line is due where there is no terminal: after 2 s, then at twice the interval, up to 30 s."""
+
+    def __init__(self) -> None:
+        self._at, self._wait = time.perf_counter(), FIRST_LINE
+
+    def due(self, *, at_once: bool = False) -> bool:
+        """Whether to print a line now; if so, the next one is due later."""
+        now = time.perf_counter()
+        if not at_once and now - self._at < self._wait:
+            return False
+        self._at, self._wait = now, min(2 * self._wait, LAST_LINE)
+        return True
+
+
 class ProgressBar:
-    """The progress on standard error: a bar in a terminal, elsewhere a line twice a minute.
+    """The progress on standard error: a bar in a terminal, elsewhere lines at the intervals of `Pace`.
 
     Args:
         total: steps of the run.
@@ -118,7 +133,7 @@ class ProgressBar:
         self.total, self.label = total, label
         self.quiet = quiet or mute
         self.console = Console(stderr=True, quiet=mute)
-        self._every = BAR_SECONDS if self.console.is_terminal else LINE_SECONDS
+        self._pace = Pace()
         self._bar = RichProgress(
             TextColumn(label),
             MofNCompleteColumn(),
@@ -154,9 +169,15 @@ class ProgressBar:
     def advance(self, step: int, latest: Mapping[str, Estimate]) -> None:
         """Show that `step` steps are done, if the last time was long enough ago."""
         now = time.perf_counter()
-        if self.quiet or (now - self._shown_at < self._every and step < self.total):
+        last = step >= self.total
+        if self.quiet:
             return
-        self._shown_at = now
+        if self.console.is_terminal:
+            if now - self._shown_at < BAR_SECONDS and not last:
+                return
+            self._shown_at = now
+        elif not self._pace.due(at_once=last):
+            return
         rate = f"{(step - self._began_step) / max(now - self._began_at, 1e-9):.0f} steps/s"
         costs = "  ".join(f"{name} {e.value:.4g}" for name, e in latest.items() if name.endswith("/cost"))
         if self.console.is_terminal:
