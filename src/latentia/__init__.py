@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from latentia.estimate import Estimate
     from latentia.interface import compare, distance, encode, evaluate, reconstruct, report, sample, score, verify
     from latentia.models import GAN, VAE
-    from latentia.recipes import GANRecipe, Run, VAERecipe, load, train, train_seeds
+    from latentia.recipes import GANRecipe, Run, VAERecipe, load, resume, train, train_seeds
 
 _HOMES = {
     "estimate": ("Estimate",),
     "interface": ("compare", "distance", "encode", "evaluate", "reconstruct", "report", "sample", "score", "verify"),
     "models": ("GAN", "VAE"),
-    "recipes": ("GANRecipe", "Run", "VAERecipe", "load", "train", "train_seeds"),
+    "recipes": ("GANRecipe", "Run", "VAERecipe", "load", "resume", "train", "train_seeds"),
 }
 _PACKAGES = (
     "data",
@@ -68,6 +68,7 @@ __all__ = [
     "load",
     "reconstruct",
     "report",
+    "resume",
     "sample",
     "score",
     "train",

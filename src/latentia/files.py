@@ -7,7 +7,7 @@ are read here, within limits of size and depth, and what is wrong with them is o
 
 from __future__ import annotations
 
-__all__ = ["atomic_write", "parse_yaml", "read_json", "read_tensors", "read_yaml", "write_tensors"]
+__all__ = ["atomic_write", "hash_of_file", "parse_yaml", "read_json", "read_tensors", "read_yaml", "write_tensors"]
 
 import errno
 import hashlib
@@ -261,6 +261,19 @@ def _count_nodes(node: Any, counts: dict[int, int]) -> int:
     if counts[id(node)] > MAX_NODES:
         raise ValueError(f"it has more than {MAX_NODES} parts, with its aliases expanded")
     return counts[id(node)]
+
+
+def hash_of_file(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        RunError: if it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}; bring it back from a copy") from None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

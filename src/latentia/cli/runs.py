@@ -1,4 +1,4 @@
-"""Commands that make runs and use their models: train, sample, reconstruct, encode, show, demo."""
+"""Commands that make runs and use their models: train, resume, sample, reconstruct, encode, show, demo."""
 
 from __future__ import annotations
 
@@ -69,6 +69,30 @@ def train(
         run = train_recipe(chosen, out, resume=resume, quiet=quiet)
         if os.environ.get("RANK", "0") == "0":  # under torchrun, one process prints and plots
             _finish(run)
+
+
+def resume(
+    path: RunPath,
+    extend: Annotated[
+        str | None,
+        typer.Option(metavar="epochs=N", help="Train a run to this new length, in all.", show_default=False),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")] = False,
+) -> None:
+    """Go on with a run that was stopped, or train a finished one longer with --extend epochs=40.
+
+    It uses the recipe in the run. The weights and evaluations of the end of a finished run are kept under other names.
+    """
+    from latentia.configuration import parse_overrides
+    from latentia.errors import ConfigurationError
+    from latentia.recipes import resume as resume_run
+
+    settings = parse_overrides([extend] if extend is not None else [])
+    epochs = settings.pop("epochs", None)
+    if settings or (extend is not None and not (isinstance(epochs, int) and epochs > 0)):
+        cure = f"write --extend epochs=40; for other settings start a new run with init_from={path}"
+        raise ConfigurationError([("--extend", f"a run is extended by its length alone; {cure} (given: {extend})")])
+    _finish(resume_run(path, epochs=epochs, quiet=quiet))
 
 
 def sample(
@@ -278,4 +302,4 @@ def _recipe(name: str, settings: list[str], config: Path | None, resumed: Path |
     return Recipe.parse({**apply_overrides(base, overrides), "type": name})
 
 
-COMMANDS = (train, sample, reconstruct, encode, show, demo)
+COMMANDS = (train, resume, sample, reconstruct, encode, show, demo)

@@ -1,5 +1,6 @@
 """Recipes: one class for each kind of experiment."""
 
+from latentia.recipes.extending import resume
 from latentia.recipes.gan import GANRecipe
 from latentia.recipes.hybrids import AdversarialAutoencoderRecipe, BiGANRecipe, VAEGANRecipe
 from latentia.recipes.presets import demonstrate, mode_covering_gan
@@ -20,6 +21,7 @@ __all__ = [
     "load",
     "mean_over_seeds",
     "mode_covering_gan",
+    "resume",
     "train",
     "train_seeds",
 ]

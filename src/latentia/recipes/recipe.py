@@ -23,6 +23,8 @@ class Recipe(Training, family=True):
     """The family of recipes. Everything random in one is a function of `seed`."""
 
     data: OneOf[Source] = Field(default=Digits(binarize="dynamic"), description="the data set")
+    init_from: str | None = Field(default=None, description="a run whose weights this one starts from; null for none")
+    freeze: tuple[str, ...] = Field(default=(), description="parts that are not trained, such as [encoder]")
 
     @abstractmethod
     def build_model(self, shape: tuple[int, ...], classes: int) -> nn.Module:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["Run", "load"]
 
-import hashlib
 import math
 import warnings
 from dataclasses import replace
@@ -17,7 +16,7 @@ from torch import nn
 from latentia.data import Batch, Splits
 from latentia.errors import DataError, RunError
 from latentia.estimate import Estimate, read_estimates, write_estimates
-from latentia.files import read_tensors, write_tensors
+from latentia.files import hash_of_file, read_tensors, write_tensors
 from latentia.models import VAE
 from latentia.recipes.recipe import Recipe
 from latentia.samplers import FittedSampler, Sampler, fit_sampler, parse_sampler, with_prior
@@ -115,7 +114,7 @@ class Run(Generic[ModelT]):
                 f"{self.path} holds a {type(vae).__name__}; a sampler takes the place of the prior of a VAE, and is "
                 "fitted to the codes of its encoder. Sample this model without a sampler"
             )
-        weights = hashlib.sha256((self.path / "weights.safetensors").read_bytes()).hexdigest()
+        weights = hash_of_file(self.path / "weights.safetensors")
         facts = {"sampler": sampler.to_mapping(), "weights": weights[:16]}
         file = self.path / "samplers" / f"{sampler.type_name}.safetensors"
         about = self.directory.evaluation / f"sampler-{sampler.type_name}.json"
@@ -187,9 +186,17 @@ class Run(Generic[ModelT]):
         if holder:
             return f"in training by {holder}"
         if (self.path / "weights.safetensors").exists():
-            return "ended"
+            longer = [f"extended from {each['from']} to {each['to']} epochs" for each in self._extensions]
+            return ", ".join(["ended", *longer])
         found = find_checkpoints(self.directory.checkpoints)
         return f"stopped after step {int(found[-1].name[5:])}" if found else "not begun"
+
+    @property
+    def _extensions(self) -> list[dict[str, Any]]:
+        try:
+            return self.environment.get("extended", [])
+        except RunError:  # the status of a damaged run can be shown as well
+            return []
 
     def _summary(self) -> list[tuple[str, str]]:
         return [

@@ -23,7 +23,9 @@ from latentia.estimate import Estimate, write_estimates
 from latentia.networks.network import require_memory
 from latentia.recipes.recipe import Recipe
 from latentia.recipes.run import Run
+from latentia.recipes.starting import InitialWeights, describe_start, freeze_parts
 from latentia.training import Game, RunDirectory, Worker, fit, seed_of, seeded, start_worker
+from latentia.training.checkpoint import newest_sound
 from latentia.training.distributed import (
     check_devices,
     launch,
@@ -140,7 +142,11 @@ def seeds_in(path: Path) -> list[int] | None:
 
 
 def build_games(
-    recipe: Recipe, seeds: Sequence[int] | None, splits: Splits, worker: Worker
+    recipe: Recipe,
+    seeds: Sequence[int] | None,
+    splits: Splits,
+    worker: Worker,
+    initial: InitialWeights | None = None,
 ) -> tuple[Game, dict[int, Game]]:
     """The game to fit, and the game of each seed: itself for one, parts of the stacked one for several.
 
@@ -149,14 +155,19 @@ def build_games(
         seeds: the seeds to train at once; None for the recipe's own.
         splits: the data.
         worker: this process.
+        initial: weights to start from.
 
     Raises:
-        ConfigurationError: see `stacked_game`.
+        ConfigurationError: see `stacked_game`, `InitialWeights.load_into` and `freeze_parts`.
     """
 
     def built(recipe: Recipe) -> Game:
         with seeded(seed_of("weights", recipe.seed), worker.device):
-            model = recipe.build_model(splits.shape, len(splits.classes)).to(worker.device)
+            model = recipe.build_model(splits.shape, len(splits.classes))
+            if initial is not None:
+                initial.load_into(model)
+            freeze_parts(model, recipe.freeze)
+            model.to(worker.device)
             return recipe.build_game(model, splits, worker)
 
     _require_memory(recipe, 1 if seeds is None else len(seeds) + 1, splits, worker)
@@ -203,7 +214,8 @@ def _train_here(recipe: Recipe, seeds: Sequence[int] | None, out: Path | None, r
     with ExitStack() as stack:
         directory = _open(stack, recipe, seeds, out, resume, worker)
         splits = recipe.data.load()
-        game, games = build_games(recipe, seeds, splits, worker)
+        initial = _initial_weights(recipe, directory, resume)
+        game, games = build_games(recipe, seeds, splits, worker, initial)
         facts = {
             "device": str(worker.device),
             "devices": worker.world_size,
@@ -213,6 +225,10 @@ def _train_here(recipe: Recipe, seeds: Sequence[int] | None, out: Path | None, r
             "classes": list(splits.classes),
             "data_hash": splits.content_hash,
         }
+        started: list[str] = []
+        if initial is not None:
+            facts["init_from"] = initial.load_into(next(iter(games.values())).model)
+            started = describe_start(facts["init_from"])
         training = recipe
         if seeds is None:
             facts |= {"seed": recipe.seed}
@@ -242,7 +258,7 @@ def _train_here(recipe: Recipe, seeds: Sequence[int] | None, out: Path | None, r
                 write_estimates(run.evaluation / "training.json", estimates)
                 run.add_to_environment(training_seconds=round(outcome.total_seconds / len(runs), 3))
 
-        warnings = on_rank_zero(worker, begin)
+        warnings = [*started, *on_rank_zero(worker, begin)]
         outcome = fit(game, training, directory, worker, resume=resume, quiet=quiet, warnings=warnings)
         on_rank_zero(worker, conclude)
     return directory.path
@@ -273,6 +289,13 @@ def _open(
     return held[0] if held else RunDirectory(path)
 
 
+def _initial_weights(recipe: Recipe, directory: RunDirectory, resume: bool) -> InitialWeights | None:
+    """The weights to start from; None where there are none, or a checkpoint to resume from holds them already."""
+    if recipe.init_from is None or (resume and newest_sound(directory.checkpoints)[0] is not None):
+        return None
+    return InitialWeights.read(recipe.init_from)
+
+
 def _folder(out: Path | str | None, resume: bool) -> Path | None:
     if resume and out is None:
         raise RunError("resume goes on with a run: name its directory with out (--out on the command line)")
@@ -294,6 +317,9 @@ def _check_seeds(recipe: Recipe, seeds: Sequence[int]) -> None:
     if recipe.clip is not None:
         text = "the norm of a gradient would be that of all seeds together"
         problems.append(("clip", f"{text}; set clip=null, or train the seeds one by one"))
+    if recipe.freeze:
+        text = "seeds that are trained at once step all of their networks"
+        problems.append(("freeze", f"{text}; set freeze=[], or train the seeds one by one"))
     if recipe.keep == "best":
         text = "seeds that are trained at once end together, and each has another best step"
         problems.append(("keep", f"{text}; set keep=last and patience=null, or train the seeds one by one"))

@@ -24,7 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentia.errors import ConfigurationError, Interrupted, LatentiaError, RunError
 from latentia.estimate import Estimate
@@ -148,7 +148,8 @@ class TrainState:
         self.parameters = {player.name: player.parameters for player in game.players}
         for name, parameters in self.parameters.items():
             if not parameters:
-                raise ConfigurationError(f"the {name} has no parameters to learn; give its networks some")
+                cure = "give its networks some, and do not freeze all of them"
+                raise ConfigurationError(f"the {name} has no parameters to learn; {cure}")
         if training.keep == "best" and game.validate is None:
             raise ConfigurationError(
                 [("keep", "keep=best needs a validation split, and there is none; set data.validation, or keep=last")]
@@ -345,7 +346,7 @@ def _loop(state: TrainState, bar: ProgressBar, record: _Record) -> None:
     per_epoch = game.steps_per_epoch
     checkpoint_every = max(1, round(training.checkpoint_every * per_epoch))
     validate_every = training.validate_every * per_epoch
-    game.model.train()
+    set_training_mode(game.model)
     bar.begin(state.step)
     with Stop() as stop:
         if state.step == 0:  # so that even a run stopped at once goes on from the same weights
@@ -502,7 +503,7 @@ def _measure(state: TrainState, measure: Callable[[], Sequence[Estimate]], seed:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise RunError(f"after step {state.step}, {what} failed: {reason}; {last}; {_CURE}") from error
         finally:
-            model.train()
+            set_training_mode(model)
 
     return on_rank_zero(state.worker, here)
 
@@ -519,6 +520,15 @@ def _finish(state: TrainState, bar: ProgressBar) -> None:
         model.load_state_dict(state.average.state)
     model.eval()
     on_rank_zero(state.worker, lambda: state.directory.write_weights(model.state_dict()))
+
+
+def set_training_mode(model: nn.Module) -> None:
+    """Training mode, except for parts whose parameters are all frozen: their statistics of batches stay as they are."""
+    model.train()
+    for part in model.modules():
+        parameters = list(part.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            part.eval()
 
 
 @contextmanager

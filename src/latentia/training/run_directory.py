@@ -68,6 +68,8 @@ class _Environment(TypedDict):
     parameters: int
     seed: NotRequired[int]
     training_seconds: NotRequired[float]
+    init_from: NotRequired[dict[str, Any]]
+    extended: NotRequired[list[dict[str, Any]]]
 
 
 class RunDirectory:
@@ -213,8 +215,27 @@ class RunDirectory:
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
         }
-        self._write(self._environment_file, json.dumps({**about, **facts}, indent=2) + "\n")
+        kept = {key: before[key] for key in ("init_from", "extended") if key in before}
+        self._write(self._environment_file, json.dumps({**about, **kept, **facts}, indent=2) + "\n")
         return complaints
+
+    def extend(self, recipe: Mapping[str, Any], epochs: int, facts: Mapping[str, Any]) -> None:
+        """Make this the directory of a longer run; what a finished one ended with is kept under another name.
+
+        A process that is killed here leaves a run that `resume` goes on with.
+
+        Args:
+            recipe: the longer one.
+            epochs: of the shorter one, for the names.
+            facts: what environment.json says of it.
+        """
+        self.check_held()
+        ended = self._weights_file.exists()
+        for path in (self._weights_file, self.evaluation) if ended else ():
+            if path.exists():
+                path.replace(path.with_name(f"{path.stem}-epoch-{epochs}{path.suffix}"))
+        self.add_to_environment(extended=[*self.environment().get("extended", []), dict(facts)])
+        self._write(self.recipe_file, yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True))
 
     # The lock
 
