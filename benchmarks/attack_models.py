@@ -481,7 +481,7 @@ def forms(net: nn.Sequential, kind: str, noise: float | None, pixels: int, d: in
         used = copy.deepcopy(net).to(dtype)
         if kind.startswith("vae"):
             encoder = nn.Sequential(nn.Flatten(), nn.Linear(pixels, 2 * d))
-            vae = VAE(encoder, used, latent=d, image_shape=shape, likelihood=family).to(dtype).eval()
+            vae = VAE(encoder, used, latent=d, event_shape=shape, likelihood=family).to(dtype).eval()
             return vae, dtype, shape
         decoder = Conditional(used, family, event_shape=shape, condition_shape=(d,))
         return LatentModel(decoder.eval(), standard(d, dtype), family=family), dtype, shape

@@ -64,9 +64,7 @@ def training(_: argparse.Namespace) -> dict[str, Any]:
     before, began = forget_peak(), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         run = latentia.train(recipe, Path(folder) / "run", quiet=True)
-        megabytes = (
-            sum(part.images.numel() for part in (run.splits.train, run.splits.validation, run.splits.test)) / MIB
-        )
+        megabytes = sum(part.x.numel() for part in (run.splits.train, run.splits.validation, run.splits.test)) / MIB
     return told(before, began, data=megabytes)
 
 

@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 2000, 10_000])
     parser.add_argument("--numbers", type=int, default=10_000, help="images of each side dealt at a size, at most")
     options = parser.parse_args()
-    images = MNIST().load().train.images
+    images = MNIST().load().train.x
     features = Classifier()
     everything = cached_features(features, images).double()
     probabilities = features.probabilities(images)

@@ -51,7 +51,7 @@ def train_classifier(splits: Splits, epochs: int, seed: int, batch_size: int = 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = DigitClassifier(normalize=True)
-    images, labels = splits.train.images, splits.train.labels
+    images, labels = splits.train.x, splits.train.labels
     assert labels is not None, "MNIST has labels"
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4)
     steps = math.ceil(len(images) / batch_size)
@@ -98,7 +98,7 @@ def main() -> None:
     model = train_classifier(splits, options.epochs, options.seed)
     test = splits.test
     assert test.labels is not None, "MNIST has labels"
-    wrong = errors_on(model, test.images, test.labels)
+    wrong = errors_on(model, test.x, test.labels)
     content = save({name: value.contiguous() for name, value in model.state_dict().items()})
     (options.out / WEIGHTS).write_bytes(content)
     facts = {

@@ -78,7 +78,7 @@ def test_a_function_and_its_command_give_the_same_estimates(folder: Path) -> Non
 
 def test_scores_take_arrays_and_convert_them() -> None:
     digits = Digits().load()
-    real, fake = digits.test.images[:200], digits.train.images[:100]
+    real, fake = digits.test.x[:200], digits.train.x[:100]
     found = latentia.score(real, fake, metrics="kernel", n=50, seed=3)
     direct = score_images(real, fake, metrics=["kernel"], n=50, seed=3, split="as given")
     assert [(e.name, e.value) for e in found] == [(e.name, e.value) for e in direct]
@@ -93,7 +93,7 @@ def test_scores_take_arrays_and_convert_them() -> None:
 
 
 def test_metrics_that_cannot_serve_are_listed() -> None:
-    images = Digits().load().train.images
+    images = Digits().load().train.x
     found = latentia.score(images[:80], images[80:120], features="pixels")
     names = {estimate.name for estimate in found}
     assert "precision" in names

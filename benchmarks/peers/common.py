@@ -20,4 +20,4 @@ def binary_images() -> np.ndarray:
     from latentia.data import MNIST
 
     splits = MNIST(binarize="threshold", validation=0).load()
-    return (splits.train.images.numpy().reshape(-1, PIXELS) > 127).astype(np.uint8)
+    return (splits.train.x.numpy().reshape(-1, PIXELS) > 127).astype(np.uint8)

@@ -21,4 +21,4 @@ def images() -> np.ndarray:
     """MNIST's 60 000 training images, uint8, (N, 28, 28)."""
     from latentia.data import MNIST
 
-    return MNIST(validation=0).load().train.images.numpy()[:, 0]
+    return MNIST(validation=0).load().train.x.numpy()[:, 0]

@@ -62,7 +62,7 @@ def read_images(given: Images, max_bytes: int = LIMIT) -> GivenImages:
     text, path = str(given), Path(given).expanduser()
     if path.is_dir():
         try:
-            return GivenImages(read_image_folder(path, limit=max_bytes)[0].images, "folder", "folder", text)
+            return GivenImages(read_image_folder(path, limit=max_bytes)[0].x, "folder", "folder", text)
         except DataError as error:
             raise DataError(str(error).replace("; set data.folder to one that does", "; give one that does")) from None
     if path.suffix == ".npz":
@@ -73,7 +73,7 @@ def read_images(given: Images, max_bytes: int = LIMIT) -> GivenImages:
             f"{text} is not a folder, an .npz file or the name of a data set. {nearest(text, Source.members())}"
         )
     splits = Source.parse(text).load()
-    return GivenImages(splits.test.images, text, "test", text, splits.train.in_memory().images)
+    return GivenImages(splits.test.x, text, "test", text, splits.train.in_memory().x)
 
 
 def _archive(path: Path, max_bytes: int) -> Tensor:

@@ -385,8 +385,8 @@ def encode(
     source = run.recipe.data if data is None else source_of(str(data), run.recipe.data.binarize)
     splits = run.splits if data is None else source.load()
     part = getattr(splits, split)
-    if part.image_shape != model.image_shape:
-        raise DataError(f"these images are {part.image_shape}, and the model takes {model.image_shape}")
+    if part.event_shape != model.event_shape:
+        raise DataError(f"these images are {part.event_shape}, and the model takes {model.event_shape}")
     images = splits.examples(split).x
     with torch.no_grad():
         codes = [model.encode(x) for x in images.split(AT_ONCE)]

@@ -35,7 +35,7 @@ def latentia(*arguments: str) -> str:
 def images(tmp_path_factory):
     """A folder of PNGs and archives of the same digits, and the digits."""
     folder = tmp_path_factory.mktemp("scores")
-    digits = Digits().load().train.images[:200]
+    digits = Digits().load().train.x[:200]
     (folder / "pictures").mkdir()
     for number, image in enumerate(digits[:100, 0]):
         Image.fromarray(image.numpy()).save(folder / "pictures" / f"{number:03}.png")

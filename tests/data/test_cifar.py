@@ -44,9 +44,9 @@ def test_files_and_archive_give_the_same(batches, tmp_path):
     assert len({splits.content_hash for splits in loaded}) == 1
     splits = loaded[0]
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [45, 5, 10]
-    assert np.array_equal(splits.test.images.numpy(), arrays[module.TEST])
+    assert np.array_equal(splits.test.x.numpy(), arrays[module.TEST])
     assert splits.test.labels.tolist() == list(range(10))
-    assert splits.train.image_shape == (3, 32, 32)
+    assert splits.train.event_shape == (3, 32, 32)
     assert splits.classes[3] == "cat"
 
 

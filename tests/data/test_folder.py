@@ -30,9 +30,9 @@ def test_pixels_and_classes(picture_folder):
     folder, pixels = picture_folder
     split, classes = read_image_folder(folder)
     assert classes == ("cats", "dogs")
-    assert split.image_shape == (1, 5, 6)
+    assert split.event_shape == (1, 5, 6)
     files = sorted(pixels, key=lambda path: path.relative_to(folder).parts)
-    assert np.array_equal(split.images[:, 0].numpy(), np.stack([pixels[file] for file in files]))
+    assert np.array_equal(split.x[:, 0].numpy(), np.stack([pixels[file] for file in files]))
     assert split.labels.tolist() == [0] * 10 + [1] * 10
 
 
@@ -42,8 +42,8 @@ def test_flat_folder_has_no_labels(tmp_path):
     split, classes = read_image_folder(tmp_path)
     assert split.labels is None
     assert classes == ()
-    assert split.image_shape == (3, 5, 6)
-    assert np.array_equal(split.images[2].permute(1, 2, 0).numpy(), color(seed=2))
+    assert split.event_shape == (3, 5, 6)
+    assert np.array_equal(split.x[2].permute(1, 2, 0).numpy(), color(seed=2))
 
 
 def test_jpeg_and_capitals_and_hidden_files(tmp_path):
@@ -58,18 +58,18 @@ def test_jpeg_and_capitals_and_hidden_files(tmp_path):
     with pytest.warns(UserWarning, match="not read.*: gone.png, notes.txt$"):
         split, _ = read_image_folder(tmp_path)
     assert len(split) == 2
-    assert (split.images.int() - 77).abs().max() <= 1
+    assert (split.x.int() - 77).abs().max() <= 1
 
 
 def test_size_and_gray(tmp_path):
     write(tmp_path / "a.png", np.full((20, 10), 200, np.uint8))
     write(tmp_path / "b.png", np.broadcast_to(np.array([255, 0, 0], np.uint8), (10, 30, 3)).copy())
     split, _ = read_image_folder(tmp_path, size=4, gray=True)
-    assert split.image_shape == (1, 4, 4)
-    assert split.images.flatten(1).unique(dim=1).flatten().tolist() == [200, 76]
+    assert split.event_shape == (1, 4, 4)
+    assert split.x.flatten(1).unique(dim=1).flatten().tolist() == [200, 76]
     split, _ = read_image_folder(tmp_path, size=4, gray=False)
-    assert split.images[0].unique().tolist() == [200]
-    assert split.images[1, :, 0, 0].tolist() == [255, 0, 0]
+    assert split.x[0].unique().tolist() == [200]
+    assert split.x[1, :, 0, 0].tolist() == [255, 0, 0]
 
 
 def test_resizing_keeps_the_middle(tmp_path):
@@ -78,7 +78,7 @@ def test_resizing_keeps_the_middle(tmp_path):
     pixels[:, :10], pixels[:, 20:] = 0, 255
     write(tmp_path / "a.png", pixels)
     split, _ = read_image_folder(tmp_path, size=5)
-    assert split.images.unique().tolist() == [128]
+    assert split.x.unique().tolist() == [128]
 
 
 def test_opaque_and_palette_images_are_taken(tmp_path):
@@ -86,8 +86,8 @@ def test_opaque_and_palette_images_are_taken(tmp_path):
     write(tmp_path / "a.png", np.dstack([pixels, np.full((5, 6), 255, np.uint8)]))
     Image.fromarray(np.zeros((5, 6, 3), np.uint8)).convert("P").save(tmp_path / "b.png")
     split, _ = read_image_folder(tmp_path)
-    assert np.array_equal(split.images[0].permute(1, 2, 0).numpy(), pixels)
-    assert split.images[1].sum() == 0
+    assert np.array_equal(split.x[0].permute(1, 2, 0).numpy(), pixels)
+    assert split.x[1].sum() == 0
 
 
 def png(pixels, *chunks):
@@ -108,15 +108,13 @@ def test_lossless_formats_give_their_pixels(tmp_path, suffix):
     options = {"lossless": True} if suffix == ".webp" else {}
     write(tmp_path / f"a{suffix}", color() if suffix == ".webp" else gray(), **options)
     split, _ = read_image_folder(tmp_path)
-    assert np.array_equal(
-        split.images[0].permute(1, 2, 0).squeeze(-1).numpy(), color() if suffix == ".webp" else gray()
-    )
+    assert np.array_equal(split.x[0].permute(1, 2, 0).squeeze(-1).numpy(), color() if suffix == ".webp" else gray())
 
 
 def test_content_decides_and_not_the_name(tmp_path):
     write(tmp_path / "b.bmp", gray())
     (tmp_path / "b.bmp").rename(tmp_path / "a.png")
-    assert np.array_equal(read_image_folder(tmp_path)[0].images[0, 0].numpy(), gray())
+    assert np.array_equal(read_image_folder(tmp_path)[0].x[0, 0].numpy(), gray())
 
 
 @pytest.mark.parametrize("name", ["EPS", "PPM", "DDS", "TGA", "PCX", "ICO"])
@@ -139,7 +137,7 @@ def test_first_frame_of_an_animation(tmp_path):
     frames = [Image.fromarray(gray(seed=seed)) for seed in range(3)]
     for name in ("a.gif", "b.tif"):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
-    for image in read_image_folder(tmp_path)[0].images:
+    for image in read_image_folder(tmp_path)[0].x:
         assert np.array_equal(image[0].numpy(), gray(seed=0))
 
 
@@ -163,7 +161,7 @@ def test_orientation_of_a_camera_is_applied(tmp_path, orientation):
         image = Image.fromarray(np.ascontiguousarray(stored))
         options = {"lossless": True} if name == "b.webp" else {}
         image.save(tmp_path / name, exif=exif, **options)
-    images = read_image_folder(tmp_path, gray=True)[0].images
+    images = read_image_folder(tmp_path, gray=True)[0].x
     assert np.array_equal(images[0, 0].numpy(), upright)
     assert np.array_equal(images[1, 0].numpy(), upright)
 
@@ -178,7 +176,7 @@ def test_sixteen_bits_are_scaled_to_the_nearest_of_eight(tmp_path, channels):
     if channels == 1:
         Image.fromarray(deep).save(tmp_path / "b.tif")
     expected = np.rint(deep.reshape(5, 6, channels)[..., :3] / 257).astype(np.uint8)
-    for image in read_image_folder(tmp_path)[0].images:
+    for image in read_image_folder(tmp_path)[0].x:
         assert np.array_equal(image.permute(1, 2, 0).numpy(), expected)
 
 
@@ -187,7 +185,7 @@ def test_transparency_that_hides_nothing_is_dropped(tmp_path, dtype):
     """A gray PNG whose transparent level no pixel has is gray; one that a pixel has is refused."""
     pixels = np.full((5, 6), 7, dtype)
     (tmp_path / "a.png").write_bytes(png(pixels, (b"tRNS", struct.pack(">H", 9))))
-    assert read_image_folder(tmp_path)[0].images.shape == (1, 1, 5, 6)
+    assert read_image_folder(tmp_path)[0].x.shape == (1, 1, 5, 6)
     (tmp_path / "a.png").write_bytes(png(pixels, (b"tRNS", struct.pack(">H", 7))))
     with pytest.raises(DataError, match="transparent"):
         read_image_folder(tmp_path)
@@ -197,7 +195,7 @@ def test_palette_of_grays_is_gray_and_may_be_color(tmp_path):
     for kind, first in (("gray", gray()), ("color", color())):
         write(tmp_path / kind / "a.png", first)
         Image.fromarray(gray(seed=1) // 2 * 2).convert("P").save(tmp_path / kind / "b.png")
-        images = read_image_folder(tmp_path / kind)[0].images
+        images = read_image_folder(tmp_path / kind)[0].x
         assert (images[1] == torch.from_numpy(gray(seed=1) // 2 * 2)).all()
 
 
@@ -345,9 +343,9 @@ def test_streaming_draws_what_memory_draws(picture_folder, workers):
     held = Folder(folder=folder, validation=3).load()
     streamed = Folder(folder=folder, validation=3, stream=True, workers=workers).load()
     assert isinstance(streamed.train, StreamedSplit)
-    assert torch.equal(streamed.test.images, held.test.images)
-    assert torch.equal(streamed.validation.images, held.validation.images)
-    assert streamed.train.image_shape == held.train.image_shape
+    assert torch.equal(streamed.test.x, held.test.x)
+    assert torch.equal(streamed.validation.x, held.validation.x)
+    assert streamed.train.event_shape == held.train.event_shape
     assert len(streamed.train) == len(held.train) == 13
     for rank, world in ((0, 1), (1, 2)):
         expected = held.train.batches(4, seed=5, rank=rank, world=world)
@@ -381,7 +379,7 @@ def test_streaming_names_the_damaged_file(picture_folder, workers):
 def test_streamed_images_are_never_together(picture_folder):
     train = Folder(folder=picture_folder[0], validation=0, stream=True).load().train
     with pytest.raises(DataError, match=r"split\.batches"):
-        train.images  # noqa: B018
+        train.x  # noqa: B018
     assert torch.equal(train.to("cpu").in_memory().labels, train.labels)
 
 
@@ -391,7 +389,7 @@ def test_chunks_are_all_images_in_order(picture_folder):
     for train in (held, streamed):
         chunks = list(train.chunks(5))
         assert [len(chunk) for chunk in chunks] == [5, 5, 3]
-        assert torch.equal(torch.cat(chunks), held.images)
+        assert torch.equal(torch.cat(chunks), held.x)
 
 
 def test_streamed_hash_sees_names_and_sizes(picture_folder):

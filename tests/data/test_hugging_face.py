@@ -76,7 +76,7 @@ def library(monkeypatch):
 def test_loads(library):
     splits = HuggingFace(dataset="some/set").load()
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [18, 2, 4]
-    assert np.array_equal(splits.test.images[:, 0].numpy(), library[:4])
+    assert np.array_equal(splits.test.x[:, 0].numpy(), library[:4])
     assert splits.test.labels.tolist() == [0, 1, 0, 1]
     assert splits.classes == ("cat", "dog")
 
@@ -86,7 +86,7 @@ def test_without_labels_or_test_part(library):
     assert splits.test.labels is None
     assert splits.classes == ()
     assert len(splits.test) == 4
-    assert splits.test.image_shape == (3, 3, 3)
+    assert splits.test.event_shape == (3, 3, 3)
 
 
 @pytest.mark.parametrize(

@@ -86,15 +86,15 @@ def test_set_of_four_files(idx_folder):
     for place in (folder, folder.parent):
         splits = MNIST(folder=place, validation=8).load()
         assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [32, 8, 10]
-        assert np.array_equal(splits.test.images[:, 0].numpy(), images[40:])
+        assert np.array_equal(splits.test.x[:, 0].numpy(), images[40:])
         assert np.array_equal(splits.test.labels.numpy(), labels[40:])
         trained = {
             (label, tuple(image))
             for part in (splits.train, splits.validation)
-            for label, image in zip(part.labels.tolist(), part.images.flatten(1).tolist(), strict=True)
+            for label, image in zip(part.labels.tolist(), part.x.flatten(1).tolist(), strict=True)
         }
         assert trained == {(int(b), tuple(a.flatten().tolist())) for a, b in zip(images[:40], labels[:40], strict=True)}
-        assert splits.train.image_shape == (1, 3, 4)
+        assert splits.train.event_shape == (1, 3, 4)
 
 
 def test_folder_of_the_environment(idx_folder, monkeypatch):
@@ -214,10 +214,10 @@ def test_stacks_spell_their_label(tmp_path: Path):
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (2500, 500, 10_000)
     assert len(splits.classes) == 1000
     for split in (splits.train, splits.test):
-        digits = split.images[:, :, 0, 0].long()  # the gray is the digit
+        digits = split.x[:, :, 0, 0].long()  # the gray is the digit
         assert split.labels is not None
         assert torch.equal((digits * torch.tensor([100, 10, 1])).sum(1), split.labels)
-        assert torch.equal(split.images.amin((2, 3)), split.images.amax((2, 3)))
+        assert torch.equal(split.x.amin((2, 3)), split.x.amax((2, 3)))
     counts = torch.bincount(splits.test.labels // 100, minlength=10).double()  # pyright: ignore
     assert ((counts - 1000).abs() < 5 * 900**0.5).all()
 

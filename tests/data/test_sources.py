@@ -18,11 +18,11 @@ def digits():
 def test_digits_are_whole_and_disjoint(digits):
     parts = (digits.train, digits.validation, digits.test)
     assert [len(part) for part in parts] == [1294, 144, 359]
-    assert digits.train.image_shape == (1, 8, 8)
+    assert digits.train.event_shape == (1, 8, 8)
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
-    levels = torch.cat([part.images for part in parts]).double() / 255 * 16
+    levels = torch.cat([part.x for part in parts]).double() / 255 * 16
     ours = sorted(
         (*image, label)
         for image, label in zip(
@@ -35,14 +35,14 @@ def test_digits_are_whole_and_disjoint(digits):
 
 
 def test_digits_gray_levels_span_the_bytes(digits):
-    assert digits.train.images.unique().tolist() == [round(level * 255 / 16) for level in range(17)]
+    assert digits.train.x.unique().tolist() == [round(level * 255 / 16) for level in range(17)]
 
 
 def test_test_part_is_fixed_and_stratified(digits):
     other = Digits(split_seed=9, binarize_seed=4, validation=300).load()
-    assert torch.equal(other.test.images, digits.test.images)
+    assert torch.equal(other.test.x, digits.test.x)
     assert len(other.validation) == 300
-    assert not torch.equal(other.train.images[:100], digits.train.images[:100])
+    assert not torch.equal(other.train.x[:100], digits.train.x[:100])
     whole = torch.cat([digits.train.labels, digits.validation.labels, digits.test.labels]).bincount()
     assert ((digits.test.labels.bincount() - 0.2 * whole).abs() <= 0.5).all()
 
@@ -54,7 +54,7 @@ def test_hash_is_of_the_data_alone(digits):
 
 def test_validation_may_be_none_and_not_all():
     assert len(Digits(validation=0, binarize="dynamic").load().validation) == 0
-    with pytest.raises(ConfigurationError, match="validation: 1438 of 1438 training images"):
+    with pytest.raises(ConfigurationError, match="validation: 1438 of 1438 training examples"):
         Digits(validation=1438).load()
 
 
@@ -63,15 +63,15 @@ def test_mnist_5k_has_a_fixed_stratified_split(mnist_folder):
     other = MNIST5k(split_seed=3, validation=1000).load()
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [3600, 400, 1000]
     assert splits.test.labels.bincount().tolist() == [100] * 10
-    assert torch.equal(splits.test.images, other.test.images)
+    assert torch.equal(splits.test.x, other.test.x)
     assert splits.shape == (1, 28, 28)
     published = MNIST(folder=mnist_folder, validation=0).load()
     known = {
         (image.numpy().tobytes(), int(label))
-        for image, label in zip(published.train.images, published.train.labels, strict=True)
+        for image, label in zip(published.train.x, published.train.labels, strict=True)
     }
     for part in (splits.train, splits.validation, splits.test):
-        for image, label in zip(part.images, part.labels, strict=True):
+        for image, label in zip(part.x, part.labels, strict=True):
             assert (image.numpy().tobytes(), int(label)) in known
 
 
@@ -91,8 +91,8 @@ def test_mnist_5k_names_its_extra(monkeypatch, tmp_path):
 def test_gray_where_no_binarization(digits):
     prepared = digits.examples("test").x
     assert prepared.dtype == torch.float32
-    assert torch.equal(prepared, digits.test.images / 255)
-    assert torch.equal(digits.prepare(digits.train.images[:5]), digits.train.images[:5] / 255)
+    assert torch.equal(prepared, digits.test.x / 255)
+    assert torch.equal(digits.prepare(digits.train.x[:5]), digits.train.x[:5] / 255)
 
 
 @pytest.mark.parametrize("binarize", ["dynamic", "static"])
@@ -104,21 +104,21 @@ def test_two_evaluations_see_the_same_bits(digits, binarize):
     assert torch.equal(bits, Digits(binarize=binarize).load().examples("test").x)
     assert torch.equal(bits[:50], splits.examples("test", 50).x)
     assert torch.equal(labels, digits.test.labels)
-    gray = digits.test.images
+    gray = digits.test.x
     assert torch.equal(bits, Binarization(binarize).fixed(gray, "test")), "gray images get the same bits"
     assert set(bits.unique().tolist()) == {0.0, 1.0}
-    assert torch.equal(splits.test.images, (bits * 255).byte())
+    assert torch.equal(splits.test.x, (bits * 255).byte())
     assert not torch.equal(bits, Binarization(binarize, seed=1).fixed(gray, "test"))
     assert not torch.equal(bits, Binarization(binarize).fixed(gray, "validation"))
 
 
 def test_dynamic_and_static_share_their_test_bits():
-    assert torch.equal(Digits(binarize="dynamic").load().test.images, Digits(binarize="static").load().test.images)
+    assert torch.equal(Digits(binarize="dynamic").load().test.x, Digits(binarize="static").load().test.x)
 
 
 def test_fixed_bits_have_the_gray_mean(digits):
     """Mean of all bits against mean of all gray levels, to its standard error."""
-    p = digits.test.images.double() / 255
+    p = digits.test.x.double() / 255
     bits = Digits(binarize="static").load().examples("test").x.double()
     stderr = (p * (1 - p)).sum().sqrt() / p.numel()
     assert abs(bits.mean() - p.mean()) < 5 * stderr
@@ -127,7 +127,7 @@ def test_fixed_bits_have_the_gray_mean(digits):
 @pytest.mark.parametrize("binarize", ["dynamic", "static", "threshold"])
 def test_only_dynamic_uses_the_global_generator(binarize):
     splits = Digits(binarize=binarize).load()
-    train = splits.train.images
+    train = splits.train.x
     torch.manual_seed(0)
     first = splits.prepare(train)
     second = splits.prepare(train)

@@ -14,24 +14,26 @@ def split_of(labels: list[int] | None, count: int = 0) -> Split:
 
 
 def rows(split: Split) -> list[int]:
-    return split.images[:, 0, 0, 0].tolist()
+    return split.x[:, 0, 0, 0].tolist()
 
 
 def test_shape_and_length():
     split = split_of([0, 1, 0])
     assert len(split) == 3
-    assert split.image_shape == (1, 2, 3)
-    assert split.to("cpu").images.equal(split.images)
+    assert split.event_shape == (1, 2, 3)
+    assert split.to("cpu").x.equal(split.x)
 
 
-@pytest.mark.parametrize("images", [torch.zeros(2, 1, 3, 3), torch.zeros(2, 3, 3, dtype=torch.uint8)])
+@pytest.mark.parametrize(
+    "images", [torch.zeros(2, 1, 3, dtype=torch.float16), torch.zeros(2), torch.zeros(2, 3, 3, dtype=torch.uint8)]
+)
 def test_other_tensors_are_refused(images):
     with pytest.raises(DataError, match="uint8 of shape"):
         Split(images)
 
 
 def test_labels_of_another_number_are_refused():
-    with pytest.raises(DataError, match="3 images and labels of shape"):
+    with pytest.raises(DataError, match="3 examples and labels of shape"):
         Split(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
 
 
@@ -80,7 +82,7 @@ def test_too_few_images_to_hold_any_out(count):
 
 
 @pytest.mark.parametrize(
-    ("validation", "test", "cure"), [(0, 1, "add images"), (1, 2, r"set data\.validation=0"), (0, 0, "add images")]
+    ("validation", "test", "cure"), [(0, 1, "add examples"), (1, 2, r"set data\.validation=0"), (0, 0, "add examples")]
 )
 def test_parts_without_a_standard_error_are_refused_before_training(validation, test, cure):
     parts = [split_of(None, count) for count in (20, validation, test)]
@@ -94,9 +96,9 @@ def test_hash_sees_pixels_labels_and_shape():
     assert sha256_of([base]) == same
     others = [
         split_of([0, 1, 2, 2]),
-        Split(base.images),
-        Split(base.images.reshape(4, 1, 3, 2), base.labels),
-        Split(base.images.flip(0), base.labels),
+        Split(base.x),
+        Split(base.x.reshape(4, 1, 3, 2), base.labels),
+        Split(base.x.flip(0), base.labels),
     ]
     assert len({same, *(sha256_of([other]) for other in others)}) == 5
     assert sha256_of([base, base]) != same

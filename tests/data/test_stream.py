@@ -69,7 +69,7 @@ def test_parts_of_a_source_share_it() -> None:
     assert part.rows is split.rows
     assert part.chosen.tolist() == [53, 51]
     held = part.in_memory()
-    assert held.images[:, 0, 0, 0].tolist() == [53, 51]
+    assert held.x[:, 0, 0, 0].tolist() == [53, 51]
     assert held.labels is not None
     assert held.labels.tolist() == [53, 51]
     images, labels = split.take(torch.arange(40, 80)).batches(40, seed=1).batch(0)
@@ -92,5 +92,5 @@ def test_the_error_of_a_row_is_kept(workers: int) -> None:
 
 
 def test_labels_must_be_as_many() -> None:
-    with pytest.raises(DataError, match="10 images and 9 labels"):
+    with pytest.raises(DataError, match="10 examples and 9 labels"):
         StreamedSplit(Counted(10), labels=torch.zeros(9, dtype=torch.int64))

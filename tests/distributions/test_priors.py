@@ -165,7 +165,7 @@ def test_a_vamp_prior_is_made_of_posteriors(family):
     z = torch.randn(5, 2, dtype=torch.float64)
     with torch.no_grad():
         module.logits.copy_(torch.tensor([0.0, 1.0, -1.0, 0.5]))
-        images = module.pseudo_images.sigmoid()
+        images = module.pseudo_inputs.sigmoid()
         assert ((images > 0) & (images < 1)).all()
         parts = torch.stack([q(image).log_prob(z) for image in images])
         expected = torch.logsumexp(parts + module.logits.log_softmax(0)[:, None], 0)

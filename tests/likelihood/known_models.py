@@ -75,7 +75,7 @@ class LinearGaussian:
             rows, columns = torch.tril_indices(self.latent, self.latent, offset=-1)
             encoder[1].bias.copy_(torch.cat([-(self.mean @ mean_map), factor.diagonal().log(), factor[rows, columns]]))
         family = Gaussian(scale=self.sigma)
-        vae = VAE(encoder, decoder, latent=self.latent, image_shape=shape, posterior=Full(), likelihood=family)
+        vae = VAE(encoder, decoder, latent=self.latent, event_shape=shape, posterior=Full(), likelihood=family)
         return vae.double().eval()
 
 
@@ -90,7 +90,7 @@ def toy_vae(latent: int = 2, pixels: int = 16, sharpness: float = 3.0, seed: int
         decoder[0].weight.mul_(2)
         decoder[2].weight.mul_(sharpness * 3)
     shape = (1, 4, pixels // 4)
-    return VAE(encoder, decoder, latent=latent, image_shape=shape, posterior=Diagonal()).eval()
+    return VAE(encoder, decoder, latent=latent, event_shape=shape, posterior=Diagonal()).eval()
 
 
 def toy_images(vae: VAE, n: int, seed: int = 1) -> Tensor:
@@ -152,7 +152,7 @@ def kinked_vae(pixels: int = 64, sharpness: float = 1.0, seed: int = 0) -> VAE:
         decoder[2].weight.mul_(4)
         decoder[4].weight.mul_(4 * sharpness)
     decoder.append(nn.Unflatten(1, shape))
-    return VAE(encoder, decoder, latent=2, image_shape=shape, posterior=Diagonal()).eval()
+    return VAE(encoder, decoder, latent=2, event_shape=shape, posterior=Diagonal()).eval()
 
 
 def conditional(network: nn.Module, latent: int, shape: tuple[int, ...]) -> Conditional:

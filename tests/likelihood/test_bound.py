@@ -18,7 +18,7 @@ def model():
         nn.Sequential(nn.Flatten(), nn.Linear(3, 6)),
         nn.Sequential(nn.Identity(), nn.Unflatten(1, (1, 1, 3))),
     )
-    vae = VAE(encoder, decoder, latent=3, image_shape=(1, 1, 3), likelihood=Gaussian(scale=1.0)).double()
+    vae = VAE(encoder, decoder, latent=3, event_shape=(1, 1, 3), likelihood=Gaussian(scale=1.0)).double()
     with torch.no_grad():
         encoder[1].weight.copy_(torch.cat([0.4 * torch.eye(3), torch.zeros(3, 3)]))
         encoder[1].bias.copy_(torch.tensor([0.1, 0, 0, -0.3, -0.3, -0.3]))
@@ -81,7 +81,7 @@ def test_eight_bit_pixels_have_bits_per_dimension():
     shape, likelihood = (1, 8, 8), DiscretizedLogisticMixture(components=2)
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
     decoder = nn.Sequential(nn.Linear(2, likelihood.parameter_shape(shape)[0] * 64), nn.Unflatten(1, (-1, 8, 8)))
-    vae = VAE(encoder, decoder, latent=2, image_shape=shape, likelihood=likelihood)
+    vae = VAE(encoder, decoder, latent=2, event_shape=shape, likelihood=likelihood)
     images = torch.randint(0, 256, (6, *shape)) / 255
     found = {estimate.name: estimate for estimate in evaluate_bound(vae, images)}
     bits = found["bits_per_dimension"]

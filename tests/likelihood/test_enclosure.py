@@ -288,7 +288,7 @@ def test_saturated_pixels():
 def small_vae() -> tuple[VAE, Tensor]:
     torch.manual_seed(0)
     nets = MLP(hidden=(30, 30))
-    vae = VAE(nets.encoder((1, 4, 5), 4), nets.decoder(2, (1, 4, 5)), latent=2, image_shape=(1, 4, 5)).double().eval()
+    vae = VAE(nets.encoder((1, 4, 5), 4), nets.decoder(2, (1, 4, 5)), latent=2, event_shape=(1, 4, 5)).double().eval()
     with torch.no_grad():
         for parameter in vae.likelihood.parameters():
             parameter *= 2

@@ -74,7 +74,7 @@ def with_family(family, numbers):
         encoder,
         full.likelihood.network,
         latent=2,
-        image_shape=(1, 1, 12),
+        event_shape=(1, 1, 12),
         posterior=family,
         likelihood=full.likelihood.family,
     )
@@ -189,7 +189,7 @@ def test_a_richer_family_has_a_smaller_approximation_gap():
     gaps = []
     for family, numbers in ((Fixed(scale=0.3), 2), (Diagonal(), 4), (Full(), 5)):
         encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, numbers))
-        vae = VAE(encoder, base.likelihood.network, latent=2, image_shape=(1, 4, 4), posterior=family).eval()
+        vae = VAE(encoder, base.likelihood.network, latent=2, event_shape=(1, 4, 4), posterior=family).eval()
         gaps.append(evaluate_gaps(vae, x).approximation.mean().item())
     assert gaps[0] > gaps[1] > gaps[2] > -0.01
 

@@ -126,7 +126,7 @@ def test_a_model_in_training_mode_is_evaluated_and_left_as_it_was():
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
     decoder = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Linear(8, 16), nn.Unflatten(1, (1, 4, 4)))
-    vae = VAE(encoder, decoder, latent=2, image_shape=(1, 4, 4))
+    vae = VAE(encoder, decoder, latent=2, event_shape=(1, 4, 4))
     x = torch.bernoulli(torch.full((6, 1, 4, 4), 0.5))
     wanted = importance_log_likelihood(vae.eval(), x, draws=20).values
     before = copy.deepcopy(vae.train().state_dict())

@@ -138,7 +138,7 @@ def test_bernoulli_likelihoods_sum_to_one_over_all_images():
 def test_every_prior_of_ours_serves(prior):
     torch.manual_seed(2)
     base = toy_vae()
-    vae = VAE(base.posterior.network, base.likelihood.network, latent=2, image_shape=(1, 4, 4), prior=prior).eval()
+    vae = VAE(base.posterior.network, base.likelihood.network, latent=2, event_shape=(1, 4, 4), prior=prior).eval()
     every = (torch.rand(200, 1, 4, 4) < 0.5).float()
     result = exact_log_likelihood(vae, every, tolerance=0.02)
     log_weight = []

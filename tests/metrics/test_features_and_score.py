@@ -37,8 +37,8 @@ from latentia.metrics.protocol import NOISELESS
 from latentia.metrics.scoring import default_metrics
 
 DIGITS = Digits().load()
-REAL, TRAIN = DIGITS.test.images, DIGITS.train.images
-FAKE = DIGITS.train.images[:300]
+REAL, TRAIN = DIGITS.test.x, DIGITS.train.x
+FAKE = DIGITS.train.x[:300]
 CHEAP = ("kernel", "neighbors")
 
 
@@ -85,7 +85,7 @@ def test_the_shipped_classifier_is_small_and_its_facts_are_true(mnist):
     weights = Path(__import__("latentia.metrics", fromlist=["x"]).__file__).parent / "classifier.safetensors"
     assert weights.stat().st_size < 400_000
     test = mnist.test
-    wrong = int((classify(to_unit(test.images)).argmax(1) != test.labels).sum())
+    wrong = int((classify(to_unit(test.x)).argmax(1) != test.labels).sum())
     assert abs(wrong - facts["test_errors"]) <= 1  # one image may sit on the fence between machines
     assert wrong <= 100
 
@@ -378,7 +378,7 @@ def test_means_are_scored_against_gray_images_and_draws_against_binarized():
     source = Digits(binarize="dynamic")
     assert torch.equal(reference_images(source).images, REAL)
     drawn = reference_images(source, output="draws")
-    assert torch.equal(drawn.images, source.load().test.images)
+    assert torch.equal(drawn.images, source.load().test.x)
     assert set(drawn.train.unique().tolist()) == {0, 255}
     assert len(reference_images(source, "validation").images) == len(DIGITS.validation)
     with pytest.raises(ConfigurationError, match=r"validation .* or test"):

@@ -100,7 +100,7 @@ def squashed(inputs: int, outputs: int) -> nn.Module:
 
 
 ENCODER, DECODER = MLP(hidden=(4,)).encoder, MLP(hidden=(4,)).decoder
-PARTS: dict[str, Any] = {"latent": 2, "image_shape": IMAGE}
+PARTS: dict[str, Any] = {"latent": 2, "event_shape": IMAGE}
 SQUASHED = {
     "discriminator": lambda: GAN(DECODER(2, IMAGE), squashed(64, 1), latent=2, shape=IMAGE),
     "discriminator's function": lambda: GAN(DECODER(2, IMAGE), Squashed(64, 1), latent=2, shape=IMAGE),

@@ -52,7 +52,7 @@ def build(parts, latent=2):
     return VAE(
         nn.Sequential(nn.Flatten(), nn.Linear(20, numbers)),
         nn.Sequential(nn.Linear(latent, emitted.numel()), nn.Unflatten(1, emitted)),
-        latent=latent, image_shape=IMAGE, posterior=posterior, likelihood=likelihood, prior=prior,
+        latent=latent, event_shape=IMAGE, posterior=posterior, likelihood=likelihood, prior=prior,
     )  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def test_its_bound_is_that_of_the_objective_in_the_mean():
 def test_the_likelihood_of_a_two_pixel_model_by_quadrature_is_above_its_bound():
     torch.manual_seed(0)
     decoder = nn.Sequential(nn.Linear(1, 2), nn.Unflatten(1, (1, 1, 2)))
-    vae = VAE(nn.Sequential(nn.Flatten(), nn.Linear(2, 2)), decoder, latent=1, image_shape=(1, 1, 2))
+    vae = VAE(nn.Sequential(nn.Flatten(), nn.Linear(2, 2)), decoder, latent=1, event_shape=(1, 1, 2))
     z = torch.linspace(-9, 9, 2001)[:, None]
     images = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]]).reshape(4, 1, 1, 2)
     with torch.no_grad():
@@ -142,17 +142,17 @@ def test_the_likelihood_of_a_two_pixel_model_by_quadrature_is_above_its_bound():
 
 
 def test_defaults_are_diagonal_posterior_bernoulli_likelihood_normal_prior():
-    vae = VAE(nn.Linear(1, 4), nn.Linear(2, 20), latent=2, image_shape=IMAGE)
+    vae = VAE(nn.Linear(1, 4), nn.Linear(2, 20), latent=2, event_shape=IMAGE)
     assert vae.posterior.family == Diagonal()
     assert vae.likelihood.family == Bernoulli()
     assert vae.prior.log_prob(torch.zeros(2)).item() == pytest.approx(-math.log(2 * math.pi))
 
 
 def test_a_model_of_a_user_s_modules_trains():
-    images = Digits(binarize="threshold").load().train.images[:256].float().div(255).round()
+    images = Digits(binarize="threshold").load().train.x[:256].float().div(255).round()
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4))
     decoder = nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), nn.Unflatten(1, (1, 8, 8)))
-    vae = VAE(encoder, decoder, latent=2, image_shape=(1, 8, 8))
+    vae = VAE(encoder, decoder, latent=2, event_shape=(1, 8, 8))
     optimizer = torch.optim.Adam(vae.parameters(), lr=3e-3)
     torch.manual_seed(0)
     before = Estimate.mean(vae.elbo(images))
@@ -189,7 +189,7 @@ def test_a_posterior_without_rsample_bounds_but_does_not_train():
 
 
 def test_parts_that_do_not_fit_are_refused():
-    vae = VAE(nn.Sequential(nn.Flatten(), nn.Linear(20, 2)), nn.Linear(2, 7), latent=2, image_shape=IMAGE)
+    vae = VAE(nn.Sequential(nn.Flatten(), nn.Linear(20, 2)), nn.Linear(2, 7), latent=2, event_shape=IMAGE)
     with pytest.raises(ConfigurationError, match=r"needs \(4,\)"):
         vae.encode(some_images(3))
     with pytest.raises(ConfigurationError, match=r"needs \(1, 4, 5\)"):
@@ -211,7 +211,7 @@ def test_events_of_any_rank_are_scored_one_by_one(likelihood):
     scores = []
     for shape in [(12,), (1, 12), (3, 4), (1, 3, 4), (1, 2, 2, 3)]:
         decoder = nn.Sequential(network, nn.Unflatten(1, likelihood.parameter_shape(shape)))
-        vae = VAE(nn.Flatten(), decoder, latent=2, image_shape=shape, likelihood=likelihood)
+        vae = VAE(nn.Flatten(), decoder, latent=2, event_shape=shape, likelihood=likelihood)
         distribution = vae.decode(z)
         assert (distribution.batch_shape, distribution.event_shape) == ((6,), shape)
         assert vae.decode(torch.randn(5, 6, 2)).log_prob(x.view(6, *shape)).shape == (5, 6)
@@ -225,7 +225,7 @@ def test_events_of_any_rank_are_scored_one_by_one(likelihood):
 def test_the_bound_of_a_vector_is_that_of_each_example(n: int):
     torch.manual_seed(0)
     encoder, decoder = nn.Sequential(nn.Flatten(), nn.Linear(100, 4)), nn.Linear(2, 100)
-    vae = VAE(encoder, decoder, latent=2, image_shape=(1, 100), likelihood=Gaussian())
+    vae = VAE(encoder, decoder, latent=2, event_shape=(1, 100), likelihood=Gaussian())
     x = torch.rand(n, 1, 100)
     assert vae.elbo(x).shape == (n,)
     with torch.no_grad():
@@ -236,7 +236,7 @@ def test_the_bound_of_a_vector_is_that_of_each_example(n: int):
 
 def test_a_mixture_of_images_needs_images():
     with pytest.raises(ConfigurationError, match="likelihood=gaussian"):
-        VAE(nn.Flatten(), nn.Linear(2, 9), latent=2, image_shape=(9,), likelihood=DiscretizedLogisticMixture())
+        VAE(nn.Flatten(), nn.Linear(2, 9), latent=2, event_shape=(9,), likelihood=DiscretizedLogisticMixture())
 
 
 def test_gray_images_under_a_bernoulli_likelihood_are_refused():

@@ -45,7 +45,7 @@ class LinearGaussian:
         encoder = nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, numbers))
         decoder = nn.Sequential(nn.Linear(latent, PIXELS), nn.Unflatten(1, IMAGE))
         self.vae = VAE(
-            encoder, decoder, latent=latent, image_shape=IMAGE, posterior=posterior, likelihood=Gaussian(scale=SCALE),
+            encoder, decoder, latent=latent, event_shape=IMAGE, posterior=posterior, likelihood=Gaussian(scale=SCALE),
             prior=prior,
         ).double()  # fmt: skip
         self.weight = torch.randn(PIXELS, latent).double() * 0.7

@@ -14,7 +14,7 @@ def tiny(likelihood=None, latent=2):
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(9, 2 * latent))
     decoder = nn.Sequential(nn.Linear(latent, 16), nn.Tanh(), nn.Linear(16, 9), nn.Unflatten(1, (1, 3, 3)))
-    return VAE(encoder, decoder, latent=latent, image_shape=(1, 3, 3), likelihood=likelihood)
+    return VAE(encoder, decoder, latent=latent, event_shape=(1, 3, 3), likelihood=likelihood)
 
 
 @pytest.mark.parametrize("likelihood", [None, GaussianLearnedScale()], ids=["bernoulli", "learned scale"])

@@ -139,7 +139,7 @@ def test_mixed_precision_keeps_distributions_in_float32(objective, posterior):
     vae = VAE(
         nn.Sequential(nn.Flatten(), nn.Linear(3, numbers)),
         nn.Sequential(nn.Linear(2, 3), nn.Unflatten(1, IMAGE)),
-        latent=2, image_shape=IMAGE, posterior=posterior,
+        latent=2, event_shape=IMAGE, posterior=posterior,
     )  # fmt: skip
     x = torch.bernoulli(torch.full((8, *IMAGE), 0.5))
     factorizes = not isinstance(posterior, Full)

@@ -180,7 +180,7 @@ def test_a_bigan_s_pairs_are_inseparable_only_for_the_inverse_encoder(sign: floa
     recipe = BiGANRecipe(**{**PLAIN, "posterior": Fixed(scale=1e-6)})
     discriminator = MLP(hidden=(32,)).encoder((8,), 1)
     model = BiGAN(
-        Unflatten(), Inverse(sign), discriminator, latent=4, image_shape=(1, 2, 2), posterior=recipe.posterior
+        Unflatten(), Inverse(sign), discriminator, latent=4, event_shape=(1, 2, 2), posterior=recipe.posterior
     )
     (player, _) = recipe.players(model)
     optimizer = torch.optim.Adam(player.parameters, lr=5e-3)

@@ -50,7 +50,7 @@ class Reader(nn.Module):
 
 
 def painter(latent, prior=None):
-    return VAE(Reader(latent), Painter(), latent=latent, image_shape=(3, 1, 1), prior=prior or StandardNormal())
+    return VAE(Reader(latent), Painter(), latent=latent, event_shape=(3, 1, 1), prior=prior or StandardNormal())
 
 
 def cells(axes, columns):

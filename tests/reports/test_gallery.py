@@ -67,4 +67,4 @@ def test_few_images_show_all_classes():
     split = Split(torch.zeros(17, 1, 2, 2, dtype=torch.uint8), labels)
     assert labels[_one_of_each(split, 5)].tolist() == [0, 1, 2, 0, 1]
     assert len(_one_of_each(split, 100)) == 17
-    assert _one_of_each(Split(split.images), 3).tolist() == [0, 1, 2]
+    assert _one_of_each(Split(split.x), 3).tolist() == [0, 1, 2]

@@ -181,11 +181,11 @@ def scored(run, n: int = 60, fake: str = "validation"):
     splits = run.splits
     gray = run.recipe.data.model_copy(update={"binarize": "none"}).load()
     found = score(
-        gray.test.images,
+        gray.test.x,
         getattr(gray, fake).images,
         metrics=["kernel", "neighbors"],
         features="pixels",
-        train=splits.train.images,
+        train=splits.train.x,
         n=n,
         split="test",
         samples="means of p(x|z)",

@@ -40,7 +40,7 @@ def small_vae(latent: int = 2) -> VAE:
     torch.manual_seed(0)
     network = MLP(hidden=(16,))
     encoder, decoder = network.encoder((1, 3, 3), 2 * latent), network.decoder(latent, (1, 3, 3))
-    return VAE(encoder, decoder, latent=latent, image_shape=(1, 3, 3), likelihood=Bernoulli()).eval()
+    return VAE(encoder, decoder, latent=latent, event_shape=(1, 3, 3), likelihood=Bernoulli()).eval()
 
 
 def test_a_mixture_of_one_component_has_the_moments_of_the_codes():

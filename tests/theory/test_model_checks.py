@@ -15,7 +15,7 @@ def vae_of(latent: int) -> VAE:
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 2 * latent))
     decoder = nn.Sequential(nn.Linear(latent, 16), nn.Tanh(), nn.Linear(16, 16), nn.Unflatten(1, (1, 4, 4)))
-    return VAE(encoder, decoder, latent=latent, image_shape=(1, 4, 4)).eval()
+    return VAE(encoder, decoder, latent=latent, event_shape=(1, 4, 4)).eval()
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,10 @@
 """Data: sources of images, their parts, their binarization and batches; toy distributions of known density."""
 
-from latentia.data.arrays import NPZ, image_axes, read_arrays
+from latentia.data.arrays import NPZ, read_arrays
 from latentia.data.batches import Batch, seed_of
 from latentia.data.cifar import CIFAR10
 from latentia.data.digits import Digits, MNIST5k
+from latentia.data.examples import Column, Schema, image_axes
 from latentia.data.folder import Folder, read_image_folder
 from latentia.data.hugging_face import HuggingFace
 from latentia.data.image_grid import image_grid, write_image_grid
@@ -30,6 +31,7 @@ __all__ = [
     "NPZ",
     "Batch",
     "Checkerboard",
+    "Column",
     "Digits",
     "Dirac",
     "FashionMNIST",
@@ -42,6 +44,7 @@ __all__ = [
     "Part",
     "Parts",
     "Ring",
+    "Schema",
     "Source",
     "Spiral",
     "Split",

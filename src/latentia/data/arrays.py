@@ -1,8 +1,8 @@
-"""NumPy's files, `.npz` and `.npy`, read without unpickling and without trust; and images in an `.npz` as a source."""
+"""NumPy's files, `.npz` and `.npy`, read without unpickling and without trust; and examples in them as a source."""
 
 from __future__ import annotations
 
-__all__ = ["NPZ", "image_axes", "read_arrays"]
+__all__ = ["NPZ", "read_arrays"]
 
 import ast
 import lzma
@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from latentia.data.examples import as_examples, image_bytes
 from latentia.data.opening import DataPath, limit_of_environment, opened, read_at_most, require_below
 from latentia.data.source import Parts, Source, number_labels
 from latentia.data.split import Split
@@ -46,10 +45,13 @@ _DAMAGE = (
     NotImplementedError,  # a compression that Python does not know
     RuntimeError,  # an encrypted member
 )
-LAYOUTS = (
-    ("images", "labels", None, None),
-    ("train_images", "train_labels", "test_images", "test_labels"),
-    ("x_train", "y_train", "x_test", "y_test"),  # Keras
+LAYOUTS = (  # of images, or of examples of any shape
+    (True, ("images", "labels", None, None)),
+    (True, ("train_images", "train_labels", "test_images", "test_labels")),
+    (False, ("x_train", "y_train", "x_test", "y_test")),  # Keras
+    (False, ("x", "labels", None, None)),
+    (False, ("x", "y", None, None)),
+    (False, ("arr_0", None, None, None)),  # of an .npy
 )
 
 
@@ -177,14 +179,16 @@ def _header(stream: IO[bytes], name: str) -> tuple[np.dtype[Any], bool, tuple[in
 
 
 class NPZ(Source, name="npz"):
-    """A `.npz` file with `images` and perhaps `labels`; or with `train_images`, `test_images` and perhaps their labels.
+    """A `.npz` file with `images` or `x`, and perhaps `labels`; parts are `train_images` and `test_images`, or those of
+    Keras (`x_train`, `y_train`, `x_test`, `y_test`). An `.npy` holds the examples alone.
 
-    Images are uint8 of 0 to 255, or bool, of shape (N, H, W), (N, C, H, W) or (N, H, W, C) with one or three channels.
-    Labels are integers from 0 or words, (N,); the distinct ones are the classes. Without test images, a fixed fifth of
-    each class is held out. Keras' names (`x_train`, `y_train`, `x_test`, `y_test`) are taken too.
+    `images` are uint8 of 0 to 255, or bool, of shape (N, H, W), (N, C, H, W) or (N, H, W, C) with one or three
+    channels. Other arrays have any shape (N, …) and type: vectors, signals, counts; NaN is a missing value. Labels are
+    integers from 0 or words, (N,); the distinct ones are the classes. Without a test part, a fixed fifth of each class
+    is held out.
 
     Attributes:
-        file: the archive.
+        file: the archive, or an `.npy`.
     """
 
     file: DataPath
@@ -194,31 +198,34 @@ class NPZ(Source, name="npz"):
 
 
 def read_npz(path: Path, limit: int) -> Parts:
-    """The images and labels of an `.npz`; see `NPZ`.
+    """The examples and labels of an `.npz` or `.npy`; see `NPZ`.
 
     Raises:
         DataError: naming the file, and what it must hold.
     """
     arrays = read_arrays(path, limit, "data.limit")
-    layout = next((names for names in LAYOUTS if {names[0], names[2]} - {None} <= arrays.keys()), None)
-    if layout is None:
+    found = [(known, names) for known, names in LAYOUTS if {names[0], names[2]} - {None} <= arrays.keys()]
+    if not found:
         raise DataError(
-            f"{path} holds {', '.join(arrays) or 'nothing'}; it needs images [and labels], "
-            "or train_images and test_images [and train_labels and test_labels]"
+            f"{path} holds {', '.join(arrays) or 'nothing'}; it needs images, or x of any shape, [and labels], or "
+            "train_images and test_images [and train_labels and test_labels]"
         )
+    # of layouts with the same examples, the one whose labels are there
+    are_images, layout = max(found, key=lambda known: known[1][1] in arrays)
+    read = image_bytes if are_images else as_examples
     images, labels = [], []
     for name, label_name in (layout[:2], layout[2:]):
         if name is not None:
-            images.append(_bytes(arrays[name], f"{path}: {name}"))
+            images.append(read(arrays[name], f"{path}: {name}"))
             labels.append(_labels(arrays, label_name, len(images[-1]), path))
     if any(part is None for part in labels):
         labels, classes = [None] * len(images), ()
     else:
         labels, classes = number_labels(labels, str(path))
     parts = [Split(*pair) for pair in zip(images, labels, strict=True)]
-    if parts[0].image_shape != parts[-1].image_shape:
+    if parts[0].event_shape != parts[-1].event_shape:
         raise DataError(
-            f"{path}: {layout[0]} are {parts[0].image_shape} and {layout[2]} {parts[1].image_shape}; make them alike"
+            f"{path}: {layout[0]} are {parts[0].event_shape} and {layout[2]} {parts[1].event_shape}; make them alike"
         )
     return Parts(parts[0], parts[1] if len(parts) > 1 else None, classes)
 
@@ -238,36 +245,3 @@ def _labels(arrays: Mapping[str, Array], name: str | None, count: int, path: Pat
         return labels.tolist()
     except ValueError as error:  # text that is not Unicode
         raise DataError(f"{path}: {name} is damaged ({error}); {_CURE}") from None
-
-
-def image_axes(array: Array, name: str) -> Array:
-    """Images of any type as (N, C, H, W), from (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 channels.
-
-    Raises:
-        DataError: for another shape, or no images.
-    """
-    channels = (1, 3)
-    if array.ndim == 3:
-        array = array[:, None]
-    elif array.ndim == 4 and array.shape[1] not in channels and array.shape[3] in channels:
-        array = np.moveaxis(array, 3, 1)
-    if array.ndim != 4 or array.shape[1] not in channels or not array.size:
-        raise DataError(
-            f"{name} have the shape {array.shape}; it must be (N, H, W), (N, C, H, W) or (N, H, W, C), with 1 or 3 "
-            "channels and at least one image"
-        )
-    return np.ascontiguousarray(array)
-
-
-def _bytes(array: Array, name: str) -> Tensor:
-    if array.dtype == np.bool_:
-        array = array.astype(np.uint8) * 255
-    if array.dtype != np.uint8:
-        cure = "floats in [0, 1] by (x * 255).round().astype('uint8')"
-        if array.dtype == np.uint16:
-            cure = "16 bits to 8 by (x // 257).astype('uint8')"
-        raise DataError(f"{name} are {array.dtype}, and must be uint8 or bool; convert {cure}")
-    array = image_axes(array, name)
-    if array.max() == 1:
-        raise DataError(f"{name} are uint8 with no value above 1; save binary images as bool, or multiply them by 255")
-    return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -94,7 +94,7 @@ class EpochOrder:
             )
         if batch_size > count:
             raise ConfigurationError(
-                f"a batch of {batch_size} is larger than the training set of {count} images; "
+                f"a batch of {batch_size} is larger than the training set of {count} examples; "
                 f"set batch_size={count} or smaller"
             )
         ends = [batch_size] if drop_last or count % batch_size == 0 else [batch_size, count % batch_size]
@@ -156,11 +156,11 @@ class ShuffledBatches:
 
 @dataclass(frozen=True)
 class PreparedBatches:
-    """Batches of bytes made into floats for the networks.
+    """Batches of examples made into floats for the networks.
 
     Attributes:
-        raw: batches of uint8 images.
-        prepare: bytes to floats, by torch's global generator where it is random.
+        raw: batches of examples as they are held.
+        prepare: examples to floats, by torch's global generator where it is random.
     """
 
     raw: Batches
@@ -178,8 +178,8 @@ class PreparedBatches:
 
     def batch(self, draw: int) -> Batch:
         """The batch with this number."""
-        images, labels = self.raw.batch(draw)
-        return Batch(self.prepare(images), labels)
+        x, labels = self.raw.batch(draw)
+        return Batch(self.prepare(x), labels)
 
     def close(self) -> None:
         """Stop the workers, if there are any."""

@@ -29,7 +29,7 @@ Binarize = Literal["dynamic", "static", "threshold", "none"]
 
 @dataclass(frozen=True)
 class Binarization:
-    """How bytes become floats for training, and for looking at.
+    """How examples become floats for training, and for looking at. Only bytes are made binary.
 
     Attributes:
         mode: `dynamic`, `static`, `threshold` or `none`.
@@ -42,9 +42,11 @@ class Binarization:
     def step(self, images: Tensor) -> Tensor:
         """A training batch, uint8 (B, C, H, W), as float32 in [0, 1]; `dynamic` uses torch's global generator.
 
+        Examples that are not bytes become float32 as they are.
+
         Images under `static` are binary already: `fixed` was applied when they were loaded.
         """
-        return _STEP[self.mode](images)
+        return _STEP[self.mode](images) if images.dtype == torch.uint8 else images.float()
 
     def fixed(self, images: Tensor, part: str) -> Tensor:
         """The first images of a part, uint8 (n, C, H, W), as float32 in [0, 1]: every call gives the same bits.
@@ -52,6 +54,8 @@ class Binarization:
         The bits belong to the images: those of the first k do not depend on how many follow. Each part (train,
         validation, test) has its own bits.
         """
+        if images.dtype != torch.uint8:
+            return images.float()
         if self.mode == "none":
             return to_unit(images)
         if self.mode == "threshold":

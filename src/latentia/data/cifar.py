@@ -49,7 +49,7 @@ class CIFAR10(Source, name="cifar10"):
         parts = [_split(*read(name)) for name in TRAIN]
         test = _split(*read(TEST))
         labels = [part.labels for part in parts if part.labels is not None]
-        return Parts(Split(torch.cat([part.images for part in parts]), torch.cat(labels)), test, CLASSES)
+        return Parts(Split(torch.cat([part.x for part in parts]), torch.cat(labels)), test, CLASSES)
 
 
 def _reader(place: Path | None) -> Callable[[str], tuple[bytearray, str]]:

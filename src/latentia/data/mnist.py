@@ -199,7 +199,7 @@ class StackedMNIST(Source, name="stacked-mnist"):
         rows = torch.randint(len(digits), (count, 3), generator=generator)
         assert digits.labels is not None
         labels = (digits.labels[rows] * torch.tensor([100, 10, 1])).sum(1)
-        return Split(digits.images.squeeze(1)[rows], labels)
+        return Split(digits.x.squeeze(1)[rows], labels)
 
 
 def read_idx(path: Path, dimensions: int, limit: int = LIMIT) -> Tensor:

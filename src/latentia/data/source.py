@@ -1,4 +1,4 @@
-"""Where images come from. A `Source` is a setting of a run and loads the data itself.
+"""Where examples come from. A `Source` is a setting of a run and loads the data itself.
 
     data=mnist data.binarize=dynamic            on the command line,
     MNIST(binarize="dynamic").load()            in Python.
@@ -21,42 +21,47 @@ from torch import Tensor
 
 from latentia.configuration import Component
 from latentia.data.binarization import Binarization, Binarize
+from latentia.data.examples import CHANNELS, Column
 from latentia.data.opening import LIMIT
 from latentia.data.split import Part, Split, Splits, hold_out, hold_out_by_class, sha256_of
 from latentia.errors import ConfigurationError, DataError
 
 TEST_FRACTION = 0.2
-TEST_SEED = 0  # fixed: no setting of a run may move an image into or out of the test set
+TEST_SEED = 0  # fixed: no setting of a run may move an example into or out of the test set
 VALIDATION_FRACTION = 0.1
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a source reads: the images as they are published.
+    """What a source reads: the examples as they are published.
 
     Attributes:
-        train: training images; the validation images are among them.
-        test: test images, or None where none are published: then a fixed fifth of each class is held out.
+        train: training examples; the validation examples are among them.
+        test: test examples, or None where none are published: then a fixed fifth of each class is held out.
         classes: names of the labels.
-        content_hash: for streamed images, which are too many to hash; None elsewhere.
+        content_hash: for streamed examples, which are too many to hash; None elsewhere.
+        columns: of a table; () elsewhere.
     """
 
     train: Split
     test: Split | None
     classes: tuple[str, ...] = ()
     content_hash: str | None = None
+    columns: tuple[Column, ...] = ()
 
 
 class Source(Component, family=True):
     """A data set and how a run uses it.
 
     Attributes:
-        binarize: `dynamic` (gray levels are probabilities, sampled at each step), `static` (sampled once), `threshold`
-            (at 128) or `none`. Validation and test images are sampled once under both of the first two.
-        validation: how many training images to set aside for choices; None is a tenth.
+        binarize: of images: `dynamic` (gray levels are probabilities, sampled at each step), `static` (sampled once),
+            `threshold` (at 128) or `none`. Validation and test images are sampled once under both of the first two.
+        validation: how many training examples to set aside for choices; None is a tenth.
         split_seed: which ones.
         binarize_seed: of the samples that are taken once.
         limit: bytes that any one file may take in memory; what claims more is refused.
+        standardize: subtract the training examples' mean and divide by their standard deviation, of each column of
+            vectors or channel of signals, within the model; null does so for all but images and bits.
     """
 
     binarize: Binarize = "none"
@@ -64,6 +69,7 @@ class Source(Component, family=True):
     split_seed: int = 0
     binarize_seed: int = 0
     limit: Annotated[int, Field(ge=1)] = LIMIT
+    standardize: bool | None = None
 
     @abstractmethod
     def _read(self) -> Parts:
@@ -77,16 +83,21 @@ class Source(Component, family=True):
 
         Raises:
             DataError: naming the file that is missing or damaged, and the cure.
-            ConfigurationError: when more validation images are asked for than there are.
+            ConfigurationError: when more validation examples are asked for than there are, or others than images are to
+                be binarized.
         """
         parts = self._read()
+        dtype = parts.train.dtype
+        if self.binarize != "none" and dtype != torch.uint8:
+            text = f"only images of bytes are binarized; these examples are {dtype} of shape {parts.train.event_shape}"
+            raise ConfigurationError([("binarize", f"{text}. Set data.binarize=none")])
         whole, test = (
             (parts.train, parts.test) if parts.test else hold_out_by_class(parts.train, TEST_FRACTION, TEST_SEED)
         )
         content_hash = parts.content_hash or sha256_of([parts.train, *([parts.test] if parts.test else [])])
         count = self._validation_count(len(whole))
         if count >= len(whole):
-            text = f"{count} of {len(whole)} training images leave none to train on; set a smaller number"
+            text = f"{count} of {len(whole)} training examples leave none to train on; set a smaller number"
             raise ConfigurationError([("validation", text)])
         train, validation = hold_out(whole, count, self.split_seed)
         validation, test = validation.in_memory(), test.in_memory()
@@ -99,19 +110,28 @@ class Source(Component, family=True):
             parts.classes,
             content_hash,
             Binarization(self.binarize, self.binarize_seed),
+            parts.columns,
+            _standardizes(self.standardize, dtype, whole.event_shape),
         )
 
     def _validation_count(self, whole: int) -> int:
         if self.validation is not None:
             return self.validation
         count = round(VALIDATION_FRACTION * whole)
-        return 2 if count == 1 else count  # one image has no standard error
+        return 2 if count == 1 else count  # one example has no standard error
 
     def _binary(self, split: Split, part: Part) -> Split:
         if self.binarize == "none" or not len(split):
             return split
-        fixed = Binarization(self.binarize, self.binarize_seed).fixed(split.images, part)
+        fixed = Binarization(self.binarize, self.binarize_seed).fixed(split.x, part)
         return Split(fixed.mul_(255).byte(), split.labels)
+
+
+def _standardizes(wanted: bool | None, dtype: torch.dtype, shape: tuple[int, ...]) -> bool:
+    """Whether the model standardizes: as asked for; else all but bytes, bits, and floats of the shape of images."""
+    if wanted is not None:
+        return wanted
+    return dtype not in (torch.uint8, torch.bool) and not (len(shape) == 3 and shape[0] in CHANNELS)
 
 
 def number_labels(parts: Sequence[Sequence[Any]], name: str) -> tuple[list[Tensor], tuple[str, ...]]:
@@ -129,7 +149,7 @@ def number_labels(parts: Sequence[Sequence[Any]], name: str) -> tuple[list[Tenso
     known = {type(label) for labels in parts for label in labels}
     if not known <= {int, str} or len(known) > 1:
         kinds = " and ".join(sorted(kind.__name__ for kind in known))
-        raise DataError(f"{name} has labels of the type {kinds}; give whole numbers, or words, one per image")
+        raise DataError(f"{name} has labels of the type {kinds}; give whole numbers, or words, one each")
     distinct = sorted({label for labels in parts for label in labels})
     number = {label: index for index, label in enumerate(distinct)}
     return [torch.tensor([number[label] for label in labels]) for labels in parts], tuple(map(str, distinct))

@@ -1,6 +1,6 @@
 """The three parts of a data set, and how they are divided.
 
-The validation part is taken from the training images by a seed, never from the test images. So a model that is chosen
+The validation part is taken from the training examples by a seed, never from the test images. So a model that is chosen
 by a validation value has not seen the test set.
 """
 
@@ -11,6 +11,7 @@ __all__ = ["Part", "Split", "Splits"]
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -18,94 +19,101 @@ from torch import Tensor
 
 from latentia.data.batches import Batch, Batches, EpochOrder, PreparedBatches, ShuffledBatches, seed_of
 from latentia.data.binarization import Binarization
+from latentia.data.examples import Column, Schema
 from latentia.errors import DataError
 
 Part = Literal["train", "validation", "test"]
 
-_FEWEST = 2  # images of a part that have a standard error
+_FEWEST = 2  # examples of a part that have a standard error
+_CHUNK = 10_000
+_DTYPES = (torch.uint8, torch.int64, torch.bool, torch.float32, torch.float64)
 
 
 class Split:
     """A part of a data set, in memory.
 
     Args:
-        images: uint8, (N, C, H, W).
+        x: examples, (N, *event): images of uint8, (N, C, H, W), or int64, bool, float32 or float64 of any shape.
         labels: int64, (N,), or None.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor | None = None):
-        if images.dtype != torch.uint8 or images.dim() != 4:
+    def __init__(self, x: Tensor, labels: Tensor | None = None):
+        if x.dtype not in _DTYPES or x.dim() < 2 or (x.dtype == torch.uint8 and x.dim() != 4):
             raise DataError(
-                "images must be uint8 of shape (N, C, H, W), "
-                f"and these are {images.dtype} of shape {tuple(images.shape)}"
+                f"examples must be uint8 of shape (N, C, H, W), or int64, bool, float32 or float64 of shape (N, …), "
+                f"and these are {x.dtype} of shape {tuple(x.shape)}"
             )
-        if labels is not None and labels.shape != images.shape[:1]:
-            raise DataError(
-                f"there are {len(images)} images and labels of shape {tuple(labels.shape)}; give one per image"
-            )
-        self._images, self.labels = images, labels
+        if labels is not None and labels.shape != x.shape[:1]:
+            raise DataError(f"there are {len(x)} examples and labels of shape {tuple(labels.shape)}; give one each")
+        self._x, self.labels = x, labels
 
     @property
-    def images(self) -> Tensor:
-        """uint8, (N, C, H, W)."""
-        return self._images
+    def x(self) -> Tensor:
+        """The examples, (N, *event)."""
+        return self._x
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._x)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        _, channels, height, width = self._images.shape
-        return channels, height, width
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one example, such as (C, H, W)."""
+        return tuple(self._x.shape[1:])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the numbers of the examples."""
+        return self._x.dtype
 
     def to(self, device: torch.device | str) -> Split:
-        """The same images on another device."""
-        return Split(self._images.to(device), None if self.labels is None else self.labels.to(device))
+        """The same examples on another device."""
+        return Split(self._x.to(device), None if self.labels is None else self.labels.to(device))
 
     def in_memory(self) -> Split:
-        """The same part with all its images in memory: itself, unless it is streamed."""
+        """The same part with all its examples in memory: itself, unless it is streamed."""
         return self
 
     def chunks(self, size: int) -> Iterator[Tensor]:
-        """All images in order, uint8 (n, C, H, W) at a time with n at most `size`; of streamed ones too."""
+        """All examples in order, (n, *event) at a time with n at most `size`; of streamed ones too."""
         for start in range(0, len(self), size):
             rows = torch.arange(start, min(start + size, len(self)))
-            yield self.take(rows).in_memory().images
+            yield self.take(rows).in_memory().x
 
     def take(self, rows: Tensor) -> Split:
-        """The images at these rows, int64 (n,)."""
-        rows = rows.to(self._images.device)
-        return Split(self._images[rows], None if self.labels is None else self.labels[rows])
+        """The examples at these rows, int64 (n,)."""
+        rows = rows.to(self._x.device)
+        return Split(self._x[rows], None if self.labels is None else self.labels[rows])
 
     def batches(self, batch_size: int, seed: int, rank: int = 0, world: int = 1, drop_last: bool = True) -> Batches:
-        """Batches of bytes in an order that follows from (seed, epoch).
+        """Batches of examples as they are held, in an order that follows from (seed, epoch).
 
         Args:
-            batch_size: images of a batch over all processes.
+            batch_size: examples of a batch over all processes.
             seed: of the order.
             rank: index of this process; it gets rows rank, rank + world, … of each batch.
             world: number of processes.
-            drop_last: leave out the images of an epoch that do not fill a batch.
+            drop_last: leave out the examples of an epoch that do not fill a batch.
 
         Raises:
             ConfigurationError: for a batch larger than the part, or one that the processes cannot share evenly.
         """
-        order = EpochOrder(len(self), batch_size, seed, rank, world, drop_last, self._images.device)
-        return ShuffledBatches(self._images, self.labels, order)
+        order = EpochOrder(len(self), batch_size, seed, rank, world, drop_last, self._x.device)
+        return ShuffledBatches(self._x, self.labels, order)
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """A data set of images: what to train on, what to choose by, what to report on.
+    """A data set: what to train on, what to choose by, what to report on.
 
     Attributes:
         train: for the parameters.
         validation: taken from the training images, for choices.
         test: for the results.
         classes: the names of the labels, () when there are none.
-        content_hash: sha256 over all images and labels, before binarizing and splitting.
-        binarization: how bytes become floats.
+        content_hash: sha256 over all examples and labels, before binarizing and splitting.
+        binarization: how examples become floats.
+        columns: of a table; () for other data.
+        standardize: whether the model standardizes the examples.
     """
 
     train: Split
@@ -114,15 +122,29 @@ class Splits:
     classes: tuple[str, ...]
     content_hash: str
     binarization: Binarization
+    columns: tuple[Column, ...] = ()
+    standardize: bool = False
+
+    @cached_property
+    def schema(self) -> Schema:
+        """What a model must know of these data in order to be built."""
+        missing, levels = False, 0
+        for part in (self.train, self.validation, self.test):
+            for x in part.chunks(_CHUNK):
+                if x.dtype == torch.uint8:
+                    break
+                missing |= bool(x.isnan().any()) if x.is_floating_point() else False
+                levels = max(levels, int(x.max()) + 1) if x.dtype == torch.int64 else 0
+        return Schema(self.shape, self.classes, self.columns, missing, levels, self.standardize)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one image, (C, H, W)."""
-        return self.train.image_shape
+        """Shape of one example, such as (C, H, W)."""
+        return self.train.event_shape
 
-    def prepare(self, images: Tensor) -> Tensor:
-        """Training images, uint8 (B, C, H, W), as a training step sees them: float32 in [0, 1]."""
-        return self.binarization.step(images)
+    def prepare(self, x: Tensor) -> Tensor:
+        """Training examples as a training step sees them, in float32: bytes in [0, 1], other numbers as they are."""
+        return self.binarization.step(x)
 
     def examples(self, part: Part, n: int | None = None, device: torch.device | str = "cpu") -> Batch:
         """The first n examples of a part (None: all), with labels, the same bits at every call.
@@ -135,7 +157,7 @@ class Splits:
         whole: Split = {"train": self.train, "validation": self.validation, "test": self.test}[part]
         first = whole if n is None or n >= len(whole) else whole.take(torch.arange(n))
         first = first.in_memory().to(device)
-        return Batch(self.binarization.fixed(first.images, part), first.labels)
+        return Batch(self.binarization.fixed(first.x, part), first.labels)
 
     def batches(
         self,
@@ -154,24 +176,24 @@ class Splits:
             rank: index of this process.
             world: number of processes.
             device: where the batches are wanted.
-            steps_per_epoch: for data without end; here the training images end an epoch.
+            steps_per_epoch: for data without end; here the training examples end an epoch.
 
         Raises:
             ConfigurationError: for a batch larger than the training part, or one that processes cannot share evenly.
-            DataError: for a validation or test part of one image, which has no standard error.
+            DataError: for a validation or test part of one example, which has no standard error.
         """
         if len(self.test) < _FEWEST:
             raise DataError(
-                f"the test part has {len(self.test)} images, and an estimate with its standard error takes {_FEWEST}; "
-                "add images to it, or leave the test part out, so that one is held out of the training images"
+                f"the test part has {len(self.test)} examples, and an estimate with its standard error takes "
+                f"{_FEWEST}; add examples to it, or leave the test part out, so that one is held out of the others"
             )
         if len(self.validation) == 1:
-            raise DataError("a validation part of one image has no standard error; set data.validation=0, or 2 or more")
+            raise DataError("a validation part of one has no standard error; set data.validation=0, or 2 or more")
         return PreparedBatches(self.train.to(device).batches(batch_size, seed, rank, world), self.prepare)
 
 
 def hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
-    """Take `count` images away at random: (the rest, those taken), each in its original order."""
+    """Take `count` examples away at random: (the rest, those taken), each in its original order."""
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed_of("hold out", seed)))
     taken, rest = order[:count].sort().values, order[count:].sort().values
     return split.take(rest), split.take(taken)
@@ -180,16 +202,16 @@ def hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
 def hold_out_by_class(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """Take a fraction of every class away at random: (the rest, those taken), each in its original order.
 
-    Each class gives the nearest whole number of images. The classes that are too small to give one are counted
-    together as one class, and so are all images without labels. If that gives fewer than two images, two of all
-    images are taken.
+    Each class gives the nearest whole number of examples. The classes that are too small to give one are counted
+    together as one class, and so are all examples without labels. If that gives fewer than two examples, two of all
+    are taken.
 
     Raises:
-        DataError: if there are fewer than three images, so that none is left to train on.
+        DataError: if there are fewer than three examples, so that none is left to train on.
     """
     if len(split) <= _FEWEST:
         raise DataError(
-            f"there are {len(split)} images in all, and {_FEWEST} of them would be the test part; give at least "
+            f"there are {len(split)} examples in all, and {_FEWEST} of them would be the test part; give at least "
             f"{_FEWEST + 1}, and many more to train on"
         )
     labels = torch.zeros(len(split), dtype=torch.int64) if split.labels is None else split.labels
@@ -209,11 +231,13 @@ def hold_out_by_class(split: Split, fraction: float, seed: int) -> tuple[Split, 
 
 
 def sha256_of(splits: Iterable[Split]) -> str:
-    """Sha256 over the shapes, images and labels of some splits, in order."""
+    """Sha256 over the shapes, examples and labels of some splits, in order."""
     digest = hashlib.sha256()
     for split in splits:
-        for tensor in (split.images, split.labels):
+        for tensor in (split.x, split.labels):
             if tensor is not None:
-                digest.update(repr(tuple(tensor.shape)).encode())
+                # bytes of images and labels are hashed as they always were; other types are named
+                named = "" if tensor.dtype in (torch.uint8, torch.int64) else str(tensor.dtype)
+                digest.update(f"{named}{tuple(tensor.shape)!r}".encode())
                 digest.update(tensor.cpu().contiguous().numpy().data)
     return digest.hexdigest()

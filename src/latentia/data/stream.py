@@ -1,4 +1,4 @@
-"""Training images that do not fit in memory: read or made a row at a time, by worker processes a few batches ahead.
+"""Training examples that do not fit in memory: read or made a row at a time, by worker processes a few batches ahead.
 
 The order follows from (seed, epoch) as it does in memory, so a streamed run sees the batches of one that is not. What
 is streamed are files (`folder.py`) or anything else with rows: a source of your own gives an object with `shape`, a
@@ -25,18 +25,18 @@ BATCHES_AHEAD_PER_WORKER = 2
 MEMORY_SHARE = 0.5
 
 
-class ImageRows(Protocol):
-    """Images that are read one at a time, by row; it reaches worker processes pickled or by fork."""
+class Rows(Protocol):
+    """Examples that are read one at a time, by row; it reaches worker processes pickled or by fork."""
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one example, such as (C, H, W)."""
         ...
 
     def __len__(self) -> int: ...
 
     def read(self, row: int) -> Tensor:
-        """The image of this row, uint8 (C, H, W), the same at each call.
+        """The example of this row, of one of the types that `Split` takes, the same at each call.
 
         Raises:
             DataError: naming what is damaged; it reaches the user as it is.
@@ -45,11 +45,11 @@ class ImageRows(Protocol):
 
 
 class StreamedSplit(Split):
-    """A part of a data set that is never in memory as a whole. It has no `images`; read them with `batches`.
+    """A part of a data set that is never in memory as a whole. It has no `x`; read it with `batches`.
 
     Args:
-        rows: the images by row.
-        labels: int64, one for each image of the part, or None.
+        rows: the examples by row.
+        labels: int64, one for each example of the part, or None.
         workers: processes that read ahead; 0 reads in this one.
         device: where batches go.
         chosen: which rows the part is, int64 (N,); all if not given. A part of a part shares the rows.
@@ -57,7 +57,7 @@ class StreamedSplit(Split):
 
     def __init__(
         self,
-        rows: ImageRows,
+        rows: Rows,
         labels: Tensor | None = None,
         workers: int = 2,
         device: torch.device | str = "cpu",
@@ -66,13 +66,13 @@ class StreamedSplit(Split):
         self.rows, self.labels, self.workers, self.device = rows, labels, workers, device
         self.chosen = torch.arange(len(rows)) if chosen is None else chosen
         if labels is not None and len(labels) != len(self.chosen):
-            raise DataError(f"there are {len(self.chosen)} images and {len(labels)} labels; give one per image")
+            raise DataError(f"there are {len(self.chosen)} examples and {len(labels)} labels; give one each")
 
     @property
-    def images(self) -> Tensor:
-        """Refused: these images are not in memory as a whole."""
+    def x(self) -> Tensor:
+        """Refused: these examples are not in memory as a whole."""
         raise DataError(
-            "these images are streamed and are never in memory as a whole; "
+            "these examples are streamed and are never in memory as a whole; "
             "read them with split.batches(...), or set data.stream=false"
         )
 
@@ -80,28 +80,35 @@ class StreamedSplit(Split):
         return len(self.chosen)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one example, such as (C, H, W)."""
         return self.rows.shape
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the numbers of the examples."""
+        return self.rows.read(int(self.chosen[0])).dtype if len(self) else torch.uint8
+
     def to(self, device: torch.device | str) -> StreamedSplit:
-        """The same images, their batches going to another device."""
+        """The same examples, their batches going to another device."""
         return StreamedSplit(self.rows, self.labels, self.workers, device, self.chosen)
 
     def in_memory(self) -> Split:
-        """All images read into memory.
+        """All examples read into memory.
 
         Raises:
-            DataError: when memory would not hold them, or an image is damaged.
+            DataError: when memory would not hold them, or one is damaged.
         """
-        require_memory(len(self), self.image_shape)
-        images = torch.empty(len(self), *self.image_shape, dtype=torch.uint8)
-        for place, row in enumerate(self.chosen.tolist()):
-            images[place] = self.rows.read(row)
-        return Split(images, self.labels).to(self.device)
+        require_memory(len(self), self.event_shape)
+        rows = self.chosen.tolist()
+        first = self.rows.read(rows[0]) if rows else torch.empty(0, dtype=torch.uint8)
+        x = torch.empty(len(self), *self.event_shape, dtype=first.dtype)
+        for place, row in enumerate(rows):
+            x[place] = self.rows.read(row)
+        return Split(x, self.labels).to(self.device)
 
     def take(self, rows: Tensor) -> StreamedSplit:
-        """The images at these places of the part, int64 (n,)."""
+        """The examples at these places of the part, int64 (n,)."""
         labels = None if self.labels is None else self.labels[rows]
         return StreamedSplit(self.rows, labels, self.workers, self.device, self.chosen[rows])
 
@@ -117,7 +124,7 @@ class StreamedBatches:
     At most (2 workers + 1) batches are in memory.
 
     Args:
-        split: the images.
+        split: the examples.
         order: rows of each batch.
     """
 
@@ -128,7 +135,7 @@ class StreamedBatches:
 
     @property
     def size(self) -> int:
-        """Number of images."""
+        """Number of examples."""
         return len(self._split)
 
     @property
@@ -137,21 +144,21 @@ class StreamedBatches:
         return self._order.steps_per_epoch
 
     def batch(self, draw: int) -> Batch:
-        """Images, uint8 (b, C, H, W), and labels, of the batch with this number.
+        """Examples, (b, *event), and labels, of the batch with this number.
 
         Raises:
-            DataError: naming an image that cannot be read.
+            DataError: naming an example that cannot be read.
         """
         if self._reader is None or draw != self._next_draw:
             self.close()
             self._reader = self._read_from(draw)
-        images, rows = next(self._reader)
+        x, rows = next(self._reader)
         self._next_draw = draw + 1
-        if isinstance(images, DataError):
+        if isinstance(x, DataError):
             self.close()
-            raise images
+            raise x
         labels = None if self._split.labels is None else self._split.labels[rows].to(self._split.device)
-        return Batch(images.to(self._split.device), labels)
+        return Batch(x.to(self._split.device), labels)
 
     def close(self) -> None:
         """Stop the workers."""
@@ -185,9 +192,9 @@ class _Rows(torch.utils.data.Sampler[list[int]]):
 
 
 class _Places(torch.utils.data.Dataset[Any]):
-    """Images of a part by place. A damaged one gives its error as a value: raised in a worker, it loses its wording."""
+    """Examples of a part by place. A damaged one gives its error as a value: raised in a worker, it loses its text."""
 
-    def __init__(self, rows: ImageRows, chosen: Tensor):
+    def __init__(self, rows: Rows, chosen: Tensor):
         self.rows, self.chosen = rows, chosen
 
     def __getitem__(self, place: int) -> tuple[Tensor | DataError, int]:
@@ -198,12 +205,12 @@ class _Places(torch.utils.data.Dataset[Any]):
 
 
 def _stack(items: list[tuple[Tensor | DataError, int]]) -> tuple[Tensor | DataError, Tensor]:
-    images, places = zip(*items, strict=True)
-    faults = [image for image in images if isinstance(image, DataError)]
-    return faults[0] if faults else torch.stack(images), torch.tensor(places)
+    x, places = zip(*items, strict=True)
+    faults = [one for one in x if isinstance(one, DataError)]
+    return faults[0] if faults else torch.stack(x), torch.tensor(places)
 
 
-def require_memory(count: int, shape: tuple[int, int, int]) -> None:
+def require_memory(count: int, shape: tuple[int, ...]) -> None:
     """See that this machine's memory holds so many images.
 
     Raises:

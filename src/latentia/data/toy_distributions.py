@@ -31,6 +31,7 @@ from torch.types import _size
 
 from latentia.configuration import Component
 from latentia.data.batches import Batch, Batches, SampledBatches
+from latentia.data.examples import Schema
 from latentia.data.split import Part
 
 Positive = Annotated[float, Field(gt=0)]
@@ -57,6 +58,11 @@ class ToyData:
     def shape(self) -> tuple[int, ...]:
         """(d,)."""
         return tuple(self.distribution.event_shape)
+
+    @property
+    def schema(self) -> Schema:
+        """What a model must know of these data in order to be built."""
+        return Schema(self.shape, standardize=True)
 
     def sample(self, n: int) -> Tensor:
         """n points, (n, d), float32, by torch's global generator."""

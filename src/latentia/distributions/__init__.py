@@ -1,6 +1,9 @@
 """Distributions, families of distributions, and conditionals; all are `torch.distributions.Distribution`s."""
 
+from latentia.distributions.categories import Categorical, Ordinal
+from latentia.distributions.columns import GaussianPerColumn, LaplacePerColumn, LogNormal, StudentT
 from latentia.distributions.conditional import Conditional, Family
+from latentia.distributions.counts import NegativeBinomial, Poisson, ZeroInflated
 from latentia.distributions.finite import Finite
 from latentia.distributions.gaussians import gaussian_kl
 from latentia.distributions.likelihoods import (
@@ -12,14 +15,17 @@ from latentia.distributions.likelihoods import (
     GaussianPerPixel,
     Likelihood,
 )
+from latentia.distributions.mixed import Group, Mixed
 from latentia.distributions.mixtures import Mixture, log_density
 from latentia.distributions.parsing import parse_distribution
 from latentia.distributions.pixels import ContinuousBernoulliDistribution
 from latentia.distributions.posteriors import Diagonal, Fixed, Full, Posterior
 from latentia.distributions.priors import FlowPrior, MixturePrior, Prior, StandardNormal, VampPrior, zuko_flows
+from latentia.distributions.standardization import Standardization
 
 __all__ = [
     "Bernoulli",
+    "Categorical",
     "Conditional",
     "ContinuousBernoulli",
     "ContinuousBernoulliDistribution",
@@ -32,14 +38,25 @@ __all__ = [
     "Full",
     "Gaussian",
     "GaussianLearnedScale",
+    "GaussianPerColumn",
     "GaussianPerPixel",
+    "Group",
+    "LaplacePerColumn",
     "Likelihood",
+    "LogNormal",
+    "Mixed",
     "Mixture",
     "MixturePrior",
+    "NegativeBinomial",
+    "Ordinal",
+    "Poisson",
     "Posterior",
     "Prior",
     "StandardNormal",
+    "Standardization",
+    "StudentT",
     "VampPrior",
+    "ZeroInflated",
     "gaussian_kl",
     "log_density",
     "parse_distribution",

@@ -1,7 +1,8 @@
-"""Likelihoods p(x|z) of images x with values in [0, 1], shape (C, H, W).
+"""Likelihoods p(x|z): what all have in common, and those of images x with values in [0, 1], shape (C, H, W).
 
 Each family scores only what is in its support: Bernoulli images are 0 or 1, discretized ones are k/255. `check` refuses
-other images once, when data are loaded, and names the cure.
+other examples once, when data are loaded, and names the cure. `columns.py` has likelihoods of reals, `counts.py` of
+counts, `categories.py` of categories, and `mixed.py` joins several, one for each group of columns.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ __all__ = [
 ]
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -31,17 +33,29 @@ from latentia.distributions.conditional import Family
 from latentia.distributions.pixels import ContinuousBernoulliDistribution, DiscretizedLogisticMixtureDistribution
 from latentia.errors import ConfigurationError, DataError
 
+SERVES = (
+    "set likelihood=gaussian-per-column or student-t for reals, log-normal for positive ones, negative-binomial for "
+    "counts, categorical for categories"
+)
+
 
 class Likelihood(Family, family=True):
-    """A family of distributions over images (C, H, W) with values in [0, 1].
+    """A family of distributions over examples; those of this file are for images (C, H, W) with values in [0, 1].
 
     Attributes:
         takes_logits: whether the decoder emits logits, so that it must not end in a sigmoid.
-        bounded: whether values outside [0, 1] have no density; where they have one, `check` refuses them in data only.
+        bounded: whether values outside the support have no density; where they have one, `check` refuses them in data
+            only.
+        takes_missing: whether numbers are independent given z, so that missing ones can be left out.
+        prepares: whether the encoder sees x transformed, or categories as indicators.
+        within: a number in the support.
     """
 
     takes_logits: ClassVar[bool] = False
     bounded: ClassVar[bool] = True
+    takes_missing: ClassVar[bool] = True
+    prepares: ClassVar[bool] = False
+    within: ClassVar[float] = 1.0
 
     @property
     def discrete(self) -> bool:
@@ -52,16 +66,63 @@ class Likelihood(Family, family=True):
         return event_shape
 
     def check(self, images: Tensor) -> None:
-        """Raise for images that this likelihood cannot score.
+        """Raise for examples that this likelihood cannot score.
 
         Args:
-            images: floats (N, C, H, W).
+            images: floats (N, *event_shape), such as (N, C, H, W), none of them NaN.
 
         Raises:
             DataError: for values outside the distribution's support; the message names the cure.
         """
         if not bool(((images >= 0) & (images <= 1)).all()):
-            raise DataError("images must have values in [0, 1]; divide 8-bit images by 255")
+            raise DataError(
+                "images must have values in [0, 1]; divide 8-bit images by 255, or standardize them "
+                "(data.standardize=true) under a Gaussian likelihood"
+                if images.dim() == 4
+                else f"likelihood={self.type_name} scores values in [0, 1]; {SERVES}"
+            )
+
+    def check_observed(self, x: Tensor, missing: bool) -> None:
+        """`check` for examples of which values may be missing (NaN)."""
+        self.check(torch.where(x.isnan(), self.within, x) if missing else x)
+
+    def transform(self, x: Tensor) -> Tensor:
+        """x in the space in which it is standardized, number by number, such as log x; for the encoder, too."""
+        return x
+
+    def unscaled_columns(self) -> Sequence[int] | slice:
+        """The columns that are not standardized, such as categories."""
+        return ()
+
+    def indicator_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape that the encoder sees of one example: categories become indicators."""
+        return event_shape
+
+    def indicators(self, u: Tensor, absent: Tensor | None) -> Tensor:
+        """Transformed and standardized values (B, *event_shape) as the encoder sees them, (B, *indicator_shape).
+
+        Args:
+            u: finite; 0 where a value is missing.
+            absent: which values are missing; None where none can be.
+        """
+        return u
+
+
+def _check_reals(family: Likelihood, x: Tensor) -> None:
+    """Images, (N, C, H, W), must be in [0, 1]; other examples must be finite."""
+    if x.dim() == 4:
+        Likelihood.check(family, x)
+    require_finite(x)
+
+
+def require_finite(x: Tensor) -> None:
+    """Refuse values that are not finite.
+
+    Raises:
+        DataError: naming the cure.
+    """
+    if not bool(torch.isfinite(x).all()):
+        raise DataError("examples hold values that are not finite numbers; replace them, or mark missing ones as NaN")
 
 
 class Bernoulli(Likelihood):
@@ -78,6 +139,8 @@ class Bernoulli(Likelihood):
 
     def check(self, images: Tensor) -> None:
         if not bool(((images == 0) | (images == 1)).all()):
+            if images.dim() != 4:
+                raise DataError(f"a Bernoulli likelihood scores values that are 0 or 1; {SERVES}")
             raise DataError(
                 "a Bernoulli likelihood scores pixels that are 0 or 1, and these images have gray ones. Binarize them "
                 "(data.binarize=dynamic, static or threshold), or set likelihood=continuous-bernoulli or gaussian"
@@ -126,6 +189,9 @@ class Gaussian(Likelihood):
     bounded: ClassVar[bool] = False
     scale: float = Field(default=0.1, gt=0, description="standard deviation of every pixel")
 
+    def check(self, images: Tensor) -> None:
+        _check_reals(self, images)
+
     def distribution(self, parameters: Tensor, shared: Tensor | None = None, event_dims: int = 3) -> Distribution:
         scale = torch.full_like(parameters, self.scale)
         return Independent(Normal(parameters, scale, validate_args=False), event_dims, validate_args=False)
@@ -136,6 +202,9 @@ class GaussianLearnedScale(Likelihood, name="gaussian-learned"):
 
     bounded: ClassVar[bool] = False
     initial_scale: float = Field(default=0.3, gt=0)
+
+    def check(self, images: Tensor) -> None:
+        _check_reals(self, images)
 
     def shared_parameters(self, event_shape: tuple[int, ...]) -> Tensor:
         return torch.tensor(math.log(self.initial_scale))
@@ -148,13 +217,16 @@ class GaussianLearnedScale(Likelihood, name="gaussian-learned"):
 
 
 class GaussianPerPixel(Likelihood, name="gaussian-per-pixel"):
-    """Normal pixels with a mean and a log-scale each: the network emits 2C channels, means first.
+    """Normal numbers with a mean and a log-scale each: the network emits 2C channels, or 2d columns, means first.
 
     The scale has a floor, since the density of constant pixels is unbounded without one.
     """
 
     bounded: ClassVar[bool] = False
     smallest_scale: float = Field(default=1e-3, gt=0)
+
+    def check(self, images: Tensor) -> None:
+        _check_reals(self, images)
 
     def parameter_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         channels, *size = event_shape
@@ -174,6 +246,7 @@ class DiscretizedLogisticMixture(Likelihood, name="logistic-mixture"):
     """
 
     components: int = Field(default=5, ge=1)
+    takes_missing: ClassVar[bool] = False
 
     @property
     def discrete(self) -> bool:

@@ -28,14 +28,14 @@ class Prior(Component, family=True):
     """A distribution over z ∈ R^d, possibly with learned parameters."""
 
     @abstractmethod
-    def build(self, latent: int, image_shape: tuple[int, ...]) -> nn.Module:
+    def build(self, latent: int, event_shape: tuple[int, ...]) -> nn.Module:
         """A module that maps the posterior, a `Conditional`, to a distribution with event shape (latent,)."""
 
 
 class StandardNormal(Prior, name="normal"):
     """N(0, I)."""
 
-    def build(self, latent: int, image_shape: tuple[int, ...]) -> nn.Module:
+    def build(self, latent: int, event_shape: tuple[int, ...]) -> nn.Module:
         return _StandardNormal(latent)
 
 
@@ -45,7 +45,7 @@ class MixturePrior(Prior, name="mixture"):
     components: int = Field(default=10, ge=1)
     spread: float = Field(default=1.0, gt=0, description="standard deviation of the means at the start")
 
-    def build(self, latent: int, image_shape: tuple[int, ...]) -> nn.Module:
+    def build(self, latent: int, event_shape: tuple[int, ...]) -> nn.Module:
         return _Mixture(self.components, latent, self.spread)
 
 
@@ -54,8 +54,8 @@ class VampPrior(Prior, name="vamp"):
 
     components: int = Field(default=50, ge=1)
 
-    def build(self, latent: int, image_shape: tuple[int, ...]) -> nn.Module:
-        return _Vamp(self.components, image_shape)
+    def build(self, latent: int, event_shape: tuple[int, ...]) -> nn.Module:
+        return _Vamp(self.components, event_shape)
 
 
 class FlowPrior(Prior, name="flow"):
@@ -65,7 +65,7 @@ class FlowPrior(Prior, name="flow"):
     transforms: int = Field(default=3, ge=1)
     hidden: tuple[int, ...] = (64, 64)
 
-    def build(self, latent: int, image_shape: tuple[int, ...]) -> nn.Module:
+    def build(self, latent: int, event_shape: tuple[int, ...]) -> nn.Module:
         flows = zuko_flows()
         flow = {"maf": flows.MAF, "nsf": flows.NSF}[self.kind]
         return _Flow(flow(features=latent, transforms=self.transforms, hidden_features=self.hidden))
@@ -101,18 +101,18 @@ class _Mixture(nn.Module):
 
 
 class _Vamp(nn.Module):
-    def __init__(self, components: int, image_shape: tuple[int, ...]):
+    def __init__(self, components: int, event_shape: tuple[int, ...]):
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(components))
         # Images start dark with a little noise: a sigmoid keeps them within [0, 1].
-        self.pseudo_images = nn.Parameter(torch.randn(components, *image_shape) - 2)
+        self.pseudo_inputs = nn.Parameter(torch.randn(components, *event_shape) - 2)
 
     def forward(self, posterior: Conditional | None = None) -> Distribution:
         if posterior is None:
             raise ValueError(
                 "a VampPrior is a mixture of posteriors: call it with the posterior, prior(model.posterior)"
             )
-        return _mixture(self.logits, posterior(self.pseudo_images.sigmoid()))
+        return _mixture(self.logits, posterior(self.pseudo_inputs.sigmoid()))
 
 
 class _Flow(nn.Module):

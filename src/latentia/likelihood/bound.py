@@ -44,8 +44,8 @@ def evaluate_bound(
         DataError: for images of another shape, or outside the likelihood's support, such as gray ones under a Bernoulli
             likelihood.
     """
-    if len(images) == 0 or images.shape[1:] != vae.image_shape:
-        wanted = ", ".join(map(str, vae.image_shape))
+    if len(images) == 0 or images.shape[1:] != vae.event_shape:
+        wanted = ", ".join(map(str, vae.event_shape))
         raise DataError(f"images have shape {tuple(images.shape)}, and this model scores (N, {wanted}) with N >= 1")
     rates, distortions, bounds = [], [], []
     with LatentModel.from_model(vae).evaluating():
@@ -69,7 +69,7 @@ def evaluate_bound(
         settings = {"draws": draws, "samples": samples, "stderr_over": "images"}
         estimates.append(_mean(torch.cat(bounds), name="iwae", kind="lower bound", settings=settings))
     if isinstance(vae.likelihood.family, DiscretizedLogisticMixture):
-        bits = (rate + distortion) / (math.prod(vae.image_shape) * math.log(2))
+        bits = (rate + distortion) / (math.prod(vae.event_shape) * math.log(2))
         estimates.append(
             _mean(bits, name="bits_per_dimension", kind="upper bound", unit="bits/dimension", settings=settings)
         )

@@ -227,7 +227,7 @@ def reference_images(source: Source, split: str = "test", output: Output = "mean
         )
     how = "none" if output == "means" else {"dynamic": "static"}.get(source.binarize, source.binarize)
     splits: Splits = source.model_copy(update={"binarize": how}).load()
-    return Reference(getattr(splits, split).images, split, splits.train.in_memory().images, splits.content_hash)
+    return Reference(getattr(splits, split).x, split, splits.train.in_memory().x, splits.content_hash)
 
 
 @torch.no_grad()

@@ -31,7 +31,7 @@ class EncodedGAN(nn.Module):
         encoder: images (B, *shape) in [0, 1] → the numbers of the posterior.
         discriminator: gives logits; see the subclasses.
         latent: d, the dimension of z.
-        image_shape: (C, H, W).
+        event_shape: (C, H, W).
         posterior: family of q(z|x).
 
     Raises:
@@ -45,14 +45,14 @@ class EncodedGAN(nn.Module):
         discriminator: nn.Module,
         *,
         latent: int,
-        image_shape: tuple[int, ...],
+        event_shape: tuple[int, ...],
         posterior: Posterior,
     ):
         super().__init__()
         require_logits("generator", generator, (latent,), "the image is the sigmoid of its outputs")
-        self.latent, self.image_shape = latent, tuple(image_shape)
+        self.latent, self.event_shape = latent, tuple(event_shape)
         self.generator, self.discriminator = generator, discriminator
-        self.encoder = Conditional(encoder, posterior, event_shape=(latent,), condition_shape=self.image_shape)
+        self.encoder = Conditional(encoder, posterior, event_shape=(latent,), condition_shape=self.event_shape)
 
     @property
     def prior(self) -> Distribution:

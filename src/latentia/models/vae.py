@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ["VAE"]
 
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentia.distributions import Bernoulli, Conditional, Diagonal, Likelihood, Posterior, Prior, StandardNormal
+from latentia.distributions.standardization import EncoderInput, Standardization, StandardizedConditional
 from latentia.errors import UnsupportedError
 from latentia.networks.network import require_logits
 
@@ -27,10 +29,12 @@ class VAE(nn.Module):
         encoder: x (B, *shape) → the numbers of the posterior (4 for z ∈ R² and a diagonal scale).
         decoder: z (B, d) → the numbers of the likelihood (logits (B, *shape) for Bernoulli).
         latent: d, the dimension of z.
-        image_shape: the shape of one x: (C, H, W) for images, or of any other rank.
+        event_shape: the shape of one x: (C, H, W) for images, (d,) for vectors, or any other.
         posterior: family of q(z|x).
         likelihood: family of p(x|z).
         prior: p(z).
+        standardize: whether networks work in standardized values: see `fit_standardization`.
+        missing: whether values of x may be missing (NaN): then p(x|z) is the marginal of the others.
 
     Raises:
         ConfigurationError: if the decoder ends in a sigmoid and the likelihood takes logits.
@@ -42,22 +46,34 @@ class VAE(nn.Module):
         decoder: nn.Module,
         *,
         latent: int,
-        image_shape: tuple[int, ...],
+        event_shape: tuple[int, ...],
         posterior: Posterior | None = None,
         likelihood: Likelihood | None = None,
         prior: Prior | None = None,
+        standardize: bool = False,
+        missing: bool = False,
     ):
         super().__init__()
         likelihood = likelihood or Bernoulli()
         if likelihood.takes_logits:
             require_logits("decoder", decoder, (latent,), f"likelihood={likelihood.type_name} takes logits")
         self.latent = latent
-        self.image_shape = tuple(image_shape)
+        self.event_shape = tuple(event_shape)
+        self.standardization = Standardization(self.event_shape) if standardize else None
+        self.missing = missing
+        shapes: dict[str, tuple[int, ...]] = {"event_shape": self.event_shape, "condition_shape": (latent,)}
+        prepares = standardize or missing or likelihood.prepares
+        if prepares:
+            encoder = EncoderInput(encoder, likelihood, self.standardization, missing)
         self.posterior = Conditional(
-            encoder, posterior or Diagonal(), event_shape=(latent,), condition_shape=self.image_shape
+            encoder, posterior or Diagonal(), event_shape=(latent,), condition_shape=self.event_shape
         )
-        self.likelihood = Conditional(decoder, likelihood, event_shape=self.image_shape, condition_shape=(latent,))
-        self.prior_module = (prior or StandardNormal()).build(latent, self.image_shape)
+        self.likelihood = (
+            StandardizedConditional(decoder, likelihood, self.standardization, missing, **shapes)
+            if prepares
+            else Conditional(decoder, likelihood, **shapes)
+        )
+        self.prior_module = (prior or StandardNormal()).build(latent, self.event_shape)
         self._checked = False  # whether `elbo` has checked the images of a training step
 
     @property
@@ -105,8 +121,21 @@ class VAE(nn.Module):
             return
         likelihood = cast(Likelihood, self.likelihood.family)
         if likelihood.bounded:
-            likelihood.check(x)
+            likelihood.check_observed(x, self.missing)
         self._checked = True
+
+    def fit_standardization(self, chunks: Iterable[Tensor], names: Sequence[str] = ()) -> None:
+        """Take center and spread of the training examples; a model that does not standardize is left as it is.
+
+        Args:
+            chunks: all training examples, (n, *shape) at a time.
+            names: of the columns, for messages.
+
+        Raises:
+            DataError: for a column without a spread.
+        """
+        if self.standardization is not None:
+            self.standardization.fit(chunks, cast(Likelihood, self.likelihood.family), names)
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x, z) = log p(x|z) + log p(z), in nats: x (B, *shape), z (*draws, B, d) → (*draws, B)."""

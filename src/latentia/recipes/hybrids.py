@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from latentia.configuration import OneOf
-from latentia.data import Batch, Digits, Source, Splits
+from latentia.data import Batch, Digits, Schema, Source, Splits
 from latentia.distributions import Diagonal, Posterior
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
@@ -142,8 +142,10 @@ class AdversarialAutoencoderRecipe(HybridRecipe, VAERecipe, name="adversarial-au
     latent: int = Field(default=8, ge=1, description="dimension of z")
     strength: float = Field(default=10.0, gt=0, description="weight of the game against the distortion, in nats")
 
-    def build_model(self, shape: tuple[int, ...], classes: int = 0) -> AdversarialAutoencoder:
-        parts = self.parts(shape)
+    def build_model(
+        self, shape: tuple[int, ...], classes: int = 0, schema: Schema | None = None
+    ) -> AdversarialAutoencoder:
+        parts = self.parts(shape, schema)
         return AdversarialAutoencoder(discriminator=self.discriminator.encoder((self.latent,), 1), **parts)
 
     def build_game(self, model: nn.Module, splits: Splits, worker: Worker) -> Game:
@@ -197,7 +199,7 @@ class EncodedGANRecipe(HybridRecipe):
             "generator": self.network.decoder(self.latent, shape),
             "encoder": self.network.encoder(shape, numbers),
             "latent": self.latent,
-            "image_shape": shape,
+            "event_shape": shape,
             "posterior": self.posterior,
         }
 

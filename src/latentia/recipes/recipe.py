@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from latentia.configuration import OneOf
-from latentia.data import Digits, Source, Splits
+from latentia.data import Digits, Schema, Source, Splits
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.networks import Custom
@@ -29,6 +29,10 @@ class Recipe(Training, family=True):
     @abstractmethod
     def build_model(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """The model, untrained, for examples of this shape and so many classes (0 without labels)."""
+
+    def build(self, schema: Schema) -> nn.Module:
+        """The model, untrained, for data of this schema."""
+        return self.build_model(schema.shape, len(schema.classes))
 
     @abstractmethod
     def build_game(self, model: nn.Module, splits: Splits, worker: Worker) -> Game:

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 
 from torch import nn
 
-from latentia.data import Batch, Splits
+from latentia.data import Batch, Schema, Splits
 from latentia.errors import DataError, RunError
 from latentia.estimate import Estimate, read_estimates, write_estimates
 from latentia.files import hash_of_file, read_tensors, write_tensors
@@ -68,8 +68,7 @@ class Run(Generic[ModelT]):
         """
         if self._model is None:
             weights = self.directory.weights()
-            about = self.environment
-            model = self.recipe.build_model(tuple(about["shape"]), len(about["classes"]))
+            model = self.recipe.build(Schema.from_mapping(self.environment))
             try:
                 model.load_state_dict(weights)
             except RuntimeError as error:
@@ -129,7 +128,7 @@ class Run(Generic[ModelT]):
                     raise RunError(f"{file} is damaged: it is not a {sampler.type_name} sampler; {cure}") from None
                 module.eval().requires_grad_(False)
                 return FittedSampler(sampler, with_prior(vae, module), estimates)
-        most = MOST_NUMBERS // math.prod(vae.image_shape)
+        most = MOST_NUMBERS // math.prod(vae.event_shape)
         images = self.splits.examples("train", most).x
         with seeded(seed_of("sampler", self.recipe.seed)):
             fitted = fit_sampler(sampler, vae, images, self.validation.x)

@@ -163,7 +163,7 @@ def build_games(
 
     def built(recipe: Recipe) -> Game:
         with seeded(seed_of("weights", recipe.seed), worker.device):
-            model = recipe.build_model(splits.shape, len(splits.classes))
+            model = recipe.build(splits.schema)
             if initial is not None:
                 initial.load_into(model)
             freeze_parts(model, recipe.freeze)
@@ -181,8 +181,9 @@ def build_games(
 def _require_memory(recipe: Recipe, models: int, splits: Splits, worker: Worker) -> None:
     """Refuse models that do not fit into memory. The estimate takes seconds, so it is made for large settings only."""
     if _largest_number(recipe.to_mapping()) >= LARGE:
+        schema = splits.schema  # looks at the data, which are not on the meta device
         copies = 5 * models  # parameters, gradients, two states of the optimizer, averaged weights
-        require_memory(lambda: recipe.build_model(splits.shape, len(splits.classes)), worker.device, copies)
+        require_memory(lambda: recipe.build(schema), worker.device, copies)
 
 
 def _largest_number(setting: Any) -> int:
@@ -221,8 +222,7 @@ def _train_here(recipe: Recipe, seeds: Sequence[int] | None, out: Path | None, r
             "devices": worker.world_size,
             "precision": recipe.precision,
             "matmul": recipe.matmul,
-            "shape": list(splits.shape),
-            "classes": list(splits.classes),
+            **splits.schema.to_mapping(),
             "data_hash": splits.content_hash,
         }
         started: list[str] = []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 __all__ = ["VAERecipe"]
 
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Mapping
+from itertools import chain, islice
 from typing import Any, Self, cast
 
 import torch
@@ -13,8 +13,23 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from latentia.configuration import OneOf
-from latentia.data import Batch, Splits, StreamedSplit
-from latentia.distributions import Bernoulli, Diagonal, Likelihood, Posterior, Prior, StandardNormal
+from latentia.data import Batch, Schema, Splits, StreamedSplit
+from latentia.distributions import (
+    Bernoulli,
+    Categorical,
+    Diagonal,
+    GaussianPerColumn,
+    Group,
+    Likelihood,
+    LogNormal,
+    Mixed,
+    NegativeBinomial,
+    Ordinal,
+    Posterior,
+    Prior,
+    StandardNormal,
+)
+from latentia.distributions.standardization import input_shape
 from latentia.errors import ConfigurationError, DataError
 from latentia.estimate import Estimate
 from latentia.likelihood import evaluate_bound
@@ -47,35 +62,47 @@ class VAERecipe(Recipe, name="vae"):
     def _batch_suffices(self) -> Self:
         least = self.objective.smallest_batch
         if self.batch_size // self.devices < least:
-            text = f"objective={self.objective.type_name} needs at least {least} images in a batch"
+            text = f"objective={self.objective.type_name} needs at least {least} examples in a batch"
             raise ConfigurationError([("batch_size", f"{text}. Set batch_size={least * self.devices} or more")])
         return self
 
-    def build_model(self, shape: tuple[int, ...], classes: int = 0) -> VAE:
-        return VAE(**self.parts(shape))
+    def build(self, schema: Schema) -> VAE:
+        return self.build_model(schema.shape, len(schema.classes), schema)
 
-    def parts(self, shape: tuple[int, ...]) -> dict[str, Any]:
-        """The arguments of the `VAE`."""
+    def build_model(self, shape: tuple[int, ...], classes: int = 0, schema: Schema | None = None) -> VAE:
+        return VAE(**self.parts(shape, schema))
+
+    def parts(self, shape: tuple[int, ...], schema: Schema | None = None) -> dict[str, Any]:
+        """The arguments of the `VAE`, for data of a schema where one is given."""
+        schema = schema or Schema(shape)
+        likelihood = likelihood_for(self.likelihood, schema)
+        if schema.missing and not likelihood.takes_missing:
+            text = f"{likelihood.type_name} cannot leave out missing values. Use a likelihood of independent numbers"
+            raise ConfigurationError([("likelihood", text)])
         (numbers,) = self.posterior.parameter_shape((self.latent,))
         return {
-            "encoder": self.network.encoder(shape, numbers),
-            "decoder": (self.decoder or self.network).decoder(self.latent, self.likelihood.parameter_shape(shape)),
+            "encoder": self.network.encoder(input_shape(likelihood, shape, schema.missing), numbers),
+            "decoder": (self.decoder or self.network).decoder(self.latent, likelihood.parameter_shape(shape)),
             "latent": self.latent,
-            "image_shape": shape,
+            "event_shape": shape,
             "posterior": self.posterior,
-            "likelihood": self.likelihood,
+            "likelihood": likelihood,
             "prior": self.prior,
+            "standardize": schema.standardize,
+            "missing": schema.missing,
         }
 
     def build_game(self, model: nn.Module, splits: Splits, worker: Worker) -> Game:
         vae = cast(VAE, model)
-        _check(self.likelihood, splits, worker.device)
+        _check(vae, splits, worker.device)
+        names = [column.name for column in splits.columns]
+        vae.fit_standardization(map(splits.prepare, splits.train.chunks(CHECKED_AT_ONCE)), names)
         batches = splits.batches(self.batch_size, self.seed, worker.rank, worker.world_size, worker.device)
         validation = splits.examples("validation", device=worker.device).x
 
         if len(splits.test) < 2:
-            text = f"the test split has {len(splits.test)} images, and its estimates need at least 2"
-            raise DataError(f"{text}; give more images, or a larger part of them to the test split")
+            text = f"the test split has {len(splits.test)} examples, and its estimates need at least 2"
+            raise DataError(f"{text}; give more examples, or a larger part of them to the test split")
         with (
             torch.no_grad()
         ):  # an objective that these distributions cannot serve is refused before anything is written
@@ -134,8 +161,65 @@ def _parts(images: Tensor, size: int) -> list[Tensor]:
     return parts
 
 
-def _check(likelihood: Likelihood, splits: Splits, device: torch.device) -> None:
-    """Check the training images, prepared as for training, against the likelihood; of a streamed set, the first."""
-    parts = 1 if isinstance(splits.train, StreamedSplit) else None
-    for images in islice(splits.train.to(device).chunks(CHECKED_AT_ONCE), parts):
-        likelihood.check(splits.prepare(images))
+def likelihood_for(likelihood: Likelihood, schema: Schema) -> Likelihood:
+    """The likelihood with what it takes from the data: groups of columns, and numbers of categories.
+
+    Raises:
+        ConfigurationError: for columns that are unknown, in no group or in two.
+    """
+    if isinstance(likelihood, Categorical) and likelihood.categories is None and schema.levels:
+        return likelihood.model_copy(update={"categories": max(2, schema.levels)})
+    if not isinstance(likelihood, Mixed):
+        return likelihood
+    if not schema.columns:
+        text = "mixed is for tables, whose columns have kinds. Use data=table, a data frame, or one likelihood for all"
+        raise ConfigurationError([("likelihood", text)])
+    found = likelihood
+    if not likelihood.groups:
+        kinds: dict[tuple[str, int], list[int]] = {}
+        for number, column in enumerate(schema.columns):
+            kinds.setdefault((column.kind, len(column.categories)), []).append(number)
+        groups = [
+            Group(columns=tuple(numbers), likelihood=_OF_KIND[kind](count)) for (kind, count), numbers in kinds.items()
+        ]
+        found = Mixed(groups=tuple(groups))
+    found = found.numbered([column.name for column in schema.columns])
+    groups = []
+    for group in found.groups:
+        own = group.likelihood
+        if isinstance(own, Categorical) and own.categories is None:
+            counts = {len(schema.columns[int(number)].categories) for number in group.columns}
+            own = own.model_copy(update={"categories": max(2, *counts)})
+        groups.append(group.model_copy(update={"likelihood": own}))
+    return found.model_copy(update={"groups": tuple(groups)})
+
+
+_OF_KIND: Mapping[str, Callable[[int], Likelihood]] = {
+    "real": lambda _: GaussianPerColumn(),
+    "positive": lambda _: LogNormal(),
+    "count": lambda _: NegativeBinomial(),
+    "binary": lambda _: Bernoulli(),
+    "category": lambda count: Categorical(categories=max(2, count)),
+    "ordinal": lambda count: Ordinal(categories=max(2, count)),
+}
+
+
+def _check(vae: VAE, splits: Splits, device: torch.device) -> None:
+    """Check the training examples, prepared as for training, against the likelihood; of a streamed set, the first."""
+    likelihood = cast(Likelihood, vae.likelihood.family)
+    count = 1 if isinstance(splits.train, StreamedSplit) else None
+    chunks = [islice(splits.train.to(device).chunks(CHECKED_AT_ONCE), count)]
+    if splits.train.dtype != torch.uint8:  # bytes are alike in all parts
+        chunks += [part.to(device).chunks(CHECKED_AT_ONCE) for part in (splits.validation, splits.test)]
+    for x in chain(*chunks):
+        if x.dtype == torch.int64 and not likelihood.discrete:
+            raise DataError(
+                f"likelihood={likelihood.type_name} is a density, and whole numbers, such as counts, have none; set "
+                "likelihood=negative-binomial or poisson, or categorical where they number categories; where they are "
+                "measurements, give floats (x.astype('float32'))"
+            )
+        prepared = splits.prepare(x)
+        if vae.standardization is None or prepared.dim() != 4:
+            likelihood.check_observed(prepared, vae.missing)
+        elif not bool(torch.isfinite(prepared[~prepared.isnan()]).all()):
+            raise DataError("images hold infinite values; replace them, or mark missing ones as NaN")

@@ -114,6 +114,11 @@ def _vae(run: Run) -> Iterator[Picture]:
     means = _encoded(vae, x)
     chosen = _one_of_each(test, SHOWN)
     yield Picture("curves", CURVES, lambda: plot_curves(run.records, units={"cost": "nats"}))
+    if len(vae.event_shape) != 3:
+        yield Picture(
+            "encoded_test_set", ENCODED, partial(plot_encoded, means, vae.prior, test.labels, run.splits.classes)
+        )
+        return
     caption = "Test images x over their reconstructions E[x|z], z the mean of q(z|x)."
     yield Picture("reconstructions", caption, lambda: plot_reconstructions(x[chosen], vae.reconstruct(x[chosen])))
     title = r"E[$x\,|\,z$] for " + str(SAMPLES) + " draws of $z$ from the prior $p(z)$"

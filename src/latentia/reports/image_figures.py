@@ -208,7 +208,7 @@ def plot_latent_slices(vae: VAE, means: Tensor, side: int = 9, dimensions: int =
     quantiles, how = prior_quantiles(vae, levels)
     order = means.var(0).argsort(descending=True)[:dimensions].sort().values.tolist()
     pairs = [(i, j) for number, i in enumerate(order) for j in order[number + 1 :]]
-    ratio = vae.image_shape[1] / vae.image_shape[2]
+    ratio = vae.event_shape[1] / vae.event_shape[2]
     columns = min(3, len(pairs))
     rows = -(-len(pairs) // columns)
     figure = _image_figure(WIDTH, rows * ((WIDTH / columns - 0.6) * ratio + 0.5) + 0.4)

@@ -81,7 +81,7 @@ class _SecondStage(nn.Module):
             network.encoder((latent,), 2 * latent),
             network.decoder(latent, (latent,)),
             latent=latent,
-            image_shape=(latent,),
+            event_shape=(latent,),
             likelihood=GaussianLearnedScale(initial_scale=0.5),
         )
         self.register_buffer("center", torch.zeros(latent))

@@ -40,7 +40,7 @@ class SmallVAE:
             torch.manual_seed(seed)
             encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, hidden), nn.Tanh(), nn.Linear(hidden, 4))
             decoder = nn.Sequential(nn.Linear(2, hidden), nn.Tanh(), nn.Linear(hidden, 64), nn.Unflatten(1, SHAPE))
-        self.vae = VAE(encoder, decoder, latent=2, image_shape=SHAPE, likelihood=Bernoulli()).double()
+        self.vae = VAE(encoder, decoder, latent=2, event_shape=SHAPE, likelihood=Bernoulli()).double()
 
     def log_joint_table(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x, z) of every image with every point: x (B, 64), z (n, 2) → (B, n), by one matrix product."""
