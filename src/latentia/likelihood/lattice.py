@@ -62,6 +62,17 @@ class Lattice:
         axis = torch.arange(self.side, device=device)
         return torch.cartesian_prod(*[axis] * self.dimension).reshape(NODES, self.dimension)
 
+    def coarse(self) -> Tensor:
+        """Which of a tile's nodes are nodes of the level before as well, (64,)."""
+        return (self.offsets(torch.device("cpu")) % 2 == 0).all(-1)
+
+    def split(self, table: Tensor) -> Tensor:
+        """Values at the nodes of tiles (P, 64), by the part that each node is in: (P, 2ᵈ, 64/2ᵈ).
+
+        A part's values are, in this order, those at the `coarse` nodes of the tile that it becomes.
+        """
+        return _parts(table.view(-1, *[self.side] * self.dimension), self.dimension)
+
     def tile_of(self, points: Tensor, level: int) -> Tensor:
         """The tile that each point (N, d) belongs to, (N, d)."""
         index = torch.round((points.double() - self.origin) / self.spacing * 2.0**level).long()
@@ -77,12 +88,14 @@ class Pairs:
         start: (T + 1,); the pairs start[t]:start[t+1] are those of tile t.
         function: of each pair, (P,).
         bound: the largest u of its part of the parent tile, (P,).
+        known: f at the `coarse` nodes of its tile, (P, 64/2ᵈ), NaN where not known; None where none are.
     """
 
     tiles: Tensor
     start: Tensor
     function: Tensor
     bound: Tensor
+    known: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.function)
@@ -94,11 +107,10 @@ class Pairs:
 
     def where(self, keep: Tensor) -> Pairs:
         """The pairs that a mask (P,) keeps."""
-        return (
-            self
-            if bool(keep.all())
-            else Pairs.of(self.tiles[self.tile_of_pair[keep]], self.function[keep], self.bound[keep])
-        )
+        if bool(keep.all()):
+            return self
+        known = None if self.known is None else self.known[keep.to(self.known.device)]
+        return Pairs.of(self.tiles[self.tile_of_pair[keep]], self.function[keep], self.bound[keep], known)
 
     @classmethod
     def loose(cls, tiles: Tensor, function: Tensor) -> Pairs:
@@ -106,8 +118,11 @@ class Pairs:
         return cls(tiles, torch.arange(len(tiles) + 1), function, torch.full((len(tiles),), torch.inf))
 
     @classmethod
-    def of(cls, tiles: Tensor, function: Tensor, bound: Tensor) -> Pairs:
-        """From one tile for each pair, (P, d), in any order; of equal pairs the first is kept."""
+    def of(cls, tiles: Tensor, function: Tensor, bound: Tensor, known: Tensor | None = None) -> Pairs:
+        """From one tile for each pair, (P, d), in any order; of equal pairs the first is kept.
+
+        `known` is of the first pairs alone.
+        """
         if len(function) == 0:
             return cls(tiles, torch.zeros(1, dtype=torch.long), function, bound)
         # One whole number for each pair, so that a single sort brings equal tiles together, functions in rising order.
@@ -117,7 +132,12 @@ class Pairs:
         key, order = key[new].div(count, rounding_mode="floor"), order[new]
         first = _changes(key).nonzero().squeeze(1)
         start = torch.cat([first, torch.tensor([len(key)])])
-        return cls(tiles[order[first]], start, function[order], bound[order])
+        if known is not None:
+            have = order < len(known)
+            given = known[order[have].to(known.device)]
+            known = known.new_full((len(order), known.shape[1]), torch.nan)
+            known[have.to(known.device)] = given
+        return cls(tiles[order[first]], start, function[order], bound[order], known)
 
     def holds(self, tiles: Tensor, function: Tensor) -> Tensor:
         """Whether each of these pairs of a tile (Q, d) and a function (Q,) is among these."""

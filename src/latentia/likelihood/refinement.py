@@ -325,7 +325,7 @@ class _Run:
                 search = self.within_size(self._children(search, summary, below))
                 if len(search) == 0 or below == 0:
                     break
-                summary, _ = self._evaluate(search, below + 1, keep=False)
+                summary, _ = self._evaluate(search, below + 1)
                 most = most.scatter_reduce(0, search.function, summary.most, "amax")
             if len(search):
                 found.append(search)
@@ -358,7 +358,7 @@ class _Run:
         going = self.stop == Stop.NONE
         counts = torch.bincount(pairs.function, minlength=self.integrand.count)
         item = torch.finfo(torch.float64).bits // 8
-        per_pair = item * (3 * 2**self.lattice.dimension + 7 + (NODES if self.keep else 0))
+        per_pair = item * (3 * 2**self.lattice.dimension + 7 + NODES)
         order = counts.argsort()
         fits = torch.empty_like(going)
         fits[order] = counts[order].cumsum(0) * per_pair <= self.budget.memory
@@ -369,7 +369,7 @@ class _Run:
 
     def step(self, pairs: Pairs, level: int) -> Pairs:
         """Evaluate one level, finish the functions that reached their tolerance, split the tiles of the rest."""
-        summary, values = self._evaluate(pairs, level, keep=self.keep)
+        summary, table = self._evaluate(pairs, level)
         self._total(pairs, summary, level)
         active = self.active
         bound = segment(summary.bound.logsumexp(-1), pairs.function, self.integrand.count)
@@ -387,11 +387,18 @@ class _Run:
         floor = 16 * self.eps * self.best_value.abs()
         stalled = active & resolved & (self.spread <= floor) & (self.spread > 0.5 * self.spread_before)
         self.give_up(stalled.nonzero().squeeze(1), Stop.PRECISION)
-        if values is not None:
+        if self.keep:
             final = self.is_done | (self.stop != Stop.NONE)
             mine = final[pairs.function]
-            self.tables.append(Tables(level, pairs.function[mine], pairs.tiles[pairs.tile_of_pair[mine]], values[mine]))
-        return self._children(pairs, summary, level)
+            self.tables.append(
+                Tables(
+                    level,
+                    pairs.function[mine],
+                    pairs.tiles[pairs.tile_of_pair[mine]],
+                    table[mine.to(table.device)].cpu(),
+                )
+            )
+        return self._children(pairs, summary, level, table)
 
     def _has_jumps(self) -> Tensor:
         """Whether the roughness has halved twice in a row, (N,)."""
@@ -472,24 +479,34 @@ class _Run:
         self._fail((~(most < torch.inf)).nonzero().squeeze(1))
         return Pairs.loose(tiles[torch.cat(places)], torch.cat(functions)), Summary.join(parts), most
 
-    def _evaluate(self, pairs: Pairs, level: int, *, keep: bool) -> tuple[Summary, Tensor | None]:
-        """Evaluate each function on its own tiles."""
-        parts, kept = [], []
+    def _evaluate(self, pairs: Pairs, level: int) -> tuple[Summary, Tensor]:
+        """Evaluate each function on its own tiles; the table too, (P, 64)."""
+        parts, tables = [], []
+        fine = ~self.lattice.coarse()
+        tile_of_pair = pairs.tile_of_pair
+        new = torch.ones(len(pairs.tiles), dtype=torch.bool)  # tiles whose coarse nodes some function does not know
+        if pairs.known is not None:
+            lacks = pairs.known.isnan().any(-1).cpu()
+            new = torch.zeros(len(new), dtype=torch.bool).index_fill(0, tile_of_pair[lacks], True)
         for first, last in self._batches(pairs):
-            prepared = self.integrand.prepare(self.lattice.nodes(pairs.tiles[first:last], level))
-            self.nodes += NODES * (last - first)
-            tables = []
-            for t in range(first, last):
+            nodes = self.lattice.nodes(pairs.tiles[first:last], level).view(last - first, NODES, -1)
+            take = new[first:last, None] | fine
+            prepared = self.integrand.prepare(nodes[take])
+            end = take.sum(-1).cumsum(0).tolist()
+            self.nodes += end[-1]
+            whole, rest = [], []
+            for t, begin, stop in zip(range(first, last), [0, *end], end, strict=False):
                 rows = pairs.function[int(pairs.start[t]) : int(pairs.start[t + 1])]
-                column = (t - first) * NODES
-                tables.append(self.integrand.table(prepared, rows, slice(column, column + NODES)))
-            table = torch.cat(tables)
+                found = self.integrand.table(prepared, rows, slice(begin, stop))
+                self.products += found.numel()
+                (whole if stop - begin == NODES else rest).append(found)
+            mine = slice(int(pairs.start[first]), int(pairs.start[last]))
+            known = None if pairs.known is None else pairs.known[mine]
+            table = self._join(whole, rest, new[tile_of_pair[mine]], known)
             self.eps = torch.finfo(table.dtype).eps
-            self.products += table.numel()
             for some in table.split(max(1, TABLE_AT_ONCE // (8 * NODES))):
                 parts.append(summarize(some, self.lattice))
-            if keep:
-                kept.append(table.cpu())
+            tables.append(table)
             if self.budget.spent():
                 raise _OutOfTime
         summary = Summary.join(parts)
@@ -497,7 +514,21 @@ class _Run:
         checked = torch.isfinite(pairs.bound)
         self.checked += int(checked.sum())
         self.violated += int((summary.most[checked] > pairs.bound[checked]).sum())
-        return summary, torch.cat(kept) if kept else None
+        return summary, torch.cat(tables)
+
+    def _join(self, whole: list[Tensor], rest: list[Tensor], is_whole: Tensor, known: Tensor | None) -> Tensor:
+        """One table of pairs from those found at all nodes and those found at the fine nodes alone."""
+        if not rest or known is None:
+            return torch.cat(whole)
+        found = torch.cat(rest)
+        is_whole, coarse = is_whole.to(found.device), self.lattice.coarse().to(found.device)
+        table = found.new_empty(len(is_whole), NODES)
+        if whole:
+            table[is_whole] = torch.cat(whole)
+        joined = found.new_empty(len(found), NODES)
+        joined[:, ~coarse], joined[:, coarse] = found, known[~is_whole]
+        table[~is_whole] = joined
+        return table
 
     def _fail(self, functions: Tensor) -> None:
         """Leave out functions whose f is NaN or +∞ somewhere."""
@@ -589,8 +620,11 @@ class _Run:
         enclosed[function[matters]] = False
         return enclosed
 
-    def _children(self, pairs: Pairs, summary: Summary, level: int) -> Pairs:
-        """Split the tiles that may hold mass, add what mass runs out to; count the rest as dropped."""
+    def _children(self, pairs: Pairs, summary: Summary, level: int, table: Tensor | None = None) -> Pairs:
+        """Split the tiles that may hold mass, add what mass runs out to; count the rest as dropped.
+
+        A table of f (P, 64) saves the evaluation at its nodes on the next level.
+        """
         cell = self.lattice.log_cell(level)
         log_mass = summary.bound + cell  # (P, 2ᵈ)
         split, beyond = self._across(pairs.tiles[pairs.tile_of_pair])
@@ -613,6 +647,7 @@ class _Run:
             torch.cat([split[stays], beyond[out]]),
             torch.cat([group[stays], pairs.function[:, None, None].expand_as(out)[out]]),
             torch.cat([summary.most_bound[stays], summary.faces[out].new_full((int(out.sum()),), torch.inf)]),
+            None if table is None else self.lattice.split(table)[stays.to(table.device)],
         )
 
     def _prior_bound(self, tiles: Tensor, level: int, log_prior: Integrand) -> Tensor:
