@@ -149,6 +149,44 @@ def encode(
     _wrote(out, f"{count} images, z of {dimensions} dimensions")
 
 
+def export(
+    path: RunPath,
+    file_format: Annotated[str, typer.Option("--format", help="onnx, torch-export or safetensors.")] = "onnx",
+    parts: Annotated[
+        str | None, typer.Option(help="encoder,decoder or generator,discriminator; all by default.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder; RUN/export by default.")] = None,
+) -> None:
+    """Write a model's networks for other programs, checked against the model, with export.json."""
+    from latentia.recipes import Run
+
+    for file in Run(path).export(out, format=file_format, parts=parts):  # pyright: ignore[reportArgumentType]
+        _wrote(file)
+
+
+def push(
+    path: RunPath,
+    name: Annotated[str, typer.Argument(metavar="USER/NAME", help="The repository.", show_default=False)],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+) -> None:
+    """Share a run on the Hugging Face Hub, with a model card."""
+    from latentia.sharing import push as push_run
+
+    typer.echo(f"shared {path} as {push_run(path, name, private=private)}")
+
+
+def pull(
+    name: Annotated[str, typer.Argument(metavar="USER/NAME", help="The repository.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="The run directory to make; by default runs/NAME.")] = None,
+    revision: Annotated[str | None, typer.Option(help="A commit, branch or tag.")] = None,
+) -> None:
+    """Fetch a run that was shared on the Hugging Face Hub."""
+    from latentia.sharing import pull as pull_run
+
+    target = out or Path("runs") / name.rsplit("/", 1)[-1]
+    _wrote(pull_run(name, target, revision=revision))
+
+
 def show(path: RunPath) -> None:
     """Show a run: its recipe, its last records, its estimates and its pictures."""
     from rich.console import Console
@@ -302,4 +340,4 @@ def _recipe(name: str, settings: list[str], config: Path | None, resumed: Path |
     return Recipe.parse({**apply_overrides(base, overrides), "type": name})
 
 
-COMMANDS = (train, resume, sample, reconstruct, encode, show, demo)
+COMMANDS = (train, resume, sample, reconstruct, encode, export, push, pull, show, demo)

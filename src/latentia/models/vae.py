@@ -16,16 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from latentia.distributions import (
-    Bernoulli,
-    Conditional,
-    Diagonal,
-    Likelihood,
-    Posterior,
-    Prior,
-    StandardNormal,
-    Stratified,
-)
+from latentia.distributions import Bernoulli, Conditional, Diagonal, Likelihood, Posterior, Prior, StandardNormal
 from latentia.distributions.standardization import EncoderInput, Standardization, StandardizedConditional
 from latentia.errors import UnsupportedError
 from latentia.networks.network import require_logits
@@ -112,9 +103,6 @@ class VAE(nn.Module):
         """
         self.check(x)
         q = self.encode(x)
-        if isinstance(q, Stratified):
-            z, log_share = q.strata(samples)
-            return (log_share.exp() * self.log_importance_weights(x, z, q)).sum(0)
         if torch.is_grad_enabled() and not q.has_rsample:
             raise UnsupportedError(
                 f"{type(q).__name__} has no rsample, so this bound has no gradient to the encoder; train with "

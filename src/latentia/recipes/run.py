@@ -6,10 +6,11 @@ __all__ = ["Run", "load"]
 
 import math
 import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from html import escape
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from torch import nn
 
@@ -23,6 +24,9 @@ from latentia.samplers import FittedSampler, Sampler, fit_sampler, parse_sampler
 from latentia.training import RunDirectory, seed_of, seeded
 from latentia.training.checkpoint import find_checkpoints
 
+if TYPE_CHECKING:
+    from latentia.sharing.export import Format
+
 ModelT = TypeVar("ModelT")
 
 MOST_NUMBERS = 10**9  # of the images that a sampler is fitted to; 1.2 million of 28×28
@@ -34,7 +38,7 @@ class Run(Generic[ModelT]):
     Nothing is read before it is asked for, except the recipe.
 
     Args:
-        path: the run directory.
+        path: the run directory, or `hf://user/name` for a run that was shared on the Hugging Face Hub.
         **replaced: recipe fields that replace those on disk; `network=Custom(…)` for networks of your own.
 
     Raises:
@@ -43,6 +47,10 @@ class Run(Generic[ModelT]):
     """
 
     def __init__(self, path: Path | str, **replaced: Any):
+        if str(path).startswith("hf://"):
+            from latentia.sharing import pull
+
+            path = pull(str(path))
         self.directory = RunDirectory(path)
         self.recipe = Recipe.parse({**self.directory.recipe(), **replaced})
         self._splits: Splits | None = None
@@ -197,6 +205,42 @@ class Run(Generic[ModelT]):
         except RunError:  # the status of a damaged run can be shown as well
             return []
 
+    def export(
+        self, out: Path | str | None = None, *, format: Format = "onnx", parts: str | Iterable[str] | None = None
+    ) -> list[Path]:
+        """Write the model's networks for other programs: see `latentia.sharing.export`.
+
+        Args:
+            out: the folder; `export` in the run directory by default.
+            format: `onnx`, `torch-export` or `safetensors`.
+            parts: such as `encoder,decoder`; all by default.
+        """
+        from latentia.sharing import export
+
+        about = {
+            "run": self.path.name,
+            "recipe": self.recipe.type_name,
+            "data": self.recipe.data.type_name,
+            "classes": list(self.environment["classes"]),
+        }
+        model = cast(nn.Module, self.model)
+        return export(model, self.path / "export" if out is None else out, format=format, parts=parts, about=about)
+
+    def push_to_hub(self, name: str, *, private: bool = False, token: str | None = None) -> str:
+        """Share the run on the Hugging Face Hub with a model card: see `latentia.sharing.push`.
+
+        Args:
+            name: of the repository, `user/name`.
+            private: whether a new repository is visible to its owner alone.
+            token: of the Hub; the stored one by default.
+
+        Returns:
+            The address of the repository.
+        """
+        from latentia.sharing import push
+
+        return push(self.path, name, private=private, token=token)
+
     def _summary(self) -> list[tuple[str, str]]:
         return [
             ("recipe", f"{self.recipe.type_name} on {self.recipe.data.type_name}, {self.recipe.epochs} epochs"),
@@ -217,7 +261,7 @@ def load(path: Path | str, **replaced: Any) -> Any:
     """The trained model of a run directory, such as a `VAE` or a `GAN`, in evaluation mode.
 
     Args:
-        path: the run directory.
+        path: the run directory, or `hf://user/name`.
         **replaced: see `Run`.
 
     Raises:
