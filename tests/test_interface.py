@@ -160,6 +160,8 @@ REFUSED = {
 
 WRONG_CALLS = {
     "no samples": (lambda run: latentia.sample(run, 0), "n: give at least 1"),
+    "a number as text": (lambda run: latentia.sample(run, "8"), "n: give a whole number"),
+    "seeds as a number": (lambda _: latentia.train_seeds(latentia.VAERecipe(), 3), r"range\(3\)"),
     "no reconstructions": (lambda run: latentia.reconstruct(run, 0), "n: give at least 1"),
     "a name for a recipe": (lambda _: latentia.train("vae"), "VAERecipe"),  # pyright: ignore
     "images without channels": (lambda _: latentia.score(torch.rand(9, 8, 8), torch.rand(9, 1, 8, 8)), "N, C, H, W"),

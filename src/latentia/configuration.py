@@ -102,8 +102,14 @@ class Component(BaseModel):
         if member is None and not kind:
             raise ConfigurationError([("type", f"say which {cls._label()} it is: one of {', '.join(cls.members())}")])
         if member is None:
-            raise ConfigurationError(f"there is no {cls._label()} named {kind!r}. {nearest(kind, cls.members())}")
+            hint = cls._hint(kind) or nearest(kind, cls.members())
+            raise ConfigurationError(f"there is no {cls._label()} named {kind!r}. {hint}")
         return member(**fields)
+
+    @classmethod
+    def _hint(cls, name: str) -> str:  # noqa: ARG003
+        """The cure for a name that no member has, where a family knows a better one than the nearest name."""
+        return ""
 
     @classmethod
     def _label(cls) -> str:
@@ -230,7 +236,7 @@ def _problems(cls: type[Component], error: ValidationError) -> Iterator[tuple[st
             if len(parts) > 1:  # `optimizer` of a recipe with two of them
                 yield key, f"there is no such key; choose {' or '.join(parts)}"
             elif owners and issubclass(cls, Component):
-                yield key, f"{cls.type_name} has no such key; choose {' or '.join(owners)}, which has it"
+                yield key, f"{cls.type_name} has no such key; choose {' or '.join(owners)}"
             else:
                 yield key, f"there is no such key. {nearest(path[-1], _keys(cls))}"
         elif fault["type"] in ("tuple_type", "list_type"):

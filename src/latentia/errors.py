@@ -14,6 +14,7 @@ __all__ = [
     "RunError",
     "UnsupportedError",
     "nearest",
+    "require_count",
 ]
 
 import difflib
@@ -58,3 +59,15 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}."
+
+
+def require_count(key: str, n: object, least: int = 1) -> None:
+    """Check that a number of things is a whole number, and large enough.
+
+    Raises:
+        ConfigurationError: naming the key, what is needed and what was given.
+    """
+    if not isinstance(n, int) or isinstance(n, bool):
+        raise ConfigurationError([(key, f"give a whole number (given: {n!r})")])
+    if n < least:
+        raise ConfigurationError([(key, f"give at least {least} (given: {n})")])

@@ -23,7 +23,7 @@ from torch.distributions import Distribution
 from latentia.data import image_grid, write_image_grid
 from latentia.data.opening import LIMIT
 from latentia.divergences import distances
-from latentia.errors import ConfigurationError, DataError, RunError, nearest
+from latentia.errors import ConfigurationError, DataError, RunError, nearest, require_count
 from latentia.estimate import Estimate, read_estimates, write_estimates
 from latentia.files import atomic_write
 from latentia.inputs import Channels, Images, Points, convert_images, read_images, read_points, source_of
@@ -247,7 +247,7 @@ def compare(
         RunError: runs of points, of different data, given twice, or without saved scores.
         DataError: saved scores with different protocols.
     """
-    opened, chosen = [_run(run) for run in runs], _metrics(metrics)
+    opened, chosen = [_run(run) for run in ([runs] if isinstance(runs, Run | Path | str) else runs)], _metrics(metrics)
     _require_known("split", split, Split)
     _require_known("of", of, Output)
     columns_of(opened)  # runs that cannot be compared are refused before any work
@@ -350,8 +350,7 @@ def reconstruct(
     """
     run, path = _run(run), _image_file(out)
     _require_known("split", split, Split)
-    if n < 1:
-        raise ConfigurationError([("n", f"give at least 1 (given: {n})")])
+    require_count("n", n)
     model = _encoder_of(run)
     images = run.splits.examples(split, n).x
     again = torch.cat([model.reconstruct(part) for part in images.split(AT_ONCE)])
@@ -398,7 +397,7 @@ def encode(
     return arrays
 
 
-def verify(items: str | Sequence[str] = (), *, seed: int = 0, report: Path | str | None = None) -> Verdicts:
+def verify(items: str | int | Sequence[str] = (), *, seed: int = 0, report: Path | str | None = None) -> Verdicts:
     """Check the statements of the theory by running them.
 
     Args:
@@ -409,7 +408,7 @@ def verify(items: str | Sequence[str] = (), *, seed: int = 0, report: Path | str
     Raises:
         ConfigurationError: an unknown item, or a report without latex2mathml.
     """
-    return Verdicts(run_checks([items] if isinstance(items, str) else items, seed=seed, report=report))
+    return Verdicts(run_checks([str(items)] if isinstance(items, str | int) else items, seed=seed, report=report))
 
 
 def run_checks(items: Sequence[str], *, seed: int, report: Path | str | None) -> Iterator[Any]:
@@ -810,8 +809,7 @@ def _require_memory(n: int, shape: tuple[int, ...], path: Path | None) -> None:
     Raises:
         ConfigurationError: with a number that fits.
     """
-    if n < 1:
-        raise ConfigurationError([("n", f"give at least 1 (given: {n})")])
+    require_count("n", n)
     each = 2 * 4 * int(np.prod(shape))  # float32, twice while the parts are joined
     if path is not None and path.suffix == ".png":
         each += 3 * image_grid(torch.zeros(1, *shape)).numel()

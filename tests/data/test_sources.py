@@ -224,3 +224,10 @@ def test_a_source_without_test_part_holds_one_out(tmp_path):
     splits = NPZ(file=tmp_path / "a.npz").load()
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [36, 4, 10]
     assert splits.test.labels.bincount().tolist() == [2] * 5
+
+
+def test_a_path_as_source_gets_the_source_that_reads_it(tmp_path):
+    with pytest.raises(ConfigurationError, match=f"data=folder data.folder={tmp_path}"):
+        Source.parse(str(tmp_path))
+    with pytest.raises(ConfigurationError, match=r"data=npz data.file=some/x\.npz"):
+        Source.parse("some/x.npz")

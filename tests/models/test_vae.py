@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ from latentia.distributions import (
 )
 from latentia.errors import ConfigurationError, DataError, UnsupportedError
 from latentia.estimate import Estimate
-from latentia.likelihood import evaluate_bound
+from latentia.likelihood import LatentModel, evaluate_bound, exact_log_likelihood
 from latentia.models import VAE
 from latentia.objectives import ELBO, Progress
 
@@ -248,3 +249,49 @@ def test_gray_images_under_a_bernoulli_likelihood_are_refused():
     assert vae.elbo(gray).requires_grad
     with torch.no_grad(), pytest.raises(DataError, match="binarize"):
         vae.elbo(gray)
+
+
+WRONG = {
+    "examples that the encoder does not take": (
+        lambda encoder, decoder: VAE(encoder, decoder, latent=2, event_shape=(1, 5, 5)).elbo(torch.ones(3, 1, 5, 5)),
+        "does not take a batch of shape \\(3, 1, 5, 5\\)",
+    ),
+    "an array": (
+        lambda encoder, decoder: VAE(encoder, decoder, latent=2, event_shape=IMAGE).encode(np.ones((3, *IMAGE))),
+        "must be a tensor",
+    ),
+    "a function": (
+        lambda encoder, decoder: VAE(encoder, lambda z: decoder(z), latent=2, event_shape=IMAGE),
+        "forward",
+    ),
+    "a negative number": (
+        lambda encoder, decoder: VAE(encoder, decoder, latent=2, event_shape=IMAGE).sample(-1),
+        "n: give at least 0",
+    ),
+    "a decoder without a distribution": (
+        lambda _, decoder: exact_log_likelihood(
+            LatentModel(decoder, Independent(Normal(torch.zeros(2), torch.ones(2)), 1)), torch.ones(3, *IMAGE)
+        ),
+        "such as Independent",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_parts_of_a_user_that_do_not_fit_get_the_cure(case):
+    call, cure = WRONG[case]
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(20, 4))
+    decoder = nn.Sequential(nn.Linear(2, 20), nn.Unflatten(1, IMAGE))
+    with pytest.raises((ConfigurationError, DataError), match=cure):
+        call(encoder, decoder)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float64])
+def test_binary_images_of_any_type_have_one_bound(dtype):
+    vae = build(PARTS[0])
+    images = (some_images(4) > 0.5).to(dtype)
+    vae = vae.double() if dtype == torch.float64 else vae
+    torch.manual_seed(0)
+    bound = vae.elbo(images)
+    torch.manual_seed(0)
+    assert torch.equal(bound, vae.elbo(images.to(bound.dtype)))

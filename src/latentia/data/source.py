@@ -13,6 +13,7 @@ __all__ = ["Parts", "Source"]
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -70,6 +71,13 @@ class Source(Component, family=True):
     binarize_seed: int = 0
     limit: Annotated[int, Field(ge=1)] = LIMIT
     standardize: bool | None = None
+
+    @classmethod
+    def _hint(cls, name: str) -> str:
+        path = Path(name)
+        if path.suffix in (".npz", ".npy"):
+            return f"An archive of arrays is data=npz data.file={name}"
+        return f"A folder of images is data=folder data.folder={name}" if path.is_dir() else ""
 
     @abstractmethod
     def _read(self) -> Parts:

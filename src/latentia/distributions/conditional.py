@@ -12,6 +12,7 @@ from __future__ import annotations
 __all__ = ["Conditional", "Family", "distributions_in_float32"]
 
 import math
+import re
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,6 +88,10 @@ class Conditional(nn.Module):
         self, network: nn.Module, family: Family, *, event_shape: tuple[int, ...], condition_shape: tuple[int, ...]
     ):
         super().__init__()
+        if not isinstance(network, nn.Module):
+            raise ConfigurationError(
+                f"a network is an nn.Module, and this one is a {type(network).__name__}; call it in the forward of one"
+            )
         self.network = network
         self.family = family
         self.event_shape = tuple(event_shape)
@@ -100,8 +105,10 @@ class Conditional(nn.Module):
 
         Raises:
             ConfigurationError: the network gives fewer or more numbers than the family needs.
-            DataError: conditions of another shape.
+            DataError: conditions of another shape, or that are not a tensor.
         """
+        if not isinstance(condition, Tensor):
+            raise DataError(f"examples must be a tensor, and these are a {type(condition).__name__}; use torch.tensor")
         batch = condition.shape[: max(0, condition.dim() - len(self.condition_shape))]
         if tuple(condition.shape[len(batch) :]) != self.condition_shape:
             raise DataError(
@@ -113,9 +120,9 @@ class Conditional(nn.Module):
         if _networks_in:
             device, dtype = _networks_in[-1]
             with torch.autocast(device, dtype=dtype):
-                numbers = self.network(condition)
+                numbers = self._call(condition)
         else:
-            numbers = self.network(condition)
+            numbers = self._call(condition)
         numbers = at_least_float32(numbers)
         expected = (*batch, *self.parameter_shape)
         if numbers.shape == expected:
@@ -126,6 +133,26 @@ class Conditional(nn.Module):
                 f"and {type(self.family).__name__} over {self.event_shape} needs {self.parameter_shape}"
             )
         return numbers.reshape(expected)
+
+    def _call(self, condition: Tensor) -> Tensor:
+        """The network's output; integers and booleans are converted to floats.
+
+        Raises:
+            ConfigurationError: a network that does not take batches of this shape.
+        """
+        if torch.compiler.is_compiling():
+            return self.network(condition)
+        if not condition.is_floating_point():
+            condition = condition.to(torch.get_default_dtype())
+        try:
+            return self.network(condition)
+        except RuntimeError as error:
+            if not re.search(r"\b(shapes?|sizes?|channels|dimensions?)\b", str(error)):
+                raise
+            raise ConfigurationError(
+                f"the network {type(self.network).__name__} does not take a batch of shape {tuple(condition.shape)} "
+                f"({str(error).splitlines()[0]}); give one that takes examples of shape {self.condition_shape}"
+            ) from error
 
     def forward(self, condition: Tensor) -> Distribution:
         """The distributions for conditions of shape (*batch, *condition_shape)."""

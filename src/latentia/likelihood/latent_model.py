@@ -159,7 +159,7 @@ class LatentModel:
         Raises:
             DataError: naming what is wrong and the cure.
         """
-        distribution = self.decoder(self._draw(1).to(self.dtype))
+        distribution = self._trial(self.dtype)
         if images.shape[1:] != distribution.event_shape or len(images) == 0:
             raise DataError(
                 f"images have shape {tuple(images.shape)}, and the decoder's distribution scores (N, "
@@ -223,10 +223,24 @@ class LatentModel:
             moved = self.decoder(z * (1 + 1e-11)).log_prob(x)
         return not torch.equal(score, moved) or bool((score == score[0]).all())
 
+    def _trial(self, of: torch.dtype) -> Distribution:
+        """p(x|z) for one z of this type.
+
+        Raises:
+            ConfigurationError: a decoder that returns something else.
+        """
+        distribution = self.decoder(self._draw(1).to(self.device, of))
+        if not isinstance(distribution, Distribution):
+            raise ConfigurationError(
+                f"the decoder returns a {type(distribution).__name__}, and must return the distribution p(x|z), "
+                "such as Independent(Bernoulli(logits=network(z)), 3)"
+            )
+        return distribution
+
     def _score_dtype(self, of: torch.dtype) -> torch.dtype:
         """Float type of log p(x|z) for a z of this type."""
         with torch.no_grad():
-            distribution = self.decoder(self._draw(1).to(self.device, of))
+            distribution = self._trial(of)
             return distribution.log_prob(_sample(distribution)).dtype
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, Uniform
 
-from latentia.errors import ConfigurationError, UnsupportedError
+from latentia.errors import ConfigurationError, UnsupportedError, require_count
 from latentia.models.flow import FlowGenerator
 from latentia.networks.network import require_logits
 
@@ -141,6 +141,7 @@ class GAN(nn.Module):
             labels: (n,), for a class-conditional model; drawn uniformly if not given.
             z: (n, d), in place of draws.
         """
+        require_count("n", n, 0)
         z = self.draw_latent(n) if z is None else z
         if len(z) != n:
             raise ConfigurationError([("z", f"there are {len(z)} latents for {n} samples; give as many")])

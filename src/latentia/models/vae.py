@@ -18,7 +18,7 @@ from torch.distributions import Distribution
 
 from latentia.distributions import Bernoulli, Conditional, Diagonal, Likelihood, Posterior, Prior, StandardNormal
 from latentia.distributions.standardization import EncoderInput, Standardization, StandardizedConditional
-from latentia.errors import UnsupportedError
+from latentia.errors import UnsupportedError, require_count
 from latentia.networks.network import require_logits
 
 
@@ -101,8 +101,9 @@ class VAE(nn.Module):
             UnsupportedError: if a gradient is recorded and the posterior cannot be reparametrized.
             DataError: for x outside the likelihood's support, such as gray images under a Bernoulli likelihood.
         """
-        self.check(x)
         q = self.encode(x)
+        x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
+        self.check(x)
         if torch.is_grad_enabled() and not q.has_rsample:
             raise UnsupportedError(
                 f"{type(q).__name__} has no rsample, so this bound has no gradient to the encoder; train with "
@@ -151,6 +152,7 @@ class VAE(nn.Module):
     @torch.no_grad()
     def sample(self, n: int, *, mean: bool = False) -> Tensor:
         """Draw n examples from p(x), (n, *shape); with `mean`, E[x|z] for each drawn z instead of a draw of x."""
+        require_count("n", n, 0)
         distribution = self.decode(self.prior.sample(torch.Size([n])))
         return distribution.mean if mean else distribution.sample()
 

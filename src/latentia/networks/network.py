@@ -87,7 +87,7 @@ def require_logits(part: str, module: nn.Module, shape: tuple[int, ...], reason:
     Raises:
         ConfigurationError: if all outputs lie in [0, 1].
     """
-    if _ends_in_sigmoid(module, shape, classes):
+    if isinstance(module, nn.Module) and _ends_in_sigmoid(module, shape, classes):
         text = f"all its outputs lie in [0, 1]: it ends in a sigmoid, and {reason}. Remove its last layer, the sigmoid"
         raise ConfigurationError([(part, text)])
 

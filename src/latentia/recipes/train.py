@@ -106,6 +106,8 @@ def train_seeds(
         Interrupted, RunError, DataError: as `train`.
         ConfigurationError: for recipes that cannot be trained so: see `training/ensemble.py`.
     """
+    if isinstance(seeds, int):
+        raise ConfigurationError([("seeds", f"give a list, such as range({seeds})")])
     seeds = list(seeds)
     _check_seeds(recipe, seeds)
     path = _train_here(recipe, seeds, _folder(out, resume), resume, quiet)

@@ -82,7 +82,7 @@ class Comparison:
             others = ["" if cell is None else value_text(cell, unit=unit == "1") for cell in known]
             rows.append([score_label(row.name, unit), *cells, *others])
         best = frozenset((i, row.best + 1) for i, row in enumerate(self.rows) if row.best is not None)
-        notes = score_notes([self.protocol] if self.protocol else [], bool(self.references))
+        notes = score_notes([self.protocol] if self.protocol else [], self.references)
         notes.append("bold: every other model is worse beyond the 95 % interval of the difference")
         notes += [
             f"{label}: not ranked, {row.note}" for (label, *_), row in zip(rows, self.rows, strict=True) if row.note

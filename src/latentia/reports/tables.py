@@ -350,17 +350,20 @@ def scores_table(estimates: Sequence[Estimate], title: str = "") -> Table:
     for row in scores.rows:
         cells = ["" if cell is None else value_text(cell, unit=False) for cell in (row[0], *(row[p] for p in present))]
         rows.append([score_label(row[0].name, row[0].unit), *cells])
-    notes, groups = score_notes(scores.protocols, bool(present)), [group_of(row[0].name) for row in scores.rows]
+    notes, groups = (
+        score_notes(scores.protocols, [list(REFERENCES)[place - 1] for place in present]),
+        [group_of(row[0].name) for row in scores.rows],
+    )
     return Table(columns, rows, title, notes, estimates=list(estimates), groups=groups)
 
 
-def score_notes(protocols: Sequence[str], references: bool) -> list[str]:
-    """What a reader of scores must know."""
+def score_notes(protocols: Sequence[str], references: Iterable[str]) -> list[str]:
+    """What a reader of scores must know; `references` are the keys of `REFERENCES` that the table has."""
     notes = [*protocols, "± is one standard error; ↑ larger is better, ↓ smaller is better"]
-    if references:
-        notes.append("real and training images stand in the place of samples: a perfect model scores like the first, "
-                     "one that has memorized its training images like the second")  # fmt: skip
-    return notes
+    meaning = {"real_vs_real": "a perfect model scores like the real images",
+               "train_vs_test": "one that has memorized its training images scores like those"}  # fmt: skip
+    words = [meaning[key] for key in references]
+    return [*notes, "in the place of samples: " + ", ".join(words)] if words else notes
 
 
 def verdict_lines(verdict: Verdict, width: int) -> Iterator[Text]:
