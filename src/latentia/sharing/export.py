@@ -165,7 +165,8 @@ def _named(distribution: Distribution) -> dict[str, Tensor]:
     base = distribution
     while isinstance(base, Independent):
         base = base.base_dist
-    names = type(base).arg_constraints if isinstance(type(base).arg_constraints, dict) else {}
+    names = getattr(type(base), "arg_constraints", {})
+    names = names if isinstance(names, dict) else {}  # a property where the constraints depend on the parameters
     return {name: base.__dict__[name] for name in names if isinstance(base.__dict__.get(name), Tensor)}
 
 
@@ -236,7 +237,8 @@ def _write_onnx(
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
 
     def run(*inputs: Tensor) -> list[np.ndarray]:
-        return list(session.run(part.outputs, {key: x.numpy() for key, x in zip(part.inputs, inputs, strict=True)}))
+        given = {key: x.numpy() for key, x in zip(part.inputs, inputs, strict=True)}
+        return [np.asarray(output) for output in session.run(part.outputs, given)]
 
     return run
 
