@@ -112,6 +112,11 @@ class Component(BaseModel):
         return ""
 
     @classmethod
+    def from_value(cls, value: Any) -> Any:  # noqa: ARG003
+        """A member made of a value that is neither a name nor a mapping, such as data; None where there is none."""
+        return None
+
+    @classmethod
     def _label(cls) -> str:
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", (cls._family or cls).__name__).lower()
 
@@ -136,8 +141,12 @@ class Component(BaseModel):
 
 def _shown(value: Any) -> str:
     """A value for a message: as it is where that is short, else its type."""
-    short = value is None or isinstance(value, bool | int | float | str)
-    return f"{value!r:.99}" if short else f"a value of the type {type(value).__name__}"
+    if value is None or isinstance(value, bool | int | float | str):
+        return f"{value!r:.99}"
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    about = f" of shape {tuple(shape)}" if isinstance(shape, tuple) else ""
+    about += f" and type {dtype}" if dtype is not None and about else ""
+    return f"a value of the type {type(value).__name__}{about}"
 
 
 def _explained(component: Component, indent: str) -> Iterator[tuple[str, str]]:
@@ -201,6 +210,11 @@ class _Choose:
             for family in families:
                 if isinstance(value, family) or (isinstance(name, str) and name in family.members()):
                     return family.parse(value)
+            if not isinstance(value, Component | str | Mapping | list | bool | int | float | None):
+                for family in families:
+                    made = family.from_value(value)
+                    if made is not None:
+                        return made
             if len(families) > 1:  # name them all, where one family's own message would hide the others
                 known = [name for family in families for name in family.members()]
                 raise ConfigurationError(
@@ -247,7 +261,9 @@ def _problems(cls: type[Component], error: ValidationError) -> Iterator[tuple[st
         else:
             message = str(inner) if inner is not None else fault["msg"]
             given = fault.get("input")
-            shown = f" (given: {given!r})" if isinstance(given, str | int | float | list | tuple) else ""
+            plain = isinstance(given, str | int | float | list | tuple)
+            arrays = isinstance(getattr(given, "shape", None), tuple)
+            shown = f" (given: {given!r:.99})" if plain else f" (given: {_shown(given)})" if arrays else ""
             yield key, message[:1].lower() + message[1:] + shown
 
 

@@ -337,6 +337,10 @@ def _recipe(name: str, settings: list[str], config: Path | None, resumed: Path |
         if written.get("type", name) != name:
             raise ConfigurationError(f"{file} is a recipe of a {written['type']}, not of a {name}")
         base.update(written)
+    if file is None and member is not None:  # what follows from the data is not the default's
+        for key in member.set_by_data:
+            if not any(given.split(".")[0] == key for given in overrides):
+                base.pop(key, None)
     return Recipe.parse({**apply_overrides(base, overrides), "type": name})
 
 

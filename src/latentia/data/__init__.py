@@ -8,10 +8,13 @@ from latentia.data.examples import Column, Schema, image_axes
 from latentia.data.folder import Folder, read_image_folder
 from latentia.data.hugging_face import HuggingFace
 from latentia.data.image_grid import image_grid, write_image_grid
+from latentia.data.memory import InMemory
 from latentia.data.mnist import KMNIST, MNIST, FashionMNIST, StackedMNIST
+from latentia.data.science import BreastCancer, Signals, Wine
 from latentia.data.source import Parts, Source
 from latentia.data.split import Part, Split, Splits
 from latentia.data.stream import StreamedSplit
+from latentia.data.table_file import Table
 from latentia.data.toy_distributions import (
     Checkerboard,
     Dirac,
@@ -30,6 +33,7 @@ __all__ = [
     "MNIST",
     "NPZ",
     "Batch",
+    "BreastCancer",
     "Checkerboard",
     "Column",
     "Digits",
@@ -38,6 +42,7 @@ __all__ = [
     "Folder",
     "Grid",
     "HuggingFace",
+    "InMemory",
     "MNIST5k",
     "Mixture1D",
     "Moons",
@@ -45,14 +50,17 @@ __all__ = [
     "Parts",
     "Ring",
     "Schema",
+    "Signals",
     "Source",
     "Spiral",
     "Split",
     "Splits",
     "StackedMNIST",
     "StreamedSplit",
+    "Table",
     "ToyData",
     "ToyDistribution",
+    "Wine",
     "image_axes",
     "image_grid",
     "read_arrays",

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from latentia.data.examples import as_examples, image_bytes
+from latentia.data.examples import as_examples, image_bytes, suggested_for
 from latentia.data.opening import DataPath, limit_of_environment, opened, read_at_most, require_below
 from latentia.data.source import Parts, Source, number_labels
 from latentia.data.split import Split
@@ -192,6 +192,13 @@ class NPZ(Source, name="npz"):
     """
 
     file: DataPath
+
+    @property
+    def suggested_likelihood(self) -> str:
+        try:
+            return suggested_for(read_npz(self.file, self.limit).train.dtype)
+        except DataError:  # it is raised again where the data are loaded
+            return "bernoulli"
 
     def _read(self) -> Parts:
         return read_npz(self.file, self.limit)

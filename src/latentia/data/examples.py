@@ -151,14 +151,24 @@ def as_examples(array: np.ndarray[Any, Any], name: str) -> Tensor:
         require_finite(wide, name)
         return torch.from_numpy(np.ascontiguousarray(wide))
     if kind in "iu":
-        extreme = max(abs(int(array.min())), abs(int(array.max())))
-        if extreme > _LARGEST_EXACT:
-            raise DataError(
-                f"{name} has whole numbers up to {extreme}, and float32 is exact up to {_LARGEST_EXACT}; if they are "
-                "measurements, give x.astype('float64') - x.mean(); if they name categories, number these from 0"
-            )
+        require_exact(array, name)
         array = array.astype(np.int64)
     return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def require_exact(array: np.ndarray[Any, Any], name: str) -> None:
+    """Refuse whole numbers that float32 does not represent.
+
+    Raises:
+        DataError: naming the cure.
+    """
+    extreme = max(abs(int(array.min())), abs(int(array.max()))) if array.size else 0
+    if extreme > _LARGEST_EXACT:
+        raise DataError(
+            f"{name} has whole numbers up to {extreme}, and float32 is exact up to {_LARGEST_EXACT}; if they are "
+            "measurements, give x.astype('float64') - x.mean(), or of a table data.real=[…]; if they name categories, "
+            "number these from 0, or data.categorical=[…]"
+        )
 
 
 def require_finite(array: np.ndarray[Any, Any], name: str) -> None:
@@ -174,3 +184,10 @@ def require_finite(array: np.ndarray[Any, Any], name: str) -> None:
             f"{name} has {int(infinite.sum())} infinite values, the first at {list(place)}; replace them by numbers, "
             "or by NaN where the value is missing"
         )
+
+
+def suggested_for(dtype: torch.dtype) -> str:
+    """The name of the likelihood that suits examples of this type, where no columns are known."""
+    if dtype.is_floating_point:
+        return "gaussian-per-column"
+    return "negative-binomial" if dtype == torch.int64 else "bernoulli"

@@ -12,9 +12,9 @@ __all__ = ["Parts", "Source"]
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -25,6 +25,7 @@ from latentia.data.binarization import Binarization, Binarize
 from latentia.data.examples import CHANNELS, Column
 from latentia.data.opening import LIMIT
 from latentia.data.split import Part, Split, Splits, hold_out, hold_out_by_class, sha256_of
+from latentia.data.stream import StreamedSplit
 from latentia.errors import ConfigurationError, DataError
 
 TEST_FRACTION = 0.2
@@ -63,6 +64,8 @@ class Source(Component, family=True):
         limit: bytes that any one file may take in memory; what claims more is refused.
         standardize: subtract the training examples' mean and divide by their standard deviation, of each column of
             vectors or channel of signals, within the model; null does so for all but images and bits.
+        missing: what to do with missing values (NaN): `refuse` them, `keep` them, so that log p(x) is that of the
+            observed values, or `drop` the examples that have some.
     """
 
     binarize: Binarize = "none"
@@ -71,10 +74,24 @@ class Source(Component, family=True):
     binarize_seed: int = 0
     limit: Annotated[int, Field(ge=1)] = LIMIT
     standardize: bool | None = None
+    missing: Literal["refuse", "keep", "drop"] = "refuse"
+
+    @property
+    def suggested_likelihood(self) -> str:
+        """The name of the likelihood that suits these data, where a recipe names none."""
+        return "bernoulli"
+
+    @classmethod
+    def from_value(cls, value: Any) -> Any:
+        """A source of data that are given in Python: an array, a data frame, a data set; see `InMemory`."""
+        given = cls.members().get("memory")
+        return None if given is None else given.parse({"type": "memory", "data": value})
 
     @classmethod
     def _hint(cls, name: str) -> str:
         path = Path(name)
+        if path.suffix in (".csv", ".tsv", ".parquet", ".feather"):
+            return f"A table is data=table data.file={name}"
         if path.suffix in (".npz", ".npy"):
             return f"An archive of arrays is data=npz data.file={name}"
         return f"A folder of images is data=folder data.folder={name}" if path.is_dir() else ""
@@ -94,7 +111,7 @@ class Source(Component, family=True):
             ConfigurationError: when more validation examples are asked for than there are, or others than images are to
                 be binarized.
         """
-        parts = self._read()
+        parts = self._observed(self._read())
         dtype = parts.train.dtype
         if self.binarize != "none" and dtype != torch.uint8:
             text = f"only images of bytes are binarized; these examples are {dtype} of shape {parts.train.event_shape}"
@@ -121,6 +138,34 @@ class Source(Component, family=True):
             parts.columns,
             _standardizes(self.standardize, dtype, whole.event_shape),
         )
+
+    def _observed(self, parts: Parts) -> Parts:
+        """The parts with missing values treated as `missing` says."""
+        if self.missing == "keep" or not parts.train.dtype.is_floating_point:
+            return parts
+        kept = []
+        for part in (parts.train, parts.test):
+            if part is None or isinstance(part, StreamedSplit):
+                kept.append(part)
+                continue
+            absent = part.x.isnan()
+            rows = ~absent.flatten(1).any(1)
+            if self.missing == "refuse" and not bool(rows.all()):
+                places = absent.any(0).nonzero()[:, 0].unique().tolist()
+                named = [parts.columns[place].name if parts.columns else f"column {place}" for place in places[:5]]
+                text = f"{int(absent.sum())} values are missing (NaN), in {int((~rows).sum())} of {len(part)} examples"
+                raise ConfigurationError(
+                    [
+                        (
+                            "missing",
+                            f"{text} ({', '.join(named)}{' and more' if len(places) > 5 else ''}). Set "
+                            "data.missing=keep to train on the observed values, or data.missing=drop to leave these "
+                            "examples out (in Python InMemory(data=x, missing='keep'))",
+                        )
+                    ]
+                )
+            kept.append(part.take(rows.nonzero().squeeze(1)))
+        return replace(parts, train=kept[0], test=kept[1])
 
     def _validation_count(self, whole: int) -> int:
         if self.validation is not None:

@@ -111,6 +111,11 @@ class ToyDistribution(Component, family=True):
         """Standard deviation of each mode, (K,), or None."""
         return None
 
+    @property
+    def suggested_likelihood(self) -> str:
+        """The name of the likelihood that suits points, where a recipe names none."""
+        return "gaussian-learned"
+
     def load(self) -> ToyData:
         """The distribution as data to train on."""
         return ToyData(self.distribution(), hashlib.sha256(self.to_yaml().encode()).hexdigest())

@@ -6,13 +6,13 @@ __all__ = ["Recipe"]
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 from torch import nn
 
 from latentia.configuration import OneOf
-from latentia.data import Digits, Schema, Source, Splits
+from latentia.data import Digits, InMemory, Schema, Source, Splits
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.networks import Custom
@@ -21,6 +21,9 @@ from latentia.training import Game, Training, Worker
 
 class Recipe(Training, family=True):
     """The family of recipes. Everything random in one is a function of `seed`."""
+
+    set_by_data: ClassVar[tuple[str, ...]] = ()
+    """Fields whose default follows from the data."""
 
     data: OneOf[Source] = Field(default=Digits(binarize="dynamic"), description="the data set")
     init_from: str | None = Field(default=None, description="a run whose weights this one starts from; null for none")
@@ -59,18 +62,19 @@ class Recipe(Training, family=True):
         """Name of the run directory, under runs/, if no other is given: `vae-digits`."""
         return f"{self.type_name}-{self.data.type_name}"
 
-    def own_networks(self) -> dict[str, Custom]:
-        """The networks of the user's own, by field: a recipe on disk holds only the names of their classes."""
-        return {name: value for name, value in self if isinstance(value, Custom)}
+    def own_parts(self) -> dict[str, Custom | InMemory]:
+        """The networks of the user's own, and data given in Python, by field: a recipe on disk only names them."""
+        return {name: value for name, value in self if isinstance(value, Custom | InMemory)}
 
     def with_defaults(self, written: Mapping[str, Any]) -> Mapping[str, Any]:
         """A recipe on disk with the defaults of all keys that it lacks, to compare this one with.
 
-        Networks of the user's own, which cannot be made from what is written, are this recipe's, if they are written
-        alike. A recipe that can no longer be read is returned as it is: then every difference from this one is listed.
+        Networks of the user's own and data given in Python, which cannot be made from what is written, are this
+        recipe's, if they are written alike. A recipe that can no longer be read is returned as it is: then every
+        difference from this one is listed.
         """
         mapping = self.to_mapping()
-        same = {name: value for name, value in self.own_networks().items() if written.get(name) == mapping[name]}
+        same = {name: value for name, value in self.own_parts().items() if written.get(name) == mapping[name]}
         try:
             return Recipe.parse({**written, **same}).to_mapping()
         except ConfigurationError:

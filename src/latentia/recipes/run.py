@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from torch import nn
 
-from latentia.data import Batch, Schema, Splits
+from latentia.data import Batch, Schema, Source, Splits, ToyDistribution
 from latentia.errors import DataError, RunError
 from latentia.estimate import Estimate, read_estimates, write_estimates
 from latentia.files import hash_of_file, read_tensors, write_tensors
@@ -39,7 +39,8 @@ class Run(Generic[ModelT]):
 
     Args:
         path: the run directory, or `hf://user/name` for a run that was shared on the Hugging Face Hub.
-        **replaced: recipe fields that replace those on disk; `network=Custom(…)` for networks of your own.
+        **replaced: recipe fields that replace those on disk: `network=Custom(…)` for networks of your own, `data=x` for
+            data that were given in Python.
 
     Raises:
         RunError: for a folder that is not a run directory, or whose recipe is damaged.
@@ -52,7 +53,7 @@ class Run(Generic[ModelT]):
 
             path = pull(str(path))
         self.directory = RunDirectory(path)
-        self.recipe = Recipe.parse({**self.directory.recipe(), **replaced})
+        self.recipe = Recipe.parse(_with_replaced(self.directory.recipe(), replaced))
         self._splits: Splits | None = None
         self._model: ModelT | None = None
         self._parts: dict[str, Batch] = {}
@@ -255,6 +256,15 @@ class Run(Generic[ModelT]):
     def _repr_html_(self) -> str:
         rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self._summary())
         return f"<table><caption>{escape(str(self.path))}</caption>{rows}</table>"
+
+
+def _with_replaced(written: dict[str, Any], replaced: dict[str, Any]) -> dict[str, Any]:
+    """The recipe on disk with replaced fields; data given in Python keep the settings that the run had."""
+    data, before = replaced.get("data"), written.get("data")
+    known = data is None or isinstance(data, Source | ToyDistribution | str | dict)
+    if not known and isinstance(before, dict) and before.get("type") == "memory":
+        replaced = {**replaced, "data": {**before, "data": data}}
+    return {**written, **replaced}
 
 
 def load(path: Path | str, **replaced: Any) -> Any:

@@ -87,7 +87,7 @@ def train(recipe: Recipe, out: Path | str | None = None, *, resume: bool = False
         path = launch(_train_here, recipe.devices, **options)
     else:
         path = _train_here(**options)
-    return Run(path, **recipe.own_networks())
+    return Run(path, **recipe.own_parts())
 
 
 def train_seeds(

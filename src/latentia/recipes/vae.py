@@ -6,14 +6,14 @@ __all__ = ["VAERecipe"]
 
 from collections.abc import Callable, Mapping
 from itertools import chain, islice
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from latentia.configuration import OneOf
-from latentia.data import Batch, Schema, Splits, StreamedSplit
+from latentia.configuration import Component, OneOf
+from latentia.data import Batch, Schema, Source, Splits, StreamedSplit, ToyDistribution
 from latentia.distributions import (
     Bernoulli,
     Categorical,
@@ -42,6 +42,10 @@ from latentia.training import Adam, Game, Optimizer, Player, Worker, seed_of, se
 CHECKED_AT_ONCE = 5_000
 
 
+class _Data(Component):
+    data: OneOf[Source | ToyDistribution]
+
+
 class VAERecipe(Recipe, name="vae"):
     """Train a VAE.
 
@@ -57,6 +61,20 @@ class VAERecipe(Recipe, name="vae"):
     prior: OneOf[Prior] = Field(default=StandardNormal(), description="p(z)")
     objective: OneOf[Objective] = Field(default=ELBO(), description="what is maximized")
     optimizer: OneOf[Optimizer] = Field(default=Adam(), description="how it steps")
+
+    set_by_data: ClassVar[tuple[str, ...]] = ("likelihood",)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _likelihood_of_the_data(cls, fields: Any) -> Any:
+        """Where no likelihood is named, take the one that suits the data."""
+        if not isinstance(fields, Mapping) or "likelihood" in fields or "data" not in fields:
+            return fields
+        try:
+            data = _Data(data=fields["data"]).data
+        except ConfigurationError:  # the field's own validation says what is wrong
+            return fields
+        return {**fields, "data": data, "likelihood": data.suggested_likelihood}
 
     @model_validator(mode="after")
     def _batch_suffices(self) -> Self:
@@ -191,6 +209,8 @@ def likelihood_for(likelihood: Likelihood, schema: Schema) -> Likelihood:
             counts = {len(schema.columns[int(number)].categories) for number in group.columns}
             own = own.model_copy(update={"categories": max(2, *counts)})
         groups.append(group.model_copy(update={"likelihood": own}))
+    if len(groups) == 1 and list(groups[0].columns) == list(range(len(schema.columns))):
+        return groups[0].likelihood  # the same distribution, which quadrature knows better
     return found.model_copy(update={"groups": tuple(groups)})
 
 

@@ -1,0 +1,251 @@
+"""Data that are given in Python, with no file.
+
+    latentia.train(VAERecipe(data=x))                         an array, a tensor, a data frame, a data set
+    latentia.train(VAERecipe(data=(x, labels)))               with labels
+    latentia.train(VAERecipe(data=InMemory(data=frame, target="species", categorical=("sex",))))
+
+A recipe is text, so that it holds what the data were and their hash, not the data. To resume such a run, or to evaluate
+it in another process, give the same data again: `latentia.Run(path, data=x)`. Other bits are refused.
+"""
+
+from __future__ import annotations
+
+__all__ = ["InMemory"]
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field, PrivateAttr, model_serializer, model_validator
+from torch import Tensor
+
+from latentia.data.examples import as_examples, suggested_for
+from latentia.data.source import Parts
+from latentia.data.split import Split, sha256_of
+from latentia.data.table_file import as_objects, table_parts
+from latentia.data.tables import TabularSource, Values, labels_of, read_table
+from latentia.errors import ConfigurationError, DataError
+
+_AGAIN = "give the same data again: latentia.Run(path, data=x), latentia.load(path, data=x), or VAERecipe(data=x)"
+
+
+class InMemory(TabularSource, name="memory"):
+    """Data given in Python: a NumPy array, a tensor, a pair (x, labels), a pandas or polars frame, a map-style
+    `torch.utils.data.Dataset` or a Hugging Face data set.
+
+    Attributes:
+        data: the data; they are not written to a recipe.
+        given: what they were.
+        sha256: of their content; other data are refused.
+    """
+
+    data: Any = Field(default=None, repr=False)
+    given: str = ""
+    sha256: str = ""
+    _parts: Parts | None = PrivateAttr(default=None)
+
+    @property
+    def suggested_likelihood(self) -> str:
+        if self._parts is None or self._parts.columns:
+            return "mixed"
+        return suggested_for(self._parts.train.dtype)
+
+    @model_validator(mode="after")
+    def _read_once(self) -> InMemory:
+        if self.data is None:
+            return self
+        parts, given = self._converted()
+        assert parts.content_hash is not None
+        if self.sha256 and self.sha256 != parts.content_hash:
+            text = f"these data ({given}) are not those of the run ({self.given}): their sha256 differ; {_AGAIN}"
+            raise ConfigurationError([("data", text)])
+        self._parts = parts
+        for name, value in (("given", given), ("sha256", parts.content_hash)):
+            object.__setattr__(self, name, value)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, handler: Any) -> dict[str, Any]:  # the data are not text
+        copy = self.model_copy(update={"data": None})
+        return {"type": self.type_name, **{k: v for k, v in handler(copy).items() if k != "data"}}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, InMemory) and self.to_mapping() == other.to_mapping()
+
+    def __hash__(self) -> int:
+        return hash((self.given, self.sha256))
+
+    def _read(self) -> Parts:
+        if self._parts is None:
+            what = self.given or "no data"
+            raise DataError(f"the data were given in Python ({what}), and a recipe does not hold them; {_AGAIN}")
+        return self._parts
+
+    def _converted(self) -> tuple[Parts, str]:
+        """The examples, and what was given in words."""
+        data, labels, classes = self.data, None, ()
+        pair = isinstance(data, tuple)
+        if pair:
+            if len(data) != 2:
+                text = f"a tuple of {len(data)} is not known; give a pair (x, labels)"
+                raise ConfigurationError([("data", text)])
+            data, labels = data
+        table, given = _as_table(data)
+        if table is not None:
+            if labels is not None:
+                labels, classes = labels_of(_as_array(labels, "the labels"), "the labels")
+            read = read_table(table, self, "the data frame")
+            if labels is not None:
+                read = type(read)(read.x, _of_length(labels, len(read.x)), classes, read.columns)
+            return table_parts(read), given
+        self._refuse_column_options()
+        if isinstance(data, torch.utils.data.IterableDataset):
+            text = "an IterableDataset has no rows to split; give a map-style Dataset, or read it into an array"
+            raise ConfigurationError([("data", text)])
+        if isinstance(data, torch.utils.data.Dataset):
+            data, own, given = _read_dataset(data)
+            labels = own if labels is None else labels
+        array = _as_array(data, "the data")
+        given = given or f"{'a tensor' if isinstance(data, Tensor) else 'a NumPy array'}"
+        given = f"{given}, {array.dtype}, {array.shape}{', with labels' if labels is not None else ''}"
+        x = as_examples(array, "the data")
+        if labels is not None:
+            labels, classes = labels_of(_as_array(labels, "the labels"), "the labels")
+            labels = _of_length(labels, len(x))
+        split = Split(x.clone(), labels)  # what the caller does to the array later does not change the run
+        return Parts(split, None, classes, sha256_of([split])), given
+
+    def _refuse_column_options(self) -> None:
+        options = ("target", "columns", "drop", "categorical", "ordinal", "real", "counts", "positive")
+        for option in options:
+            if getattr(self, option):
+                text = "columns have names in a data frame alone; give pandas.DataFrame(x, columns=[…])"
+                raise ConfigurationError([(option, text)])
+
+
+def _of_length(labels: Tensor, count: int) -> Tensor:
+    if len(labels) != count:
+        raise DataError(f"there are {count} examples and {len(labels)} labels; give one label for each")
+    return labels
+
+
+def _as_array(data: Any, what: str) -> Values:
+    """An array or tensor as an array of NumPy."""
+    if isinstance(data, Tensor):
+        data = data.detach().cpu()
+        return (data.float() if data.dtype == torch.bfloat16 else data).numpy()
+    if isinstance(data, np.ndarray):
+        return data
+    if isinstance(data, list) and all(isinstance(item, int | str) for item in data):  # labels
+        return np.asarray(data)
+    for library in ("pandas", "polars"):
+        module = sys.modules.get(library)
+        if module is not None and isinstance(data, module.Series):
+            return _items(list(data)) if _is_text(data) else np.asarray(data)
+    text = (
+        f"{what} are of the type {type(data).__name__}; give a NumPy array, a tensor, a pair (x, labels), a data "
+        "frame, a map-style Dataset, or a source such as latentia.data.Table(file=…)"
+    )
+    raise ConfigurationError([("data", text)])
+
+
+def _is_text(series: Any) -> bool:
+    return not str(series.dtype).lower().startswith(("int", "uint", "float", "bool"))
+
+
+def _as_table(data: Any) -> tuple[Mapping[str, Values] | None, str]:
+    """The columns of a data frame, and what it is; (None, "") for other data.
+
+    The libraries are not imported here: where an object is one of theirs, its user has imported them.
+    """
+    pandas, polars, datasets = (sys.modules.get(name) for name in ("pandas", "polars", "datasets"))
+    if pandas is not None and isinstance(data, pandas.DataFrame):
+        columns = {str(name): _pandas_column(data[name]) for name in data.columns}
+        return columns, f"a pandas DataFrame of {len(data)} rows and {len(columns)} columns"
+    if polars is not None and isinstance(data, polars.DataFrame):
+        columns = {
+            name: as_objects(data[name].to_list())
+            if data[name].null_count() or _is_text(data[name])
+            else data[name].to_numpy()
+            for name in data.columns
+        }
+        return columns, f"a polars DataFrame of {len(data)} rows and {len(columns)} columns"
+    if datasets is not None and isinstance(data, datasets.Dataset):
+        columns = {name: _items(data[name][:]) for name in data.column_names}
+        return columns, f"a Hugging Face Dataset of {len(data)} rows and {len(columns)} columns"
+    return None, ""
+
+
+def _pandas_column(series: Any) -> Values:
+    if str(series.dtype).startswith(("int", "uint", "float", "bool")):
+        return series.to_numpy()
+    missing = series.isna().tolist()
+    items = [None if gone else value for gone, value in zip(missing, series.tolist(), strict=True)]
+    return _items(items)
+
+
+def _items(items: Sequence[Any]) -> Values:
+    """Python values as a column: numbers as an array, others as objects."""
+    items = list(items)
+    kinds = {type(item) for item in items}
+    if kinds <= {int} or kinds <= {float} or kinds <= {bool}:
+        return np.array(items)
+    if items and isinstance(items[0], list):
+        try:
+            return np.asarray(items, np.float64)
+        except (TypeError, ValueError):
+            pass
+    return as_objects(items)
+
+
+def _read_dataset(dataset: Any) -> tuple[Values, Any, str]:
+    """All examples of a map-style Dataset, its labels or None, and what it is.
+
+    Raises:
+        ConfigurationError: for one that is empty, whose length changes, or whose examples do.
+    """
+    name = f"a Dataset ({type(dataset).__name__})"
+    try:
+        count = len(dataset)
+    except TypeError:
+        raise ConfigurationError([("data", f"{name} has no length; give a map-style Dataset with __len__")]) from None
+    if not count:
+        raise ConfigurationError([("data", f"{name} is empty")])
+    items = []
+    for row in range(count):
+        try:
+            items.append(_example(dataset[row]))
+        except IndexError:
+            text = f"{name} claims {count} examples and ends after {row}; correct its __len__"
+            raise ConfigurationError([("data", text)]) from None
+    if len(dataset) != count:
+        text = f"the length of {name} changed from {count} to {len(dataset)} while it was read; give one that does not"
+        raise ConfigurationError([("data", text)])
+    first, again = items[0][0], _example(dataset[0])[0]
+    if not np.array_equal(first, again, equal_nan=first.dtype.kind == "f"):
+        text = f"{name} gives another example at each reading: remove its random augmentation"
+        raise ConfigurationError([("data", text)])
+    shapes = {x.shape for x, _ in items}
+    if len(shapes) > 1:
+        listed = " and ".join(map(str, sorted(shapes)[:2]))
+        raise ConfigurationError([("data", f"{name} has examples of the shapes {listed}; make them alike")])
+    labels = [label for _, label in items]
+    known = [label for label in labels if label is not None]
+    if known and len(known) < len(labels):
+        raise ConfigurationError(
+            [("data", f"{name} has labels for {len(known)} of {count} examples; give all or none")]
+        )
+    stacked = np.asarray(known) if known else None
+    return np.stack([x for x, _ in items]), stacked, name
+
+
+def _example(item: Any) -> tuple[Values, Any]:
+    """x and its label, or None, of what a Dataset gives: x, or (x, label)."""
+    if isinstance(item, tuple | list) and len(item) == 1:  # of a TensorDataset of one tensor
+        item = item[0]
+    x, label = (item[0], item[1]) if isinstance(item, tuple | list) and len(item) == 2 else (item, None)
+    if isinstance(label, Tensor | np.ndarray):
+        label = np.asarray(label).item()
+    return np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x), label
