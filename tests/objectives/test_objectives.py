@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from latentia.distributions import Diagonal, Fixed, Full, MixturePrior, StandardNormal, VampPrior
+from latentia.distributions import (
+    Diagonal,
+    Fixed,
+    FlowPosterior,
+    Full,
+    MixturePosterior,
+    MixturePrior,
+    StandardNormal,
+    VampPrior,
+)
 from latentia.errors import ConfigurationError, UnsupportedError
 from latentia.estimate import Estimate
 from latentia.models import VAE
@@ -36,6 +45,9 @@ VARIANTS = [
 OBJECTIVES = DEFAULTS + VARIANTS
 every = pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: f"{objective.type_name}-{objective}")
 LATE = Progress(step=10_000, epoch=100.0, data_size=50)
+
+
+RICH = [FlowPosterior(transforms=1, context=3, hidden=(8,)), MixturePosterior(components=2)]
 
 
 def depends_on_the_batch(objective):
@@ -210,3 +222,40 @@ def test_objectives_of_the_batch_need_two_images(objective):
     assert objective.smallest_batch == 2
     with pytest.raises(ConfigurationError, match="at least two images in a batch; set a larger batch_size"):
         objective(model.vae, model.images(1), LATE)
+
+
+@pytest.mark.parametrize("posterior", RICH, ids=lambda posterior: posterior.type_name)
+@pytest.mark.parametrize("objective", [ELBO(kl="monte-carlo"), ELBO(kl="monte-carlo", samples=3), IWAE(k=4)], ids=str)
+def test_bounds_of_rich_posteriors_stay_below_log_p(objective, posterior):
+    model = LinearGaussian(posterior, away=0.3)
+    x = model.images(20)
+    with torch.no_grad():
+        bounds = torch.stack([objective(model.vae, x, LATE)["bound"] for _ in range(300)])
+    gap = Estimate.mean(bounds.mean(1) - model.log_likelihood(x).mean())
+    assert gap.stderr is not None
+    assert gap.value + 5 * gap.stderr < 0
+
+
+@pytest.mark.parametrize("posterior", RICH, ids=lambda posterior: posterior.type_name)
+@pytest.mark.parametrize("objective", [ELBO(kl="monte-carlo"), IWAE(k=4)], ids=str)
+def test_every_weight_of_a_rich_posterior_is_trained(objective, posterior):
+    model = LinearGaussian(posterior, away=0.3)
+    objective(model.vae, model.images(6), LATE)["cost"].mean().backward()
+    assert {name for name, p in model.vae.named_parameters() if p.grad is None or not p.grad.any()} == set()
+
+
+@pytest.mark.parametrize(
+    ("objective", "posterior", "cure"),
+    [
+        (ELBO(), RICH[0], "objective.kl=monte-carlo"),
+        (ELBO(), RICH[1], "objective.kl=monte-carlo"),
+        (IWAE(gradient="doubly-reparametrized"), RICH[1], "objective.gradient=plain"),
+        (BetaTC(), RICH[0], "posterior=diagonal"),
+        (Info(kl="monte-carlo"), RICH[1], "objective=elbo"),
+    ],
+    ids=str,
+)
+def test_what_a_rich_posterior_cannot_serve_is_refused(objective, posterior, cure):
+    model = LinearGaussian(posterior)
+    with pytest.raises(UnsupportedError, match=cure):
+        objective(model.vae, model.images(4), LATE)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
-from latentia.errors import ConfigurationError
+import latentia
+from latentia.distributions import Conditional, FlowPosterior, MixturePosterior
+from latentia.errors import ConfigurationError, RunError
 from latentia.likelihood import importance_log_likelihood
 from latentia.networks import MLP
 from latentia.objectives import ELBO, IWAE, BetaTC, ExactLikelihood, Info, Objective
@@ -64,3 +69,34 @@ def test_requests_that_are_too_large_are_refused_before_training(settings: dict[
     with pytest.raises(ConfigurationError, match=cure):
         train(VAERecipe(**settings), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run" / "environment.json").exists()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"posterior": FlowPosterior(transforms=1, context=4, hidden=(8,)), "objective": ELBO(kl="monte-carlo")},
+        {"posterior": MixturePosterior(components=2), "objective": IWAE(k=2)},
+    ],
+    ids=lambda settings: settings["posterior"].type_name,
+)
+def test_other_posteriors_resume_to_the_same_bits_and_encode(settings: dict[str, Any], tmp_path: Path, monkeypatch):
+    recipe = VAERecipe(network=MLP(hidden=(16,)), batch_size=256, epochs=2, checkpoint_every=0.5, **settings)
+    whole = train(recipe, tmp_path / "whole", quiet=True)
+    calls, emit = count(), Conditional.emit
+
+    def failing(self: Conditional, condition: Tensor) -> Tensor:
+        if self.training and next(calls) == 15:
+            raise MemoryError("no more")
+        return emit(self, condition)
+
+    monkeypatch.setattr(Conditional, "emit", failing)
+    with pytest.raises((MemoryError, RunError)):
+        train(recipe, tmp_path / "part", quiet=True)
+    monkeypatch.undo()
+    assert max(path.name for path in (tmp_path / "part" / "checkpoints").iterdir()) > "step-00000000"
+    again = train(recipe, tmp_path / "part", quiet=True, resume=True)
+    for (name, first), second in zip(whole.model.state_dict().items(), again.model.state_dict().values(), strict=True):
+        assert torch.equal(first, second), name
+    codes = latentia.encode(tmp_path / "whole")
+    assert torch.isfinite(codes["mean"]).all()
+    assert (codes["stddev"] > 0).all()

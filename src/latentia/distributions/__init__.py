@@ -5,6 +5,7 @@ from latentia.distributions.columns import GaussianPerColumn, LaplacePerColumn, 
 from latentia.distributions.conditional import Conditional, Family
 from latentia.distributions.counts import NegativeBinomial, Poisson, ZeroInflated
 from latentia.distributions.finite import Finite
+from latentia.distributions.flow_posterior import FlowPosterior
 from latentia.distributions.gaussians import gaussian_kl
 from latentia.distributions.likelihoods import (
     Bernoulli,
@@ -16,6 +17,7 @@ from latentia.distributions.likelihoods import (
     Likelihood,
 )
 from latentia.distributions.mixed import Group, Mixed
+from latentia.distributions.mixture_posterior import MixturePosterior, Stratified, weighted_draws
 from latentia.distributions.mixtures import Mixture, log_density
 from latentia.distributions.parsing import parse_distribution
 from latentia.distributions.pixels import ContinuousBernoulliDistribution
@@ -34,6 +36,7 @@ __all__ = [
     "Family",
     "Finite",
     "Fixed",
+    "FlowPosterior",
     "FlowPrior",
     "Full",
     "Gaussian",
@@ -46,6 +49,7 @@ __all__ = [
     "LogNormal",
     "Mixed",
     "Mixture",
+    "MixturePosterior",
     "MixturePrior",
     "NegativeBinomial",
     "Ordinal",
@@ -54,11 +58,13 @@ __all__ = [
     "Prior",
     "StandardNormal",
     "Standardization",
+    "Stratified",
     "StudentT",
     "VampPrior",
     "ZeroInflated",
     "gaussian_kl",
     "log_density",
     "parse_distribution",
+    "weighted_draws",
     "zuko_flows",
 ]

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 __all__ = ["Conditional", "Family", "distributions_in_float32"]
 
+import copy
 import math
 import re
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,12 +59,12 @@ class Family(Component):
         """Shape of the numbers that the network must give for one example."""
 
     @abstractmethod
-    def distribution(self, parameters: Tensor, shared: Tensor | None = None, event_dims: int = 1) -> Distribution:
+    def distribution(self, parameters: Tensor, shared: Any = None, event_dims: int = 1) -> Distribution:
         """The distributions with these parameters.
 
         Args:
             parameters: the numbers of the network, (*batch, *parameter_shape), in float32 or float64.
-            shared: the parameters of `shared_parameters`, where the family has any.
+            shared: the parameters of `shared_parameters`, or the module of `shared_module`, where the family has one.
             event_dims: how many of the last dimensions form one event; the posteriors, over vectors, ignore it.
 
         Returns:
@@ -71,6 +73,10 @@ class Family(Component):
 
     def shared_parameters(self, event_shape: tuple[int, ...]) -> Tensor | None:
         """Initial values of learned parameters that do not depend on the condition; None where there are none."""
+        return None
+
+    def shared_module(self, event_shape: tuple[int, ...]) -> nn.Module | None:
+        """A module with such parameters, where one tensor is not enough, as for a flow; None where there is none."""
         return None
 
 
@@ -98,7 +104,7 @@ class Conditional(nn.Module):
         self.condition_shape = tuple(condition_shape)
         self.parameter_shape = family.parameter_shape(self.event_shape)
         shared = family.shared_parameters(self.event_shape)
-        self.shared = None if shared is None else nn.Parameter(shared)
+        self.shared = family.shared_module(self.event_shape) if shared is None else nn.Parameter(shared)
 
     def emit(self, condition: Tensor) -> Tensor:
         """The network's numbers for conditions (*batch, *condition_shape), in float32 at least.
@@ -175,5 +181,8 @@ class Conditional(nn.Module):
 
     def stopped(self, numbers: Tensor) -> Distribution:
         """The same distributions with no gradient to their parameters: q with φ held fixed."""
-        shared = None if self.shared is None else self.shared.detach()
+        if isinstance(self.shared, nn.Module):
+            shared = copy.deepcopy(self.shared).requires_grad_(False)
+        else:
+            shared = None if self.shared is None else self.shared.detach()
         return self.family.distribution(numbers.detach(), shared, len(self.event_shape))

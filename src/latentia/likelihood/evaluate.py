@@ -14,7 +14,7 @@ from torch import Tensor
 from latentia.errors import ConfigurationError, UnsupportedError, nearest
 from latentia.estimate import Estimate
 from latentia.likelihood.annealed import annealed_log_likelihood, bidirectional_monte_carlo
-from latentia.likelihood.gaps import Gaps, evaluate_gaps
+from latentia.likelihood.gaps import Gaps, evaluate_gaps, has_gaussian_encoder
 from latentia.likelihood.importance import importance_log_likelihood, log_importance_weights
 from latentia.likelihood.information import mutual_information
 from latentia.likelihood.latent_model import LatentModel
@@ -23,6 +23,7 @@ from latentia.likelihood.quadrature import exact_log_likelihood
 
 Method = Literal["exact", "importance", "annealed"]
 
+SEARCHED = 100  # images at most whose best q is searched by draws, for a q that is not Gaussian
 DRAWS = 100  # of each image, for the gap of a q that is not Gaussian
 
 
@@ -102,8 +103,11 @@ def _exact(
     arrays = posterior.arrays()
     split = None
     if gaps and len(images) > 1 and subject.encoder is not None:
+        with subject.evaluating():
+            gaussian = has_gaussian_encoder(subject, images[:1])
         try:
-            split = evaluate_gaps(model, images[:gaps], posterior=posterior)
+            some = images[:gaps] if gaussian else images[: min(gaps, SEARCHED)]
+            split = evaluate_gaps(model, some, posterior=posterior)
         except UnsupportedError as error:
             estimates += _sampled_gap(subject, images[:gaps], posterior, seed, str(error))
         else:

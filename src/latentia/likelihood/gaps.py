@@ -16,6 +16,8 @@ so the nodes of the bound also give the natural-gradient step Σ⁻¹ ← (1 −
 kept only if it raises the image's bound. The search starts from the encoder's q, from the posterior's moments and, for
 a posterior of several modes, from those of its largest basins of attraction and of neighboring pairs. It is not
 exhaustive: the approximation gap is an upper bound, and the amortization gap a lower bound.
+
+Other families of q are searched by draws: `latentia.likelihood.family_search`.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 from latentia.distributions import Conditional, Fixed, Full, Posterior
 from latentia.errors import UnsupportedError
 from latentia.estimate import Estimate
+from latentia.likelihood.family_search import EVALUATED, search_family
 from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.posterior import GridPosterior, Slice, exact_posterior
 from latentia.objectives.score_table import score_pairs
@@ -67,10 +70,12 @@ class Gaps:
         posterior: the exact posteriors of these images, and possibly of more after them.
         inference: KL(q, p(z|x)) of the encoder's q, (N,). NaN where the posterior is not `finished` or q is not finite.
         approximation: KL of the best q of the family that was found, (N,).
-        amortization: the difference of the two, (N,), at least 0.
-        errors: numerical errors of the three by name, (N,) each.
+        amortization: the difference of the two, (N,), at least 0 but for the noise of draws.
+        errors: numerical errors of the three by name, (N,) each; with `draws` they include standard errors over draws.
         mean: of the best q, (N, d).
         covariance: of the best q, (N, d, d).
+        best: gives the best q of one image, with batch shape () or (1,).
+        draws: of each bound, where q is not Gaussian; 0 for a quadrature.
     """
 
     posterior: GridPosterior
@@ -80,6 +85,8 @@ class Gaps:
     errors: Mapping[str, Tensor]
     mean: Tensor
     covariance: Tensor
+    best: Callable[[int], Distribution]
+    draws: int = 0
 
     @property
     def finished(self) -> Tensor:
@@ -92,12 +99,14 @@ class Gaps:
         if len(rows) < 2:
             return []
         settings: dict[str, Any] = {"stderr_over": "images"}
+        if self.draws:
+            settings |= {"draws": self.draws, "draws_by": "search of the family's numbers"}
         if len(rows) < len(self.inference):
             settings["not_reached"] = len(self.inference) - len(rows)
         elbo = self.posterior.likelihood.values[: len(self.inference)] - self.inference
         parts = (
             ("elbo", "lower bound", elbo, "inference"),
-            ("inference_gap", "numerical", self.inference, "inference"),
+            ("inference_gap", "estimate" if self.draws else "numerical", self.inference, "inference"),
             ("approximation_gap", "upper bound", self.approximation, "approximation"),
             ("amortization_gap", "lower bound", self.amortization, "amortization"),
         )
@@ -106,7 +115,7 @@ class Gaps:
                 values[rows],
                 name=name,
                 kind=kind,
-                method="quadrature",
+                method="quadrature and draws" if self.draws else "quadrature",
                 settings=settings | {"error": self.errors[error][rows].mean().item()},
             )
             for name, kind, values, error in parts
@@ -121,7 +130,7 @@ class Gaps:
 def evaluate_gaps(
     model: Any, images: Tensor, tolerance: float = 0.01, *, posterior: GridPosterior | None = None, **options: Any
 ) -> Gaps:
-    """Split the inference gap of an encoder, for z of at most three dimensions and a Gaussian q.
+    """Split the inference gap of an encoder, for z of at most three dimensions.
 
     Args:
         model: a `VAE`, a run or a `LatentModel` with an encoder.
@@ -131,23 +140,25 @@ def evaluate_gaps(
         **options: of `exact_posterior`, if they are not.
 
     Raises:
-        UnsupportedError: no encoder, or a q that is not Gaussian; and what `exact_posterior` raises.
+        UnsupportedError: no encoder, or a q that is neither Gaussian nor of a family that can be searched; and what
+            `exact_posterior` raises.
     """
     subject = LatentModel.from_model(model)
     if subject.encoder is None:
         raise UnsupportedError("gaps are those of an encoder, and this model has none")
     with subject.evaluating():
-        mean, covariance = _encoded(subject.encoder, images.to(subject.device, subject.dtype))
+        moments = _encoded(subject.encoder, images.to(subject.device, subject.dtype))
     if posterior is None:
         posterior = exact_posterior(model, images, tolerance, **options)
     used = posterior.model if posterior.likelihood.settings["precision"] == "float64" else subject
+    if moments is None:
+        return _gaps_by_draws(used, images, posterior)
+    mean, covariance = moments
     structure = _structure(subject, covariance)
     finite = torch.isfinite(mean).all(-1) & torch.isfinite(torch.linalg.cholesky_ex(covariance).L).all((-1, -2))
     rows = posterior.finished[posterior.finished < len(images)]
     rows = rows[finite[rows]]
-    n = len(mean)
-    gaps, errors = torch.full((3, n), torch.nan).double(), torch.full((3, n), torch.nan).double()
-    best_mean, best_covariance = torch.full_like(mean, torch.nan), torch.full_like(covariance, torch.nan)
+    gaps, errors, best_mean, best_covariance = _unknown(len(mean), mean.shape[1])
     if len(rows):
         with subject.evaluating(), used.evaluating():
             bound, rule = gaussian_elbo(used, images[rows], mean[rows], covariance[rows])
@@ -157,15 +168,40 @@ def evaluate_gaps(
         values, error = posterior.likelihood.values[rows], posterior.likelihood.errors[rows]
         gaps[:, rows] = torch.stack([values - bound, values - best, best - bound])
         errors[:, rows] = torch.stack([error + rule, error + best_rule + CONVERGED, rule + best_rule])
-    inference, approximation, amortization = gaps
-    return Gaps(
-        posterior,
-        inference,
-        approximation,
-        amortization,
-        dict(zip(GAPS, errors, strict=True)),
-        best_mean,
-        best_covariance,
+
+    def normal(row: int) -> Distribution:
+        return MultivariateNormal(best_mean[row], best_covariance[row])
+
+    return Gaps(posterior, *gaps, dict(zip(GAPS, errors, strict=True)), best_mean, best_covariance, normal)
+
+
+def _gaps_by_draws(model: LatentModel, images: Tensor, posterior: GridPosterior) -> Gaps:
+    """The gaps of an encoder whose q is not Gaussian."""
+    rows = posterior.finished[posterior.finished < len(images)]
+    if not len(rows):
+        raise UnsupportedError("no image has an exact posterior, so that no gap is known; allow more seconds")
+    with model.evaluating():
+        found = search_family(model, images, posterior, rows)
+    gaps, errors, mean, covariance = _unknown(len(images), found.mean.shape[1])
+    values, error = posterior.likelihood.values[rows], posterior.likelihood.errors[rows]
+    gaps[:, rows] = torch.stack([values - found.bound, values - found.best, found.best - found.bound])
+    both = (found.bound_error.square() + found.best_error.square()).sqrt()
+    errors[:, rows] = torch.stack([error + found.bound_error, error + found.best_error, both])
+    mean[rows], covariance[rows] = found.mean, found.covariance
+    place = {row: number for number, row in enumerate(rows.tolist())}
+    about = dict(zip(GAPS, errors, strict=True))
+    return Gaps(posterior, *gaps, about, mean, covariance, lambda row: found.distribution(place[row]), EVALUATED)
+
+
+def _unknown(n: int, d: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gaps (3, n), their errors (3, n), means (n, d) and covariances (n, d, d), all NaN."""
+    double = torch.float64
+    gaps, errors = (torch.full((3, n), torch.nan, dtype=double) for _ in range(2))
+    return (
+        gaps,
+        errors,
+        torch.full((n, d), torch.nan, dtype=double),
+        torch.full((n, d, d), torch.nan, dtype=double),
     )
 
 
@@ -417,30 +453,36 @@ def _structure(model: LatentModel, covariance: Tensor) -> str:
     return "diagonal" if diagonal and not isinstance(family, Full) else "full"
 
 
-def _encoded(encoder: Callable[[Tensor], Distribution], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (N, d) and covariance (N, d, d) of q for each image, NaN where it is not a distribution."""
+def _encoded(encoder: Callable[[Tensor], Distribution], x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Mean (N, d) and covariance (N, d, d) of q for each image, NaN where it is not a distribution; None if q is not
+    Gaussian."""
     try:
         return _moments(encoder(x))
     except ValueError as error:  # torch's check of the parameters, of all images together
         if "Expected parameter" not in str(error):
             raise
         if len(x) > 1:
-            parts = [_encoded(encoder, one) for one in x.split(1)]
+            parts = [part for part in (_encoded(encoder, one) for one in x.split(1)) if part is not None]
+            if len(parts) < len(x):
+                return None
             d = max(len(mean[0]) for mean, _ in parts)
             means, covariances = zip(*parts, strict=True)
             return torch.cat([m.expand(1, d) for m in means]), torch.cat([c.expand(1, d, d) for c in covariances])
         return torch.full((1, 1), torch.nan).double(), torch.full((1, 1, 1), torch.nan).double()
 
 
-def _moments(q: Distribution) -> tuple[Tensor, Tensor]:
+def has_gaussian_encoder(model: LatentModel, images: Tensor) -> bool:
+    """Whether the encoder's q is Gaussian, for which gaps come from quadrature."""
+    assert model.encoder is not None
+    return _encoded(model.encoder, images.to(model.device, model.dtype)) is not None
+
+
+def _moments(q: Distribution) -> tuple[Tensor, Tensor] | None:
     if isinstance(q, MultivariateNormal):
         return q.mean.double().cpu(), q.covariance_matrix.double().cpu()
     if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
         return q.mean.double().cpu(), torch.diag_embed(q.variance.double()).cpu()
-    raise UnsupportedError(
-        f"the best q of a family is found for Gaussian families, and this encoder gives {type(q).__name__}; "
-        "its inference gap is log p(x) − ELBO (exact_log_likelihood, evaluate_bound)"
-    )
+    return None
 
 
 def _match(exact: Tensor, covariance: Tensor, structure: str) -> Tensor:

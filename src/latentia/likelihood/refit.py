@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
+from latentia.distributions import Stratified, weighted_draws
 from latentia.errors import ConfigurationError, UnsupportedError
 from latentia.likelihood.posterior import GridPosterior, exact_posterior
 from latentia.models import VAE
@@ -78,16 +79,17 @@ def refit_encoder(
 def _negative_elbo(vae: VAE, x: Tensor) -> Tensor:
     """−ELBO, (B,), with the KL in closed form where there is one."""
     q = vae.encode(x)
-    if not q.has_rsample:
+    if not q.has_rsample and not isinstance(q, Stratified):
         raise UnsupportedError(
             f"refitting by the bound needs a posterior with rsample, and {type(q).__name__} has none"
         )
-    z = q.rsample()
+    z, log_weights = weighted_draws(q, 1)
+    weight = torch.ones(len(z), len(x), device=x.device) if log_weights is None else log_weights.exp()
+    distortion = -(weight * vae.decode(z).log_prob(x)).sum(0)
     try:
-        rate = kl_divergence(q, vae.prior)
+        return distortion + kl_divergence(q, vae.prior)
     except NotImplementedError:
-        rate = q.log_prob(z) - vae.prior.log_prob(z)
-    return rate - vae.decode(z).log_prob(x)
+        return distortion + (weight * (q.log_prob(z) - vae.prior.log_prob(z))).sum(0)
 
 
 def _cross_entropy(q: Distribution, target: GridPosterior, rows: Tensor) -> Tensor:

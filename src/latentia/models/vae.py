@@ -16,7 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from latentia.distributions import Bernoulli, Conditional, Diagonal, Likelihood, Posterior, Prior, StandardNormal
+from latentia.distributions import (
+    Bernoulli,
+    Conditional,
+    Diagonal,
+    Likelihood,
+    Posterior,
+    Prior,
+    StandardNormal,
+    Stratified,
+)
 from latentia.distributions.standardization import EncoderInput, Standardization, StandardizedConditional
 from latentia.errors import UnsupportedError, require_count
 from latentia.networks.network import require_logits
@@ -104,6 +113,9 @@ class VAE(nn.Module):
         q = self.encode(x)
         x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
         self.check(x)
+        if isinstance(q, Stratified):
+            z, log_share = q.strata(samples)
+            return (log_share.exp() * self.log_importance_weights(x, z, q)).sum(0)
         if torch.is_grad_enabled() and not q.has_rsample:
             raise UnsupportedError(
                 f"{type(q).__name__} has no rsample, so this bound has no gradient to the encoder; train with "

@@ -19,7 +19,7 @@ from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 from latentia.errors import UnsupportedError
 from latentia.models import VAE
-from latentia.objectives.objective import Objective, Progress, Terms, mean_over_draws, rate_of, reparametrized
+from latentia.objectives.objective import Objective, Progress, Terms, mean_over_draws, rate_of, reparametrized_or_strata
 
 
 class ELBO(Objective):
@@ -52,14 +52,15 @@ class ELBO(Objective):
     def __call__(self, vae: VAE, x: Tensor, progress: Progress) -> Terms:
         q, prior, beta = vae.encode(x), vae.prior, self.beta_at(progress)
         by_score = self.gradient == "score"
+        log_weights = None
         if by_score:
             z = q.sample(torch.Size([self.samples]))
         else:
-            z = reparametrized(q, None if self.samples == 1 else self.samples, "ELBO")
+            z, log_weights = reparametrized_or_strata(q, None if self.samples == 1 else self.samples, "ELBO")
         distortions = -vae.decode(z).log_prob(x)  # (samples, B), or (B,) for one reparametrized draw
-        distortion = mean_over_draws(distortions)
+        distortion = mean_over_draws(distortions, log_weights)
         floored = _with_free_bits(q, prior, self.free_bits) if self.free_bits else None
-        rate = rate_of(q, prior, z, self.kl)
+        rate = rate_of(q, prior, z, self.kl, log_weights)
         paid = rate if floored is None else floored
         cost = distortion + (paid if self.beta == 1 and not self.warm_up else beta * paid)
         if by_score:

@@ -21,8 +21,11 @@ from torch.distributions import Distribution, Independent, kl_divergence
 
 from latentia.configuration import Component
 from latentia.distributions.conditional import distributions_in_float32
+from latentia.distributions.mixture_posterior import Stratified
 from latentia.errors import UnsupportedError
 from latentia.models import VAE
+
+CURES_WITHOUT_RSAMPLE = "objective=elbo objective.gradient=score"
 
 Terms = dict[str, Tensor]
 """Named terms of shape (B,), in nats; `cost` is minimized."""
@@ -94,14 +97,29 @@ def reparametrized(q: Distribution, draws: int | None, objective: str) -> Tensor
         UnsupportedError: if q cannot be reparametrized, naming the objective that does not need it.
     """
     if not q.has_rsample:
-        raise UnsupportedError(
-            f"{objective} needs a posterior with rsample, and {_shown(q)} has none; "
-            "set objective=elbo objective.gradient=score"
-        )
+        others = "objective=elbo or objective=iwae" if isinstance(q, Stratified) else CURES_WITHOUT_RSAMPLE
+        raise UnsupportedError(f"{objective} needs a posterior with rsample, and {_shown(q)} has none; set {others}")
     return q.rsample(torch.Size([] if draws is None else [draws]))
 
 
-def rate_of(q: Distribution, prior: Distribution, z: Tensor, kind: Literal["exact", "monte-carlo"]) -> Tensor:
+def reparametrized_or_strata(q: Distribution, draws: int | None, objective: str) -> tuple[Tensor, Tensor | None]:
+    """The draws of `reparametrized`, or those of all strata of q with the logarithms of their weights, (S, B).
+
+    Raises:
+        UnsupportedError: if q has neither.
+    """
+    if isinstance(q, Stratified):
+        return q.strata(draws or 1)
+    return reparametrized(q, draws, objective), None
+
+
+def rate_of(
+    q: Distribution,
+    prior: Distribution,
+    z: Tensor,
+    kind: Literal["exact", "monte-carlo"],
+    log_weights: Tensor | None = None,
+) -> Tensor:
     """KL(q, p(z)) of each example, (B,), in nats: in closed form, or estimated from the draws z, (*draws, B, d).
 
     Raises:
@@ -109,7 +127,7 @@ def rate_of(q: Distribution, prior: Distribution, z: Tensor, kind: Literal["exac
     """
     if kind == "monte-carlo":
         log_ratio = q.log_prob(z) - prior.log_prob(z)
-        return log_ratio.reshape(-1, log_ratio.shape[-1]).mean(0)
+        return mean_over_draws(log_ratio.reshape(-1, log_ratio.shape[-1]), log_weights)
     try:
         return kl_divergence(q, prior)
     except NotImplementedError:
@@ -118,8 +136,10 @@ def rate_of(q: Distribution, prior: Distribution, z: Tensor, kind: Literal["exac
         ) from None
 
 
-def mean_over_draws(values: Tensor) -> Tensor:
-    """Mean over the draws of values (draws, B); values (B,) of a single draw are returned as they are."""
+def mean_over_draws(values: Tensor, log_weights: Tensor | None = None) -> Tensor:
+    """Mean over the draws of values (draws, B), weighted if weights are given; values (B,) are returned as they are."""
+    if log_weights is not None:
+        return (log_weights.exp() * values).sum(0)
     return values if values.dim() == 1 else values.mean(0)
 
 

@@ -21,7 +21,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.distributions import Distribution, MultivariateNormal
+from torch.distributions import Distribution
 
 from latentia.errors import UnsupportedError
 from latentia.likelihood import Gaps, GridPosterior, LatentModel
@@ -118,7 +118,7 @@ def plot_extreme_gaps(gaps: Gaps, images: Tensor, count: int = EXTREME) -> Figur
         for axes, row in zip(cells[line], rows, strict=True):
             q = _encoded(posterior.model, images[row])
             assert q is not None  # gaps are those of an encoder
-            best = MultivariateNormal(gaps.mean[row], gaps.covariance[row])
+            best = gaps.best(row)
             view = _window(posterior, row, q, best)
             log_density = _log_posterior(posterior, images, row, plane_grid(view)).reshape(CELLS, CELLS)
             depth = np.clip(posterior[row].log_density.max().item() - log_density, 0, DEPTHS[-1])

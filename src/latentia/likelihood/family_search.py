@@ -1,0 +1,191 @@
+r"""The best q of any reparametrizable family for each image: the gaps of flows, mixtures and other posteriors.
+
+A `Conditional` maps x to numbers and the numbers to q. The search changes the numbers of one image at a time; what the
+family shares between images, such as a flow's weights, stays as it is. It maximizes
+
+    ELBO(q) = E_q[log p(x, z) − log q(z)]
+
+by stochastic gradients without the score of q (Roeder et al. 2017), whose noise vanishes where q = p(z|x). A step is
+scaled by the Fisher information of q, so that a mean moves by a share of q's own width. The start is the better of the
+encoder's numbers and of those, among all images' numbers, under which the exact posterior is most probable.
+
+Bounds are averages over draws. As log p(x) is exact, an average of log p(x) − log p(x, z) + log q(z) has little noise
+where q is close to p(z|x).
+"""
+
+from __future__ import annotations
+
+__all__ = ["FamilyGap", "search_family"]
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from latentia.distributions import Conditional, Stratified, weighted_draws
+from latentia.errors import UnsupportedError
+from latentia.likelihood.latent_model import LatentModel
+from latentia.likelihood.posterior import GridPosterior
+from latentia.objectives.score_table import score_pairs
+
+ROUNDS = (0.1, 0.05, 0.02)  # learning rates, in units of the Fisher scale; each falls to zero along a cosine
+STEPS, DRAWS = 100, 16  # of each round, and for each step
+FISHER_DRAWS, FLOOR = 16, 0.01  # least information of a number, so that one without effect makes no long step
+START_DRAWS, COMPARED, EVALUATED = 64, 256, 2000
+DECODED_AT_ONCE = 20_000
+
+
+@dataclass(frozen=True)
+class FamilyGap:
+    """The bounds of the encoder's q and of the best q that was found.
+
+    Attributes:
+        bound: ELBO of the encoder's q, (N,), and `bound_error`, its standard error over draws.
+        best: ELBO of the best q found, (N,), and `best_error`.
+        numbers: of the best q, (N, P).
+        mean: of the best q, over draws, (N, d).
+        covariance: likewise, (N, d, d).
+        distribution: of the best q of one image, by its number.
+    """
+
+    bound: Tensor
+    bound_error: Tensor
+    best: Tensor
+    best_error: Tensor
+    numbers: Tensor
+    mean: Tensor
+    covariance: Tensor
+    distribution: Callable[[int], Distribution]
+
+
+def search_family(
+    model: LatentModel, images: Tensor, posterior: GridPosterior, rows: Tensor, *, seed: int = 0
+) -> FamilyGap:
+    """Search the best q of the encoder's family for some images.
+
+    Args:
+        model: whose `source` has the encoder as a `Conditional`, `posterior`.
+        images: (N, *event_shape), all of the posterior's first images.
+        posterior: exact posteriors.
+        rows: the images to take, (n,).
+        seed: of the draws; the caller's generator is not changed.
+
+    Raises:
+        UnsupportedError: a model without such a conditional, or a q that cannot be reparametrized.
+    """
+    encoder = getattr(model.source, "posterior", None)
+    if not isinstance(encoder, Conditional):
+        raise UnsupportedError(
+            "the best q is searched for encoders that are a Conditional (a network and a family), and this model's is "
+            "not; its inference gap is log p(x) − ELBO"
+        )
+    shared = encoder.shared
+    frozen = copy.deepcopy(shared).requires_grad_(False) if isinstance(shared, nn.Module) else shared
+
+    def family(numbers: Tensor) -> Distribution:
+        return encoder.family.distribution(numbers, frozen, 1)
+
+    x = images[rows].to(model.device, model.dtype)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        own = encoder.emit(x)
+        q = family(own)
+        if not q.has_rsample and not isinstance(q, Stratified):
+            raise UnsupportedError(f"the best q is searched by gradients of draws, and {type(q).__name__} has none")
+        start = _start(model, family, x, own, posterior, rows)
+        found = start
+        for lr in ROUNDS:
+            found = torch.cat([_climb(model, family, some, n, lr) for some, n in _chunks(x, found, DRAWS)])
+        found = _better(model, family, x, _better(model, family, x, own, start), found)
+        bound, bound_error, *_ = _evaluate(model, family, x, own, EVALUATED)
+        best, best_error, mean, covariance = _evaluate(model, family, x, found, EVALUATED)
+    return FamilyGap(
+        bound, bound_error, best, best_error, found, mean, covariance, lambda row: family(found[row : row + 1])
+    )
+
+
+Family = Callable[[Tensor], Distribution]
+
+
+def _chunks(x: Tensor, numbers: Tensor, draws: int) -> list[tuple[Tensor, Tensor]]:
+    size = max(1, DECODED_AT_ONCE // draws)
+    return list(zip(x.split(size), numbers.split(size), strict=True))
+
+
+def _start(
+    model: LatentModel, family: Family, x: Tensor, own: Tensor, posterior: GridPosterior, rows: Tensor
+) -> Tensor:
+    """The better of each image's own numbers and of those of another image that cover its posterior best."""
+    q, covering = family(own), []
+    for row in rows.tolist():
+        part = posterior[row]
+        drawn = part.z[torch.multinomial(part.mass.clamp_min(0), START_DRAWS, replacement=True)].to(own)
+        covering.append(int(q.log_prob(drawn[:, None]).mean(0).nan_to_num(-torch.inf).argmax()))
+    return _better(model, family, x, own, own[torch.tensor(covering, device=own.device)])
+
+
+def _better(model: LatentModel, family: Family, x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """For each image the numbers whose bound is higher, by draws that are not used again."""
+    a, b = (_evaluate(model, family, x, numbers, COMPARED)[0] for numbers in (first, second))
+    return torch.where((b > a)[:, None].to(first.device), second, first)
+
+
+@torch.enable_grad()
+def _climb(model: LatentModel, family: Family, x: Tensor, numbers: Tensor, lr: float) -> Tensor:
+    """Adam on each image's numbers, in units of their Fisher scales."""
+    scale = _fisher_scale(family, numbers)
+    change = torch.zeros_like(numbers, requires_grad=True)
+    optimizer = torch.optim.Adam([change], lr=lr, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    for _ in range(STEPS):
+        now = numbers + scale * change
+        z, log_weights = weighted_draws(family(now), DRAWS)
+        value = _log_joint(model, x, z) - family(now.detach()).log_prob(z).double()
+        bound = value.mean(0) if log_weights is None else (log_weights.exp() * value).sum(0)
+        (gradient,) = torch.autograd.grad(-bound.sum(), change)
+        change.grad = gradient.nan_to_num(0.0, 0.0, 0.0)
+        optimizer.step()
+        schedule.step()
+    return (numbers + scale * change).detach()
+
+
+@torch.enable_grad()
+def _fisher_scale(family: Family, numbers: Tensor) -> Tensor:
+    """1/√F, (N, P), with F = E_q (∂ log q/∂ number)² from draws."""
+    given = numbers.clone().requires_grad_()
+    with torch.no_grad():
+        z = family(numbers).sample(torch.Size([FISHER_DRAWS]))
+    information = torch.zeros_like(numbers)
+    for one in z:
+        (score,) = torch.autograd.grad(family(given).log_prob(one).sum(), given)
+        information += score.nan_to_num(0.0, 0.0, 0.0).square() / FISHER_DRAWS
+    return (information + FLOOR).rsqrt()
+
+
+@torch.no_grad()
+def _evaluate(
+    model: LatentModel, family: Family, x: Tensor, numbers: Tensor, draws: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """ELBO and its standard error over draws, (N,) each, and q's mean (N, d) and covariance (N, d, d), on the CPU."""
+    parts = []
+    for some, n in _chunks(x, numbers, draws):
+        q = family(n)
+        z = q.sample(torch.Size([draws]))
+        value = (_log_joint(model, some, z) - q.log_prob(z).double()).cpu()
+        centered = (z - z.mean(0)).double().cpu()
+        covariance = torch.einsum("sni,snj->nij", centered, centered) / (draws - 1)
+        parts.append((value.mean(0), value.std(0) / math.sqrt(draws), z.mean(0).double().cpu(), covariance))
+    bound, error, mean, covariance = (torch.cat(part) for part in zip(*parts, strict=True))
+    return bound.nan_to_num(-torch.inf), error, mean, covariance
+
+
+def _log_joint(model: LatentModel, x: Tensor, z: Tensor) -> Tensor:
+    """log p(x, z) for z (S, n, d) and images (n, …): (S, n), float64."""
+    flat = cast(Tensor, z.flatten(0, 1))
+    score = score_pairs(model.decoder(flat), x.repeat(len(z), *[1] * (x.dim() - 1)))
+    return (score + model.log_prior(flat)).view(len(z), -1)
