@@ -72,6 +72,7 @@ def evaluate(
     split: Split = "test",
     real_vs_real: bool = True,
     tolerance: float = 0.01,
+    prove: float | None = None,
     draws: int | None = None,
     limit: int | None = None,
     gaps: int = 1000,
@@ -100,6 +101,7 @@ def evaluate(
         split: of the data; select models by `validation`, report `test`.
         real_vs_real: also score real images against real ones.
         tolerance: error allowed for each image by `exact`, in nats.
+        prove: also enclose log p(x) of each image between proven bounds so many nats apart (`exact`; docs/exact.md).
         draws: number of z for each image (`importance`).
         limit: evaluate the likelihood of the first images only.
         gaps: number of images whose inference gap is analyzed (`exact`).
@@ -121,6 +123,9 @@ def evaluate(
     if draws is not None and likelihood != "importance":
         cure = "add --likelihood importance, or leave them out (in Python likelihood='importance')"
         raise ConfigurationError([("draws", f"they are for importance sampling alone; {cure}")])
+    if prove is not None and likelihood != "exact":
+        cure = "add --likelihood exact, or leave it out (in Python likelihood='exact')"
+        raise ConfigurationError([("prove", f"only exact likelihoods come with proven bounds; {cure}")])
     if likelihood is not None:
         _require_likelihood(run, likelihood)
     fitted = _fitted(run, sampler, likelihood)
@@ -133,6 +138,7 @@ def evaluate(
     if likelihood is not None:
         options: dict[str, Any] = {"tolerance": tolerance, "gaps": gaps, "seconds": seconds, "seed": seed}
         options |= {} if draws is None else {"draws": draws}
+        options |= {} if prove is None else {"prove": prove}
         parts.append(_evaluate_likelihood(run, likelihood, split, limit, options, pictures, fitted))
     return Results(
         [estimate for part in parts for estimate in part],

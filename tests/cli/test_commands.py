@@ -124,12 +124,17 @@ def test_the_command_exits_with_a_code(tmp_path: Path) -> None:
 
 def test_evaluate_and_report(run_directory: Path) -> None:
     folder = run_directory.parent
-    result = latentia("evaluate", "run", "--limit", "20", "--gaps", "0", "--json", cwd=folder)
+    result = latentia("evaluate", "run", "--limit", "20", "--gaps", "0", "--prove", "2", "--json", cwd=folder)
     assert result.returncode == 0, result.stderr
     estimates = {record["name"]: record for record in json.loads(result.stdout)}
     exact = estimates["test/log_likelihood"]
+    lower, upper = (estimates[f"test/log_likelihood_{side}"]["value"] for side in ("lower", "upper"))
+    assert lower <= exact["value"] + exact["settings"]["error"]
+    assert exact["value"] - exact["settings"]["error"] <= upper <= lower + 2
     assert exact["kind"] == "numerical"
     assert exact["settings"]["worst_error"] <= 0.01
+    refused = latentia("evaluate", "run", "--likelihood", "importance", "--prove", "1", cwd=folder)
+    assert "--likelihood exact" in refused.stderr
     bound = latentia("evaluate", "run", "--likelihood", "importance", "--limit", "20", "--json", cwd=folder)
     importance = json.loads(bound.stdout)[0]
     assert importance["value"] < exact["value"] + 5 * importance["stderr"]

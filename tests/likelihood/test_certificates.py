@@ -218,6 +218,28 @@ def test_every_result_names_its_kind():
         exact_posterior(vae, x[:3], certificate="proven")
 
 
+def test_proven_bounds_come_with_numerical_values():
+    vae = toy_vae(sharpness=0.5)
+    x = toy_images(vae, 40)
+    posterior = exact_posterior(vae, x, prove=0.5)
+    found = posterior.likelihood
+    assert found.kind == "numerical"
+    lower, upper = found.details["lower"], found.details["upper"]
+    assert float((upper - lower).max()) <= 0.5
+    assert bool(((lower <= found.values + found.errors) & (found.values - found.errors <= upper)).all())
+    named = {estimate.name: estimate for estimate in posterior.estimates()}
+    assert named["log_likelihood_lower"].kind == "lower bound"
+    assert named["log_likelihood_upper"].value == pytest.approx(float(upper.mean()))
+    narrow = exact_log_likelihood(vae, x[:3], 0.01, prove=0.01)
+    assert narrow.kind == "proven"
+    assert [estimate.name for estimate in narrow.estimates()] == ["log_likelihood"]
+    unknown = LatentModel(lambda z: vae.decode(z), vae.prior)
+    with pytest.raises(UnsupportedError, match="Conditional"):
+        exact_log_likelihood(unknown, x, prove=0.5)
+    with pytest.raises(ConfigurationError, match="prove"):
+        exact_log_likelihood(vae, x, prove=0.0)
+
+
 def test_one_image_that_cannot_be_served_does_not_take_the_others_with_it():
     def decoder(z):
         mean = z.double()

@@ -50,6 +50,12 @@ def evaluate(
         ),
     ] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="Error allowed for each image, in nats (exact).")] = 0.01,
+    prove: Annotated[
+        float | None,
+        typer.Option(
+            help="Also prove bounds of log p(x) so many nats apart: slower, for decoders of known parts (exact)."
+        ),
+    ] = None,
     draws: Annotated[int | None, typer.Option(min=2, help="Draws of z for each image (importance).")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use the first N images only (likelihood).")] = None,
     split: Annotated[str, typer.Option(help="train, validation or test. Select by validation, report test.")] = "test",
@@ -74,7 +80,7 @@ def evaluate(
     from latentia import interface
 
     require_format(table_format)
-    options = {"tolerance": tolerance, "draws": draws, "limit": limit, "gaps": gaps, "seconds": seconds}
+    options = {"tolerance": tolerance, "prove": prove, "draws": draws, "limit": limit, "gaps": gaps, "seconds": seconds}
     scoring = {"metrics": metrics, "features": features, "n": n, "of": of, "real_vs_real": real_vs_real}
     results = interface.evaluate(
         path,

@@ -22,8 +22,8 @@ __all__ = ["exact_log_likelihood"]
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import torch
@@ -36,7 +36,7 @@ from latentia.estimate import Estimate, Kind
 from latentia.likelihood.charts import FIRST_SPACING, Chart, charts_of
 from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.lattice import Lattice
-from latentia.likelihood.proof.enclosure import enclose_log_likelihood
+from latentia.likelihood.proof.enclosure import Enclosure, enclose_log_likelihood
 from latentia.likelihood.refinement import Integrand, Refined, Stop, refine
 from latentia.objectives.score_table import Block, Scorer, score_pairs, scorer_for
 
@@ -83,6 +83,8 @@ class Limits(TypedDict, total=False):
         certificate: `numerical`; `proven` (`latentia.likelihood.proof`, for decoders of known parts; some tenths of a
             second for each image); `auto`, the default, is numerical and proves up to 16 images as far as about
             as much time again allows. `details["proven"]` says which.
+        prove: nats. Besides the numerical values, enclose log p(x) between proven bounds that are at most so far
+            apart, in up to half of the seconds: they are in `details` as `lower` and `upper`.
         precision: of decoder and table; `auto` is float32, and float64 where the tolerance is below 0.001 or float32
             rounds by too much.
         seconds: time allowed, unlimited by default; the step that it ends in is finished.
@@ -92,6 +94,7 @@ class Limits(TypedDict, total=False):
     """
 
     certificate: Literal["auto", "numerical", "proven"]
+    prove: float | None
     precision: Precision
     seconds: float
     memory: float
@@ -126,8 +129,23 @@ class LikelihoodResult:
     def estimates(self) -> list[Estimate]:
         """The mean of log p(x) over the images, in nats; its standard error is over the images.
 
-        `settings["not_reached"]`, where present, counts the images that are not in the mean.
+        `settings["not_reached"]`, where present, counts the images that are not in the mean. A numerical value comes
+        with the means of the proven bounds, where there are any.
         """
+        return [self._mean(), *self._bounds()]
+
+    def _bounds(self) -> Iterator[Estimate]:
+        for side in ("lower", "upper") if self.kind == "numerical" and "lower" in self.details else ():
+            found = torch.isfinite(self.details["lower"]) & torch.isfinite(self.details["upper"])
+            values = self.details[side][found]
+            if len(values):
+                kind: Kind = "lower bound" if side == "lower" else "upper bound"
+                settings: dict[str, Any] = {"proven": "for every image"}
+                settings |= {"not_reached": int((~found).sum())} if len(values) < len(found) else {}
+                bounds = LikelihoodResult(values, torch.zeros_like(values), kind, "enclosure", settings, random=True)
+                yield replace(bounds._mean(), name=f"log_likelihood_{side}")
+
+    def _mean(self) -> Estimate:
         values = self.values if self.reached is None else self.values[self.reached]
         errors = self.errors if self.reached is None else self.errors[self.reached]
         settings = {"stderr_over": "images", **self.settings}
@@ -137,8 +155,8 @@ class LikelihoodResult:
             settings["not_reached"] = len(self.values) - len(values)
         name, n = "log_likelihood", len(values)
         if n < 2:
-            return [Estimate(values.item(), name, n=n, kind=self.kind, method=self.method, settings=settings)]
-        return [Estimate.mean(values, name=name, kind=self.kind, method=self.method, settings=settings)]
+            return Estimate(values.item(), name, n=n, kind=self.kind, method=self.method, settings=settings)
+        return Estimate.mean(values, name=name, kind=self.kind, method=self.method, settings=settings)
 
     def arrays(self) -> dict[str, Any]:
         """What to write to an .npz file: `log_likelihood`, its `error` or `stderr`, and the details."""
@@ -204,6 +222,7 @@ def solve(
     tolerance: float,
     *,
     certificate: Literal["auto", "numerical", "proven"] = "auto",
+    prove: float | None = None,
     precision: Precision = "auto",
     seconds: float = math.inf,
     memory: float = 4e9,
@@ -219,6 +238,8 @@ def solve(
     ):
         if value not in known:
             raise ConfigurationError([(name, f"there is no {name} {value!r}. {nearest(str(value), known)}")])
+    if prove is not None and not prove > 0:
+        raise ConfigurationError([("prove", f"it is {prove}, and must be above 0 nats")])
     begin = time.monotonic()
     subject = LatentModel.from_model(model)
     with subject.evaluating():
@@ -234,10 +255,13 @@ def solve(
                 "(annealed_log_likelihood) for bounds; on the command line --likelihood importance or annealed"
             )
         subject.require_deterministic(images)
+        bounds = None if prove is None else enclose_log_likelihood(subject, images, prove, seconds=seconds / 2)
         work = _Work(subject, images, tolerance, precision, begin + seconds, memory, keep)
         work.run()
         seconds_used = time.monotonic() - begin
-        if certificate == "auto" and not keep and len(images) <= PROVEN_BY_DEFAULT:
+        if bounds is not None:
+            work.accept(bounds)
+        elif certificate == "auto" and not keep and len(images) <= PROVEN_BY_DEFAULT:
             work.prove(min(seconds - seconds_used, PROOF_SECONDS + seconds_used))
     seconds_used = time.monotonic() - begin
     result = work.result(seconds_used)
@@ -352,6 +376,7 @@ class _Work:
         self.deviations = torch.full((n, 2**d), torch.inf, dtype=torch.float64)
         self.level, self.stop = (torch.zeros(n, dtype=torch.long) for _ in range(2))
         self.proven = torch.zeros(n, dtype=torch.bool)
+        self.bounds: Enclosure | None = None
         self.pieces: list[Piece] = []
         self.nodes = self.products = 0
         self.violations = 0.0
@@ -396,13 +421,14 @@ class _Work:
         }
         if not proven:
             settings["assumes"] = ASSUMES
+        bounds = {} if self.bounds is None else {"lower": self.bounds.lower, "upper": self.bounds.upper}
         return LikelihoodResult(
             self.values,
             self.errors,
             "proven" if proven else "numerical",
             "enclosure" if proven else "quadrature",
             settings,
-            details={"level": self.level, "proven": self.proven},
+            details={"level": self.level, "proven": self.proven, **bounds},
             reached=None if bool(reached.all()) else reached,
         )
 
@@ -414,7 +440,12 @@ class _Work:
             found = enclose_log_likelihood(self.models[0], self.images, 2 * self.tolerance, seconds=seconds)
         except UnsupportedError:
             return  # the decoder's parts are not known: the certificate stays numerical, and says so
-        middle, half = (found.lower + found.upper) / 2, found.width / 2
+        self.accept(found)
+
+    def accept(self, found: Enclosure) -> None:
+        """Take proven bounds: narrow ones, or ones that contradict the value, replace it and its error."""
+        self.bounds = found
+        middle, half = found.middle, found.half_width
         outside = ((self.values - middle).abs() > half + self.errors) & torch.isfinite(half)
         self.proven = (half <= self.tolerance) | outside
         self.values = torch.where(self.proven, middle, self.values)
@@ -693,11 +724,11 @@ def _proven(
     """log p(x) as the middle of a proven enclosure."""
     if keep:
         raise UnsupportedError(
-            "posteriors on a grid have a numerical certificate; use certificate='numerical', or "
-            "exact_log_likelihood(model, images, certificate='proven') for the values alone"
+            "posteriors on a grid are numerical; use certificate='numerical' with prove=0.02 for proven bounds of log "
+            "p(x) besides, or exact_log_likelihood(model, images, certificate='proven') for the values alone"
         )
     found = enclose_log_likelihood(model, images, 2 * tolerance, seconds=seconds)
-    errors = found.width / 2
+    errors = found.half_width
     reached = torch.isfinite(errors)
     met = int((errors <= tolerance).sum())
     if not bool(reached.any()) or (require and met < len(images)):
@@ -708,7 +739,7 @@ def _proven(
         )
     settings = {"tolerance": tolerance, **found.statistics}
     result = LikelihoodResult(
-        (found.lower + found.upper) / 2,
+        found.middle,
         errors,
         "proven",
         "enclosure",

@@ -26,6 +26,8 @@ LABELS = DIVERGENCES | {
     "lattice_bound": "lattice bound",
     "bound": "bound of log p(x)",
     "log_likelihood": "log p(x)",
+    "log_likelihood_lower": "log p(x), proven from below",
+    "log_likelihood_upper": "log p(x), proven from above",
     "rate": "rate, KL(q(z|x), p(z))",
     "distortion": "distortion, −E log p(x|z)",
     "jsd": "JSD",

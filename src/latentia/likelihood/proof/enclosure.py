@@ -28,6 +28,7 @@ from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.proof.likelihoods import likelihoods_of
 from latentia.likelihood.proof.priors import components_of
 from latentia.likelihood.proof.restriction import Restriction
+from latentia.likelihood.proof.rounding import UNIT
 from latentia.likelihood.proof.search import DEEPEST, Problem, Search, Tile
 from latentia.models import VAE
 from latentia.objectives.score_table import score_pairs
@@ -56,6 +57,16 @@ class Enclosure:
     def width(self) -> Tensor:
         """upper − lower, in nats, (N,)."""
         return self.upper - self.lower
+
+    @property
+    def middle(self) -> Tensor:
+        """The middle of the bounds, in nats, (N,)."""
+        return (self.lower + self.upper) / 2
+
+    @property
+    def half_width(self) -> Tensor:
+        """How far log p(x) lies from `middle` at most, the rounding of both included, in nats, (N,)."""
+        return (0.5 * self.width + 2 * UNIT * (self.lower.abs() + self.upper.abs())) * (1 + 8 * UNIT)
 
 
 @dataclass(frozen=True)
