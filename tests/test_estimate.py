@@ -181,8 +181,17 @@ def test_files_are_written_whole_and_read_back(tmp_path):
     assert read_estimates(path) == both
 
 
+WHOLE = (
+    '[{"name": "a", "value": 1, "stderr": null, "n": 1, "unit": "1", "kind": "exact", "method": "", "settings": %s}]'
+)
+
+
 @pytest.mark.parametrize(
-    "text", ["", "{", "[1]", '[{"value": 1}]', '{"value": 1}', '[{"value": "nan", "stderr": null}]']
+    "text",
+    [
+        *("", "{", "[1]", '[{"value": 1}]', '{"value": 1}', '[{"value": "nan", "stderr": null}]'),
+        *(WHOLE % settings for settings in ("3", '{"error": "x"}', '{"protocol": {}}', '{"protocol": {"size": 3}}')),
+    ],
 )
 def test_a_damaged_file_is_refused_by_name(tmp_path, text):
     path = tmp_path / "all.json"

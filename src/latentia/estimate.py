@@ -14,8 +14,9 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, get_args
 
+from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
 from latentia.errors import RunError
@@ -187,6 +188,37 @@ def read_estimates(path: Path) -> list[Estimate]:
         raise RunError(f"{path} is damaged: {error}; {cure}") from None
 
 
+@with_config(ConfigDict(extra="allow"))
+class _Features(TypedDict):
+    type: str
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Protocol(TypedDict):
+    """What tables print of a score's protocol; see `metrics/protocol.py`."""
+
+    split: str
+    n_real: int
+    n_fake: int
+    size: str
+    resize: str
+    quantization: str
+    features: _Features
+    features_hash: str
+    seed: int
+    reals: NotRequired[str]
+    samples: NotRequired[str]
+    metric: NotRequired[dict[str, Any]]
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Settings(TypedDict, total=False):
+    """The settings that are read back, among others."""
+
+    error: float
+    protocol: _Protocol
+
+
 class _Record(TypedDict):
     """An estimate in JSON; numbers that are not finite are text."""
 
@@ -197,7 +229,7 @@ class _Record(TypedDict):
     unit: str
     kind: str
     method: str
-    settings: dict[str, Any]
+    settings: _Settings
 
 
 def _digits(value: float, error: float | None) -> str:

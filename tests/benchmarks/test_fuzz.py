@@ -6,14 +6,15 @@ import time
 from pathlib import Path
 
 import pytest
-from benchmarks.fuzz import OUTCOMES, READERS, Reader, damaged, fuzz, outcome
 
+from fuzz import READERS
+from fuzzing import OUTCOMES, Reader, always, damaged, fuzz, never, outcome
 from latentia.errors import DataError
 
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
 def test_damage_is_one_line_or_harmless(reader: Reader, capfd: pytest.CaptureFixture[str]) -> None:
-    counts = fuzz([reader], each=40, seed=7)[reader.name]
+    counts = fuzz([reader], each=20 if ": " in reader.name else 40, seed=7)[reader.name]
     bad = {kind: counts[kind] for kind in OUTCOMES[2:] if counts[kind]}
     assert not bad, capfd.readouterr().err
     assert counts["clean"] > 0
@@ -48,7 +49,33 @@ def spinning(folder: Path) -> object:
     ],
 )
 def test_every_outcome_is_seen(tmp_path: Path, read, sealed: bool, kind: str) -> None:
-    assert outcome(Reader("a", {}, read, sealed), tmp_path, 1, seconds=0.2, megabytes=500)[0] == kind
+    reader = Reader("a", {}, read, may_differ=never if sealed else always)
+    assert outcome(reader, tmp_path, 1, seconds=0.2, megabytes=500)[0] == kind
+
+
+def test_refusals_that_may_not_be_and_silence_are_wrong(tmp_path: Path) -> None:
+    refuses = Reader("a", {}, raising(DataError("a is damaged")), may_refuse=lambda name: name == "needed")
+    assert outcome(refuses, tmp_path, 1, seconds=1, megabytes=500, name="needed")[0] == "clean"
+    assert outcome(refuses, tmp_path, 1, seconds=1, megabytes=500, name="other")[0] == "wrong"
+    silent = Reader("a", {}, lambda _: 2, must_warn=lambda name: name == "recipe")
+    assert outcome(silent, tmp_path, 1, seconds=1, megabytes=500, name="recipe")[0] == "wrong"
+    assert outcome(silent, tmp_path, 1, seconds=1, megabytes=500, name="other")[0] == "accepted"
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_cures_are_followed(works: bool) -> None:
+    def read(folder: Path) -> object:
+        if (folder / "a").read_bytes() != b"sound":
+            raise DataError("a is damaged; remove it")
+        return 1
+
+    def cure(folder: Path, name: str, _: str) -> None:
+        (folder / name).write_bytes(b"sound" if works else b"worse")
+
+    reader = Reader("a", {"a": b"sound"}, read, cure=cure)
+    counts = fuzz([reader], each=40, seed=0)["a"]
+    assert (counts["wrong"] == 0) == works
+    assert counts["clean"] > 0
 
 
 def test_damage_depends_on_the_seed_alone() -> None:

@@ -206,8 +206,8 @@ def test_a_folder_of_runs_names_them(tmp_path: Path):
 
 
 RECORDS = [
-    {"step": 1, "name": "a", "value": 1.5, "stderr": None},
-    {"step": 2, "name": "a", "value": math.inf, "stderr": math.inf},
+    {"step": 1, "name": "a", "value": 1.5, "stderr": None, "epoch": 0.5, "seconds": 1.0},
+    {"step": 2, "name": "a", "value": math.inf, "stderr": math.inf, "epoch": 1.0, "seconds": 2.0},
 ]
 
 
@@ -233,6 +233,9 @@ DAMAGED_LINES = {
     "cut": b'{"st',
     "no number": b'{"step": 1, "name": "a", "value": "x"}',
     "another step": b'{"step": "1", "name": "a", "value": 1}',
+    "no epoch": b'{"step": 1, "name": "a", "value": 1, "seconds": 0}',
+    "not a number": b'{"step": 1, "name": "a", "value": "nan", "epoch": 1, "seconds": 0}',
+    "a negative error": b'{"step": 1, "name": "a", "value": 1, "stderr": -1, "epoch": 1, "seconds": 0}',
     "no time": b'{"step": 1, "name": "a", "value": 1, "seconds": {}}',
     "digits": b'{"step": 1, "name": "a", "value": ' + b"9" * 5000 + b"}",
     "deep": b"[" * 100_000,
@@ -367,6 +370,6 @@ def test_readers_and_a_writer_of_one_run_do_not_disturb_each_other(tmp_path: Pat
         )
         reader.start()
         for step in range(200):
-            directory.append_records([{"step": step, "name": "a", "value": 1.0}])
+            directory.append_records([{"step": step, "name": "a", "value": 1.0, "epoch": 1.0, "seconds": 0.0}])
         reader.join()
     assert found == sorted(found)

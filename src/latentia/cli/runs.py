@@ -296,7 +296,8 @@ def _require_something_to_resume(out: Path | None, resume: bool) -> None:
 
     if resume and out is None:
         raise RunError("--resume continues a run: name its directory with --out")
-    if resume and out is not None and not any((out / name).exists() for name in ("recipe.yaml", "seeds.yaml")):
+    traces = ("recipe.yaml", "seeds.yaml", "checkpoints")  # a run that has lost its recipe is continued, too
+    if resume and out is not None and not any((out / name).exists() for name in traces):
         raise RunError(f"{out} holds no run to continue; leave --resume out to begin one there")
 
 
@@ -323,17 +324,26 @@ def _recipe(name: str, settings: list[str], config: Path | None, resumed: Path |
     from latentia.errors import ConfigurationError, RunError
     from latentia.files import read_yaml
     from latentia.recipes import Recipe
+    from latentia.recipes.run import name_file
+    from latentia.training import RunDirectory
 
     overrides = parse_overrides(settings)
     member = Recipe.members().get(name)
     base: dict[str, Any] = (member() if member is not None else Recipe.parse(name)).to_mapping()
     begun = resumed is not None and (resumed / "recipe.yaml").exists()
-    file = config or (resumed / "recipe.yaml" if resumed is not None and begun else None)
-    if file is not None:
+    if config is None and not begun:
+        return Recipe.parse({**apply_overrides(base, overrides), "type": name})
+    if config is None and resumed is not None:
+        file = resumed / "recipe.yaml"
+        written = RunDirectory(resumed).recipe()
+    else:
+        assert config is not None
+        file = config
         try:
             written = read_yaml(file, "give the recipe.yaml of a run, or settings alone")
         except RunError as error:
             raise ConfigurationError(f"cannot read the recipe: {error}") from None
+<<<<<<< HEAD
         if written.get("type", name) != name:
             raise ConfigurationError(f"{file} is a recipe of a {written['type']}, not of a {name}")
         base.update(written)
@@ -342,6 +352,14 @@ def _recipe(name: str, settings: list[str], config: Path | None, resumed: Path |
             if not any(given.split(".")[0] == key for given in overrides):
                 base.pop(key, None)
     return Recipe.parse({**apply_overrides(base, overrides), "type": name})
+=======
+    if written.get("type", name) != name:
+        raise ConfigurationError(f"{file} is a recipe of a {written['type']}, not of a {name}")
+    try:
+        return Recipe.parse({**apply_overrides({**base, **written}, overrides), "type": name})
+    except ConfigurationError as error:
+        raise name_file(error, file, {key.split(".")[0] for key in overrides}) from None
+>>>>>>> e81e918 (Fuzz run directories, expressions and settings; seal environment.json)
 
 
 COMMANDS = (train, resume, sample, reconstruct, encode, export, push, pull, show, demo)

@@ -29,7 +29,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff",
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 _GRAY_MODES = frozenset({"1", "L", "LA", "La"})
 _DEEP_GRAY_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
-_DAMAGE = (  # all that Pillow raises for damaged files, by a fuzz test
+DAMAGE = (  # all that Pillow raises for damaged files, by a fuzz test
     OSError,
     SyntaxError,
     ValueError,
@@ -107,7 +107,7 @@ def decode(source: Path | bytes, name: str = "", limit: int = LIMIT) -> Decoded:
         ) from None
     except Image.DecompressionBombError:
         raise DataError(f"{name} claims an enormous size; it is damaged or hostile, remove it") from None
-    except _DAMAGE as error:
+    except DAMAGE as error:
         cause = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{name} is not a sound image ({cause}); replace or remove it") from None
 

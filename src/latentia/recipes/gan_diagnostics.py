@@ -27,6 +27,7 @@ from latentia.diagnostics.game import FEWEST_FOR_FRESH_BOUND
 from latentia.diagnostics.mode_coverage import SAMPLES, STACKED_SAMPLES
 from latentia.errors import UnsupportedError
 from latentia.estimate import Estimate
+from latentia.files import atomic_write
 from latentia.models import GAN
 from latentia.objectives import AdversarialObjective, Progress
 from latentia.training import seed_of, seeded
@@ -166,8 +167,9 @@ class Snapshots:
             )
             logits = gan.discriminate(torch.cartesian_prod(first, second)).reshape(SNAPSHOT_GRID, SNAPSHOT_GRID)
             arrays |= {"first": first, "second": second, "logits": logits}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, allow_pickle=False, **{key: value.cpu().numpy() for key, value in arrays.items()})
+        with atomic_write(path) as temporary:
+            plain = {key: value.cpu().numpy() for key, value in arrays.items()}
+            np.savez_compressed(temporary, allow_pickle=False, **plain)
 
 
 def _coverage(gan: GAN, toy: ToyDistribution, *, perfect_repeats: int) -> list[Estimate]:

@@ -6,7 +6,7 @@ __all__ = ["Run", "load"]
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -14,8 +14,13 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from torch import nn
 
+<<<<<<< HEAD
 from latentia.data import Batch, Schema, Source, Splits, ToyDistribution
 from latentia.errors import DataError, RunError
+=======
+from latentia.data import Batch, Schema, Splits
+from latentia.errors import ConfigurationError, DataError, RunError
+>>>>>>> e81e918 (Fuzz run directories, expressions and settings; seal environment.json)
 from latentia.estimate import Estimate, read_estimates, write_estimates
 from latentia.files import hash_of_file, read_tensors, write_tensors
 from latentia.models import VAE
@@ -53,7 +58,14 @@ class Run(Generic[ModelT]):
 
             path = pull(str(path))
         self.directory = RunDirectory(path)
+<<<<<<< HEAD
         self.recipe = Recipe.parse(_with_replaced(self.directory.recipe(), replaced))
+=======
+        try:
+            self.recipe = Recipe.parse({**self.directory.recipe(), **replaced})
+        except ConfigurationError as error:
+            raise name_file(error, self.directory.recipe_file, replaced) from None
+>>>>>>> e81e918 (Fuzz run directories, expressions and settings; seal environment.json)
         self._splits: Splits | None = None
         self._model: ModelT | None = None
         self._parts: dict[str, Batch] = {}
@@ -77,12 +89,15 @@ class Run(Generic[ModelT]):
         """
         if self._model is None:
             weights = self.directory.weights()
+            changed = self.directory.changes_of_recipe()
+            if changed:
+                warnings.warn(changed, RuntimeWarning, stacklevel=2)
             model = self.recipe.build(Schema.from_mapping(self.environment))
             try:
                 model.load_state_dict(weights)
             except RuntimeError as error:
                 first = str(error).split("\n\t")[1] if "\n\t" in str(error) else str(error)
-                cure = "give the networks that the run was trained with, or train again"
+                cure = changed or "give the networks that the run was trained with, or train again"
                 raise RunError(f"the weights in {self.path} do not fit the recipe's model: {first}; {cure}") from None
             self._model = cast(ModelT, model.eval())
         return self._model
@@ -258,6 +273,7 @@ class Run(Generic[ModelT]):
         return f"<table><caption>{escape(str(self.path))}</caption>{rows}</table>"
 
 
+<<<<<<< HEAD
 def _with_replaced(written: dict[str, Any], replaced: dict[str, Any]) -> dict[str, Any]:
     """The recipe on disk with replaced fields; data given in Python keep the settings that the run had."""
     data, before = replaced.get("data"), written.get("data")
@@ -265,6 +281,17 @@ def _with_replaced(written: dict[str, Any], replaced: dict[str, Any]) -> dict[st
     if not known and isinstance(before, dict) and before.get("type") == "memory":
         replaced = {**replaced, "data": {**before, "data": data}}
     return {**written, **replaced}
+=======
+def name_file(error: ConfigurationError, file: Path, given: Collection[str]) -> ConfigurationError:
+    """The faults of a recipe that was read from a file, except those of the keys that were given besides it."""
+    cure = "; bring the file back from a copy if it is damaged"
+    return ConfigurationError(
+        [
+            (key, text) if key.split(".")[0] in given else (f"{file}: {key}" if key else str(file), text + cure)
+            for key, text in error.problems
+        ]
+    )
+>>>>>>> e81e918 (Fuzz run directories, expressions and settings; seal environment.json)
 
 
 def load(path: Path | str, **replaced: Any) -> Any:

@@ -8,17 +8,17 @@ from __future__ import annotations
 __all__ = ["save_figures"]
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from latentia.data import Split, ToyData, image_grid
+from latentia.data import Split, ToyData, image_grid, read_arrays
+from latentia.errors import DataError
 from latentia.models import GAN, VAE, EncodedGAN
 from latentia.recipes import Run
 from latentia.reports.curve_figures import plot_curves
@@ -31,7 +31,7 @@ from latentia.reports.image_figures import (
     plot_samples,
 )
 from latentia.reports.point_figures import plot_encoded, plot_points
-from latentia.reports.style import Picture, save_figure
+from latentia.reports.style import Picture, save_figure, to_tensor
 from latentia.samplers import FittedSampler
 from latentia.training import seed_of, seeded
 
@@ -171,7 +171,8 @@ def _gan(run: Run) -> Iterator[Picture]:
     units = {"Accuracy of D": "share", "JSD from below": "nats"}
     caption = "Costs of both networks, accuracies of the discriminator and the bound of the Jensen-Shannon divergence."
     yield Picture("curves", caption, lambda: plot_curves(renamed(run.records), units=units))
-    snapshots = _snapshots(run.directory.figures, ".png" if gan.makes_images else ".npz")
+    suffix, read = (".png", to_tensor) if gan.makes_images else (".npz", _read_points)
+    snapshots = _snapshots(run.directory.figures, suffix, read)
     if gan.makes_images:
         caption = "Samples G(z), z drawn from p(z)."
         yield Picture("samples", caption, lambda: plot_samples(gan.sample(SAMPLES), GENERATED))
@@ -179,17 +180,18 @@ def _gan(run: Run) -> Iterator[Picture]:
         yield Picture("interpolations", caption, lambda: plot_samples(*_interpolated(gan)))
         if snapshots:
             words = [f"epoch {epoch}" for epoch, _ in snapshots]
-            paths = [path for _, path in snapshots]
+            images = [image for _, image in snapshots]
             caption = "Samples from one fixed noise in the course of training."
-            yield Picture("film_strip", caption, lambda: plot_film_strip(paths, words, caption.rstrip(".")))
+            yield Picture("film_strip", caption, lambda: plot_film_strip(images, words, caption.rstrip(".")))
     elif gan.shape == (2,):
         real = cast(ToyData, run.splits).sample(POINTS)
         level = None if gan.packing > 1 else lambda x: gan.discriminate(x).sigmoid()
         caption = "Data and generated points" + ("." if level is None else ", over the discriminator's D(x).")
         yield Picture("samples", caption, lambda: plot_points(real, gan.sample(POINTS), level))
-        for epoch, path in snapshots:
-            caption = f"Data and generated points after epoch {epoch}, over the discriminator's D(x)."
-            yield Picture(f"points_epoch_{epoch:04d}", caption, partial(_points, path, epoch))
+        for epoch, (real, fake, level) in snapshots:
+            caption = f"Data and generated points after epoch {epoch}"
+            over = caption + ("." if level is None else ", over the discriminator's D(x).")
+            yield Picture(f"points_epoch_{epoch:04d}", over, partial(plot_points, real, fake, level, title=caption))
 
 
 GALLERIES: Mapping[type[nn.Module], Gallery] = {VAE: _vae, GAN: _gan, EncodedGAN: _encoded_gan}
@@ -216,9 +218,17 @@ def _one_of_each(split: Split, count: int) -> Tensor:
     return torch.tensor(turns[:count])
 
 
-def _snapshots(folder: Path, suffix: str) -> list[tuple[int, Path]]:
-    found = [(re.fullmatch(r"snapshot-epoch-(\d+)", path.stem), path) for path in folder.glob(f"*{suffix}")]
-    return sorted((int(match.group(1)), path) for match, path in found if match)
+def _snapshots(folder: Path, suffix: str, read: Callable[[Path], Any]) -> list[tuple[int, Any]]:
+    """The epochs of a folder's snapshots, with what is read from each; a damaged one is left out with a warning."""
+    found = []
+    for path in folder.glob(f"*{suffix}"):
+        match = re.fullmatch(r"snapshot-epoch-(\d+)", path.stem)
+        if match:
+            try:
+                found.append((int(match.group(1)), read(path)))
+            except DataError as error:
+                warnings.warn(f"{error}; the pictures are made without it", RuntimeWarning, stacklevel=2)
+    return sorted(found, key=lambda pair: pair[0])
 
 
 def _interpolated(gan: GAN) -> tuple[Tensor, str, int]:
@@ -235,15 +245,27 @@ def _interpolated(gan: GAN) -> tuple[Tensor, str, int]:
     return gan.sample(ROWS * STEPS, labels, z=z.flatten(0, 1)), title, STEPS
 
 
-def _points(path: Path, epoch: int) -> Figure:
+def _read_points(path: Path) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor] | None]:
+    """Real and generated points of a snapshot, and D(x) on the plane where it was kept.
+
+    Raises:
+        DataError: if the file is damaged.
+    """
     from scipy.interpolate import RegularGridInterpolator
 
-    with np.load(path, allow_pickle=False) as arrays:
-        real, fake = torch.from_numpy(arrays["real"]), torch.from_numpy(arrays["fake"])
+    arrays = read_arrays(path)
+    try:
+        real, fake = (torch.from_numpy(arrays[name]) for name in ("real", "fake"))
+        if "logits" not in arrays:
+            return real, fake, None
         axes, logits = (arrays["first"], arrays["second"]), arrays["logits"]
-    between = RegularGridInterpolator(axes, logits, bounds_error=False, fill_value=None)  # pyright: ignore[reportArgumentType]
+        between = RegularGridInterpolator(axes, logits, bounds_error=False, fill_value=None)  # pyright: ignore[reportArgumentType]
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} is not a snapshot of points: {error}") from None
 
     def level(x: Tensor) -> Tensor:
         return torch.from_numpy(between(x.numpy())).sigmoid()
 
-    return plot_points(real, fake, level, title=f"Data and generated points after epoch {epoch}")
+    return real, fake, level

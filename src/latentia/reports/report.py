@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["write_report"]
 
 import base64
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import jinja2
 from PIL import Image
 
 from latentia.data import ToyDistribution
+from latentia.data.decoding import DAMAGE
 from latentia.errors import LatentiaError, RunError
 from latentia.estimate import Estimate
 from latentia.files import atomic_write
@@ -35,6 +37,7 @@ from latentia.reports.tables import (
 from latentia.reports.theory_report import relation_rows
 from latentia.reports.words import group_of, label_of, score_label, value_text
 from latentia.theory.model_checks import ModelCheck, checks_of
+from latentia.training import seed_of, seeded
 
 CHECKED = 1000  # examples that a GAN is checked on, at most
 WIDE = 1.5  # width over height from which a picture takes the whole width of the page
@@ -75,7 +78,7 @@ def write_report(runs: Sequence[Run], path: Path) -> Path:
     its standard error, kind, method, number of draws and settings; scores of samples with those of real images and
     their protocol. For several runs there is first a table of all models by their saved results, and one of what else
     was measured on more than one. Pictures that are missing from the run's `figures`, or cannot be read, are made
-    again.
+    again; those that cannot be made are named on the page.
 
     Args:
         runs: finished runs. Of a run with networks of the user's own that were not given, the records, estimates and
@@ -126,7 +129,12 @@ def _models(runs: Sequence[Run]) -> tuple[Comparison | None, str]:
 
 
 def _section(number: int, run: Run) -> _Section:
-    unmade = _make_missing_figures(run)
+    unmade, figures = _make_missing_figures(run), []
+    for picture in figures_of(run):
+        try:
+            figures.append(_figure(picture))
+        except RunError as error:
+            unmade = f"{unmade}; {error}" if unmade else str(error)
     latest = [
         (label_of(name), str(Estimate(record["value"], stderr=record.get("stderr"), unit="1")), f"{record['epoch']:g}")
         for name, record in last_records(run.records).items()
@@ -148,7 +156,7 @@ def _section(number: int, run: Run) -> _Section:
         latest=latest,
         estimates={name: found for name, found in files.items() if name not in scores},
         scores=scores,
-        figures=[_figure(picture) for picture in figures_of(run)],
+        figures=figures,
         unmade=unmade,
         checks=checks,
         unchecked=unchecked,
@@ -159,14 +167,14 @@ def _checks(run: Run) -> tuple[list[ModelCheck], str]:
     """The theory checks that apply to this run's model, or why there are none."""
     data = run.recipe.data
     try:
-        model = run.model
-        if isinstance(model, VAE):
-            images = run.splits.examples("test").x
-            return list(checks_of(model, images)), ""
-        if isinstance(model, GAN):
-            toy = data if isinstance(data, ToyDistribution) else None
-            real = run.splits.examples("test", CHECKED, next(model.parameters()).device)
-            return list(checks_of(model, real.x, toy=toy)), ""
+        model, splits = run.model, run.splits
+        with seeded(seed_of("checks", run.recipe.seed)):  # the same page each time
+            if isinstance(model, VAE):
+                return list(checks_of(model, splits.examples("test").x)), ""
+            if isinstance(model, GAN):
+                toy = data if isinstance(data, ToyDistribution) else None
+                real = splits.examples("test", CHECKED, next(model.parameters()).device)
+                return list(checks_of(model, real.x, toy=toy)), ""
     except LatentiaError as error:
         return [], str(error)
     return [], ""
@@ -186,9 +194,8 @@ def _make_missing_figures(run: Run) -> str:
 
 def _is_whole(path: Path) -> bool:
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            picture.load()
-    except (OSError, SyntaxError, ValueError):
+        _figure(path)
+    except RunError:
         return False
     return True
 
@@ -200,12 +207,15 @@ def _figure(path: Path) -> _Figure:
         RunError: if it cannot be read.
     """
     try:
-        data = base64.b64encode(path.read_bytes()).decode("ascii")
-        with Image.open(path, formats=["PNG"]) as picture:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
+            picture.load()
             wide = picture.width > WIDE * picture.height
             caption = str(picture.info.get("Description", ""))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise RunError(f"cannot read the picture {path} ({error}); remove it and write the report again") from error
+    except (*DAMAGE, Image.DecompressionBombError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"cannot read the picture {path}: {reason}") from error
+    data = base64.b64encode(content).decode("ascii")
     words = path.stem.replace("_", " ").replace("-", " ")
     snapshot = re.fullmatch(r"snapshot-epoch-(\d+)", path.stem)
     if snapshot:

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from latentia.data import image_grid
+from latentia.data.decoding import decode
 from latentia.errors import DataError
 from latentia.files import atomic_write
 from latentia.training import seed_of, seeded
@@ -289,14 +290,8 @@ def to_tensor(picture: Any) -> Tensor:
     Raises:
         DataError: if the file does not exist or is not a picture.
     """
-    from PIL import Image, UnidentifiedImageError
-
     if isinstance(picture, str | Path):
-        try:
-            with Image.open(picture, formats=("PNG", "JPEG")) as image:
-                picture = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-        except (OSError, UnidentifiedImageError, ValueError) as error:
-            raise DataError(f"cannot read the picture {picture}: {error}") from None
+        picture = np.asarray(decode(Path(picture)).image)
     values = torch.as_tensor(np.array(picture) if not isinstance(picture, Tensor) else picture.detach().cpu())
     if values.dim() == 2:
         values = values[None]

@@ -16,6 +16,7 @@ import math
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from latentia.configuration import Component
+from latentia.errors import RunError
 from latentia.estimate import Estimate
 from latentia.metrics import protocol_text
 from latentia.recipes import Run
@@ -501,6 +503,9 @@ def print_run(run: Run, console: Console) -> None:
     console.print(Text.assemble(("run ", "dim"), (str(run.path), "bold")), soft_wrap=True)
     console.print(Text.assemble(("status ", "dim"), run.status), soft_wrap=True)
     console.print(Text.assemble(("recipe ", "bold"), (run.recipe.type_name, "bold cyan")))
+    with suppress(RunError):
+        if note := run.directory.changes_of_recipe():
+            console.print(Text(f"warning: {note}", style="yellow"), soft_wrap=True)
     changed = changed_settings(run.recipe)
     for key, value in changed.items():
         console.print(Text(f"  {key}={_inline(value)}", style="yellow"))

@@ -102,7 +102,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
                 "progress": checkpoint.progress,
                 "sha256": _hash_of(temporary / "state.safetensors"),
             }
-            text = json.dumps({**about, "seal": _seal(about)}, indent=2)
+            text = json.dumps({**about, "seal": seal_of(about)}, indent=2)
             (temporary / "state.json").write_text(text, encoding="utf-8")
     except RunError as error:
         raise RunError(f"{error}; {describe_last(folder)}; then go on with --resume") from error
@@ -119,7 +119,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     state = read_json(path / "state.json", _State, cure)
     tensors = path / "state.safetensors"
     try:
-        if state.pop("seal") != _seal(state):
+        if state.pop("seal") != seal_of(state):
             raise RunError(f"{path / 'state.json'} is damaged: it is not what was written; {cure}")
         if _hash_of(tensors) != state["sha256"]:
             raise RunError(f"{tensors} is damaged: it is not what was written; {cure}")
@@ -177,7 +177,8 @@ def _hash_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _seal(about: Any) -> str:
+def seal_of(about: Any) -> str:
+    """The SHA-256 of plain data."""
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,7 +1,7 @@
 """The run directory: a run's recipe, records, checkpoints and weights, all of them text or safetensors.
 
     recipe.yaml           the whole recipe, defaults written out
-    environment.json      versions, machine, data
+    environment.json      versions, machine, data, the checksum of the recipe, and its own
     metrics.jsonl         records of the costs and of validation, one JSON object a line
     checkpoints/          see `checkpoint.py`
     weights.safetensors   the weights that the run ended with, sealed by a checksum
@@ -43,7 +43,7 @@ from typing_extensions import TypedDict
 from latentia.errors import RunError
 from latentia.estimate import Estimate, read_estimates
 from latentia.files import atomic_write, read_json, read_tensors, read_yaml, write_tensors
-from latentia.training.checkpoint import find_checkpoints
+from latentia.training.checkpoint import find_checkpoints, seal_of
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -66,6 +66,8 @@ class _Environment(TypedDict):
     data_hash: str
     devices: int
     parameters: int
+    recipe_hash: str
+    seal: str
     seed: NotRequired[int]
     training_seconds: NotRequired[float]
     init_from: NotRequired[dict[str, Any]]
@@ -216,7 +218,9 @@ class RunDirectory:
             "threads": torch.get_num_threads(),
         }
         kept = {key: before[key] for key in ("init_from", "extended") if key in before}
-        self._write(self._environment_file, json.dumps({**about, **kept, **facts}, indent=2) + "\n")
+        if before.get("recipe_hash", self._recipe_hash()) != self._recipe_hash():
+            complaints.append(f"{self.recipe_file} was changed after the run began")
+        self._write_environment({**about, **kept, **facts, "recipe_hash": self._recipe_hash()})
         return complaints
 
     def extend(self, recipe: Mapping[str, Any], epochs: int, facts: Mapping[str, Any]) -> None:
@@ -234,7 +238,8 @@ class RunDirectory:
         for path in (self._weights_file, self.evaluation) if ended else ():
             if path.exists():
                 path.replace(path.with_name(f"{path.stem}-epoch-{epochs}{path.suffix}"))
-        self.add_to_environment(extended=[*self.environment().get("extended", []), dict(facts)])
+        extensions = [*self.environment().get("extended", []), dict(facts)]
+        self.add_to_environment(extended=extensions, recipe_hash=seal_of(dict(recipe)))
         self._write(self.recipe_file, yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True))
 
     # The lock
@@ -322,6 +327,9 @@ class RunDirectory:
             RunError: if there is none, or it cannot be read.
         """
         if not self.recipe_file.exists():
+            if self._environment_file.exists() or find_checkpoints(self.checkpoints):
+                cure = "bring it back from a copy, or go on with --resume and the settings that the run began with"
+                raise RunError(f"{self.path} has lost its {self.recipe_file.name}; {cure}")
             inside = sorted(path.parent for path in self.path.glob("*/recipe.yaml"))
             cure = f"the runs in it are {', '.join(map(str, inside))}" if inside else "give a folder that `train` wrote"
             raise RunError(f"{self.path} is not a run directory: it has no {self.recipe_file.name}; {cure}")
@@ -343,11 +351,32 @@ class RunDirectory:
         cure = f"write it again with `latentia train … --out {self.path} --resume`"
         if not self._environment_file.exists():
             raise RunError(f"{self.path} has no environment.json: its run did not begin; {cure}")
-        return read_json(self._environment_file, _Environment, cure)
+        content = read_json(self._environment_file, _Environment, cure)
+        if content.pop("seal") != seal_of(content):
+            raise RunError(f"{self._environment_file} is damaged: it is not what was written; {cure}")
+        return content
 
     def add_to_environment(self, **facts: Any) -> None:
         """Add facts to environment.json."""
-        self._write(self._environment_file, json.dumps({**self.environment(), **facts}, indent=2) + "\n")
+        self._write_environment({**self.environment(), **facts})
+
+    def _write_environment(self, facts: Mapping[str, Any]) -> None:
+        plain = json.loads(json.dumps(facts))  # as it will be read
+        self._write(self._environment_file, json.dumps({**plain, "seal": seal_of(plain)}, indent=2) + "\n")
+
+    def changes_of_recipe(self) -> str:
+        """A sentence for a recipe.yaml that is not the one that the run began with; else nothing.
+
+        Raises:
+            RunError: if environment.json or the recipe cannot be read.
+        """
+        if self.environment()["recipe_hash"] == self._recipe_hash():
+            return ""
+        cure = f"bring it back from a copy, or take it over with `latentia train … --out {self.path} --resume`"
+        return f"{self.recipe_file} was changed after the run began; {cure}"
+
+    def _recipe_hash(self) -> str:
+        return seal_of(self.recipe())
 
     def evaluations(self) -> dict[str, list[Estimate]]:
         """The estimates under evaluation/ by file, `training` first; a damaged file is left out with a warning."""
@@ -532,12 +561,11 @@ def _parse_record(line: bytes) -> dict[str, Any] | None:
     """A record with its numbers, or None for a line that is not one."""
     try:
         record = json.loads(line)
-        numbers: dict[str, float | None] = {
-            key: float(record[key]) for key in ("value", "epoch", "seconds") if key in record or key == "value"
-        }
+        numbers: dict[str, float | None] = {key: float(record[key]) for key in ("value", "epoch", "seconds")}
         stderr = record.get("stderr")
         numbers["stderr"] = None if stderr is None else float(stderr)
         sound = isinstance(record["step"], int) and isinstance(record["name"], str)
+        sound = sound and not math.isnan(float(record["value"])) and (stderr is None or float(stderr) >= 0)
         return {**record, **numbers} if sound else None
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
