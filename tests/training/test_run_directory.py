@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 
-from latentia.errors import RunError
+from latentia.errors import ConfigurationError, RunError
 from latentia.networks import MLP
 from latentia.recipes import Run, VAERecipe, train
 from latentia.training import RunDirectory
@@ -315,6 +315,40 @@ def test_a_damaged_recipe_is_cured_as_its_message_says(ended: Path, tmp_path: Pa
     (path / "recipe.yaml").unlink()
     assert train(SHORT, path, resume=True, quiet=True).recipe == SHORT
     assert "written again from the settings given now" in " ".join(capfd.readouterr().err.split())
+
+
+def test_an_environment_of_other_shapes_is_not_believed(ended: Path, tmp_path: Path):
+    path = shutil.copytree(ended, tmp_path / "run")
+    file = path / "environment.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "shape": [1, 4, 4]}))
+    with pytest.raises(RunError, match=r"environment\.json is damaged.*--resume"):
+        _ = Run(path).model
+    train(SHORT, path, resume=True, quiet=True)
+    assert Run(path).environment == Run(ended).environment | {
+        "training_seconds": Run(path).environment["training_seconds"]
+    }
+
+
+def test_a_recipe_that_was_changed_is_said_until_it_is_taken_over(ended: Path, tmp_path: Path, capfd: Any):
+    path = shutil.copytree(ended, tmp_path / "run")
+    file = path / "recipe.yaml"
+    file.write_text(file.read_text().replace("record_every: 50", "record_every: 51"))
+    with pytest.warns(RuntimeWarning, match=r"recipe\.yaml was changed after the run began.*--resume"):
+        _ = Run(path).model
+    train(SHORT.model_copy(update={"record_every": 51}), path, resume=True, quiet=True)
+    assert "was changed after the run began" in " ".join(capfd.readouterr().err.split())
+    _ = Run(path).model  # without a warning
+
+
+def test_a_recipe_that_is_lost_is_said_and_one_that_cannot_be_read_is_named(ended: Path, tmp_path: Path):
+    path = shutil.copytree(ended, tmp_path / "run")
+    file = path / "recipe.yaml"
+    file.write_text(file.read_text().replace("record_every: 50", "record_every: x"))
+    with pytest.raises(ConfigurationError, match=r"recipe\.yaml: record_every: .*bring the file back"):
+        Run(path)
+    file.unlink()
+    with pytest.raises(RunError, match=r"has lost its recipe\.yaml.*--resume"):
+        Run(path)
 
 
 def test_a_damaged_evaluation_is_left_out_and_said(ended: Path, tmp_path: Path):

@@ -332,6 +332,9 @@ def _recipe(name: str, settings: list[str], config: Path | None, resumed: Path |
     base: dict[str, Any] = (member() if member is not None else Recipe.parse(name)).to_mapping()
     begun = resumed is not None and (resumed / "recipe.yaml").exists()
     if config is None and not begun:
+        for key in member.set_by_data if member is not None else ():  # what follows from the data
+            if not any(given.split(".")[0] == key for given in overrides):
+                base.pop(key, None)
         return Recipe.parse({**apply_overrides(base, overrides), "type": name})
     if config is None and resumed is not None:
         file = resumed / "recipe.yaml"
@@ -343,23 +346,12 @@ def _recipe(name: str, settings: list[str], config: Path | None, resumed: Path |
             written = read_yaml(file, "give the recipe.yaml of a run, or settings alone")
         except RunError as error:
             raise ConfigurationError(f"cannot read the recipe: {error}") from None
-<<<<<<< HEAD
-        if written.get("type", name) != name:
-            raise ConfigurationError(f"{file} is a recipe of a {written['type']}, not of a {name}")
-        base.update(written)
-    if file is None and member is not None:  # what follows from the data is not the default's
-        for key in member.set_by_data:
-            if not any(given.split(".")[0] == key for given in overrides):
-                base.pop(key, None)
-    return Recipe.parse({**apply_overrides(base, overrides), "type": name})
-=======
     if written.get("type", name) != name:
         raise ConfigurationError(f"{file} is a recipe of a {written['type']}, not of a {name}")
     try:
         return Recipe.parse({**apply_overrides({**base, **written}, overrides), "type": name})
     except ConfigurationError as error:
         raise name_file(error, file, {key.split(".")[0] for key in overrides}) from None
->>>>>>> e81e918 (Fuzz run directories, expressions and settings; seal environment.json)
 
 
 COMMANDS = (train, resume, sample, reconstruct, encode, export, push, pull, show, demo)

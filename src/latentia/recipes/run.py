@@ -14,13 +14,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from torch import nn
 
-<<<<<<< HEAD
 from latentia.data import Batch, Schema, Source, Splits, ToyDistribution
-from latentia.errors import DataError, RunError
-=======
-from latentia.data import Batch, Schema, Splits
 from latentia.errors import ConfigurationError, DataError, RunError
->>>>>>> e81e918 (Fuzz run directories, expressions and settings; seal environment.json)
 from latentia.estimate import Estimate, read_estimates, write_estimates
 from latentia.files import hash_of_file, read_tensors, write_tensors
 from latentia.models import VAE
@@ -58,14 +53,10 @@ class Run(Generic[ModelT]):
 
             path = pull(str(path))
         self.directory = RunDirectory(path)
-<<<<<<< HEAD
-        self.recipe = Recipe.parse(_with_replaced(self.directory.recipe(), replaced))
-=======
         try:
-            self.recipe = Recipe.parse({**self.directory.recipe(), **replaced})
+            self.recipe = Recipe.parse(_with_replaced(self.directory.recipe(), replaced))
         except ConfigurationError as error:
             raise name_file(error, self.directory.recipe_file, replaced) from None
->>>>>>> e81e918 (Fuzz run directories, expressions and settings; seal environment.json)
         self._splits: Splits | None = None
         self._model: ModelT | None = None
         self._parts: dict[str, Batch] = {}
@@ -273,7 +264,6 @@ class Run(Generic[ModelT]):
         return f"<table><caption>{escape(str(self.path))}</caption>{rows}</table>"
 
 
-<<<<<<< HEAD
 def _with_replaced(written: dict[str, Any], replaced: dict[str, Any]) -> dict[str, Any]:
     """The recipe on disk with replaced fields; data given in Python keep the settings that the run had."""
     data, before = replaced.get("data"), written.get("data")
@@ -281,7 +271,8 @@ def _with_replaced(written: dict[str, Any], replaced: dict[str, Any]) -> dict[st
     if not known and isinstance(before, dict) and before.get("type") == "memory":
         replaced = {**replaced, "data": {**before, "data": data}}
     return {**written, **replaced}
-=======
+
+
 def name_file(error: ConfigurationError, file: Path, given: Collection[str]) -> ConfigurationError:
     """The faults of a recipe that was read from a file, except those of the keys that were given besides it."""
     cure = "; bring the file back from a copy if it is damaged"
@@ -291,7 +282,6 @@ def name_file(error: ConfigurationError, file: Path, given: Collection[str]) -> 
             for key, text in error.problems
         ]
     )
->>>>>>> e81e918 (Fuzz run directories, expressions and settings; seal environment.json)
 
 
 def load(path: Path | str, **replaced: Any) -> Any:
