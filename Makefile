@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check slow fuzz bench verify clean
+.PHONY: demo test check slow fuzz docs bench verify clean
 
 demo: .venv/installed
 	$(BIN)/latentia demo
@@ -20,6 +20,10 @@ check: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/vae_training.py
+
+docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 fuzz: .venv/installed
 	$(BIN)/python benchmarks/fuzz.py

@@ -53,7 +53,7 @@ class InitialWeights:
             raise ConfigurationError([("init_from", str(error))]) from None
 
     def load_into(self, model: nn.Module) -> dict[str, Any]:
-        """Give a model the weights that have the name and the shape of one.
+        """Load the weights whose name and shape match those of the model.
 
         Returns:
             What environment.json says of it: the run, how many tensors were taken, the names that the model has alone
