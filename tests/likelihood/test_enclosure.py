@@ -19,8 +19,18 @@ from torch.distributions import (
     Uniform,
 )
 
-from latentia.distributions import Bernoulli, Conditional, ContinuousBernoulli, Gaussian, GaussianLearnedScale
+from latentia.distributions import (
+    Bernoulli,
+    Conditional,
+    ContinuousBernoulli,
+    Gaussian,
+    GaussianLearnedScale,
+    GaussianPerColumn,
+    GaussianPerPixel,
+    Poisson,
+)
 from latentia.distributions.mixtures import Mixture
+from latentia.distributions.standardization import Standardization, StandardizedConditional
 from latentia.errors import UnsupportedError
 from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.proof.affine import AffineBounds
@@ -128,6 +138,72 @@ def test_linear_models(name, family):
     found = enclose_log_likelihood(subject, images.view(-1, 1, 1, pixels), tolerance)
     assert holds(found, truth, 1e-8)
     assert float(found.width.max()) <= tolerance
+
+
+def fine_rule(log_f, half: float, count: int = 200_001) -> Tensor:
+    """log ∫ over the line by the trapezoidal rule; log_f maps (M,) to (N, M)."""
+    line = torch.linspace(-half, half, count, dtype=D)
+    return log_f(line).logsumexp(-1) + math.log(float(line[1] - line[0]))
+
+
+def test_counts():
+    """Poisson counts of a rate that changes by a factor of a thousand, one image far from any rate."""
+    weight, bias = torch.tensor([[2.0], [-1.0], [0.3]], dtype=D), torch.tensor([1.0, 0.5, 3.0], dtype=D)
+    images = torch.tensor([[3.0, 1.0, 20.0], [0.0, 0.0, 0.0], [400.0, 2.0, 11.0]], dtype=D)
+
+    def log_f(z: Tensor) -> Tensor:
+        rate = z[:, None] * weight[:, 0] + bias
+        scores = images[:, None] * rate - rate.exp() - torch.lgamma(images[:, None] + 1)
+        return scores.sum(-1) - 0.5 * z.square() - 0.5 * math.log(2 * math.pi)
+
+    found = enclose_log_likelihood(model(linear(weight, bias), Poisson(), standard(1), 3), images.view(-1, 1, 1, 3))
+    assert holds(found, fine_rule(log_f, 12.0), 1e-8)
+    assert float(found.width.max()) <= 0.01
+
+
+def test_a_scale_for_each_pixel():
+    """Means and log-scales that both depend on z."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(1, 6), nn.Tanh(), nn.Linear(6, 4)).double()
+    images = torch.tensor([[0.1, 0.4], [0.9, 0.2], [0.5, 7.0]], dtype=D)
+
+    def log_f(z: Tensor) -> Tensor:
+        mean, log_scale = network(z[:, None]).chunk(2, -1)
+        scale = log_scale.exp() + 0.05
+        scores = Normal(mean, scale).log_prob(images[:, None]).sum(-1)
+        return scores - 0.5 * z.square() - 0.5 * math.log(2 * math.pi)
+
+    decoder = Conditional(
+        nn.Sequential(network, nn.Unflatten(1, (2, 1, 2))),
+        GaussianPerPixel(smallest_scale=0.05),
+        event_shape=(1, 1, 2),
+        condition_shape=(1,),
+    )
+    found = enclose_log_likelihood(LatentModel(decoder, standard(1)), images.view(-1, 1, 1, 2))
+    with torch.no_grad():
+        assert holds(found, fine_rule(log_f, 12.0, 20_001), 1e-7)
+    assert float(found.width.max()) <= 0.01
+
+
+def test_standardized_columns():
+    """x = c + s (W z + noise of a scale for each column): a normal distribution in the user's units."""
+    weight, scales = torch.tensor([[1.0, 0.2], [-0.5, 1.0], [0.3, 0.3]], dtype=D), torch.tensor([0.3, 0.5, 0.2])
+    standardization = Standardization((3,)).double()
+    standardization.center.copy_(torch.tensor([100.0, -3.0, 0.0]))
+    standardization.spread.copy_(torch.tensor([20.0, 0.1, 1.0]))
+    shapes = {"event_shape": (3,), "condition_shape": (2,)}
+    network = linear(weight, torch.zeros(3))
+    decoder = StandardizedConditional(network, GaussianPerColumn(), standardization, False, **shapes).double()
+    with torch.no_grad():
+        decoder.shared.copy_(scales.log())
+    subject = LatentModel(decoder, standard(2))
+    images = subject.decoder(torch.randn(4, 2, dtype=D)).sample()
+    spread = standardization.spread
+    noise = torch.diag(decoder.shared.detach().exp() * spread)
+    covariance = (spread[:, None] * weight) @ (spread[:, None] * weight).T + noise @ noise
+    found = enclose_log_likelihood(subject, images)
+    assert holds(found, MultivariateNormal(standardization.center, covariance).log_prob(images), 1e-8)
+    assert float(found.width.max()) <= 0.01
 
 
 def log_normal(x: float, mean: float, scale: float) -> float:

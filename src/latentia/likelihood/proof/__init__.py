@@ -5,7 +5,9 @@ curves       lines that enclose a function of one variable
 affine       affine bounds of many numbers over boxes of z
 modules      bounds of networks, module by module; `register_bounds` for a module of your own
 restriction  a network on one box, with few variables
-likelihoods  log p(x|z) on tiles
+likelihoods  log p(x|z) on tiles, of exponential families
+per_pixel    the same, of normal pixels with a scale each
+families     which likelihoods a decoder may have
 priors       log p(z) on tiles
 masses       the mass of a tile between two bounds
 search       which tiles to divide

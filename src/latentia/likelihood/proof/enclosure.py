@@ -23,9 +23,10 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from latentia.distributions import Conditional
+from latentia.distributions.standardization import StandardizedConditional
 from latentia.errors import ConfigurationError, UnsupportedError
 from latentia.likelihood.latent_model import LatentModel
-from latentia.likelihood.proof.likelihoods import likelihoods_of
+from latentia.likelihood.proof.families import likelihoods_of
 from latentia.likelihood.proof.priors import components_of
 from latentia.likelihood.proof.restriction import Restriction
 from latentia.likelihood.proof.rounding import UNIT
@@ -166,7 +167,7 @@ def _problem(model: Any, images: Tensor) -> Problem:
             f"tiles serve z of at most {MOST_DIMENSIONS} dimensions, and this model has {latent}; use "
             "method='importance' or method='annealed'"
         )
-    family = likelihoods_of(conditional.family, conditional.shared, images.detach().double().flatten(1).cpu())
+    family = likelihoods_of(conditional, images)
     components = components_of(subject.prior)
     first = components.origin(0.0)
     whole = Restriction.of_network(conditional.network, first, torch.ones_like(first), MOST_VARIABLES)
@@ -188,7 +189,7 @@ def _conditional(subject: LatentModel) -> Conditional:
         found = subject.source.likelihood
     if (
         not isinstance(found, Conditional)
-        or type(found) is not Conditional
+        or type(found) not in (Conditional, StandardizedConditional)
         or found._forward_hooks
         or found._forward_pre_hooks
     ):

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentia.distributions import Bernoulli, Family, Gaussian, GaussianLearnedScale
 from latentia.errors import UnsupportedError
 from latentia.likelihood.proof.affine import AffineBounds
 from latentia.likelihood.proof.restriction import Restriction
-from latentia.likelihood.proof.rounding import gamma_of
+from latentia.likelihood.proof.rounding import UNIT, gamma_of
 
+LOG_GAMMA = 64 * UNIT  # relative error of torch.lgamma, against log Γ(x + 1) and its parts
+SMALLEST_SCALE = 1e-100
 PAIRS_AT_ONCE = 400_000  # images times tiles in one table
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -111,6 +112,13 @@ class Likelihoods(ABC):
     def __init__(self, features: Tensor, constants: Tensor, supremum: Tensor, noise: Tensor):
         self.features, self.constants, self.supremum, self.noise = features, constants, supremum, noise
         self.largest = features.abs().amax(0)
+
+    def shifted(self, constant: Tensor) -> Likelihoods:
+        """The same with a constant added to log p(x|z)."""
+        noise = 1e-13 * (1 + constant.abs())
+        self.constants, self.supremum = self.constants + constant, self.supremum + constant + noise
+        self.noise = self.noise + noise
+        return self
 
     @abstractmethod
     def terms(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -246,8 +254,12 @@ class Likelihoods(ABC):
         )
 
 
-class _BernoulliFamily(Likelihoods):
+class BernoulliLikelihoods(Likelihoods):
     """l: logits. A = softplus, A''' = A'' (1 − 2A'), and so |(log A'')'| ≤ 1."""
+
+    def __init__(self, images: Tensor):
+        zeros = torch.zeros(len(images), dtype=torch.float64)
+        super().__init__(images, zeros, zeros, zeros)
 
     def terms(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         small = torch.exp(-parameters.abs())
@@ -260,45 +272,50 @@ class _BernoulliFamily(Likelihoods):
         return growth, growth * ((1 - 2 * mean).abs() + 0.5 * reach + 1e-15)
 
 
-class _NormalFamily(Likelihoods):
-    """l: means. φ = x/σ², A = μ²/2σ²."""
+class PoissonLikelihoods(Likelihoods):
+    """l: log-means. A and all its derivatives are eˡ."""
 
-    def __init__(self, images: Tensor, scale: float):
-        if not 1e-100 < scale < 1e100:
+    def __init__(self, images: Tensor):
+        factorials = torch.lgamma(images + 1).sum(-1)
+        # x l − eˡ is largest at l = log x, and at most 0 for x = 0.
+        best = (torch.xlogy(images, images) - images).sum(-1)
+        size = factorials.abs() + (torch.xlogy(images, images).abs() + images).sum(-1)
+        noise = 1e-13 + (gamma_of(4 * images.shape[1]) + LOG_GAMMA) * size
+        super().__init__(images, -factorials, best - factorials + noise, noise)
+
+    def terms(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rate = torch.exp(parameters)
+        return rate.sum(-1), rate, rate.clamp(min=1e-300)  # as the third order grows from it
+
+    def third(self, mean: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
+        growth = torch.exp(reach)
+        return growth, growth
+
+
+class NormalLikelihoods(Likelihoods):
+    """l: means. φ = x/σ², A = μ²/2σ².
+
+    Args:
+        images: (N, D).
+        scales: of each pixel, (D,).
+    """
+
+    def __init__(self, images: Tensor, scales: Tensor):
+        if not bool(((scales > SMALLEST_SCALE) & (scales < 1 / SMALLEST_SCALE)).all()):
             raise UnsupportedError(
-                f"the likelihood's scale is {scale:.3g}, and a proof serves scales between 1e-100 and 1e100; use "
-                "method='importance'"
+                f"the likelihood's scales run from {scales.min():.3g} to {scales.max():.3g}, and a proof serves scales "
+                f"between {SMALLEST_SCALE} and {1 / SMALLEST_SCALE}; use method='importance'"
             )
-        count = images.shape[1]
-        peak = torch.full((len(images),), -count * (math.log(scale) + HALF_LOG_2PI), dtype=torch.float64)
-        squares = 0.5 * (images / scale).square().sum(-1)
-        noise = gamma_of(4 * count) * (count * (abs(math.log(scale)) + 1) + squares)
-        super().__init__(images / scale**2, peak - squares, peak + noise, noise)
-        self.precision = scale**-2
+        logs, squares = scales.log() + HALF_LOG_2PI, 0.5 * (images / scales).square().sum(-1)
+        peak = -logs.sum().expand(len(images))
+        noise = gamma_of(4 * images.shape[1]) * ((logs.abs() + 1).sum() + squares)
+        super().__init__(images / scales**2, peak - squares, peak + noise, noise)
+        self.precision = scales**-2
 
     def terms(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean = parameters * self.precision
         total = 0.5 * (parameters * mean).sum(-1)
-        return total, mean, torch.full_like(mean, self.precision)
+        return total, mean, self.precision.expand_as(mean)
 
     def third(self, mean: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones_like(mean), torch.zeros_like(mean)
-
-
-def likelihoods_of(kind: Family, shared: Tensor | None, images: Tensor) -> Likelihoods:
-    """The bounds' view of a likelihood, by its exact type: a subclass may mean something else.
-
-    Raises:
-        UnsupportedError: for a likelihood without a bound.
-    """
-    if type(kind) is Bernoulli:
-        zeros = torch.zeros(len(images), dtype=torch.float64)
-        return _BernoulliFamily(images, zeros, zeros, zeros)
-    if type(kind) is Gaussian:
-        return _NormalFamily(images, kind.scale)
-    if type(kind) is GaussianLearnedScale and shared is not None:
-        return _NormalFamily(images, math.exp(float(shared.detach())))
-    raise UnsupportedError(
-        f"no proven bound is known for the likelihood {type(kind).__name__}; use likelihood=bernoulli, gaussian or "
-        "gaussian-learned, or the numerical quadrature (exact_log_likelihood)"
-    )

@@ -1,0 +1,70 @@
+"""Which likelihoods can be bounded, by their exact type: a subclass may mean something else."""
+
+from __future__ import annotations
+
+__all__: list[str] = []  # used by the proofs only
+
+import torch
+from torch import Tensor
+
+from latentia.distributions import (
+    Bernoulli,
+    Conditional,
+    Gaussian,
+    GaussianLearnedScale,
+    GaussianPerColumn,
+    GaussianPerPixel,
+    Poisson,
+)
+from latentia.distributions.standardization import StandardizedConditional
+from latentia.errors import UnsupportedError
+from latentia.likelihood.proof.likelihoods import (
+    BernoulliLikelihoods,
+    Likelihoods,
+    NormalLikelihoods,
+    PoissonLikelihoods,
+)
+from latentia.likelihood.proof.per_pixel import PerPixelLikelihoods
+
+SERVED = "bernoulli, poisson, gaussian, gaussian-learned, gaussian-per-column or gaussian-per-pixel"
+INSTEAD = "the numerical quadrature (exact_log_likelihood without prove)"
+
+
+def likelihoods_of(conditional: Conditional, images: Tensor) -> Likelihoods:
+    """Bounds of log p(x|z) for some images.
+
+    Args:
+        conditional: the decoder.
+        images: (N, *event_shape).
+
+    Raises:
+        UnsupportedError: for a likelihood without a bound.
+    """
+    images = images.detach().double().flatten(1).cpu()
+    kind, shared, scaling = conditional.family, conditional.shared, None
+    if isinstance(conditional, StandardizedConditional):
+        scaling = conditional.standardization
+        if conditional.missing:
+            raise UnsupportedError(f"no proven bound is known where values may be missing; use {INSTEAD}")
+        if scaling is not None and type(kind) is not GaussianPerColumn:
+            raise UnsupportedError(
+                f"no proven bound is known for the likelihood {type(kind).__name__} of standardized values; set "
+                f"data.standardize=false, use likelihood=gaussian-per-column, or {INSTEAD}"
+            )
+    if type(kind) is Bernoulli:
+        return BernoulliLikelihoods(images)
+    if type(kind) is Poisson:
+        return PoissonLikelihoods(images)
+    if type(kind) is Gaussian:
+        return NormalLikelihoods(images, torch.full(images.shape[1:], kind.scale, dtype=torch.float64))
+    if type(kind) in (GaussianLearnedScale, GaussianPerColumn) and shared is not None:
+        scales = shared.detach().double().cpu().flatten().exp().expand(images.shape[1])
+        if scaling is None:
+            return NormalLikelihoods(images, scales)
+        center, spread = (x.detach().double().flatten().cpu() for x in (scaling.center, scaling.spread))
+        return NormalLikelihoods((images - center) / spread, scales).shifted(-spread.log().sum())
+    if type(kind) is GaussianPerPixel:
+        return PerPixelLikelihoods(images, kind.smallest_scale)
+    raise UnsupportedError(
+        f"no proven bound is known for the likelihood {type(kind).__name__}; use likelihood={SERVED}, or {INSTEAD}"
+    )
