@@ -27,7 +27,7 @@ from latentia.errors import ConfigurationError, DataError, RunError, nearest, re
 from latentia.estimate import Estimate, read_estimates, write_estimates
 from latentia.files import atomic_write
 from latentia.inputs import Channels, Images, Points, convert_images, read_images, read_points, source_of
-from latentia.likelihood import LikelihoodEvaluation, evaluate_likelihood
+from latentia.likelihood import LikelihoodEvaluation, evaluate_conditional_likelihood, evaluate_likelihood
 from latentia.metrics import (
     Features,
     Metric,
@@ -40,7 +40,7 @@ from latentia.metrics import (
     same_protocol,
 )
 from latentia.metrics import score as score_images
-from latentia.models import VAE, EncodedGAN
+from latentia.models import GAN, VAE, ConditionalVAE, EncodedGAN
 from latentia.recipes import Run
 from latentia.reports.comparison import Comparison, columns_of, compare_runs, saved_scores
 from latentia.reports.tables import Results, Verdicts, distance_table, estimates_table, scores_table
@@ -308,6 +308,7 @@ def sample(
     *,
     of: Output = "means",
     sampler: str | Sampler | None = None,
+    label: str | int | None = None,
     out: Path | str | None = None,
     seed: int = 0,
 ) -> Tensor:
@@ -318,6 +319,8 @@ def sample(
         n: how many.
         of: for a model with p(x|z), the means E[x|z] or draws of x.
         sampler: of z, in the place of a VAE's prior; see `evaluate`.
+        label: of a class-conditional model, the class of all samples, by its name or its number from 0; by default the
+            classes have the frequencies of the training examples (a VAE) or equal ones (a GAN).
         out: F.png (a grid) or F.npz (array `images`, or `points`) to write.
         seed: of the samples.
 
@@ -333,8 +336,9 @@ def sample(
     _require_memory(n, shape, path)
     fitted = _fitted(run, sampler, None)
     model = run.model if fitted is None else fitted.vae  # built outside of the block, which it must not change
+    labels = None if label is None else torch.full((n,), _class_of(run, label))
     with progress(f"{run.path}") as update, seeded(seed):
-        images, _ = draw_samples(model, n, output=of, progress=update)
+        images, _ = draw_samples(model, n, output=of, progress=update, labels=labels)
     if path is not None:
         _write_images(path, images)
     return images
@@ -358,8 +362,9 @@ def reconstruct(
     _require_known("split", split, Split)
     require_count("n", n)
     model = _encoder_of(run)
-    images = run.splits.examples(split, n).x
-    again = torch.cat([model.reconstruct(part) for part in images.split(AT_ONCE)])
+    images, labels = run.splits.examples(split, n)
+    rows = torch.arange(len(images)).split(AT_ONCE)
+    again = torch.cat([_given(model, labels, part).reconstruct(images[part]) for part in rows])
     if path is not None:
         _write_images(path, torch.cat([images, again]), columns=len(images))
     return images, again
@@ -392,9 +397,10 @@ def encode(
     part = getattr(splits, split)
     if part.event_shape != model.event_shape:
         raise DataError(f"these images are {part.event_shape}, and the model takes {model.event_shape}")
-    images = splits.examples(split).x
+    images, labels = splits.examples(split)
     with torch.no_grad():
-        codes = [model.encode(x) for x in images.split(AT_ONCE)]
+        rows = torch.arange(len(images)).split(AT_ONCE)
+        codes = [_given(model, labels, part).encode(images[part]) for part in rows]
         arrays = {"mean": torch.cat([q.mean for q in codes]), "stddev": torch.cat([q.stddev for q in codes])}
     if part.labels is not None:
         arrays["labels"] = part.labels
@@ -738,7 +744,11 @@ def _evaluate_likelihood(
         options = {**options, "require": False}  # results are written with the certificates that they have
     with progress(f"log p(x) of {len(images)} {split} images, {method}") as update:
         update(0, 0, "")
-        found = evaluate_likelihood(run.model if fitted is None else fitted.vae, images, method, **options)
+        model = run.model if fitted is None else fitted.vae
+        if isinstance(model, ConditionalVAE):
+            found = evaluate_conditional_likelihood(model, images, cast(Tensor, labels), method, **options)
+        else:
+            found = evaluate_likelihood(model, images, method, **options)
     estimates = [estimate.named(f"{split}/{estimate.name}") for estimate in _with_sampler(found.estimates, fitted)]
     ending = f"-{name_of(fitted)}" if fitted else ""
     target = run.directory.evaluation / f"likelihood-{method}{ending}.json"
@@ -786,6 +796,32 @@ def _encoder_of(run: Run) -> Any:
             "adversarial autoencoder, a BiGAN or a VAE/GAN"
         )
     return run.model
+
+
+def _given(model: VAE | EncodedGAN, labels: Tensor | None, rows: Tensor) -> VAE | EncodedGAN:
+    """The model of the examples in these rows: of a class-conditional VAE, the one of their labels."""
+    return model.given(None if labels is None else labels[rows]) if isinstance(model, VAE) else model
+
+
+def _class_of(run: Run, label: str | int) -> int:
+    """The number of a class from its name or number.
+
+    Raises:
+        RunError: for a model that is not class-conditional.
+        ConfigurationError: for a class that the data do not have.
+    """
+    model = run.model
+    if not isinstance(model, ConditionalVAE) and not (isinstance(model, GAN) and model.classes):
+        raise RunError(
+            f"{run.path} holds a model that takes no labels; train a conditional-vae, or a gan with conditional=true, "
+            "to sample by label"
+        )
+    names = list(run.environment["classes"])
+    if str(label) in names:
+        return names.index(str(label))
+    if str(label).isdigit() and int(label) < len(names):
+        return int(label)
+    raise ConfigurationError([("label", f"there is no class {str(label)!r}. {nearest(str(label), names)}")])
 
 
 def _image_file(out: Path | str | None) -> Path | None:

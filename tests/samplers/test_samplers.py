@@ -81,7 +81,7 @@ def test_a_mixture_with_too_many_components_stops_by_held_out_codes():
 @pytest.mark.parametrize("latent", [1, 2])
 def test_a_flow_reaches_the_density_that_made_the_codes(latent: int):
     codes, held_out = draws(4000, 0)[:, :latent], draws(1000, 1)[:, :latent]
-    sampler = FlowSampler(transforms=latent, epochs=20, lr=2e-2)
+    sampler = FlowSampler(transforms=latent, steps=400, lr=2e-2)
     torch.manual_seed(0)
     module = sampler.build(latent)
     sampler.fit(module, codes, held_out)
@@ -101,7 +101,7 @@ def test_a_two_stage_sampler_bounds_the_density_from_below_and_samples_it():
     factor = torch.tensor([[1.0, 0.0], [0.8, 0.6]])
     torch.manual_seed(0)
     codes, held_out = torch.randn(3000, 2) @ factor.T + 3, torch.randn(500, 2) @ factor.T + 3
-    sampler = TwoStageSampler(hidden=(64,), epochs=40, batch_size=128, lr=5e-3)
+    sampler = TwoStageSampler(hidden=(64,), steps=1000, batch_size=128, lr=5e-3)
     module = sampler.build(2)
     sampler.fit(module, codes, held_out)
     with torch.no_grad():
@@ -174,7 +174,7 @@ def test_too_few_codes_are_refused(sampler: MixtureSampler, count: int, cure: st
 
 def test_codes_that_are_all_equal_in_one_dimension_are_served():
     flat = torch.cat([draws(200, 0)[:, :1], torch.zeros(200, 1)], 1)
-    for sampler in (MixtureSampler(components=3), FlowSampler(epochs=1)):
+    for sampler in (MixtureSampler(components=3), FlowSampler(steps=3)):
         module = sampler.build(2)
         sampler.fit(module, flat, flat[:50])
         assert bool(module().sample((10,)).isfinite().all())

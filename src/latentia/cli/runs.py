@@ -103,6 +103,10 @@ def sample(
     ] = None,
     of: Of = "means",
     sampler: SamplerName = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="Of a class-conditional model: the class, by name or number.", show_default=False),
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Sample images or points from a trained model."""
@@ -111,9 +115,9 @@ def sample(
 
     run = Run(path)
     suffix = ".png" if len(run.environment["shape"]) == 3 else ".npz"
-    by = f"-{sampler.split(',')[0]}" if sampler else ""
+    by = (f"-{sampler.split(',')[0]}" if sampler else "") + (f"-class-{Path(label).name}" if label else "")
     target = out or path / f"sample{by}-seed-{seed}{suffix}"
-    interface.sample(run, n, of=of, sampler=sampler, out=target, seed=seed)  # pyright: ignore[reportArgumentType]
+    interface.sample(run, n, of=of, sampler=sampler, label=label, out=target, seed=seed)  # pyright: ignore[reportArgumentType]
     _wrote(target, f"{n} {'images' if suffix == '.png' else 'points'}")
 
 

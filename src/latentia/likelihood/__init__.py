@@ -2,6 +2,7 @@
 
 from latentia.likelihood.annealed import annealed_log_likelihood, bidirectional_monte_carlo
 from latentia.likelihood.bound import evaluate_bound
+from latentia.likelihood.conditional import evaluate_conditional_likelihood
 from latentia.likelihood.evaluate import LikelihoodEvaluation, evaluate_likelihood
 from latentia.likelihood.gaps import Gaps, evaluate_gaps
 from latentia.likelihood.importance import importance_log_likelihood, log_importance_weights
@@ -23,6 +24,7 @@ __all__ = [
     "bidirectional_monte_carlo",
     "enclose_log_likelihood",
     "evaluate_bound",
+    "evaluate_conditional_likelihood",
     "evaluate_gaps",
     "evaluate_likelihood",
     "exact_log_likelihood",

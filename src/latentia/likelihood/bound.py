@@ -20,7 +20,7 @@ DECODED_AT_ONCE = 20_000
 
 
 def evaluate_bound(
-    vae: VAE, images: Tensor, *, samples: int = 1, draws: int = 1, batch_size: int = 1000
+    vae: VAE, images: Tensor, labels: Tensor | None = None, *, samples: int = 1, draws: int = 1, batch_size: int = 1000
 ) -> list[Estimate]:
     """Mean ELBO, rate and distortion over images, and for `draws` > 1 the importance-weighted bound of so many draws.
 
@@ -31,6 +31,7 @@ def evaluate_bound(
     Args:
         vae: on the images' device.
         images: (N, C, H, W), as the likelihood scores them.
+        labels: (N,), for a class-conditional VAE, whose bounds are of log p(x|y); others ignore them.
         samples: independent repetitions for each image.
         draws: K of L_K = E log (1/K) Σ w (Burda et al. 2016, eq. 8), which is the ELBO for K = 1.
         batch_size: images processed at a time, at most.
@@ -48,12 +49,14 @@ def evaluate_bound(
         wanted = ", ".join(map(str, vae.event_shape))
         raise DataError(f"images have shape {tuple(images.shape)}, and this model scores (N, {wanted}) with N >= 1")
     rates, distortions, bounds = [], [], []
-    with LatentModel.from_model(vae).evaluating():
+    rows = torch.arange(len(images), device=images.device)
+    with LatentModel.from_model(vae.given(None if labels is None else labels[0])).evaluating():
         vae.check(images)
-        for x in images.split(max(1, min(batch_size, DECODED_AT_ONCE // (samples * draws)))):
-            q = vae.encode(x)
+        for part in rows.split(max(1, min(batch_size, DECODED_AT_ONCE // (samples * draws)))):
+            x, own = images[part], vae.given(None if labels is None else labels[part])
+            q = own.encode(x)
             z = q.sample(torch.Size([samples * draws]))
-            rate, distortion = q.log_prob(z) - vae.prior.log_prob(z), -vae.decode(z).log_prob(x)
+            rate, distortion = q.log_prob(z) - own.prior.log_prob(z), -own.decode(z).log_prob(x)
             rates.append(rate.mean(0))
             distortions.append(distortion.mean(0))
             log_weights = -(rate + distortion).double().view(samples, draws, len(x))

@@ -232,7 +232,12 @@ def reference_images(source: Source, split: str = "test", output: Output = "mean
 
 @torch.no_grad()
 def draw_samples(
-    model: nn.Module, n: int, *, output: Output = "means", progress: ProgressCallback | None = None
+    model: nn.Module,
+    n: int,
+    *,
+    output: Output = "means",
+    progress: ProgressCallback | None = None,
+    labels: Tensor | None = None,
 ) -> tuple[Tensor, str]:
     """n images from a model, floats (n, C, H, W) in [0, 1] on the CPU, and what they are, for the protocol.
 
@@ -241,6 +246,7 @@ def draw_samples(
         n: the number of images.
         output: `means` or `draws`; a generator without noise ignores it.
         progress: is called before each part with the number of images so far, n, and a name.
+        labels: (n,), for a class-conditional model; drawn by the model if not given.
     """
     noisy = "mean" in inspect.signature(model.sample).parameters  # pyright: ignore[reportArgumentType]
     options: dict[str, Any] = {"mean": output == "means"} if noisy else {}
@@ -248,7 +254,9 @@ def draw_samples(
     for start in range(0, n, _AT_ONCE):
         if progress is not None:
             progress(start, n, "samples")
-        parts.append(model.sample(min(_AT_ONCE, n - start), **options).cpu())  # pyright: ignore[reportCallIssue]
+        count = min(_AT_ONCE, n - start)
+        own = options if labels is None else {**options, "labels": labels[start : start + count]}
+        parts.append(model.sample(count, **own).cpu())  # pyright: ignore[reportCallIssue]
     return torch.cat(parts), f"{output} of p(x|z)" if noisy else NOISELESS
 
 

@@ -1,5 +1,6 @@
 """Models: modules made of networks and distributions that sample, encode, decode and score."""
 
+from latentia.models.conditional_vae import ConditionalVAE
 from latentia.models.finite import BernoulliMixture, FiniteLatentModel, fit_bernoulli_mixture
 from latentia.models.flow import Flow
 from latentia.models.gan import GAN
@@ -13,6 +14,7 @@ __all__ = [
     "AdversarialAutoencoder",
     "BernoulliMixture",
     "BiGAN",
+    "ConditionalVAE",
     "EncodedGAN",
     "FiniteLatentModel",
     "Flow",

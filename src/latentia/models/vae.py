@@ -85,6 +85,10 @@ class VAE(nn.Module):
         self.prior_module = (prior or StandardNormal()).build(latent, self.event_shape)
         self._checked = False  # whether `elbo` has checked the images of a training step
 
+    def given(self, labels: Tensor | int | None) -> VAE:
+        """The VAE of examples with these labels: itself, as it takes none; see `ConditionalVAE`."""
+        return self
+
     @property
     def prior(self) -> Distribution:
         """p(z), with event shape (d,)."""

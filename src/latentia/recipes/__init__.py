@@ -1,5 +1,6 @@
 """Recipes: one class for each kind of experiment."""
 
+from latentia.recipes.conditional_vae import ConditionalVAERecipe
 from latentia.recipes.extending import resume
 from latentia.recipes.gan import GANRecipe
 from latentia.recipes.hybrids import AdversarialAutoencoderRecipe, BiGANRecipe, VAEGANRecipe
@@ -12,6 +13,7 @@ from latentia.recipes.vae import VAERecipe
 __all__ = [
     "AdversarialAutoencoderRecipe",
     "BiGANRecipe",
+    "ConditionalVAERecipe",
     "GANRecipe",
     "Recipe",
     "Run",

@@ -18,7 +18,7 @@ from latentia.data import Batch, Schema, Source, Splits, ToyDistribution
 from latentia.errors import ConfigurationError, DataError, RunError
 from latentia.estimate import Estimate, read_estimates, write_estimates
 from latentia.files import hash_of_file, read_tensors, write_tensors
-from latentia.models import VAE
+from latentia.models import VAE, ConditionalVAE
 from latentia.recipes.recipe import Recipe
 from latentia.samplers import FittedSampler, Sampler, fit_sampler, parse_sampler, with_prior
 from latentia.training import RunDirectory, seed_of, seeded
@@ -123,6 +123,9 @@ class Run(Generic[ModelT]):
             RunError: a model that is not a VAE, or a run that has not ended.
         """
         sampler, vae = parse_sampler(sampler), self.model
+        if isinstance(vae, ConditionalVAE):
+            text = "whose codes depend on the label; sample it by --label, or train it with conditional_prior=true"
+            raise RunError(f"{self.path} holds a class-conditional VAE, {text}")
         if not isinstance(vae, VAE):
             raise RunError(
                 f"{self.path} holds a {type(vae).__name__}; a sampler takes the place of the prior of a VAE, and is "

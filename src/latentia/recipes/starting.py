@@ -2,8 +2,8 @@
 
     latentia train vae data=fashion-mnist init_from=runs/mnist freeze=[encoder]
 
-Weights are matched by name and shape. What a model does not find in the other run keeps its own initial weights, and is
-listed in environment.json and at the start of training.
+Weights are matched by name and shape. What a model does not find in the other run keeps the usual initial weights, and
+is listed in environment.json and at the start of training.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def describe_start(facts: dict[str, Any]) -> list[str]:
     here, there = facts["left_out_here"], facts["left_out_there"]
     lines = [f"init_from={facts['run']}: {facts['taken']} tensors have the name and shape of one there, and start so"]
     if here:
-        lines.append(f"of this model alone, with its own initial values: {_listed(here)}")
+        lines.append(f"of this model alone, with the usual initial values: {_listed(here)}")
     if there:
         lines.append(f"of {facts['run']} alone, left out: {_listed(there)}")
     return lines

@@ -90,8 +90,8 @@ class VAERecipe(Recipe, name="vae"):
     def build_model(self, shape: tuple[int, ...], classes: int = 0, schema: Schema | None = None) -> VAE:
         return VAE(**self.parts(shape, schema))
 
-    def parts(self, shape: tuple[int, ...], schema: Schema | None = None) -> dict[str, Any]:
-        """The arguments of the `VAE`, for data of a schema where one is given."""
+    def parts(self, shape: tuple[int, ...], schema: Schema | None = None, classes: int = 0) -> dict[str, Any]:
+        """The arguments of the `VAE`, for data of a schema where one is given; with classes, networks take labels."""
         schema = schema or Schema(shape)
         likelihood = likelihood_for(self.likelihood, schema)
         if schema.missing and not likelihood.takes_missing:
@@ -99,8 +99,8 @@ class VAERecipe(Recipe, name="vae"):
             raise ConfigurationError([("likelihood", text)])
         (numbers,) = self.posterior.parameter_shape((self.latent,))
         return {
-            "encoder": self.network.encoder(input_shape(likelihood, shape, schema.missing), numbers),
-            "decoder": (self.decoder or self.network).decoder(self.latent, likelihood.parameter_shape(shape)),
+            "encoder": self.network.encoder(input_shape(likelihood, shape, schema.missing), numbers, classes),
+            "decoder": (self.decoder or self.network).decoder(self.latent, likelihood.parameter_shape(shape), classes),
             "latent": self.latent,
             "event_shape": shape,
             "posterior": self.posterior,
@@ -116,7 +116,7 @@ class VAERecipe(Recipe, name="vae"):
         names = [column.name for column in splits.columns]
         vae.fit_standardization(map(splits.prepare, splits.train.chunks(CHECKED_AT_ONCE)), names)
         batches = splits.batches(self.batch_size, self.seed, worker.rank, worker.world_size, worker.device)
-        validation = splits.examples("validation", device=worker.device).x
+        validation = splits.examples("validation", device=worker.device)
 
         if len(splits.test) < 2:
             text = f"the test split has {len(splits.test)} examples, and its estimates need at least 2"
@@ -124,10 +124,11 @@ class VAERecipe(Recipe, name="vae"):
         with (
             torch.no_grad()
         ):  # an objective that these distributions cannot serve is refused before anything is written
-            self.objective(vae, splits.prepare(next(splits.train.chunks(2)).to(worker.device)), Progress())
+            first = splits.train.take(torch.arange(2)).in_memory().to(worker.device)
+            self.objective(vae.given(first.labels), splits.prepare(first.x), Progress())
 
         def cost(batch: Batch, progress: Progress) -> dict[str, Tensor]:
-            return self.objective(vae, batch.x, progress)
+            return self.objective(vae.given(batch.labels), batch.x, progress)
 
         def validate(progress: Progress) -> list[Estimate]:
             return self._validate(vae, validation, progress)
@@ -138,7 +139,7 @@ class VAERecipe(Recipe, name="vae"):
             draw=batches.batch,
             steps_per_epoch=batches.steps_per_epoch,
             data_size=batches.size,
-            validate=validate if len(validation) > 1 else None,
+            validate=validate if len(validation.x) > 1 else None,
             close=batches.close,
         )
 
@@ -146,37 +147,37 @@ class VAERecipe(Recipe, name="vae"):
         self, model: nn.Module, splits: Splits, progress: Callable[[int, int], None] | None = None
     ) -> list[Estimate]:
         device = next(model.parameters()).device
-        images = splits.examples("test", device=device).x
+        test = splits.examples("test", device=device)
         with seeded(seed_of("conclude", self.seed), device):
-            estimates = evaluate_bound(cast(VAE, model), images, samples=10)
-            estimates += self._bound_of_objective(cast(VAE, model), images)
+            estimates = evaluate_bound(cast(VAE, model), test.x, test.labels, samples=10)
+            estimates += self._bound_of_objective(cast(VAE, model), test)
         return [estimate.named(f"test/{estimate.name}") for estimate in estimates]
 
     @torch.no_grad()
-    def _bound_of_objective(self, vae: VAE, images: Tensor) -> list[Estimate]:
+    def _bound_of_objective(self, vae: VAE, examples: Batch) -> list[Estimate]:
         """The objective's bound of log p(x), where it is another than the ELBO."""
         name = self.objective.bound_name
         if name == "elbo":
             return []
-        bounds = torch.cat([self.objective(vae, x, Progress())["bound"] for x in _parts(images, self.batch_size)])
+        parts = _parts(examples, self.batch_size)
+        bounds = torch.cat([self.objective(vae.given(part.labels), part.x, Progress())["bound"] for part in parts])
         settings = {key: value for key, value in self.objective.to_mapping().items() if key != "type"}
         return [Estimate.mean(bounds.double(), name=name, kind="lower bound", settings=settings)]
 
-    def _validate(self, vae: VAE, images: Tensor, progress: Progress) -> list[Estimate]:
-        """The objective's terms on validation images, after any warm-up, so that epochs can be compared."""
+    def _validate(self, vae: VAE, examples: Batch, progress: Progress) -> list[Estimate]:
+        """The objective's terms on validation examples, after any warm-up, so that epochs can be compared."""
         warmed = Progress(progress.step, float("inf"), progress.data_size)
-        parts = [self.objective(vae, x, warmed) for x in _parts(images, self.batch_size)]
+        parts = [self.objective(vae.given(part.labels), part.x, warmed) for part in _parts(examples, self.batch_size)]
         terms = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return [Estimate.mean(values, name=f"validation/{name}") for name, values in terms.items()]
 
 
-def _parts(images: Tensor, size: int) -> list[Tensor]:
-    """Batches of `size`, the last one smaller or larger by one, and none of one image, which has no spread."""
-    size = max(2, size)
-    parts = list(images.split(size))
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        parts[-2:] = [torch.cat(parts[-2:])]
-    return parts
+def _parts(examples: Batch, size: int) -> list[Batch]:
+    """Batches of `size`, the last one smaller or larger by one, and none of one example, which has no spread."""
+    rows = list(torch.arange(len(examples.x), device=examples.x.device).split(max(2, size)))
+    if len(rows) > 1 and len(rows[-1]) == 1:
+        rows[-2:] = [torch.cat(rows[-2:])]
+    return [Batch(examples.x[part], None if examples.labels is None else examples.labels[part]) for part in rows]
 
 
 def likelihood_for(likelihood: Likelihood, schema: Schema) -> Likelihood:

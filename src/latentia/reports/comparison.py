@@ -23,7 +23,7 @@ from latentia.reports.tables import REFERENCES, Column, Results, Table, score_no
 from latentia.reports.words import ASPECTS, count_text, group_of, score_label, shared_unit, value_text
 
 SCORES = "samples"  # the file of evaluation/ that holds them
-LIKELIHOODS = ("elbo", "log_likelihood")
+LIKELIHOODS = ("elbo", "log_likelihood", "conditional_elbo", "conditional_log_likelihood")
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from latentia.data import Split, ToyData, image_grid, read_arrays
 from latentia.errors import DataError
-from latentia.models import GAN, VAE, EncodedGAN
+from latentia.models import GAN, VAE, ConditionalVAE, EncodedGAN
 from latentia.recipes import Run
 from latentia.reports.curve_figures import plot_curves
 from latentia.reports.image_figures import (
+    plot_classes,
     plot_decoded_plane,
     plot_film_strip,
     plot_interpolations,
@@ -42,6 +43,7 @@ SHOWN = 20
 ROWS, STEPS = 6, 9
 SAMPLES = 100
 POINTS = 2000
+MOST_CLASSES, MOST_PLANES = 20, 10
 GENERATED = f"{SAMPLES} samples $x = G(z)$, $z$ drawn from $p(z)$"
 CURVES = "Terms of the objective against the epoch."
 ENCODED = "Means of q(z|x) of the test set, with the regions of the prior."
@@ -142,6 +144,50 @@ def _vae(run: Run) -> Iterator[Picture]:
         yield Picture("interpolations", caption, pairs)
 
 
+def _conditional_vae(run: Run) -> Iterator[Picture]:
+    vae = cast(ConditionalVAE, run.model)
+    names = run.splits.classes
+    yield Picture("curves", CURVES, lambda: plot_curves(run.records, units={"cost": "nats"}))
+    if len(vae.event_shape) != 3:
+        return
+    test = run.splits.test
+    x, labels = run.splits.examples("test")
+    chosen = _one_of_each(test, SHOWN)
+    given = vae.given(cast(Tensor, labels)[chosen])
+    caption = "Test images x over their reconstructions E[x|z, y], z the mean of q(z|x, y)."
+    again = partial(plot_reconstructions, x[chosen], given.reconstruct(x[chosen]), decoded=r"E[$x\,|\,z,y$]")
+    yield Picture("reconstructions", caption, again)
+
+    caption = "Means E[x|z, y]: a row for each class y; the noise of z is the same down each column."
+    title = r"E[$x\,|\,z,y$]: a row for each class, a column for each draw of $z$"
+
+    def means_of(labels: Tensor) -> Tensor:
+        return vae.sample(len(labels), labels=labels, mean=True)
+
+    images = _of_each_class(run, vae.classes, means_of)
+    yield Picture("classes", caption, lambda: plot_classes(images, STEPS, names, title))
+    if vae.latent <= 2:
+        for label in range(min(vae.classes, MOST_PLANES)):
+            name = re.sub(r"\W+", "_", names[label]).strip("_") or str(label)
+            caption = f"The decoded plane of the class {names[label]}."
+            yield Picture(f"decoded_plane_{label}_{name}"[:60], caption, partial(plot_decoded_plane, vae.given(label)))
+    with torch.no_grad():
+        rows = torch.arange(len(x)).split(ENCODED_AT_ONCE)
+        means = torch.cat([vae.given(cast(Tensor, labels)[part]).encode(x[part]).mean for part in rows])
+    if not vae.conditional_prior:
+        encoded = partial(plot_encoded, means, vae.prior, test.labels, names)
+        yield Picture("encoded_test_set", "Means of q(z|x, y) of the test set.", encoded)
+
+
+def _of_each_class(run: Run, classes: int, sample: Callable[[Tensor], Tensor]) -> Tensor:
+    """Samples of each class in turn, STEPS of each, all classes with the same random numbers."""
+    rows = []
+    for label in range(min(classes, MOST_CLASSES)):
+        with seeded(seed_of("figure", "classes", run.recipe.seed)):
+            rows.append(sample(torch.full((STEPS,), label)))
+    return torch.cat(rows)
+
+
 def _encoded_gan(run: Run) -> Iterator[Picture]:
     gan = cast(EncodedGAN, run.model)
     test = run.splits.test
@@ -176,6 +222,11 @@ def _gan(run: Run) -> Iterator[Picture]:
     if gan.makes_images:
         caption = "Samples G(z), z drawn from p(z)."
         yield Picture("samples", caption, lambda: plot_samples(gan.sample(SAMPLES), GENERATED))
+        if gan.classes:
+            images = _of_each_class(run, gan.classes, lambda labels: gan.sample(len(labels), labels))
+            caption = "Samples G(z, y): a row for each class y; z is the same down each column."
+            title = "$G(z,y)$: a row for each class, a column for each draw of $z$"
+            yield Picture("classes", caption, lambda: plot_classes(images, STEPS, run.splits.classes, title))
         caption = "G(z) from one z to another along the sphere."
         yield Picture("interpolations", caption, lambda: plot_samples(*_interpolated(gan)))
         if snapshots:
@@ -194,7 +245,12 @@ def _gan(run: Run) -> Iterator[Picture]:
             yield Picture(f"points_epoch_{epoch:04d}", over, partial(plot_points, real, fake, level, title=caption))
 
 
-GALLERIES: Mapping[type[nn.Module], Gallery] = {VAE: _vae, GAN: _gan, EncodedGAN: _encoded_gan}
+GALLERIES: Mapping[type[nn.Module], Gallery] = {
+    ConditionalVAE: _conditional_vae,
+    VAE: _vae,
+    GAN: _gan,
+    EncodedGAN: _encoded_gan,
+}
 
 
 def renamed(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

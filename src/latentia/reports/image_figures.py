@@ -24,7 +24,7 @@ from torch.distributions import Independent, Normal
 
 from latentia.errors import DataError, UnsupportedError
 from latentia.models import VAE
-from latentia.reports.style import INK, NORMAL, SMALL, WIDTH, label_axes, new_figure, show_tiles, to_tensor
+from latentia.reports.style import INK, NORMAL, SMALL, WIDTH, label_axes, new_figure, plain_text, show_tiles, to_tensor
 
 DRAWS = 100_000
 LEAST_WIDTH, LEAST_HEIGHT, LARGEST_HEIGHT = 2.2, 0.9, 12.0  # inches: room for a title over very flat images
@@ -46,6 +46,25 @@ def plot_samples(images: Tensor, title: str, columns: int | None = None) -> Figu
     figure = _image_figure(width, height)
     axes = figure.subplots()
     show_tiles(axes, images, columns)
+    label_axes(axes, title, bare=True)
+    return figure
+
+
+def plot_classes(images: Tensor, columns: int, names: Sequence[str], title: str) -> Figure:
+    """A grid of images with a row for each class.
+
+    Args:
+        images: (classes · columns, C, H, W) in [0, 1], those of each class together.
+        columns: images of a class.
+        names: of the classes; more names than rows are left out.
+        title: what the images are.
+    """
+    rows = len(images) // columns
+    width = min(WIDTH, 0.6 * columns + 1.2)
+    figure = _image_figure(width, (width - 1.2) * rows / columns * images.shape[2] / images.shape[3] + 0.35)
+    axes = figure.subplots()
+    _, centers = show_tiles(axes, images, columns)
+    axes.set_yticks(centers, [plain_text(name) for name in names[:rows]])
     label_axes(axes, title, bare=True)
     return figure
 

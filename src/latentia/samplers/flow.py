@@ -22,18 +22,16 @@ class FlowSampler(Sampler, name="flow"):
     Attributes:
         transforms: layers.
         hidden: widths of the network in each layer.
-        epochs: at most; it stops earlier where held-out codes no longer gain.
+        steps: at most; it stops earlier where held-out codes no longer gain.
         batch_size: codes of a step.
         lr: learning rate at the start.
-        patience: epochs without improvement before stopping.
     """
 
     transforms: PositiveInt = 3
     hidden: tuple[PositiveInt, ...] = (64, 64)
-    epochs: PositiveInt = 60
+    steps: PositiveInt = 2000
     batch_size: PositiveInt = 256
     lr: float = Field(default=5e-3, gt=0, allow_inf_nan=False)
-    patience: PositiveInt = 8
 
     def build(self, latent: int) -> nn.Module:
         return _StandardizedFlow(latent, self.transforms, self.hidden)
@@ -46,10 +44,9 @@ class FlowSampler(Sampler, name="flow"):
             lambda z: -module().log_prob(z),
             codes,
             held_out,
-            epochs=self.epochs,
+            steps=self.steps,
             batch_size=self.batch_size,
             lr=self.lr,
-            patience=self.patience,
         )
 
 

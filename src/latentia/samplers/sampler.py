@@ -162,34 +162,39 @@ def fit_by_gradient(
     codes: Tensor,
     held_out: Tensor,
     *,
-    epochs: int,
+    steps: int,
     batch_size: int,
     lr: float,
-    patience: int,
+    patience: int = 5,
 ) -> None:
     """Minimize the mean cost of codes by Adam; keep the weights with the lowest cost of held-out codes.
+
+    The number of steps, not of epochs, is given, so that the time does not grow with the data.
 
     Args:
         module: whose parameters to fit.
         cost: codes (B, d) → (B,).
         codes: to fit to.
-        held_out: to choose by, with the same random numbers after every epoch.
-        epochs: at most.
+        held_out: to choose by, after every twentieth of the steps, with the same random numbers each time.
+        steps: at most.
         batch_size: codes of a step.
-        lr: learning rate, lowered to zero over all epochs along half a cosine.
-        patience: epochs without improvement before stopping.
+        lr: learning rate, lowered to zero over all steps along half a cosine.
+        patience: looks at the held-out codes without improvement before stopping.
     """
     parameters = list(module.parameters())
     optimizer = torch.optim.Adam(parameters, lr=lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     best, since, kept = float("inf"), 0, copy.deepcopy(module.state_dict())
-    for _ in range(epochs):
-        for rows in torch.randperm(len(codes)).split(batch_size):
-            optimizer.zero_grad()
-            cost(codes[rows]).mean().backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 10.0)
-            optimizer.step()
+    rows: list[Tensor] = []
+    for step in range(1, steps + 1):
+        rows = rows or list(torch.randperm(len(codes)).split(batch_size))
+        optimizer.zero_grad()
+        cost(codes[rows.pop()]).mean().backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 10.0)
+        optimizer.step()
         schedule.step()
+        if step % max(1, steps // 20) and step < steps:
+            continue
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             value = cost(held_out).mean().item()

@@ -28,17 +28,15 @@ class TwoStageSampler(Sampler, name="two-stage"):
 
     Attributes:
         hidden: widths of the hidden layers.
-        epochs: at most; it stops earlier where held-out codes no longer gain.
+        steps: at most; it stops earlier where held-out codes no longer gain.
         batch_size: codes of a step.
         lr: learning rate at the start.
-        patience: epochs without improvement before stopping.
     """
 
     hidden: tuple[PositiveInt, ...] = (256, 256)
-    epochs: PositiveInt = 60
+    steps: PositiveInt = 3000
     batch_size: PositiveInt = 256
     lr: float = Field(default=2e-3, gt=0, allow_inf_nan=False)
-    patience: PositiveInt = 8
 
     @property
     def has_density(self) -> bool:
@@ -57,10 +55,9 @@ class TwoStageSampler(Sampler, name="two-stage"):
             lambda z: objective(second.vae, second.standardize(z), Progress())["cost"],
             codes,
             held_out,
-            epochs=self.epochs,
+            steps=self.steps,
             batch_size=self.batch_size,
             lr=self.lr,
-            patience=self.patience,
         )
 
     def held_out_log_prob(self, module: nn.Module, codes: Tensor) -> Tensor:
