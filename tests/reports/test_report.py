@@ -182,7 +182,7 @@ def scored(run, n: int = 60, fake: str = "validation"):
     gray = run.recipe.data.model_copy(update={"binarize": "none"}).load()
     found = score(
         gray.test.x,
-        getattr(gray, fake).images,
+        getattr(gray, fake).x,
         metrics=["kernel", "neighbors"],
         features="pixels",
         train=splits.train.x,
@@ -200,7 +200,7 @@ def test_scores_have_those_of_real_and_training_images(plane_run, copy_of, page_
     page = page_of(run)
     (row,) = [row for row in page.rows if len(row) == 6 and row[0] == "precision ↑"]
     assert row[1:5] == [
-        *(str(found[name]) for name in ("precision", "precision/real_vs_real", "precision/train_vs_test")),
+        *(value_text(found[name]) for name in ("precision", "precision/real_vs_real", "precision/train_vs_test")),
         "balanced halves",
     ]
     assert "60 gray real images (test) and 60 fake ones (means of p(x|z))" in "".join(page.words)
@@ -214,7 +214,9 @@ def test_models_are_compared_and_differing_protocols_named(plane_run, deep_run, 
     head = next(row for row in page.rows if row and row[0] == "quantity")
     assert head == ["quantity", "plane", "deep", "real images", "training images"]
     row = next(row for row in page.rows if row and row[0] == "coverage ↑")
-    assert row[1:4] == [str(found[0]["coverage"]), str(found[1]["coverage"]), str(found[0]["coverage/real_vs_real"])]
+    assert row[1:4] == [
+        value_text(cell) for cell in (found[0]["coverage"], found[1]["coverage"], found[0]["coverage/real_vs_real"])
+    ]
     assert any(row and row[0] == "parameters" for row in page.rows)
     scored(runs[1], n=50)
     words = "".join(page_of(*runs).words)

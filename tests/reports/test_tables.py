@@ -164,6 +164,14 @@ def test_tables_fit_the_terminal_and_keep_words_and_numbers_whole(name, width):
     assert not any("\u2026" in line for line in lines), "nothing is cut"
 
 
+@pytest.mark.parametrize("width", [1, 7, 20, 33])
+def test_a_narrow_terminal_gets_lines_of_twenty_cells(width):
+    for name in TABLES:
+        lines = [line.plain for line in TABLES[name]().lines(width)]
+        assert max(cell_len(line) for line in lines) <= 60
+        assert any("test" in line for line in lines)
+
+
 def test_a_comparison_says_where_n_differs():
     text = printed(comparison().table(), 100)
     assert "log p(x), test, nats: n is 2000, 10,000" in text

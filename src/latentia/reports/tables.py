@@ -46,6 +46,7 @@ FIRST_FIGURES = (
     "interpolations",
 )
 HEAD = 18  # cells: longer column heads are folded
+LEAST = 20  # cells: narrower terminals get lines of this length
 NAMES = 28  # cells: a narrow terminal folds names that are longer
 TECHNICAL = ("stderr_over", "seconds", "scores", "decoder_evaluations", "rounding", "bound_violations")
 LONGEST_SETTING = 60  # characters; longer ones are in the JSON file and on the page
@@ -115,7 +116,8 @@ class Table:
         return {"text": self.__str__, "markdown": self._markdown, "latex": self._latex, "csv": self._csv}[name]()
 
     def lines(self, width: int) -> Iterator[Text]:
-        """The table as lines of at most this many cells; only a single word can be longer."""
+        """The table as lines of at most this many cells, and at least 20; only a single word can be longer."""
+        width = max(width, LEAST)
         if self.title:
             yield from _wrapped(self.title, width, "bold")
         natural = [max([min(cell_len(c.head), HEAD), 1, *(cell_len(row[j]) for row in self.rows)])
@@ -619,6 +621,7 @@ def _padded(text: str, width: int, right: bool = False) -> str:
 
 def _wrapped(text: str, width: int, style: str, indent: str = "") -> Iterator[Text]:
     """Lines of at most `width` cells, broken between words alone."""
+    width = max(width, LEAST)
     lines = textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False,
                           break_long_words=False)  # fmt: skip
     for line in lines:
