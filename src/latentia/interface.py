@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from latentia.data import image_grid, write_image_grid
+from latentia.data import Schema, ToyDistribution, image_grid, write_image_grid
 from latentia.data.opening import LIMIT
 from latentia.divergences import distances
 from latentia.errors import ConfigurationError, DataError, RunError, nearest, require_count
@@ -312,7 +312,7 @@ def sample(
     out: Path | str | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """Samples of a trained model: images (n, C, H, W) in [0, 1], or points (n, d).
+    """Samples of a trained model: images (n, C, H, W) in [0, 1], vectors (n, d), or other examples.
 
     Args:
         run: a run or its directory.
@@ -321,7 +321,8 @@ def sample(
         sampler: of z, in the place of a VAE's prior; see `evaluate`.
         label: of a class-conditional model, the class of all samples, by its name or its number from 0; by default the
             classes have the frequencies of the training examples (a VAE) or equal ones (a GAN).
-        out: F.png (a grid) or F.npz (array `images`, or `points`) to write.
+        out: F.png (a grid of images, densities by column, signals as lines), F.npz (array `images`, `points` or `x`),
+            or for vectors F.csv to write.
         seed: of the samples.
 
     Raises:
@@ -331,7 +332,7 @@ def sample(
     run, path = _run(run), _image_file(out)
     _require_known("of", of, Output)
     shape = tuple(run.environment["shape"])
-    if path is not None and path.suffix == ".png" and len(shape) != 3:
+    if path is not None and path.suffix == ".png" and isinstance(run.recipe.data, ToyDistribution):
         raise ConfigurationError(f"--out {path}: points cannot be written as PNG; use --out F.npz")
     _require_memory(n, shape, path)
     fitted = _fitted(run, sampler, None)
@@ -339,21 +340,24 @@ def sample(
     labels = None if label is None else torch.full((n,), _class_of(run, label))
     with progress(f"{run.path}") as update, seeded(seed):
         images, _ = draw_samples(model, n, output=of, progress=update, labels=labels)
-    if path is not None:
+    if path is not None and (len(shape) == 3 or path.suffix == ".npz"):
         _write_images(path, images)
+    elif path is not None:
+        _write_arrays_of(run, path, images, f"{n} {'means E[x|z]' if of == 'means' else 'draws of x'} of the model")
     return images
 
 
 def reconstruct(
     run: RunLike, n: int = 16, *, split: Split = "test", out: Path | str | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The first images of a split and their reconstructions by the model, both (n, C, H, W).
+    """The first examples of a split and their reconstructions by the model, both (n, *shape).
 
     Args:
         run: a run, or its directory, of a model with an encoder.
         n: at most how many.
         split: of the data.
-        out: F.png (originals over reconstructions) or F.npz (array `images`, originals first) to write.
+        out: F.png (originals over reconstructions; by column for vectors, lines for signals) or F.npz (array `images`,
+            `points` or `x`, originals first) to write.
 
     Raises:
         RunError: a model without an encoder, or a file that cannot be written.
@@ -365,8 +369,10 @@ def reconstruct(
     images, labels = run.splits.examples(split, n)
     rows = torch.arange(len(images)).split(AT_ONCE)
     again = torch.cat([_given(model, labels, part).reconstruct(images[part]) for part in rows])
-    if path is not None:
+    if path is not None and (images.dim() == 4 or path.suffix == ".npz"):
         _write_images(path, torch.cat([images, again]), columns=len(images))
+    elif path is not None:
+        _write_arrays_of(run, path, images, f"{len(images)} examples of the {split} data, and E[x|z]", again)
     return images, again
 
 
@@ -827,17 +833,33 @@ def _class_of(run: Run, label: str | int) -> int:
 def _image_file(out: Path | str | None) -> Path | None:
     """The path of a file of images, checked before any work."""
     path = None if out is None else Path(out)
-    if path is not None and path.suffix not in (".png", ".npz"):
-        raise ConfigurationError(f"--out {path} must end in .png or .npz")
+    if path is not None and path.suffix not in (".png", ".npz", ".csv"):
+        raise ConfigurationError(f"--out {path} must end in .png or .npz, or for vectors in .csv")
     return path
 
 
 def _write_images(path: Path, images: Tensor, columns: int | None = None) -> None:
     """Write images as a grid (PNG) or an array (npz); values outside [0, 1] are clipped in a grid."""
     if path.suffix == ".npz":
-        _write_arrays(path, {"images" if images.dim() == 4 else "points": images.numpy()})
+        name = {4: "images", 2: "points"}.get(images.dim(), "x")
+        _write_arrays(path, {name: images.numpy()})
     else:
         write_image_grid(path, images.clamp(0, 1), columns=columns)
+
+
+def _write_arrays_of(run: Run, path: Path, x: Tensor, title: str, again: Tensor | None = None) -> None:
+    """Write vectors or signals as a picture, or vectors as a table."""
+    from latentia.reports.array_figures import plot_arrays, table_text
+    from latentia.reports.style import save_figure
+
+    columns = Schema.from_mapping(run.environment).columns
+    if path.suffix != ".csv":
+        save_figure(plot_arrays(x, title, columns, again=again), path)
+        return
+    if x.dim() != 2:
+        raise ConfigurationError(f"--out {path}: a table holds vectors, and these have {x.dim() - 1} axes; use F.npz")
+    with atomic_write(path) as temporary:
+        temporary.write_text(table_text(x if again is None else again, columns), encoding="utf-8")
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -853,7 +875,7 @@ def _require_memory(n: int, shape: tuple[int, ...], path: Path | None) -> None:
     """
     require_count("n", n)
     each = 2 * 4 * int(np.prod(shape))  # float32, twice while the parts are joined
-    if path is not None and path.suffix == ".png":
+    if path is not None and path.suffix == ".png" and len(shape) == 3:
         each += 3 * image_grid(torch.zeros(1, *shape)).numel()
     free = _free_memory()
     if n * each > free:

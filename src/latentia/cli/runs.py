@@ -99,7 +99,10 @@ def sample(
     path: RunPath,
     n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 64,
     out: Annotated[
-        Path | None, typer.Option(help="F.png (a grid) or F.npz (array `images`); by default RUN/sample-seed-0.png.")
+        Path | None,
+        typer.Option(
+            help="F.png (a picture), F.npz (an array) or, of a table, F.csv; by default RUN/sample-seed-0.png."
+        ),
     ] = None,
     of: Of = "means",
     sampler: SamplerName = None,
@@ -109,16 +112,17 @@ def sample(
     ] = None,
     seed: Seed = 0,
 ) -> None:
-    """Sample images or points from a trained model."""
+    """Sample images, rows of a table, signals or points from a trained model."""
     from latentia import interface
     from latentia.recipes import Run
 
     run = Run(path)
-    suffix = ".png" if len(run.environment["shape"]) == 3 else ".npz"
+    images = len(run.environment["shape"]) == 3
+    suffix = ".png" if images else ".csv" if run.environment.get("columns") else ".npz"
     by = (f"-{sampler.split(',')[0]}" if sampler else "") + (f"-class-{Path(label).name}" if label else "")
     target = out or path / f"sample{by}-seed-{seed}{suffix}"
     interface.sample(run, n, of=of, sampler=sampler, label=label, out=target, seed=seed)  # pyright: ignore[reportArgumentType]
-    _wrote(target, f"{n} {'images' if suffix == '.png' else 'points'}")
+    _wrote(target, f"{n} {'images' if images else 'examples' if len(run.environment['shape']) > 1 else 'points'}")
 
 
 def reconstruct(
@@ -129,12 +133,13 @@ def reconstruct(
     ] = None,
     split: SplitName = "test",
 ) -> None:
-    """Encode and decode images of the data: originals above, reconstructions below."""
+    """Encode and decode examples of the data: images above their reconstructions, columns against theirs, or lines."""
     from latentia import interface
 
     target = out or path / "reconstruct.png"
     originals, _ = interface.reconstruct(path, n, split=split, out=target)  # pyright: ignore[reportArgumentType]
-    _wrote(target, f"{len(originals)} images and their reconstructions")
+    kind = "images" if originals.dim() == 4 else "examples"
+    _wrote(target, f"{len(originals)} {kind} and their reconstructions")
 
 
 def encode(

@@ -21,6 +21,7 @@ from latentia.data import Split, ToyData, image_grid, read_arrays
 from latentia.errors import DataError
 from latentia.models import GAN, VAE, ConditionalVAE, EncodedGAN
 from latentia.recipes import Run
+from latentia.reports.array_figures import plot_arrays
 from latentia.reports.curve_figures import plot_curves
 from latentia.reports.image_figures import (
     plot_classes,
@@ -117,6 +118,7 @@ def _vae(run: Run) -> Iterator[Picture]:
     chosen = _one_of_each(test, SHOWN)
     yield Picture("curves", CURVES, lambda: plot_curves(run.records, units={"cost": "nats"}))
     if len(vae.event_shape) != 3:
+        yield from _of_arrays(run, vae, x, chosen)
         yield Picture(
             "encoded_test_set", ENCODED, partial(plot_encoded, means, vae.prior, test.labels, run.splits.classes)
         )
@@ -186,6 +188,25 @@ def _of_each_class(run: Run, classes: int, sample: Callable[[Tensor], Tensor]) -
         with seeded(seed_of("figure", "classes", run.recipe.seed)):
             rows.append(sample(torch.full((STEPS,), label)))
     return torch.cat(rows)
+
+
+def _of_arrays(run: Run, vae: VAE, x: Tensor, chosen: Tensor) -> Iterator[Picture]:
+    """Densities by column for vectors, lines for signals."""
+    columns, count = run.splits.columns, max(POINTS, len(x))
+    if len(vae.event_shape) == 1:
+        title = "Test data (filled) and draws of x from the model (lines)"
+        yield Picture("samples", f"{title}, by column.", lambda: plot_arrays(vae.sample(count), title, columns, real=x))
+        title = "E[x|z], z the mean of q(z|x), against x of the test data"
+        again = partial(plot_arrays, x[:POINTS], title, columns, again=vae.reconstruct(x[:POINTS]))
+        yield Picture("reconstructions", f"{title}, by column.", again)
+    elif len(vae.event_shape) == 2:
+        title = "Draws of x from the model"
+        yield Picture("samples", f"{title}.", lambda: plot_arrays(vae.sample(SHOWN), title))
+        title = "E[x|z] for draws of z from the prior"
+        yield Picture("means", f"{title}.", lambda: plot_arrays(vae.sample(SHOWN, mean=True), title))
+        title = "Test signals (gray) and their reconstructions E[x|z], z the mean of q(z|x)"
+        again = partial(plot_arrays, x[chosen], title, again=vae.reconstruct(x[chosen]))
+        yield Picture("reconstructions", f"{title}.", again)
 
 
 def _encoded_gan(run: Run) -> Iterator[Picture]:
