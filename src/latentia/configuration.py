@@ -155,6 +155,8 @@ def _explained(component: Component, indent: str) -> Iterator[tuple[str, str]]:
     if component.type_name:
         yield f"{indent}type: {component.type_name}", ""
     for name, about in type(component).model_fields.items():
+        if about.exclude:
+            continue
         key, value = about.alias or name, getattr(component, name)
         words = about.description or written.get(name, "")
         takes = _takes(about)

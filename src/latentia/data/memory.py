@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, PrivateAttr, model_serializer, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 from torch import Tensor
 
 from latentia.data.examples import as_examples, suggested_for
@@ -41,7 +41,7 @@ class InMemory(TabularSource, name="memory"):
         sha256: of their content; other data are refused.
     """
 
-    data: Any = Field(default=None, repr=False)
+    data: Any = Field(default=None, repr=False, exclude=True)
     given: str = ""
     sha256: str = ""
     _parts: Parts | None = PrivateAttr(default=None)
@@ -65,11 +65,6 @@ class InMemory(TabularSource, name="memory"):
         for name, value in (("given", given), ("sha256", parts.content_hash)):
             object.__setattr__(self, name, value)
         return self
-
-    @model_serializer(mode="wrap")
-    def _serialize(self, handler: Any) -> dict[str, Any]:  # the data are not text
-        copy = self.model_copy(update={"data": None})
-        return {"type": self.type_name, **{k: v for k, v in handler(copy).items() if k != "data"}}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, InMemory) and self.to_mapping() == other.to_mapping()

@@ -39,8 +39,8 @@ def plot_columns(real: Tensor | None, made: Tensor, columns: Sequence[Column], t
     figure, panels = _panels(shown)
     for place, axes in enumerate(panels):
         column = named[place]
-        parts = [None if x is None else _values(x[:, place]) for x in (real, made)]
-        _plot_column(axes, parts[0], parts[1], column)
+        data = None if real is None else _values(real[:, place])
+        _plot_column(axes, data, _values(made[:, place]), column)
         label_axes(axes, plain_text(column.name, length=24))
         axes.title.set_fontsize(SMALL)
         axes.set_yticks([])
@@ -146,7 +146,7 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
     return figure, panels[:count]
 
 
-def _values(x: Tensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _values(x: Tensor) -> np.ndarray:
     values = x.double().cpu().numpy()
     return values[np.isfinite(values)]
 

@@ -568,6 +568,8 @@ def changed_settings(recipe: Component) -> dict[str, Any]:
     """
     changed: dict[str, Any] = {}
     for name, about in type(recipe).model_fields.items():
+        if about.exclude:  # data given in Python, which are no text
+            continue
         value, key = getattr(recipe, name), about.alias or name
         default = None if about.is_required() else about.get_default(call_default_factory=True)
         if not about.is_required() and value == default:
