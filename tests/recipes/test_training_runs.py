@@ -4,7 +4,6 @@ import os
 import random
 import re
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -284,20 +283,6 @@ def test_bfloat16_trains_about_as_well(tmp_path):
     assert costs["bf16-mixed"][-1].value < costs["bf16-mixed"][0].value - 5 * (costs["bf16-mixed"][0].stderr or 0)
     assert costs["bf16-mixed"][-1].agrees_with(costs["32-true"][-1])
     assert costs["bf16-mixed"][-1].value != costs["32-true"][-1].value
-
-
-def test_event_files(tmp_path, monkeypatch):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    run = train(recipe(tensorboard=True), tmp_path / "run", quiet=True)
-    events = EventAccumulator(str(run.path / "tensorboard"))
-    events.Reload()
-    written = [(e.step, e.value) for e in events.Scalars("vae/cost")]
-    recorded = [(r["step"], pytest.approx(r["value"], rel=1e-6)) for r in run.records if r["name"] == "vae/cost"]
-    assert written == recorded
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(RunError, match=r"pip install 'latentia\[tensorboard\]'"):
-        train(recipe(tensorboard=True), tmp_path / "other", quiet=True)
 
 
 # Two processes

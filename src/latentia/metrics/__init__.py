@@ -7,13 +7,13 @@ score(test_images, samples, features="classifier", train=train_images)
 from latentia.metrics.classes import Classes, InceptionScore, class_coverage, inception_score
 from latentia.metrics.classifier import classify
 from latentia.metrics.comparison import ModelScores, best_of
-from latentia.metrics.diversity import Diversity, diversity
 from latentia.metrics.features import Classifier, Features, Inception, Module, Pixels, RandomConvolutional
 from latentia.metrics.frechet import Frechet, frechet_distance
 from latentia.metrics.kernel import Kernel, kernel_distance
 from latentia.metrics.memorization import Memorization, memorization
 from latentia.metrics.metric import Metric, higher_is_better, measured_by, parse_metrics
 from latentia.metrics.neighbors import Neighbors, neighbor_scores
+from latentia.metrics.pairwise import Diversity, diversity
 from latentia.metrics.protocol import Protocol, protocol_text, require_comparable, same_protocol
 from latentia.metrics.scoring import (
     Output,

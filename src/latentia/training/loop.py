@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,14 +41,12 @@ from latentia.training.distributed import (
 )
 from latentia.training.game import Game, Player
 from latentia.training.gradients import GradientFn, compiled_gradients, eager_gradients, traceable_gradients
+from latentia.training.loggers import Logs
 from latentia.training.optimizers import AveragedWeights
 from latentia.training.progress import MetricAccumulator, ProgressBar
 from latentia.training.run_directory import RunDirectory
 from latentia.training.seeds import seed_everything, seed_of, seeded
 from latentia.training.settings import Training
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 _DEAD_LOADER = "DataLoader worker"  # how torch's message begins, which a signal handler may raise anywhere
 _CURE = "try a lower lr, clip=1, or precision=32-true"
@@ -118,10 +116,10 @@ def fit(
         broadcast_weights(worker, game.model)
         if resume:
             state.restore(bar)
-        events = directory.event_writer(state.step) if training.tensorboard and worker.rank == 0 else None
-        if events is not None:
-            stack.callback(events.close)
-        _loop(state, bar, _recorder(state, events))
+        loggers = training.loggers if worker.rank == 0 else ()
+        logs = Logs(loggers, directory.path, training.to_mapping(), state.step, bar.warn)
+        stack.callback(logs.close)
+        _loop(state, bar, _recorder(state, logs))
         _finish(state, bar)
     stopped_early = state.step < state.total
     return Outcome(state.step, time.perf_counter() - started, state.seconds, stopped_early, state.latest)
@@ -429,7 +427,7 @@ def _terms(state: TrainState, player: Player, number: int, progress: Progress) -
         raise RunError(f"step {state.step + 1}: {doing}: {reason}; {last}; {cure}") from error
 
 
-def _recorder(state: TrainState, events: SummaryWriter | None) -> _Record:
+def _recorder(state: TrainState, logs: Logs) -> _Record:
     """What writes estimates to the records, in the first process."""
 
     def write(estimates: Sequence[Estimate]) -> int:
@@ -445,9 +443,7 @@ def _recorder(state: TrainState, events: SummaryWriter | None) -> _Record:
             }
             for estimate in estimates
         )
-        if events is not None:
-            for estimate in estimates:
-                events.add_scalar(estimate.name, estimate.value, state.step)
+        logs.record(state.step, estimates)
         return written
 
     def record(estimates: Sequence[Estimate]) -> None:

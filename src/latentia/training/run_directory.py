@@ -32,7 +32,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, Self
+from typing import Any, NotRequired, Self
 
 import torch
 import yaml
@@ -44,9 +44,6 @@ from latentia.errors import RunError
 from latentia.estimate import Estimate, read_estimates
 from latentia.files import atomic_write, read_json, read_tensors, read_yaml, write_tensors
 from latentia.training.checkpoint import find_checkpoints, seal_of
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 LOCK_FILE = ".lock"
 _WINDOWS_BYTE = 1 << 30  # the byte that Windows locks, past the note, which others may then read
@@ -448,22 +445,6 @@ class RunDirectory:
             elif line.strip() and number < len(lines):
                 damaged.append(number)
         return records, damaged
-
-    def event_writer(self, after: int) -> SummaryWriter:
-        """A writer of TensorBoard event files; what an earlier, longer attempt wrote after this step is hidden.
-
-        Raises:
-            RunError: if tensorboard is not installed.
-        """
-        try:
-            from torch.utils.tensorboard import SummaryWriter  # takes a second, and is an extra
-        except ImportError:
-            raise RunError(
-                "tensorboard=true needs the package tensorboard; install it with pip install 'latentia[tensorboard]'"
-            ) from None
-        return SummaryWriter(str(self.path / "tensorboard"), purge_step=after + 1 if after else None)
-
-    # Weights
 
     @property
     def _weights_file(self) -> Path:

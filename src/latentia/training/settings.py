@@ -8,7 +8,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from latentia.configuration import Component
+from latentia.configuration import Component, OneOf
+from latentia.training.loggers import Logger
 
 
 class Training(Component):
@@ -46,7 +47,9 @@ class Training(Component):
     compile: bool = Field(
         default=False, description="compile each player's cost with its gradients (needs a C++ compiler; slow to start)"
     )
-    tensorboard: bool = Field(default=False, description="write TensorBoard event files as well (extra: tensorboard)")
+    loggers: tuple[OneOf[Logger], ...] = Field(
+        default=(), description="other places that get the records: [tensorboard, csv, wandb, mlflow]"
+    )
 
     @model_validator(mode="after")
     def _early_stopping_keeps_the_best(self) -> Self:
