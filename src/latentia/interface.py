@@ -27,7 +27,12 @@ from latentia.errors import ConfigurationError, DataError, RunError, nearest, re
 from latentia.estimate import Estimate, read_estimates, write_estimates
 from latentia.files import atomic_write
 from latentia.inputs import Channels, Images, Points, convert_images, read_images, read_points, source_of
-from latentia.likelihood import LikelihoodEvaluation, evaluate_conditional_likelihood, evaluate_likelihood
+from latentia.likelihood import (
+    LatentModel,
+    LikelihoodEvaluation,
+    evaluate_conditional_likelihood,
+    evaluate_likelihood,
+)
 from latentia.metrics import (
     Features,
     Metric,
@@ -56,7 +61,6 @@ RunLike = Run | Path | str
 
 LARGEST_SAMPLE = 5000  # images of both kinds that are scored, unless more are asked for
 AT_ONCE = 1000
-EXACT_DIMENSIONS = 3
 
 
 def evaluate(
@@ -556,9 +560,9 @@ def _require_likelihood(run: Run, likelihood: str) -> None:
             "--samples (in Python samples=True), or add an observation model to its generator with "
             f"latentia.likelihood.LatentModel.from_generator(…, {suitable}, …)"
         )
-    if likelihood == "exact" and model.latent > EXACT_DIMENSIONS:
+    if likelihood == "exact" and not LatentModel.from_model(model).has_grid:
         raise ConfigurationError(
-            f"exact likelihoods need z of at most {EXACT_DIMENSIONS} dimensions, and here z has {model.latent}; give "
+            f"exact likelihoods need z of at most 3 dimensions, and here z has {model.latent}; give "
             "--likelihood importance or --likelihood annealed (in Python likelihood='importance')"
         )
 

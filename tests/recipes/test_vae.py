@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import latentia
-from latentia.distributions import Conditional, FlowPosterior, MixturePosterior
+from latentia.distributions import Conditional, FlowPosterior, MixturePosterior, UniformSphere, VonMisesFisher
 from latentia.errors import ConfigurationError, RunError
 from latentia.likelihood import importance_log_likelihood
 from latentia.networks import MLP
@@ -76,6 +76,7 @@ def test_requests_that_are_too_large_are_refused_before_training(settings: dict[
     [
         {"posterior": FlowPosterior(transforms=1, context=4, hidden=(8,)), "objective": ELBO(kl="monte-carlo")},
         {"posterior": MixturePosterior(components=2), "objective": IWAE(k=2)},
+        {"posterior": VonMisesFisher(), "prior": UniformSphere(), "latent": 4},
     ],
     ids=lambda settings: settings["posterior"].type_name,
 )

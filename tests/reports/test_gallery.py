@@ -10,8 +10,11 @@ from PIL import Image
 from torch import nn
 
 from latentia.data import Split
+from latentia.distributions import UniformSphere, VonMisesFisher
 from latentia.errors import RunError
 from latentia.models import VAE
+from latentia.networks import MLP
+from latentia.recipes import VAERecipe, train
 from latentia.reports import save_figures
 from latentia.reports.gallery import GALLERIES, _one_of_each, gallery_of
 
@@ -30,6 +33,15 @@ def test_all_pictures_of_a_plane_are_drawn_at_print_size(plane_run, plane_pictur
 
 def test_more_dimensions_get_slices(deep_pictures):
     assert {path.stem for path in deep_pictures} == EVERYWHERE | {"latent_slices"}
+
+
+@pytest.mark.parametrize("latent", [2, 3, 5])
+def test_spheres_are_decoded_and_shown_by_maps_that_keep_areas(latent, tmp_path):
+    recipe = VAERecipe(
+        latent=latent, posterior=VonMisesFisher(), prior=UniformSphere(), network=MLP(hidden=(8,)), epochs=1
+    )
+    names = {path.stem for path in save_figures(train(recipe, tmp_path / "run", quiet=True))}
+    assert names == EVERYWHERE | ({"decoded_sphere"} if latent <= 3 else set())
 
 
 def test_drawing_again_gives_the_same_bytes_and_changes_nothing_else_in_the_process(deep_run, deep_pictures):

@@ -22,7 +22,16 @@ from latentia.distributions.mixtures import Mixture, log_density
 from latentia.distributions.parsing import parse_distribution
 from latentia.distributions.pixels import ContinuousBernoulliDistribution
 from latentia.distributions.posteriors import Diagonal, Fixed, Full, Posterior
-from latentia.distributions.priors import FlowPrior, MixturePrior, Prior, StandardNormal, VampPrior, zuko_flows
+from latentia.distributions.priors import (
+    FlowPrior,
+    MixturePrior,
+    Prior,
+    StandardNormal,
+    VampPrior,
+    require_same_space,
+    zuko_flows,
+)
+from latentia.distributions.sphere import UniformSphere, VonMisesFisher
 from latentia.distributions.standardization import Standardization
 
 __all__ = [
@@ -60,11 +69,14 @@ __all__ = [
     "Standardization",
     "Stratified",
     "StudentT",
+    "UniformSphere",
     "VampPrior",
+    "VonMisesFisher",
     "ZeroInflated",
     "gaussian_kl",
     "log_density",
     "parse_distribution",
+    "require_same_space",
     "weighted_draws",
     "zuko_flows",
 ]

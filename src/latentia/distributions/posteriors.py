@@ -19,7 +19,24 @@ from latentia.distributions.gaussians import DiagonalGaussian
 
 
 class Posterior(Family, family=True):
-    """A family of distributions over z ∈ R^d."""
+    """A family of distributions over z, vectors of length d: over R^d, unless a member says otherwise."""
+
+    def space(self, latent: int) -> str:
+        """The space that z lies in, in words: equal to that of the prior.
+
+        Raises:
+            ConfigurationError: where there is none of this length.
+        """
+        return f"R^{latent}"
+
+    @property
+    def matching_prior(self) -> str:
+        """The name of a prior over the same space, with its settings."""
+        return "normal"
+
+    def center(self, q: Distribution) -> Tensor:
+        """The z of q that stands for it in reconstructions and pictures: a point of the space, by default the mean."""
+        return q.mean
 
 
 class Fixed(Posterior):

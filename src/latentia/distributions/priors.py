@@ -6,7 +6,7 @@ ignore it.
 
 from __future__ import annotations
 
-__all__ = ["FlowPrior", "MixturePrior", "Prior", "StandardNormal", "VampPrior", "zuko_flows"]
+__all__ = ["FlowPrior", "MixturePrior", "Prior", "StandardNormal", "VampPrior", "require_same_space", "zuko_flows"]
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -21,15 +21,48 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 from latentia.configuration import Component
 from latentia.distributions.conditional import Conditional, at_least_float32
 from latentia.distributions.gaussians import StandardGaussian
-from latentia.errors import UnsupportedError
+from latentia.distributions.posteriors import Posterior
+from latentia.errors import ConfigurationError, UnsupportedError
 
 
 class Prior(Component, family=True):
-    """A distribution over z ∈ R^d, possibly with learned parameters."""
+    """A distribution over z, vectors of length d: over R^d unless it says otherwise, with or without parameters."""
+
+    def space(self, latent: int) -> str:
+        """The space that z lies in, in words: equal to that of the posterior.
+
+        Raises:
+            ConfigurationError: where there is none of this length.
+        """
+        return f"R^{latent}"
+
+    @property
+    def matching_posterior(self) -> str:
+        """The name of a posterior over the same space, with its settings."""
+        return "diagonal"
 
     @abstractmethod
     def build(self, latent: int, event_shape: tuple[int, ...]) -> nn.Module:
         """A module that maps the posterior, a `Conditional`, to a distribution with event shape (latent,)."""
+
+
+def require_same_space(posterior: Posterior, prior: Prior, latent: int) -> None:
+    """Refuse a posterior and a prior over different spaces.
+
+    Raises:
+        ConfigurationError: naming the prior and the posterior that match.
+    """
+    spaces = posterior.space(latent), prior.space(latent)
+    if spaces[0] != spaces[1]:
+        raise ConfigurationError(
+            [
+                (
+                    "prior",
+                    f"posterior={posterior.type_name} has z in {spaces[0]}, prior={prior.type_name} in {spaces[1]}; "
+                    f"set prior={posterior.matching_prior}, or posterior={prior.matching_posterior}",
+                )
+            ]
+        )
 
 
 class StandardNormal(Prior, name="normal"):

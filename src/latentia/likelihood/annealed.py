@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from latentia.distributions.sphere import is_on_sphere
 from latentia.errors import ConfigurationError, UnsupportedError
 from latentia.estimate import Estimate
 from latentia.likelihood.importance import encode
@@ -94,6 +95,11 @@ class _Plan:
             subject = LatentModel.from_model(model)
         if self.start == "encoder" and subject.encoder is None:
             raise UnsupportedError("annealing from the encoder needs one, and this model has none; use start='prior'")
+        if is_on_sphere(subject.prior):
+            raise UnsupportedError(
+                "annealing moves z through R^d, and here z lies on a sphere; use method='exact' for latent of 2 or 3, "
+                "or method='importance' (on the command line --likelihood importance)"
+            )
         return subject
 
     def settings(self, begin: float, accepted: list[float]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ A narrow or far component of a mixture is thus integrated on a lattice that its 
 | mixture of normals | components whose scales one lattice can resolve share a chart; the others have one each |
 | other mixtures | the charts of every component |
 | flow, transformed distribution | the charts of its base, followed by the transforms |
+| uniform on a sphere | the charts of a uniform distribution on a square, followed by a map that keeps areas |
 | product on an interval or half-line | tanh-sinh or exp-exp maps (Takahasi and Mori 1974): singular edges are harmless
 | | anything else | location and scale from draws; log p(z) as it is; its integral must then be checked |
 """
@@ -41,6 +42,7 @@ from torch.distributions import (
 from latentia.distributions import Mixture
 from latentia.distributions.gaussians import DiagonalGaussian, StandardGaussian
 from latentia.distributions.priors import FlowDistribution
+from latentia.distributions.sphere import dimension_of, is_on_sphere
 from latentia.errors import ConfigurationError, UnsupportedError
 
 DRAWS = 4096
@@ -107,7 +109,7 @@ def charts_of(prior: Distribution, log_prob: Map) -> list[Chart]:
         UnsupportedError: a support without a density on Rᵈ.
     """
     found = _structured(prior) or [_generic(prior, log_prob)]
-    least = CORES[prior.event_shape[0]][0]  # on the line a fine first grid costs little
+    least = CORES[dimension_of(prior)][0]  # on the line a fine first grid costs little
     return [replace(chart, core=max(chart.core, least)) for chart in found]
 
 
@@ -116,6 +118,8 @@ def _structured(prior: Distribution) -> list[Chart]:
     normal = _normals(prior)
     if normal is not None:
         return [_affine_normal(*normal)]
+    if is_on_sphere(prior):
+        return [_sphere(prior.event_shape[0])]
     if _is(prior, MixtureSameFamily):
         return _mixture(prior)  # pyright: ignore[reportArgumentType]
     if isinstance(prior, Mixture):
@@ -303,6 +307,27 @@ def _bounded(base: Distribution) -> Chart:
         return low + width * _double_exponential(u)[0].sigmoid()
 
     return Chart(to_z, log_density, lambda z: _double_logarithm(torch.logit((z - low) / width)))
+
+
+def _sphere(d: int) -> Chart:
+    """The uniform distribution on the sphere in R² or R³, from an interval or a square by a map that keeps areas.
+
+    The circle has its angle, S² the cylinder's map of Archimedes.
+    """
+    zeros, turn = torch.zeros(d - 1, dtype=torch.float64), 2 * math.pi
+
+    def to_sphere(t: Tensor) -> Tensor:
+        circle = torch.stack([(turn * t[:, -1]).cos(), (turn * t[:, -1]).sin()], -1)
+        if d == 2:
+            return circle
+        share = t[:, :1]
+        return torch.cat([2 * (share * (1 - share)).sqrt() * circle, 1 - 2 * share], -1)
+
+    def from_sphere(z: Tensor) -> Tensor:
+        angle = (torch.atan2(z[:, 1], z[:, 0]) / turn)[:, None] % 1.0
+        return angle if d == 2 else torch.cat([(1 - z[:, 2:]) / 2, angle], -1)
+
+    return _bounded(Uniform(zeros, zeros + 1, validate_args=False)).followed_by(to_sphere, from_sphere)
 
 
 def _double_exponential(u: Tensor) -> tuple[Tensor, Tensor]:

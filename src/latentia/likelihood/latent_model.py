@@ -28,6 +28,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from latentia.distributions import Bernoulli, Conditional, Likelihood, log_density
+from latentia.distributions.sphere import dimension_of
 from latentia.errors import ConfigurationError, DataError, UnsupportedError
 
 
@@ -105,8 +106,18 @@ class LatentModel:
 
     @property
     def latent(self) -> int:
-        """d, the dimension of z."""
+        """d, the length of z."""
         return int(self.prior.event_shape[0])
+
+    @property
+    def dimension(self) -> int:
+        """The dimension of the space of z: d, or d − 1 for z on the sphere in R^d."""
+        return dimension_of(self.prior)
+
+    @property
+    def has_grid(self) -> bool:
+        """Whether a quadrature serves its space: z of at most three dimensions, or on S¹ or S²."""
+        return self.latent <= 3
 
     @property
     def device(self) -> torch.device:

@@ -49,7 +49,7 @@ class GridPosterior:
     Attributes:
         likelihood: log p(x) of the images, with errors.
         model: whose posteriors they are.
-        dimension: d, of z.
+        dimension: of the space of z: d, or d − 1 for z on the sphere in R^d.
         mean: E[z|x], (N, d), float64.
         covariance: Cov[z|x], (N, d, d).
         entropy: −E log p(z|x) in nats, (N,).
@@ -61,7 +61,7 @@ class GridPosterior:
     def __init__(self, solution: Solution):
         self.likelihood: LikelihoodResult = solution.result
         self.model: LatentModel = solution.model
-        self.dimension = self.model.latent
+        self.dimension = self.model.dimension
         self._tables = []
         for piece in solution.pieces:
             for table in piece.refined.tables:
@@ -115,7 +115,7 @@ class GridPosterior:
                 if all((place - other).norm() > 2 * max(size, theirs) for _, other, theirs in kept):
                     kept.append((height, place, size))
             counts.append(len(kept))
-            places.append(kept[0][1] if kept else torch.full((d,), torch.nan, dtype=torch.float64))
+            places.append(kept[0][1] if kept else torch.full((self.model.latent,), torch.nan, dtype=torch.float64))
         return torch.stack(places), torch.tensor(counts)
 
     def estimates(self) -> list[Estimate]:
@@ -129,7 +129,7 @@ class GridPosterior:
         settings = {"stderr_over": "images", "tolerance": self.likelihood.settings["tolerance"]}
         unfinished = {"not_reached": len(self) - len(rows)} if len(rows) < len(self) else {}
         about: dict[str, Any] = {"kind": "numerical", "method": "quadrature", "settings": settings | unfinished}
-        spread = self.mean[rows].var(0) if len(rows) > 1 else torch.zeros(self.dimension)
+        spread = self.mean[rows].var(0) if len(rows) > 1 else torch.zeros(self.model.latent)
         active = Estimate(
             float((spread > 0.01).sum()),
             "active_units",
@@ -175,7 +175,7 @@ class GridPosterior:
         return z.view(len(rows), NODES, -1), density, mass
 
     def _integrate(self) -> None:
-        n, d = len(self), self.dimension
+        n, d = len(self), self.model.latent
         double = torch.float64
         mass, first = torch.zeros(n, dtype=double), torch.zeros(n, d, dtype=double)
         second, log_p = torch.zeros(n, d, d, dtype=double), torch.zeros(n, dtype=double)

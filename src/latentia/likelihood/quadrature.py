@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentia.distributions import Gaussian, GaussianLearnedScale
+from latentia.distributions.sphere import onto_support
 from latentia.errors import ConfigurationError, UnsupportedError, nearest
 from latentia.estimate import Estimate, Kind
 from latentia.likelihood.charts import FIRST_SPACING, Chart, charts_of
@@ -248,7 +249,7 @@ def solve(
             return _enumerate(subject, images, begin)
         if certificate == "proven":
             return _proven(subject, images, tolerance, seconds, require=require, keep=keep)
-        if subject.latent > 3:
+        if not subject.has_grid:
             raise UnsupportedError(
                 f"a grid serves z of at most 3 dimensions, and this model has {subject.latent}; use "
                 "method='importance' (importance_log_likelihood) for an estimate, or method='annealed' "
@@ -370,7 +371,7 @@ class _Work:
             self.models = [self.double]
         elif precision == "auto" and self.double is not None:
             self.models = [subject, self.double]
-        n, d = len(images), subject.latent
+        n, d = len(images), subject.dimension
         self.values = torch.full((n,), -torch.inf, dtype=torch.float64)
         self.errors, self.left_out, self.rounding = (torch.full_like(self.values, torch.inf) for _ in range(3))
         self.deviations = torch.full((n, 2**d), torch.inf, dtype=torch.float64)
@@ -388,7 +389,7 @@ class _Work:
             charts = charts_of(model.prior, model.log_prior)
             for chart in charts:
                 if not chart.verified and place == 0:
-                    _require_proper(chart, model.latent, self.end - time.monotonic())
+                    _require_proper(chart, model.dimension, self.end - time.monotonic())
             rough, begin = [], 0
             for some in rows.split(self._chunk(model, charts)):
                 # A share for each chunk, so that a few stubborn images do not leave the others without time.
@@ -464,7 +465,7 @@ class _Work:
     def _chunk(self, model: LatentModel, charts: list[Chart]) -> int:
         """Images to take at a time, so that their summaries over the first grid fit in a quarter of the memory."""
         core = max(chart.core for chart in charts)
-        return max(1, int(self.memory / 4 / (core**model.latent * 8 * (3 * 2**model.latent + 7))))
+        return max(1, int(self.memory / 4 / (core**model.dimension * 8 * (3 * 2**model.dimension + 7))))
 
     def _solve(self, model: LatentModel, charts: list[Chart], rows: Tensor, seconds: float, *, last: bool) -> Tensor:
         """Integrate a chunk of images over every chart; returns the images that need a finer precision."""
@@ -476,7 +477,7 @@ class _Work:
             fine = ~rough
             rest = self._solve(model, charts, rows[fine], seconds, last=last) if bool(fine.any()) else rows[:0]
             return torch.cat([rest, rows[rough]])
-        parts = [_Part.empty(len(rows), model.latent) for _ in charts]
+        parts = [_Part.empty(len(rows), model.dimension, model.latent) for _ in charts]
         pieces: list[Piece] = []
         everyone = torch.arange(len(rows))
         for again in (False, True) if len(charts) > 1 else (False,):
@@ -493,7 +494,7 @@ class _Work:
                     if piece.chart is chart:
                         piece.used[torch.isin(piece.rows, rows[some])] = False
                 used = torch.ones(len(some), dtype=torch.bool)
-                pieces.append(Piece(rows[some], used, model, chart, self._lattice(chart, model.latent), found))
+                pieces.append(Piece(rows[some], used, model, chart, self._lattice(chart, model.dimension), found))
         return self._settle(model, rows, scorer, parts, pieces, last=last)
 
     def _settle(
@@ -612,7 +613,7 @@ class _Work:
             seen = torch.where(near[:, None], u, 0.0), torch.where(near, height, -torch.inf)
         return refine(
             _Joint(model, chart, scorer, self.is_network),
-            self._lattice(chart, model.latent),
+            self._lattice(chart, model.dimension),
             chart.core,
             tolerance=0.9 * self.tolerance,
             log_prior=_LogDensity(chart),
@@ -664,12 +665,12 @@ class _Part:
     best_score: Tensor
 
     @classmethod
-    def empty(cls, n: int, d: int) -> _Part:
+    def empty(cls, n: int, d: int, latent: int) -> _Part:
         """Nothing integrated yet."""
         low = torch.full((n,), -torch.inf, dtype=torch.float64)
         whole = torch.zeros(n, dtype=torch.long)
         wide = torch.full((n, 2**d), torch.inf, dtype=torch.float64)
-        place = torch.zeros(n, d, dtype=torch.float64)
+        place = torch.zeros(n, latent, dtype=torch.float64)
         return cls(low, -low, low.clone(), wide, whole, whole.clone(), place, low.clone(), low.clone())
 
     def put(self, rows: Tensor, found: Refined, chart: Chart) -> None:
@@ -702,7 +703,7 @@ def _encoder_mean(model: LatentModel, images: Tensor, otherwise: Tensor) -> Tens
     """The encoder's mean of each image (n, d), or `otherwise` where it has no finite answer."""
     assert model.encoder is not None
     try:
-        mean = model.encoder(images.to(model.device, model.dtype)).mean
+        mean = onto_support(model.prior, model.encoder(images.to(model.device, model.dtype)).mean)
     except ValueError:  # a distribution that validates its parameters refuses all images for one
         if len(images) == 1:
             return otherwise

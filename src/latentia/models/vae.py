@@ -25,6 +25,7 @@ from latentia.distributions import (
     Prior,
     StandardNormal,
     Stratified,
+    require_same_space,
 )
 from latentia.distributions.standardization import EncoderInput, Standardization, StandardizedConditional
 from latentia.errors import UnsupportedError, require_count
@@ -46,7 +47,8 @@ class VAE(nn.Module):
         missing: whether values of x may be missing (NaN): then p(x|z) is the marginal of the others.
 
     Raises:
-        ConfigurationError: if the decoder ends in a sigmoid and the likelihood takes logits.
+        ConfigurationError: if prior and posterior are over different spaces, or the decoder ends in a sigmoid and the
+            likelihood takes logits.
     """
 
     def __init__(
@@ -63,7 +65,9 @@ class VAE(nn.Module):
         missing: bool = False,
     ):
         super().__init__()
-        likelihood = likelihood or Bernoulli()
+        likelihood, posterior, prior = likelihood or Bernoulli(), posterior or Diagonal(), prior or StandardNormal()
+        if isinstance(posterior, Posterior):  # a plain family has no space to compare
+            require_same_space(posterior, prior, latent)
         if likelihood.takes_logits:
             require_logits("decoder", decoder, (latent,), f"likelihood={likelihood.type_name} takes logits")
         self.latent = latent
@@ -74,15 +78,13 @@ class VAE(nn.Module):
         prepares = standardize or missing or likelihood.prepares
         if prepares:
             encoder = EncoderInput(encoder, likelihood, self.standardization, missing)
-        self.posterior = Conditional(
-            encoder, posterior or Diagonal(), event_shape=(latent,), condition_shape=self.event_shape
-        )
+        self.posterior = Conditional(encoder, posterior, event_shape=(latent,), condition_shape=self.event_shape)
         self.likelihood = (
             StandardizedConditional(decoder, likelihood, self.standardization, missing, **shapes)
             if prepares
             else Conditional(decoder, likelihood, **shapes)
         )
-        self.prior_module = (prior or StandardNormal()).build(latent, self.event_shape)
+        self.prior_module = prior.build(latent, self.event_shape)
         self._checked = False  # whether `elbo` has checked the images of a training step
 
     def given(self, labels: Tensor | int | None) -> VAE:
@@ -101,6 +103,11 @@ class VAE(nn.Module):
     def decode(self, z: Tensor) -> Distribution:
         """p(x|z) for z of shape (*batch, d): a distribution with batch shape (*batch) and event shape (*shape)."""
         return self.likelihood(z)
+
+    def center(self, x: Tensor) -> Tensor:
+        """The center of q(z|x), (B, d): its mean, or where the mean is not in the space of z, its mode."""
+        q, family = self.encode(x), self.posterior.family
+        return family.center(q) if isinstance(family, Posterior) else q.mean
 
     def elbo(self, x: Tensor, samples: int = 1) -> Tensor:
         """The evidence lower bound of each x, (B,), in nats, with `samples` draws of z.
@@ -174,5 +181,5 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
-        """E[x|z] at the mean of q(z|x), the usual reconstruction, (B, *shape)."""
-        return self.decode(self.encode(x).mean).mean
+        """E[x|z] at the center of q(z|x), the usual reconstruction, (B, *shape)."""
+        return self.decode(self.center(x)).mean

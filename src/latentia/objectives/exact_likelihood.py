@@ -24,6 +24,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from latentia.distributions.sphere import is_on_sphere
 from latentia.errors import UnsupportedError
 from latentia.models import VAE
 from latentia.objectives.objective import Objective, Progress, Terms
@@ -55,6 +56,10 @@ class ExactLikelihood(Objective, name="exact-likelihood"):
             raise UnsupportedError(
                 f"exact-likelihood needs z of 1 or 2 dimensions, and this model has {vae.latent}; set objective=iwae, "
                 "whose bound tightens with objective.k"
+            )
+        if is_on_sphere(vae.prior):
+            raise UnsupportedError(
+                "exact-likelihood has a lattice in R^d, and here z lies on a sphere; set objective=iwae"
             )
         z = self._lattice(vae.latent, x)
         with torch.no_grad():

@@ -28,6 +28,7 @@ from latentia.distributions import (
     Posterior,
     Prior,
     StandardNormal,
+    require_same_space,
 )
 from latentia.distributions.standardization import input_shape
 from latentia.errors import ConfigurationError, DataError
@@ -82,6 +83,11 @@ class VAERecipe(Recipe, name="vae"):
         if self.batch_size // self.devices < least:
             text = f"objective={self.objective.type_name} needs at least {least} examples in a batch"
             raise ConfigurationError([("batch_size", f"{text}. Set batch_size={least * self.devices} or more")])
+        return self
+
+    @model_validator(mode="after")
+    def _spaces_agree(self) -> Self:
+        require_same_space(self.posterior, self.prior, self.latent)
         return self
 
     def build(self, schema: Schema) -> VAE:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from latentia.data import Split, ToyData, image_grid, read_arrays
+from latentia.distributions.sphere import is_on_sphere
 from latentia.errors import DataError
 from latentia.models import GAN, VAE, ConditionalVAE, EncodedGAN
 from latentia.recipes import Run
@@ -33,6 +34,7 @@ from latentia.reports.image_figures import (
     plot_samples,
 )
 from latentia.reports.point_figures import plot_encoded, plot_points
+from latentia.reports.sphere_figures import plot_decoded_sphere, plot_encoded_sphere
 from latentia.reports.style import Picture, save_figure, to_tensor
 from latentia.samplers import FittedSampler
 from latentia.training import seed_of, seeded
@@ -114,23 +116,24 @@ def _vae(run: Run) -> Iterator[Picture]:
     vae = cast(VAE, run.model)
     test = run.splits.test
     x = run.splits.examples("test").x
-    means = _encoded(vae, x)
+    means = torch.cat([vae.center(part) for part in x.split(ENCODED_AT_ONCE)]).detach()
     chosen = _one_of_each(test, SHOWN)
     yield Picture("curves", CURVES, lambda: plot_curves(run.records, units={"cost": "nats"}))
     if len(vae.event_shape) != 3:
         yield from _of_arrays(run, vae, x, chosen)
-        yield Picture(
-            "encoded_test_set", ENCODED, partial(plot_encoded, means, vae.prior, test.labels, run.splits.classes)
-        )
+        yield _encoded_picture(vae, means, test, run.splits.classes)
         return
-    caption = "Test images x over their reconstructions E[x|z], z the mean of q(z|x)."
+    caption = "Test images x over their reconstructions E[x|z], z the center of q(z|x)."
     yield Picture("reconstructions", caption, lambda: plot_reconstructions(x[chosen], vae.reconstruct(x[chosen])))
     title = r"E[$x\,|\,z$] for " + str(SAMPLES) + " draws of $z$ from the prior $p(z)$"
     caption = "Means E[x|z] for draws of z from the prior."
     yield Picture("samples", caption, lambda: plot_samples(vae.sample(SAMPLES, mean=True), title))
-    encoded = partial(plot_encoded, means, vae.prior, test.labels, run.splits.classes)
-    yield Picture("encoded_test_set", ENCODED, encoded)
-    if vae.latent <= 2:
+    yield _encoded_picture(vae, means, test, run.splits.classes)
+    if is_on_sphere(vae.prior):
+        if vae.latent <= 3:
+            caption = "The decoded sphere: each image stands for an equal share of the prior's mass."
+            yield Picture("decoded_sphere", caption, lambda: plot_decoded_sphere(vae))
+    elif vae.latent <= 2:
         caption = "The decoded plane: each image stands for an equal share of the prior's mass."
         yield Picture("decoded_plane", caption, lambda: plot_decoded_plane(vae))
     else:
@@ -139,11 +142,19 @@ def _vae(run: Run) -> Iterator[Picture]:
     if len(chosen) > 1:
         ends = x[chosen[: 2 * ROWS]]
         half = len(ends) // 2
-        caption = (
-            "Means E[x|z] on straight lines between the encoded means of two test images, which stand at the ends."
-        )
+        caption = "Means E[x|z] on the way between the encoded centers of two test images, which stand at the ends."
         pairs = partial(plot_interpolations, vae, ends[:half], ends[half : 2 * half])
         yield Picture("interpolations", caption, pairs)
+
+
+def _encoded_picture(vae: VAE, means: Tensor, test: Split, classes: Sequence[str]) -> Picture:
+    if is_on_sphere(vae.prior) and vae.latent <= 3:
+        return Picture(
+            "encoded_test_set",
+            "Directions of q(z|x) of the test set, in a map that keeps areas.",
+            partial(plot_encoded_sphere, means, test.labels, classes),
+        )
+    return Picture("encoded_test_set", ENCODED, partial(plot_encoded, means, vae.prior, test.labels, classes))
 
 
 def _conditional_vae(run: Run) -> Iterator[Picture]:

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
+from latentia.distributions.sphere import onto_support
 from latentia.errors import DataError, UnsupportedError
 from latentia.models import VAE
 from latentia.reports.style import INK, NORMAL, SMALL, WIDTH, label_axes, new_figure, plain_text, show_tiles, to_tensor
@@ -261,9 +262,10 @@ def plot_interpolations(vae: VAE, start: Tensor, end: Tensor, steps: int = 9) ->
         end: images of the same shape.
         steps: decoded images of a row.
     """
-    from_z, to_z = vae.encode(start).mean, vae.encode(end).mean
+    from_z, to_z = vae.center(start), vae.center(end)
     share = torch.linspace(0, 1, steps)
     z = torch.lerp(from_z[:, None], to_z[:, None], share[None, :, None].to(from_z))
+    z = onto_support(vae.prior, z)  # on a sphere, a point of the great circle
     decoded = vae.decode(z).mean.reshape(len(start), steps, *start.shape[1:])
     rows = torch.cat([start[:, None], decoded, end[:, None]], dim=1)
     ratio = start.shape[2] / start.shape[3]

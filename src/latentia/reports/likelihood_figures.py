@@ -81,7 +81,7 @@ def save_likelihood_figures(
     if posterior is None or not len(posterior.finished):
         return []
     pictures: list[Picture] = []
-    if posterior.dimension == 2:
+    if posterior.dimension == posterior.model.latent == 2:
         rows = _first_of_each(posterior, labels)
         can_be_shown = images.dim() == 4 and images.shape[1] in (1, 3)
         caption = (
