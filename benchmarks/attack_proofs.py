@@ -244,3 +244,59 @@ def proof_saturated(rng: np.random.Generator) -> Case:
     value = math.log(0.5) + float(log_one[wrong:].sum() + (log_one[:wrong] - levels[:wrong]).sum())
     found = [(value, 1e-11 * (1 + abs(value)))]  # by symmetry pixel 0 has probability 1/2
     return ask(rng, model(rng, net, None, standard(d)), x[None], found, f"count={count} size={size:.2g} wrong={wrong}")
+
+
+@attack("proof-edges")
+def proof_edges(rng: np.random.Generator) -> Case:
+    """Beta and gamma priors, singular or zero at their ends, under networks of one input."""
+    a, b = short(log_uniform(rng, 0.1, 30)), short(log_uniform(rng, 0.1, 30))
+    bounded = rng.random() < 0.6
+    prior = td.Beta(tensor([a]), tensor([b])) if bounded else td.Gamma(tensor([a]), tensor([b]))
+    pixels, noise = int(rng.integers(1, 5)), short(log_uniform(rng, 0.02, 3))
+    net = network(rng, [1, 6, pixels], pick(rng, nn.Tanh, nn.ReLU), log_uniform(rng, 0.3, 10))
+    with torch.no_grad():
+        x = observed(rng, net(prior.sample(torch.Size([2]))).numpy(), noise)
+
+    def truth(row: Array) -> tuple[float, float]:
+        # With u = z^a (and v = (1 − z)^b near 1) the density has no singularity.
+        def log_f(z: Array) -> Array:
+            with torch.no_grad():
+                return log_normal(row, net(torch.from_numpy(z[:, None])).numpy(), noise).sum(-1)
+
+        weight, bias = layers_of(net)[0]
+        kinks = -bias / weight[:, 0]
+        steps = kinks[:, None] + np.abs(1 / weight[:, :1]) * np.linspace(-8, 8, 33)  # 0 among them
+        places = np.unique(steps)
+        end = 1.0 if bounded else (a + 60 * math.sqrt(a) + 800) / b
+        middle = 0.5 if bounded else min(1.0, end / 2)
+        inner = places[(places > 0) & (places < middle)]
+
+        def left(u: Array) -> Array:
+            z = u[:, 0] ** (1 / a)
+            rest = (b - 1) * np.log1p(-z) if bounded else -b * z
+            return log_f(z) + rest - math.log(a)
+
+        found = [log_integral(left, [np.concatenate([np.linspace(0, middle**a, 65), inner**a])])]
+        outer = places[(places > middle) & (places < end)]
+        if bounded:
+
+            def right(v: Array) -> Array:
+                w = v[:, 0] ** (1 / b)
+                return log_f(1 - w) + (a - 1) * np.log1p(-w) - math.log(b)
+
+            found.append(log_integral(right, [np.concatenate([np.linspace(0, 0.5**b, 65), (1 - outer) ** b])]))
+            constant = -math.lgamma(a) - math.lgamma(b) + math.lgamma(a + b)
+        else:
+            geometric = np.geomspace(middle, end, 257)
+
+            def beyond(z: Array) -> Array:
+                return log_f(z[:, 0]) + (a - 1) * np.log(z[:, 0]) - b * z[:, 0]
+
+            found.append(log_integral(beyond, [np.concatenate([geometric, outer])]))
+            constant = a * math.log(b) - math.lgamma(a)
+        value = float(np.logaddexp.reduce([v for v, _ in found])) + constant
+        return value, sum(e for _, e in found) + 1e-8 * (1 + abs(value))
+
+    found = [truth(row) for row in x]
+    subject = model(rng, net, noise, td.Independent(prior, 1))
+    return ask(rng, subject, x, found, f"{'beta' if bounded else 'gamma'} a={a:.3g} b={b:.3g} noise={noise:.2g}")

@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor, nn
 from torch.distributions import (
+    Beta,
     Categorical,
+    Cauchy,
     Distribution,
+    Exponential,
     Gamma,
     Independent,
     MixtureSameFamily,
@@ -350,6 +355,53 @@ def test_uniform_prior():
     assert float(found.width) <= 0.01
 
 
+EDGED = {
+    "arcsine": Beta(torch.tensor([0.5], dtype=D), torch.tensor([0.5], dtype=D)),
+    "zero at one end": Beta(torch.tensor([3.5], dtype=D), torch.tensor([1.0], dtype=D)),
+    "steep": Beta(torch.tensor([20.0], dtype=D), torch.tensor([0.7], dtype=D)),
+    "singular gamma": Gamma(torch.tensor([0.4], dtype=D), torch.tensor([0.2], dtype=D)),
+    "gamma": Gamma(torch.tensor([7.0], dtype=D), torch.tensor([30.0], dtype=D)),
+    "exponential": Exponential(torch.tensor([0.05], dtype=D)),
+}
+
+
+@pytest.mark.parametrize("name", EDGED)
+def test_priors_with_edges(name):
+    """x = z + noise; the truth by the midpoint rule over the prior's quantiles, which have no singularity."""
+    prior = EDGED[name]
+    spread = float(prior.stddev)
+    images = float(prior.mean) + spread * torch.tensor([0.0, 2.0, -1.0], dtype=D)
+    noise = 0.3 * spread
+    frozen = {
+        Beta: lambda p: stats.beta(float(p.concentration1), float(p.concentration0)),
+        Gamma: lambda p: stats.gamma(float(p.concentration), scale=1 / float(p.rate)),
+        Exponential: lambda p: stats.expon(scale=1 / float(p.rate)),
+    }[type(prior)](prior)
+    z = torch.as_tensor(frozen.ppf((np.arange(400_000) + 0.5) / 400_000))
+    truth = Normal(z, noise).log_prob(images[:, None]).logsumexp(-1) - math.log(len(z))
+    subject = model(linear(torch.ones(1, 1), torch.zeros(1)), Gaussian(scale=noise), Independent(prior, 1), 1)
+    found = enclose_log_likelihood(subject, images.view(-1, 1, 1, 1))
+    assert holds(found, truth, 1e-4)
+    assert float(found.width.max()) <= 0.01
+
+
+def test_a_prior_with_edges_in_the_plane():
+    """A product of two coordinates, each as on the line."""
+    priors = [EDGED["arcsine"], Beta(torch.tensor([2.0], dtype=D), torch.tensor([0.6], dtype=D))]
+    both = Beta(*(torch.cat([getattr(p, name) for p in priors]) for name in ("concentration1", "concentration0")))
+    images = torch.tensor([[0.02, 0.97], [0.5, 0.4]], dtype=D)
+    eye, zero = linear(torch.ones(1, 1), torch.zeros(1)), torch.zeros(2)
+    parts = [
+        enclose_log_likelihood(model(eye, Gaussian(scale=0.1), Independent(p, 1), 1), x.view(-1, 1, 1, 1), 1e-4)
+        for p, x in zip(priors, images.T, strict=True)
+    ]
+    subject = model(linear(torch.eye(2), zero), Gaussian(scale=0.1), Independent(both, 1), 2)
+    found = enclose_log_likelihood(subject, images.view(-1, 1, 1, 2))
+    assert bool((found.lower <= sum(part.upper for part in parts)).all())
+    assert bool((sum(part.lower for part in parts) <= found.upper).all())
+    assert float(found.width.max()) <= 0.01
+
+
 def test_saturated_pixels():
     """Logits of ±10 000, all right but one pixel of probability ½ by symmetry."""
     signs = torch.sign(torch.randn(3072, generator=torch.Generator().manual_seed(0))).double()
@@ -424,7 +476,7 @@ REFUSED = {
     "a callable": lambda: LatentModel(lambda z: normal(z, torch.ones_like(z)), standard(2)),
     "a density without a supremum": lambda: refused(family=ContinuousBernoulli()),
     "a prior without a bound": lambda: refused(
-        prior=Independent(Gamma(torch.ones(2, dtype=D), torch.ones(2, dtype=D)), 1)
+        prior=Independent(Cauchy(torch.ones(2, dtype=D), torch.ones(2, dtype=D)), 1)
     ),
     "an unknown part": lambda: refused(nn.Sequential(nn.Linear(2, 2), nn.Softmax(-1))),
     "weights that are not numbers": lambda: refused(linear(torch.full((2, 2), math.nan), torch.zeros(2))),

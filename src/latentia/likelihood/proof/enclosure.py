@@ -26,8 +26,7 @@ from latentia.distributions import Conditional
 from latentia.distributions.standardization import StandardizedConditional
 from latentia.errors import ConfigurationError, UnsupportedError
 from latentia.likelihood.latent_model import LatentModel
-from latentia.likelihood.proof.families import likelihoods_of
-from latentia.likelihood.proof.priors import components_of
+from latentia.likelihood.proof.families import likelihoods_of, parts_of
 from latentia.likelihood.proof.restriction import Restriction
 from latentia.likelihood.proof.rounding import UNIT
 from latentia.likelihood.proof.search import DEEPEST, Problem, Search, Tile
@@ -168,7 +167,7 @@ def _problem(model: Any, images: Tensor) -> Problem:
             "method='importance' or method='annealed'"
         )
     family = likelihoods_of(conditional, images)
-    components = components_of(subject.prior)
+    components = parts_of(subject.prior)
     first = components.origin(0.0)
     whole = Restriction.of_network(conditional.network, first, torch.ones_like(first), MOST_VARIABLES)
     at_center = family.at(whole, torch.zeros(1, latent, dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""Which likelihoods can be bounded, by their exact type: a subclass may mean something else."""
+"""Which likelihoods and priors can be bounded, by their exact type: a subclass may mean something else."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ __all__: list[str] = []  # used by the proofs only
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution, Independent, Uniform
 
 from latentia.distributions import (
     Bernoulli,
@@ -25,6 +26,9 @@ from latentia.likelihood.proof.likelihoods import (
     PoissonLikelihoods,
 )
 from latentia.likelihood.proof.per_pixel import PerPixelLikelihoods
+from latentia.likelihood.proof.priors import Box, Normals, normals_of
+from latentia.likelihood.proof.product_priors import SERVED as PRODUCTS
+from latentia.likelihood.proof.product_priors import Product, product_of
 
 SERVED = "bernoulli, poisson, gaussian, gaussian-learned, gaussian-per-column or gaussian-per-pixel"
 INSTEAD = "the numerical quadrature (exact_log_likelihood without prove)"
@@ -68,3 +72,18 @@ def likelihoods_of(conditional: Conditional, images: Tensor) -> Likelihoods:
     raise UnsupportedError(
         f"no proven bound is known for the likelihood {type(kind).__name__}; use likelihood={SERVED}, or {INSTEAD}"
     )
+
+
+def parts_of(prior: Distribution) -> Normals | Box | Product:
+    """The prior in a form whose mass on a tile can be bounded.
+
+    Raises:
+        UnsupportedError: for a prior without a bound.
+    """
+    base = prior.base_dist if type(prior) is Independent else None
+    if type(base) is Uniform:
+        return Box(base.low.detach().double().cpu(), base.high.detach().double().cpu())
+    if type(base) in PRODUCTS:
+        assert base is not None
+        return product_of(base)
+    return normals_of(prior)

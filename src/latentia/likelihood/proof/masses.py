@@ -34,6 +34,8 @@ class Density:
         curvature_above, curvature_below: H of the upper and of the lower bound, (S, d, d).
         above, below: slack upwards and downwards, (S,).
         top: an upper bound over the whole tile, (S,).
+        edge: (S, d), the coordinates in which the density may be singular: there `value` is the logarithm of its mean
+            over the tile, and nothing is known of how it varies; None for none.
     """
 
     value: Tensor
@@ -43,14 +45,14 @@ class Density:
     above: Tensor
     below: Tensor
     top: Tensor
+    edge: Tensor | None = None
 
 
 def log_masses(table: Table, prior: Density, log_volume: float, supremum: Tensor) -> tuple[Tensor, Tensor]:
     """Upper and lower bounds of log ∫ p(x|z) p(z) dz over each tile, (n, S) each."""
     slope = table.slope + prior.slope
     log_mean, first, second = _moments(slope)
-    log_mean = log_mean.sum(-1)
-    value = table.value + (prior.value + log_volume) + log_mean
+    value = table.value + (prior.value + log_volume) + log_mean.sum(-1)
     below = table.curvature + prior.curvature_below
     noise = 1e-13 * (1 + 0.5 * below.abs().sum((-1, -2)))
     lower = value - _mean_square(below, first, second) - table.slack - (table.below + prior.below + noise)
@@ -59,6 +61,13 @@ def log_masses(table: Table, prior: Density, log_volume: float, supremum: Tensor
     loss = torch.where(most <= 1, 1 - 0.5 * most, 0.0) * _mean_square(above, first, second)
     extra = torch.where(table.flat, table.above_flat, table.above) + prior.above + 1e-13
     upper = value + torch.log1p(-loss.clamp(max=0.75)) + table.slack + extra
+    if prior.edge is not None and bool(prior.edge.any()):
+        # There exp(g t) lies between e^−|g| and e^|g| under any density, and w between 0 and its largest value.
+        least, most_of_all = (torch.where(prior.edge, x, log_mean) for x in (-slope.abs(), slope.abs()))
+        base, at = table.value + (prior.value + log_volume), prior.edge.any(-1)
+        w = 0.5 * below.abs().sum((-1, -2)) * (1 + 16 * UNIT)
+        lower = torch.where(at, base + least.sum(-1) - w - table.slack - (table.below + prior.below + noise), lower)
+        upper = torch.where(at, base + most_of_all.sum(-1) + table.slack + extra, upper)
     if bool((most > 1).any()):
         peak = table.value + (prior.value + log_volume) + largest(slope, minorant(above)) + table.slack + extra
         upper = torch.where(peak < upper, peak, upper)

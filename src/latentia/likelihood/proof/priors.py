@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, MixtureSameFamily, MultivariateNormal, Normal, Uniform
+from torch.distributions import Distribution, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
 from latentia.distributions.gaussians import DiagonalGaussian, StandardGaussian
 from latentia.distributions.mixtures import Mixture
@@ -41,7 +41,7 @@ class BoxedPrior(ABC):
 
 
 @dataclass(frozen=True)
-class _Normals:
+class Normals:
     """A mixture of K normal distributions.
 
     Attributes:
@@ -71,7 +71,7 @@ class _Normals:
 
 
 class _NormalPrior(BoxedPrior):
-    def __init__(self, components: _Normals, margin: float):
+    def __init__(self, components: Normals, margin: float):
         self.components = components
         self.origin = components.origin(margin)
         half = ((components.means - self.origin).abs() + margin * components.deviations).amax(0)
@@ -117,7 +117,7 @@ class _NormalPrior(BoxedPrior):
 
 
 @dataclass(frozen=True)
-class _Box:
+class Box:
     """The uniform distribution between two corners, (d,) each."""
 
     low: Tensor
@@ -144,14 +144,12 @@ class _UniformPrior(BoxedPrior):
         return Density(value, torch.zeros_like(centers), flat, flat, noise, noise, value + noise)
 
 
-def components_of(prior: Distribution) -> _Normals | _Box:
-    """The prior in a form whose mass on a tile can be bounded."""
-    if type(prior) is Independent and type(prior.base_dist) is Uniform:
-        return _Box(prior.base_dist.low.detach().double().cpu(), prior.base_dist.high.detach().double().cpu())
-    return _normals(prior)
+def normals_of(prior: Distribution) -> Normals:
+    """A normal distribution or a mixture of them as its components.
 
-
-def _normals(prior: Distribution) -> _Normals:
+    Raises:
+        UnsupportedError: for any other distribution.
+    """
     kind = type(prior)
     if kind in (StandardGaussian, DiagonalGaussian) or (kind is Independent and type(prior.base_dist) is Normal):  # pyright: ignore
         base = prior.base_dist  # pyright: ignore[reportAttributeAccessIssue]
@@ -159,7 +157,7 @@ def _normals(prior: Distribution) -> _Normals:
         means, scales = means.reshape(-1, means.shape[-1]), scales.reshape(-1, scales.shape[-1])
         peaks = -(scales.log() + HALF_LOG_2PI).sum(-1)
         relative = torch.full_like(peaks, 64 * UNIT)
-        return _Normals(torch.zeros_like(peaks), means, torch.diag_embed(scales**-2), scales, peaks, relative)
+        return Normals(torch.zeros_like(peaks), means, torch.diag_embed(scales**-2), scales, peaks, relative)
     if kind is MultivariateNormal:
         factor = prior.scale_tril.detach().double().cpu().reshape(-1, *prior.event_shape * 2)  # pyright: ignore
         means = prior.loc.detach().double().cpu().reshape(-1, *prior.event_shape)  # pyright: ignore
@@ -168,22 +166,21 @@ def _normals(prior: Distribution) -> _Normals:
         condition = (inverse.abs() @ factor.abs()).flatten(1).amax(1)
         relative = 64 * UNIT * condition.square()
         deviations = factor.square().sum(-1).sqrt()
-        return _Normals(torch.zeros_like(peaks), means, inverse.mT @ inverse, deviations, peaks, relative)
+        return Normals(torch.zeros_like(peaks), means, inverse.mT @ inverse, deviations, peaks, relative)
     if kind is MixtureSameFamily:
         logits = prior.mixture_distribution.logits  # pyright: ignore[reportAttributeAccessIssue]
-        return _weighted(logits.detach().double().cpu().log_softmax(-1), [_normals(prior.component_distribution)])  # pyright: ignore
+        return _weighted(logits.detach().double().cpu().log_softmax(-1), [normals_of(prior.component_distribution)])  # pyright: ignore
     if kind is Mixture:
         weights = prior.weights.detach().double().cpu()  # pyright: ignore[reportAttributeAccessIssue]
-        return _weighted(weights.log(), [_normals(part) for part in prior.components])  # pyright: ignore
+        return _weighted(weights.log(), [normals_of(part) for part in prior.components])  # pyright: ignore
     base = type(prior.base_dist).__name__ if isinstance(prior, Independent) else kind.__name__
     raise UnsupportedError(
-        f"no proven bound is known for the prior {base}; normal, uniform and mixtures of normal priors are served. Use "
-        f"the "
-        "numerical quadrature (exact_log_likelihood)"
+        f"no proven bound is known for the prior {base}; normal priors and mixtures of them, and independent uniform, "
+        "Beta, gamma and exponential ones are served. Use the numerical quadrature (exact_log_likelihood without prove)"
     )
 
 
-def _weighted(log_weights: Tensor, parts: list[_Normals]) -> _Normals:
-    joined = [torch.cat([getattr(part, name) for part in parts]) for name in _Normals.__dataclass_fields__]
+def _weighted(log_weights: Tensor, parts: list[Normals]) -> Normals:
+    joined = [torch.cat([getattr(part, name) for part in parts]) for name in Normals.__dataclass_fields__]
     some = log_weights > -math.inf
-    return _Normals((log_weights + joined[0])[some], *(tensor[some] for tensor in joined[1:]))
+    return Normals((log_weights + joined[0])[some], *(tensor[some] for tensor in joined[1:]))
