@@ -28,13 +28,35 @@ if TYPE_CHECKING:
     from latentia import theory as theory
     from latentia import training as training
     from latentia.estimate import Estimate
-    from latentia.interface import compare, distance, encode, evaluate, reconstruct, report, sample, score, verify
+    from latentia.interface import (
+        compare,
+        distance,
+        encode,
+        evaluate,
+        explore,
+        reconstruct,
+        report,
+        sample,
+        score,
+        verify,
+    )
     from latentia.models import GAN, VAE
     from latentia.recipes import GANRecipe, Run, VAERecipe, load, resume, train, train_seeds
 
 _HOMES = {
     "estimate": ("Estimate",),
-    "interface": ("compare", "distance", "encode", "evaluate", "reconstruct", "report", "sample", "score", "verify"),
+    "interface": (
+        "compare",
+        "distance",
+        "encode",
+        "evaluate",
+        "explore",
+        "reconstruct",
+        "report",
+        "sample",
+        "score",
+        "verify",
+    ),
     "models": ("GAN", "VAE"),
     "recipes": ("GANRecipe", "Run", "VAERecipe", "load", "resume", "train", "train_seeds"),
 }
@@ -65,6 +87,7 @@ __all__ = [
     "distance",
     "encode",
     "evaluate",
+    "explore",
     "load",
     "reconstruct",
     "report",

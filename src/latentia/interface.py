@@ -5,7 +5,7 @@ Each returns its results and writes the same files as the command of its name.
 
 from __future__ import annotations
 
-__all__ = ["compare", "distance", "encode", "evaluate", "reconstruct", "report", "sample", "score", "verify"]
+__all__ = ["compare", "distance", "encode", "evaluate", "explore", "reconstruct", "report", "sample", "score", "verify"]
 
 import os
 import threading
@@ -25,6 +25,7 @@ from latentia.data.opening import LIMIT
 from latentia.divergences import distances
 from latentia.errors import ConfigurationError, DataError, RunError, nearest, require_count
 from latentia.estimate import Estimate, read_estimates, write_estimates
+from latentia.explorer.build import LARGEST, ExplorerPage, write_explorer
 from latentia.files import atomic_write
 from latentia.inputs import Channels, Images, Points, convert_images, read_images, read_points, source_of
 from latentia.likelihood import (
@@ -304,6 +305,33 @@ def report(runs: RunLike | Sequence[RunLike], out: Path | str | None = None) -> 
     if not opened:
         raise RunError("a report needs at least one run")
     return write_report(opened, Path(out) if out is not None else opened[0].path / "report.html")
+
+
+def explore(
+    runs: RunLike | Sequence[RunLike],
+    out: Path | str | None = None,
+    *,
+    weights: Literal["auto", "float16", "int8"] = "auto",
+    max_bytes: int = LARGEST,
+) -> ExplorerPage:
+    """Write one offline page to explore trained models; a notebook shows it in place.
+
+    Args:
+        runs: runs of VAEs and GANs, or their directories; each is a tab.
+        out: the page; explorer.html in the first run by default.
+        weights: how the page holds the weights: `float16`, `int8`, or `auto`, which takes the second where the first
+            makes the page too large. The page says how far off that is.
+        max_bytes: the largest size of the page.
+
+    Raises:
+        ConfigurationError: an unknown encoding, or a page above the size.
+        RunError: a run that has not ended, that the explorer cannot show, or a page that cannot be written.
+    """
+    opened = [_run(run) for run in ([runs] if isinstance(runs, Run | Path | str) else runs)]
+    if not opened:
+        raise RunError("the explorer needs at least one run")
+    path = Path(out) if out is not None else opened[0].path / "explorer.html"
+    return write_explorer(opened, path, weights=weights, max_bytes=max_bytes)
 
 
 def sample(

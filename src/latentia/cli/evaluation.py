@@ -1,4 +1,4 @@
-"""Commands that evaluate models and samples: evaluate, score, compare, report."""
+"""Commands that evaluate models and samples: evaluate, score, compare, report, explore."""
 
 from __future__ import annotations
 
@@ -186,4 +186,19 @@ def report(
     typer.echo(f"wrote {interface.report(paths, out)}")
 
 
-COMMANDS = (evaluate, score, compare, report)
+def explore(
+    paths: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="The page; by default explorer.html in the first run.")] = None,
+    weights: Annotated[str, typer.Option(help="float16, int8, or auto: int8 where float16 is too large.")] = "auto",
+    max_bytes: Annotated[int, typer.Option(min=1, help="Refuse to write a page above so many bytes.")] = 4_000_000,
+) -> None:
+    """Write one offline page to touch trained models: decode any z, see the exact posterior of a digit you draw."""
+    from latentia import interface
+
+    page = interface.explore(paths, out, weights=weights, max_bytes=max_bytes)  # pyright: ignore[reportArgumentType]
+    for note in page.notes:
+        typer.secho(f"note: {note}", err=True)
+    typer.echo(f"wrote {page.path} ({page.path.stat().st_size / 1e6:.1f} MB); open it in a browser")
+
+
+COMMANDS = (evaluate, score, compare, report, explore)

@@ -48,7 +48,7 @@ class MapsHead(nn.Linear):
         return linear(input.permute(0, 2, 3, 1).flatten(1), weight, self.bias)
 
 
-class _ProjectionEncoder(nn.Module):
+class ProjectionEncoder(nn.Module):
     """Features, a linear head, and the projection on the label's embedding."""
 
     def __init__(self, body: nn.Module, head: nn.Linear, channels: int, classes: int, spectral: bool):
@@ -66,7 +66,7 @@ class _ProjectionEncoder(nn.Module):
         return self.head(features) + (rows @ pooled.unsqueeze(2)).squeeze(2)
 
 
-class _LabeledDecoder(nn.Module):
+class LabeledDecoder(nn.Module):
     """A decoder that reads z with an embedding of the label appended."""
 
     def __init__(self, decoder: nn.Module, classes: int, width: int):
@@ -97,7 +97,7 @@ def encoder_with_head(
     if spectral:
         spectral_norm(head)
     if classes:
-        return _ProjectionEncoder(body, head, features[0], classes, spectral)
+        return ProjectionEncoder(body, head, features[0], classes, spectral)
     return nn.Sequential(*body, *([nn.Identity()] if maps else []), head)  # the identity keeps the names of the weights
 
 
@@ -107,7 +107,7 @@ def decoder_with_labels(build: Callable[[int], nn.Module], inputs: int, classes:
     if not classes:
         return build(inputs)
     width = min(classes, WIDEST_EMBEDDING)
-    return _LabeledDecoder(build(inputs + width), classes, width)
+    return LabeledDecoder(build(inputs + width), classes, width)
 
 
 def _check(*, classes: int, **counts: int) -> None:

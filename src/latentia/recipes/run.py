@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from html import escape
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
@@ -250,6 +251,11 @@ class Run(Generic[ModelT]):
         from latentia.sharing import push
 
         return push(self.path, name, private=private, token=token)
+
+    def explore(self, out: Path | str | None = None, **options: Any) -> Any:
+        """Write the explorer of this run, explorer.html; see `latentia.explore`. In a notebook it shows itself."""
+        interface = import_module("latentia.interface")  # by name: the explorer is built on runs
+        return interface.explore(self, out, **options)
 
     def _summary(self) -> list[tuple[str, str]]:
         return [
