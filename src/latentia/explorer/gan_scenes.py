@@ -23,7 +23,7 @@ from latentia.explorer.networks import as_read, exported
 from latentia.explorer.payload import Encoding, Payload
 from latentia.explorer.vae_scene import NEIGHBORS, Scene
 from latentia.models import GAN
-from latentia.recipes import Run
+from latentia.recipes import GANRecipe, Run
 from latentia.recipes.gan_diagnostics import log_density_on_grid
 from latentia.training import seed_of, seeded
 
@@ -68,7 +68,7 @@ def toy_scene(run: Run, payload: Payload) -> Scene:
         "modes": None if modes is None else modes.tolist(),
         "frames": frames,
         "history": _history(run),
-        "loss": run.recipe.loss.type_name,
+        "loss": cast(GANRecipe, run.recipe).loss.type_name,
     }
     if len(snapshots) < 2:
         scene.notes.append(
@@ -224,7 +224,7 @@ def image_gan_scene(run: Run, payload: Payload, encoding: Encoding) -> Scene:
     content |= {
         "model": model,
         "noises": payload.add(noises),
-        "distribution": run.recipe.latent_distribution,
+        "distribution": cast(GANRecipe, run.recipe).latent_distribution,
         "rounding": _rounding(gan, encoding) if model["generator"] else None,
         "atlas": None if model["generator"] else _interpolations(gan, noises, payload),
         "film": _film(run),

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from latentia.errors import UnsupportedError
 from latentia.explorer.payload import Encoding, Payload, rounded
@@ -46,12 +45,8 @@ def exported(network: nn.Module, payload: Payload, encoding: Encoding) -> list[L
 
 
 def plain(network: nn.Module) -> nn.Module:
-    """A copy on the CPU, in evaluation mode, with parametrizations such as spectral normalization multiplied out."""
-    network = copy.deepcopy(network).cpu().eval()
-    for part in network.modules():
-        if is_parametrized(part, "weight"):
-            remove_parametrizations(part, "weight")
-    return network
+    """A copy on the CPU, in evaluation mode."""
+    return copy.deepcopy(network).cpu().eval()
 
 
 def as_read(network: nn.Module, encoding: Encoding) -> nn.Module:

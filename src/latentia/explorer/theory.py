@@ -11,6 +11,7 @@ __all__: list[str] = []
 
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
@@ -54,7 +55,7 @@ def statement_of(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _rows(relations: list[Relation]) -> list[dict[str, Any]]:
+def _rows(relations: Sequence[Relation]) -> list[dict[str, Any]]:
     shown = ("name", "left", "sign", "right", "right_name", "difference", "note", "holds")
     return [
         {key: row[key] for key in shown} | {"kind": f"{relation.left.kind}, {relation.left.method}".strip(", ")}

@@ -24,6 +24,7 @@ from latentia.distributions import (
 )
 from latentia.distributions.gaussians import StandardGaussian
 from latentia.errors import UnsupportedError
+from latentia.estimate import Estimate
 from latentia.explorer.networks import as_read, exported
 from latentia.explorer.payload import Encoding, Payload
 from latentia.models import VAE
@@ -66,7 +67,7 @@ def vae_scene(run: Run, payload: Payload, encoding: Encoding) -> Scene:
         UnsupportedError: for examples that are not images.
     """
     vae = cast(VAE, run.model)
-    shape = tuple(vae.image_shape)
+    shape = tuple(vae.event_shape)
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise UnsupportedError(
             f"the page shows images of one or three channels, and examples of {run.path} have the shape {shape}; "
@@ -105,7 +106,7 @@ def vae_scene(run: Run, payload: Payload, encoding: Encoding) -> Scene:
     return scene
 
 
-def _likelihoods(run: Run) -> list[Any]:
+def _likelihoods(run: Run) -> list[Estimate]:
     """Estimates of the test images' likelihood and bounds that the run holds."""
     found = [e for estimates in run.directory.evaluations().values() for e in estimates]
     return [e for e in found if e.name.rpartition("/")[2] in FACTS and math.isfinite(e.value)]
@@ -187,14 +188,16 @@ def _prior(prior: Distribution, payload: Payload) -> dict[str, Any] | None:
     """N(0, I), or a mixture of Gaussians by weights, means and triangular factors; None for any other."""
     if isinstance(prior, StandardGaussian):
         return {"name": "normal"}
-    parts = prior.component_distribution if isinstance(prior, MixtureSameFamily) else None
+    if not isinstance(prior, MixtureSameFamily):
+        return None
+    parts = prior.component_distribution
     if isinstance(parts, MultivariateNormal):
         means, factors = parts.loc, parts.scale_tril
     elif isinstance(parts, Independent) and isinstance(parts.base_dist, Normal):
         means, factors = parts.mean, torch.diag_embed(parts.stddev)
     else:
         return None
-    logits = cast(MixtureSameFamily, prior).mixture_distribution.logits
+    logits = prior.mixture_distribution.logits
     return {
         "name": "mixture",
         "logits": payload.add(logits),
