@@ -17,6 +17,7 @@ Commands run in forks of this process, which has imported everything, so that a 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -213,10 +214,8 @@ def struck(storm: Storm, name: str, process: int, log: Path, delay: float, rng: 
     else:
         victim = process
         storm.counts[number.name] += 1
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(victim, number)
-    except ProcessLookupError:
-        pass
     ended = wait(process, log)
     what = f"{name}, {'a worker or rank' if inner else number.name} after {delay:.3f} s"
     if ended.hung:

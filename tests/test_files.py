@@ -18,7 +18,15 @@ from safetensors.torch import save_file
 from typing_extensions import TypedDict
 
 from latentia.errors import RunError
-from latentia.files import atomic_write, parse_yaml, read_json, read_tensors, read_yaml, write_tensors
+from latentia.files import (
+    atomic_write,
+    parse_yaml,
+    read_json,
+    read_tensors,
+    read_yaml,
+    require_writable,
+    write_tensors,
+)
 
 KILLED = """
 import os, signal, sys
@@ -230,3 +238,33 @@ def test_tensors_without_a_seal_are_read_and_said_to_be(tmp_path: Path) -> None:
     tensors, sealed = read_tensors(tmp_path / "own.safetensors", "")
     assert not sealed
     assert torch.equal(tensors["w"], torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("file/page.html", "a part of the path is a file"),
+        ("file/a/b/page.html", "a part of the path is a file"),
+        ("folder", "give the name of a file"),
+        ("x" * 300, "shorter name"),
+    ],
+)
+def test_names_that_no_file_can_have_are_refused_before_any_work(tmp_path: Path, name: str, cure: str):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RunError, match=cure):
+        require_writable(tmp_path / name)
+    assert names(tmp_path) == ["file", "folder"]
+
+
+def test_new_names_in_folders_that_are_not_there_yet_are_allowed(tmp_path: Path):
+    require_writable(tmp_path / "a" / "b" / "page.html")
+    (tmp_path / "page.html").write_text("old")
+    require_writable(tmp_path / "page.html")
+    assert names(tmp_path) == ["page.html"]
+
+
+def test_weights_are_as_readable_as_other_files(tmp_path: Path):
+    write_tensors(tmp_path / "weights.safetensors", {"a": torch.ones(2)})
+    (tmp_path / "plain").write_text("")
+    assert (tmp_path / "weights.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode

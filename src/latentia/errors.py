@@ -13,6 +13,7 @@ __all__ = [
     "LatentiaError",
     "RunError",
     "UnsupportedError",
+    "counted",
     "nearest",
     "require_count",
 ]
@@ -47,6 +48,11 @@ class Interrupted(RunError):
 
 class UnsupportedError(LatentiaError, ValueError):
     """An exact method that does not apply here; the message names a method that does."""
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: `1 image`, `2 images`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -7,7 +7,16 @@ are read here, within limits of size and depth, and what is wrong with them is o
 
 from __future__ import annotations
 
-__all__ = ["atomic_write", "hash_of_file", "parse_yaml", "read_json", "read_tensors", "read_yaml", "write_tensors"]
+__all__ = [
+    "atomic_write",
+    "hash_of_file",
+    "parse_yaml",
+    "read_json",
+    "read_tensors",
+    "read_yaml",
+    "require_writable",
+    "write_tensors",
+]
 
 import errno
 import hashlib
@@ -34,6 +43,8 @@ MAX_DEPTH = 32
 MAX_NODES = 5_000
 
 _TEMPORARY = re.compile(r"\.latentia-(\d+)-[0-9a-f]{16}(\..*)?")
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
 _active: set[Path] = set()  # the temporary paths of this process
 
 _CURES = {
@@ -89,6 +100,23 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
             _active.discard(temporary)
 
 
+def require_writable(path: Path | str) -> None:
+    """See before any work that a file could be made under this name.
+
+    Raises:
+        RunError: with the cure.
+    """
+    final = Path(os.path.realpath(path))
+    try:
+        there = next(folder for folder in final.parents if folder.exists())
+        number = errno.ENOTDIR if not there.is_dir() else None if os.access(there, os.W_OK) else errno.EACCES
+        number = errno.EISDIR if final.is_dir() else number
+    except OSError as error:  # a name that is too long
+        number = error.errno
+    if number is not None:
+        raise RunError(f"could not write {path}: {os.strerror(number)}; {_CURES.get(number, 'give another name')}")
+
+
 def _publish(temporary: Path, final: Path) -> None:
     """Sync, rename and sync the folder; then remove what killed processes left in it."""
     old = None
@@ -111,7 +139,10 @@ def _publish(temporary: Path, final: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Make the disk hold what was written to a file or folder."""
+    """Make the disk hold what was written to a file or folder; a file is readable as others of this user are."""
+    if path.is_file():
+        with suppress(OSError):
+            path.chmod(0o666 & ~_UMASK)  # safetensors makes files that the owner alone may read
     if os.name == "nt" and path.is_dir():  # Windows does not open folders
         return
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)

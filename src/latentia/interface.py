@@ -23,10 +23,10 @@ from torch.distributions import Distribution
 from latentia.data import Schema, ToyDistribution, image_grid, write_image_grid
 from latentia.data.opening import LIMIT
 from latentia.divergences import distances
-from latentia.errors import ConfigurationError, DataError, RunError, nearest, require_count
+from latentia.errors import ConfigurationError, DataError, RunError, counted, nearest, require_count
 from latentia.estimate import Estimate, read_estimates, write_estimates
 from latentia.explorer.build import LARGEST, ExplorerPage, write_explorer
-from latentia.files import atomic_write
+from latentia.files import atomic_write, require_writable
 from latentia.inputs import Channels, Images, Points, convert_images, read_images, read_points, source_of
 from latentia.likelihood import (
     LatentModel,
@@ -297,14 +297,17 @@ def report(runs: RunLike | Sequence[RunLike], out: Path | str | None = None) -> 
         out: the page; report.html in the first run by default.
 
     Raises:
-        RunError: a run that has not ended, or a page that cannot be written.
+        RunError: no runs, a damaged recipe, or a page that cannot be written. Of a run that has not ended, the page
+            shows the records so far and says what is missing.
     """
     from latentia.reports.report import write_report
 
     opened = [_run(run) for run in ([runs] if isinstance(runs, Run | Path | str) else runs)]
     if not opened:
         raise RunError("a report needs at least one run")
-    return write_report(opened, Path(out) if out is not None else opened[0].path / "report.html")
+    path = Path(out) if out is not None else opened[0].path / "report.html"
+    require_writable(path)
+    return write_report(opened, path)
 
 
 def explore(
@@ -331,6 +334,7 @@ def explore(
     if not opened:
         raise RunError("the explorer needs at least one run")
     path = Path(out) if out is not None else opened[0].path / "explorer.html"
+    require_writable(path)
     return write_explorer(opened, path, weights=weights, max_bytes=max_bytes)
 
 
@@ -427,7 +431,7 @@ def encode(
     path = None if out is None else Path(out)
     if path is not None and path.suffix != ".npz":
         raise ConfigurationError(f"--out {path}: codes are arrays; use a name that ends in .npz")
-    run = _run(run)
+    run, path = _run(run), _writable(path)
     _require_known("split", split, Split)
     model = _encoder_of(run)
     source = run.recipe.data if data is None else source_of(str(data), run.recipe.data.binarize)
@@ -470,6 +474,7 @@ def run_checks(items: Sequence[str], *, seed: int, report: Path | str | None) ->
     from latentia.reports.theory_report import require_formulas, write_theory_report
 
     require_formulas()
+    require_writable(Path(report) / "theory.html")
     verdicts = []
     for verdict in check(chosen, seed):
         verdicts.append(verdict)
@@ -505,6 +510,7 @@ def distance(
     path = None if out is None else Path(out)
     if path is not None and path.suffix != ".png":
         raise ConfigurationError(f"--out {path} must end in .png")
+    path = _writable(path)
     names = cast("tuple[str, str]", tuple(str(s) if isinstance(s, str | Path) else n for s, n in ((p, "P"), (q, "Q"))))
     with progress("divergences") as update:
         update(0, 0, "")
@@ -661,7 +667,7 @@ def _score_run(
     if n is not None and n > most:
         halves = f" (half of them, or {len(reference.images)} with --no-real-vs-real)" if real_vs_real else ""
         raise DataError(
-            f"n = {n}: the {split} split has {len(reference.images)} images, so give at most {most}{halves}"
+            f"n = {n}: the {split} split has {counted(len(reference.images), 'image')}, so give at most {most}{halves}"
         )
     size = n or min(most, LARGEST_SAMPLE)
     model = run.model if fitted is None else fitted.vae  # built outside of the block, which it must not change
@@ -780,7 +786,7 @@ def _evaluate_likelihood(
     images, labels = run.splits.examples(split, limit)
     if method == "exact":
         options = {**options, "require": False}  # results are written with the certificates that they have
-    with progress(f"log p(x) of {len(images)} {split} images, {method}") as update:
+    with progress(f"log p(x) of {counted(len(images), f'{split} image')}, {method}") as update:
         update(0, 0, "")
         model = run.model if fitted is None else fitted.vae
         if isinstance(model, ConditionalVAE):
@@ -802,7 +808,9 @@ def _evaluate_likelihood(
                 files += save_likelihood_figures(found, images, run.directory.figures / name_of(fitted), **about)
     except RunError as error:
         files, warnings = [], [*warnings, f"the results are not kept: {error}"]
-    title = f"{run.path}: {len(images)} {split} images, {method}" + (f", {name_of(fitted)} sampler" if fitted else "")
+    title = f"{run.path}: {counted(len(images), f'{split} image')}, {method}" + (
+        f", {name_of(fitted)} sampler" if fitted else ""
+    )
     return Results(estimates, [estimates_table(estimates, title)], warnings, files)
 
 
@@ -867,6 +875,12 @@ def _image_file(out: Path | str | None) -> Path | None:
     path = None if out is None else Path(out)
     if path is not None and path.suffix not in (".png", ".npz", ".csv"):
         raise ConfigurationError(f"--out {path} must end in .png or .npz, or for vectors in .csv")
+    return _writable(path)
+
+
+def _writable(path: Path | None) -> Path | None:
+    if path is not None:
+        require_writable(path)
     return path
 
 

@@ -194,3 +194,15 @@ def test_a_run_with_networks_in_python_is_shown(tmp_path: Path) -> None:
     sampled = latentia("sample", "own", cwd=tmp_path)
     assert sampled.returncode == 2
     assert "Custom(encoder=" in sampled.stderr
+
+
+def test_memory_that_torch_cannot_have_is_one_line(tmp_path, monkeypatch):
+    from latentia.cli import application
+
+    def asked_too_much(**_: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:126] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(application, "app", asked_too_much)
+    result = latentia("show", "nowhere", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == "error: there is not enough memory; use fewer examples, or a smaller model\n"

@@ -175,3 +175,18 @@ def test_a_missing_value_in_the_first_row_is_named(run: Run, tmp_path: Path, cel
     code, _, err = run("distance", "x.csv", "x.csv")
     assert code == 2
     assert "x.csv, line 1" in err
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_the_statements_are_checked(run: Run, tmp_path: Path):
+    (tmp_path / "afile").write_text("")
+    code, out, err = run("verify", "1a", "--report", "afile/x")
+    assert (code, out) == (2, "")
+    assert "a part of the path is a file" in err
+
+
+def test_the_notes_of_a_distance_name_no_function_of_python(run: Run):
+    code, out, _ = run("distance", "Normal(0,1)", "StudentT(2)", "--draws", "200")
+    assert code == 0
+    assert "no closed form" in out
+    assert "kl." not in out
+    assert "monte_carlo" not in out

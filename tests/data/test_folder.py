@@ -404,3 +404,11 @@ def test_streamed_hash_sees_names_and_sizes(picture_folder):
 def test_streaming_cannot_binarize_beforehand(tmp_path):
     with pytest.raises(ConfigurationError, match="set binarize=dynamic or none"):
         Folder.parse({"folder": tmp_path, "stream": True, "binarize": "static"})
+
+
+def test_the_limit_counts_all_images_that_are_held_in_memory(tmp_path):
+    for number in range(10):
+        Image.new("L", (10, 10)).save(tmp_path / f"{number}.png")
+    assert len(read_image_folder(tmp_path, limit=1000)[0]) == 10
+    with pytest.raises(DataError, match=r"10 images would take 1,000 bytes.* --max-bytes=1000"):
+        read_image_folder(tmp_path, limit=999)

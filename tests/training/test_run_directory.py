@@ -263,6 +263,8 @@ def test_lost_records_are_counted_and_no_obstacle(tmp_path: Path, damage: Callab
     with pytest.raises(MemoryError):
         play_duel(tmp_path / "torn", epochs=2, seen=stop_at(21))
     damage(tmp_path / "torn" / "metrics.jsonl")
+    with pytest.warns(RuntimeWarning, match=r"metrics.jsonl: \d+ of the \d+ records up to step 9 are missing"):
+        RunDirectory(tmp_path / "torn").records()
     play_duel(tmp_path / "torn", epochs=2, resume=True)
     assert "records up to here are missing" in " ".join(capsys.readouterr().err.split())
     weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "torn")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__: list[str] = []
 
+import re
 import sys
 import warnings
 from typing import Annotated, Any
@@ -65,6 +66,11 @@ def run() -> None:
     except BrokenPipeError:
         code = 1  # the reader of our output has gone
     except MemoryError:
+        _print_error("there is not enough memory; use fewer examples, or a smaller model")
+        code = WRONG
+    except RuntimeError as error:
+        if not re.search("allocate memory|out of memory", str(error), re.IGNORECASE):  # as torch words it
+            raise
         _print_error("there is not enough memory; use fewer examples, or a smaller model")
         code = WRONG
     except OSError as error:

@@ -114,6 +114,7 @@ def sample(
 ) -> None:
     """Sample images, rows of a table, signals or points from a trained model."""
     from latentia import interface
+    from latentia.errors import counted
     from latentia.recipes import Run
 
     run = Run(path)
@@ -122,7 +123,8 @@ def sample(
     by = (f"-{sampler.split(',')[0]}" if sampler else "") + (f"-class-{Path(label).name}" if label else "")
     target = out or path / f"sample{by}-seed-{seed}{suffix}"
     interface.sample(run, n, of=of, sampler=sampler, label=label, out=target, seed=seed)  # pyright: ignore[reportArgumentType]
-    _wrote(target, f"{n} {'images' if images else 'examples' if len(run.environment['shape']) > 1 else 'points'}")
+    kind = "image" if images else "example" if len(run.environment["shape"]) > 1 else "point"
+    _wrote(target, counted(n, kind))
 
 
 def reconstruct(
@@ -135,11 +137,12 @@ def reconstruct(
 ) -> None:
     """Encode and decode examples of the data: images above their reconstructions, columns against theirs, or lines."""
     from latentia import interface
+    from latentia.errors import counted
 
     target = out or path / "reconstruct.png"
     originals, _ = interface.reconstruct(path, n, split=split, out=target)  # pyright: ignore[reportArgumentType]
-    kind = "images" if originals.dim() == 4 else "examples"
-    _wrote(target, f"{len(originals)} {kind} and their reconstructions")
+    kind = "image" if originals.dim() == 4 else "example"
+    _wrote(target, f"{counted(len(originals), kind)} with reconstructions")
 
 
 def encode(
@@ -152,10 +155,11 @@ def encode(
 ) -> None:
     """Encode images: means and standard deviations of q(z|x), as arrays."""
     from latentia import interface
+    from latentia.errors import counted
 
     codes = interface.encode(path, data=data, split=split, out=out)  # pyright: ignore[reportArgumentType]
     count, dimensions = codes["mean"].shape
-    _wrote(out, f"{count} images, z of {dimensions} dimensions")
+    _wrote(out, f"{counted(count, 'image')}, z of {counted(dimensions, 'dimension')}")
 
 
 def export(

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Folder", "read_image_folder"]
 
 import hashlib
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from latentia.data.decoding import FORMATS, SUFFIXES, Reading, decode, reading_like, to_tensor
-from latentia.data.opening import LIMIT, DataPath, readable
+from latentia.data.opening import LIMIT, DataPath, readable, require_below
 from latentia.data.source import Parts, Source
 from latentia.data.split import Split
 from latentia.data.stream import StreamedSplit
@@ -66,6 +67,8 @@ class Folder(Source, name="folder"):
             for part in (train, test)
         ]
         assert streamed[0] is not None
+        held = sum(len(part.files) for part in (None if self.stream else train, test) if part)
+        require_below(self.limit, held * math.prod(reading.shape), f"{readable(self.folder)}: {held} images")
         held_test = streamed[1] and streamed[1].in_memory()
         if self.stream:
             files = (*train.files, *(test.files if test else ()))
@@ -84,6 +87,8 @@ def read_image_folder(
     found = find_images(folder)
     _warn_of_others(folder, found.others)
     reading = reading_like(decode(found.files[0], limit=limit), size, gray)
+    count = len(found.files)
+    require_below(limit, count * math.prod(reading.shape), f"{readable(folder)}: {count} images", "--max-bytes")
     return StreamedSplit(ImageFiles(found.files, reading, limit), found.labels).in_memory(), found.classes
 
 

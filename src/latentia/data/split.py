@@ -20,7 +20,7 @@ from torch import Tensor
 from latentia.data.batches import Batch, Batches, EpochOrder, PreparedBatches, ShuffledBatches, seed_of
 from latentia.data.binarization import Binarization
 from latentia.data.examples import Column, Schema
-from latentia.errors import DataError
+from latentia.errors import DataError, counted
 
 Part = Literal["train", "validation", "test"]
 
@@ -211,7 +211,7 @@ def hold_out_by_class(split: Split, fraction: float, seed: int) -> tuple[Split, 
     """
     if len(split) <= _FEWEST:
         raise DataError(
-            f"there are {len(split)} examples in all, and {_FEWEST} of them would be the test part; give at least "
+            f"{counted(len(split), 'example')} in all, of which {_FEWEST} would be the test part; give at least "
             f"{_FEWEST + 1}, and many more to train on"
         )
     labels = torch.zeros(len(split), dtype=torch.int64) if split.labels is None else split.labels

@@ -147,9 +147,7 @@ def fresh_bound(
         DataError: for too few data.
     """
     if len(real) < FEWEST_FOR_FRESH_BOUND:
-        raise DataError(
-            f"a fresh discriminator needs {FEWEST_FOR_FRESH_BOUND} held-out examples, and there are {len(real)}"
-        )
+        raise DataError(f"a fresh discriminator needs {FEWEST_FOR_FRESH_BOUND} held-out examples (given: {len(real)})")
     rows = torch.randperm(len(real), device=real.device)
     fit, choose, report = rows.tensor_split([len(real) // 2, 3 * len(real) // 4])
     device = next(gan.generator.parameters()).device

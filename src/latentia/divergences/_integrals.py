@@ -139,7 +139,7 @@ def integrate_pair(
         value, *masses = _on_grids(p, q, all_three, name, tolerance, unit, kinked)
     for mass in masses:
         if abs(mass.value - 1) > 1e-10 + 2 * mass.error:
-            raise UnsupportedError(f"quadrature found {mass.value:.9g} for {mass.name}, which is 1; use monte_carlo")
+            raise UnsupportedError(f"quadrature misses {mass.name} by {abs(mass.value - 1):.1e}; use monte_carlo")
     # The densities are rounded too: by ε |log p| relative to p, and by as much as their masses miss 1.
     missed = sum(abs(mass.value - 1) for mass in masses)
     error = value.error + 100 * torch.finfo(torch.float64).eps + missed * (1 + abs(value.value))

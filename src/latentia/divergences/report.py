@@ -59,7 +59,8 @@ class DistanceTable:
             try:
                 found = compute()
             except UnsupportedError as reason:
-                self.refused.append((name, method, _swap(str(reason)) if swapped else str(reason)))
+                text = re.sub(r"; use [\w.]+$", "", str(reason))  # the table has every other method
+                self.refused.append((name, method, _swap(text) if swapped else text))
                 continue
             settings = dict(found.settings)
             if swapped and "reason" in settings:

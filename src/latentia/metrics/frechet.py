@@ -55,7 +55,7 @@ class Frechet(Metric):
             if count <= dimension:
                 raise DataError(
                     f"the Fréchet distance takes at least {dimension + 1} {name} samples, one more than there are "
-                    f"features, and there are {count}; give more, or use features of fewer dimensions"
+                    f"features (given: {count}); give more, or use features of fewer dimensions"
                 )
         name, _, of = inputs.features.frechet_name.partition("/")
         rest = f"/{of}" if of else ""

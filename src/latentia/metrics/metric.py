@@ -120,7 +120,7 @@ def checked_features(values: Tensor, name: str, least: int, metric: str) -> Tens
         raise DataError(f"the {name} features must be (N, D); these have the shape {tuple(values.shape)}")
     if len(features) < least:
         raise DataError(
-            f"the {metric} takes at least {least} {name} samples, and there are {len(features)}; give more, or use "
+            f"the {metric} takes at least {least} {name} samples (given: {len(features)}); give more, or use "
             "features of fewer dimensions"
         )
     features = features.double()

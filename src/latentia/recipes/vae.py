@@ -31,7 +31,7 @@ from latentia.distributions import (
     require_same_space,
 )
 from latentia.distributions.standardization import input_shape
-from latentia.errors import ConfigurationError, DataError
+from latentia.errors import ConfigurationError, DataError, counted
 from latentia.estimate import Estimate
 from latentia.likelihood import evaluate_bound
 from latentia.models import VAE
@@ -125,7 +125,7 @@ class VAERecipe(Recipe, name="vae"):
         validation = splits.examples("validation", device=worker.device)
 
         if len(splits.test) < 2:
-            text = f"the test split has {len(splits.test)} examples, and its estimates need at least 2"
+            text = f"the test split has {counted(len(splits.test), 'example')}, and its estimates need at least 2"
             raise DataError(f"{text}; give more examples, or a larger part of them to the test split")
         with (
             torch.no_grad()

@@ -81,12 +81,12 @@ def write_report(runs: Sequence[Run], path: Path) -> Path:
     again; those that cannot be made are named on the page.
 
     Args:
-        runs: finished runs. Of a run with networks of the user's own that were not given, the records, estimates and
-            existing pictures are shown.
+        runs: of a run that has not ended, or one with networks of the user's own that were not given, the records,
+            estimates and existing pictures are shown.
         path: of the page.
 
     Raises:
-        RunError: for no runs, a run that has not ended, damaged files, or a page that cannot be written.
+        RunError: for no runs, a damaged recipe or environment, or a page that cannot be written.
     """
     if not runs:
         raise RunError("a report needs at least one run")

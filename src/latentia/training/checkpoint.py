@@ -19,6 +19,7 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from typing_extensions import TypedDict
 
 from latentia.errors import RunError
 from latentia.files import atomic_write, read_json
+
+_CURE = "an older checkpoint serves; `--resume` takes the newest sound one"
 
 
 @dataclass
@@ -115,12 +118,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         RunError: if a file is missing or damaged.
     """
-    cure = "an older checkpoint serves; `--resume` takes the newest sound one"
-    state = read_json(path / "state.json", _State, cure)
-    tensors = path / "state.safetensors"
+    state, cure, tensors = _read_state(path), _CURE, path / "state.safetensors"
     try:
-        if state.pop("seal") != seal_of(state):
-            raise RunError(f"{path / 'state.json'} is damaged: it is not what was written; {cure}")
         if _hash_of(tensors) != state["sha256"]:
             raise RunError(f"{tensors} is damaged: it is not what was written; {cure}")
         return Checkpoint(state["step"], load_file(tensors), state["progress"])
@@ -128,6 +127,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if isinstance(error, RunError):
             raise
         raise RunError(f"{tensors} is damaged: {error}; {cure}") from error
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """What a checkpoint's state.json holds.
+
+    Raises:
+        RunError: if it is missing or damaged.
+    """
+    state = read_json(path / "state.json", _State, _CURE)
+    if state.pop("seal") != seal_of(state):
+        raise RunError(f"{path / 'state.json'} is damaged: it is not what was written; {_CURE}")
+    return state
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
@@ -151,6 +162,16 @@ def newest_sound(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
         except RunError as error:
             complaints[path] = str(error)
     return None, complaints
+
+
+def records_counted(folder: Path) -> tuple[int, int] | None:
+    """The step of the newest checkpoint, and how many records were written up to it; None without a sound one."""
+    for path in reversed(find_checkpoints(folder)):
+        with suppress(RunError):
+            state = _read_state(path)
+            count = state["progress"].get("records")
+            return (state["step"], count) if isinstance(count, int) else None
+    return None
 
 
 def set_aside(path: Path) -> Path:

@@ -43,7 +43,7 @@ from typing_extensions import TypedDict
 from latentia.errors import RunError
 from latentia.estimate import Estimate, read_estimates
 from latentia.files import atomic_write, read_json, read_tensors, read_yaml, write_tensors
-from latentia.training.checkpoint import find_checkpoints, seal_of
+from latentia.training.checkpoint import find_checkpoints, records_counted, seal_of
 
 LOCK_FILE = ".lock"
 _WINDOWS_BYTE = 1 << 30  # the byte that Windows locks, past the note, which others may then read
@@ -414,10 +414,17 @@ class RunDirectory:
             os.fsync(file.fileno())
 
     def records(self) -> list[dict[str, Any]]:
-        """All sound records; a warning says how many lines are damaged and left out."""
+        """All sound records; a warning says how many lines are damaged and left out, and how many are missing."""
         records, damaged = self._read_records()
         if damaged:
             warnings.warn(_say_damaged(self._records_file, damaged), RuntimeWarning, stacklevel=2)
+        counted = records_counted(self.checkpoints)
+        if counted is not None:
+            step, count = counted
+            missing = count - sum(record["step"] <= step for record in records) - len(damaged)
+            if missing > 0:
+                text = f"{self._records_file}: {missing} of the {count} records up to step {step} are missing"
+                warnings.warn(text, RuntimeWarning, stacklevel=2)
         return records
 
     def rewind_records(self, step: int) -> tuple[int, list[str]]:
