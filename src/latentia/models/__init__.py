@@ -5,10 +5,12 @@ from latentia.models.finite import BernoulliMixture, FiniteLatentModel, fit_bern
 from latentia.models.flow import Flow
 from latentia.models.gan import GAN
 from latentia.models.hybrids import VAEGAN, AdversarialAutoencoder, BiGAN, EncodedGAN
+from latentia.models.m2 import M2
 from latentia.models.vae import VAE
 
 __all__ = [
     "GAN",
+    "M2",
     "VAE",
     "VAEGAN",
     "AdversarialAutoencoder",

@@ -53,7 +53,7 @@ class ProjectionEncoder(nn.Module):
 
     def __init__(self, body: nn.Module, head: nn.Linear, channels: int, classes: int, spectral: bool):
         super().__init__()
-        self.body, self.head = body, head
+        self.body, self.head, self.classes = body, head, classes
         embedding = nn.Embedding(classes, head.out_features * channels)
         nn.init.normal_(embedding.weight, std=1 / math.sqrt(channels))  # the scale of the head's own output
         self.embedding = spectral_norm(embedding) if spectral else embedding
@@ -64,6 +64,14 @@ class ProjectionEncoder(nn.Module):
         pooled = features.flatten(2).mean(2) if features.dim() > 2 else features
         rows = self.embedding(labels).unflatten(1, (-1, pooled.shape[1]))
         return self.head(features) + (rows @ pooled.unsqueeze(2)).squeeze(2)
+
+    def each_class(self, x: Tensor) -> Tensor:
+        """The outputs for every label, (K, B, outputs); the features, which no label changes, are computed once."""
+        features = self.body(x)
+        pooled = features.flatten(2).mean(2) if features.dim() > 2 else features
+        every = self.embedding(torch.arange(self.classes, device=x.device))
+        rows = every.unflatten(1, (-1, pooled.shape[1]))  # (K, outputs, channels)
+        return self.head(features) + torch.einsum("koc,bc->kbo", rows, pooled)
 
 
 class LabeledDecoder(nn.Module):
@@ -77,6 +85,14 @@ class LabeledDecoder(nn.Module):
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """Map z, (B, inputs), and labels, (B,), to (B, *output_shape)."""
         return self.decoder(torch.cat([z, self.embedding(labels).to(z.dtype)], dim=1))
+
+
+def encode_each_class(network: nn.Module, x: Tensor, classes: int) -> Tensor:
+    """The outputs of a class-conditional encoder for x, (B, *shape), and each of its labels: (K, B, outputs)."""
+    if isinstance(network, ProjectionEncoder):
+        return network.each_class(x)
+    labels = torch.arange(classes, device=x.device).repeat_interleave(len(x))
+    return network(x.repeat(classes, *[1] * (x.dim() - 1)), labels).unflatten(0, (classes, len(x)))
 
 
 def encoder_with_head(

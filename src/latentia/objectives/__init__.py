@@ -16,6 +16,7 @@ from latentia.objectives.gan_losses import (
 )
 from latentia.objectives.importance import IWAE
 from latentia.objectives.info import Info
+from latentia.objectives.m2 import m2_terms
 from latentia.objectives.objective import Objective, Progress, Terms
 from latentia.objectives.penalties import (
     R1,
@@ -62,4 +63,5 @@ __all__ = [
     "Terms",
     "Wasserstein",
     "ZeroCentered",
+    "m2_terms",
 ]

@@ -4,6 +4,7 @@ from latentia.recipes.conditional_vae import ConditionalVAERecipe
 from latentia.recipes.extending import resume
 from latentia.recipes.gan import GANRecipe
 from latentia.recipes.hybrids import AdversarialAutoencoderRecipe, BiGANRecipe, VAEGANRecipe
+from latentia.recipes.m2 import M2Recipe
 from latentia.recipes.presets import demonstrate, mode_covering_gan
 from latentia.recipes.recipe import Recipe
 from latentia.recipes.run import Run, load
@@ -15,6 +16,7 @@ __all__ = [
     "BiGANRecipe",
     "ConditionalVAERecipe",
     "GANRecipe",
+    "M2Recipe",
     "Recipe",
     "Run",
     "VAEGANRecipe",

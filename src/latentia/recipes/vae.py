@@ -127,11 +127,9 @@ class VAERecipe(Recipe, name="vae"):
         if len(splits.test) < 2:
             text = f"the test split has {counted(len(splits.test), 'example')}, and its estimates need at least 2"
             raise DataError(f"{text}; give more examples, or a larger part of them to the test split")
-        with (
-            torch.no_grad()
-        ):  # an objective that these distributions cannot serve is refused before anything is written
+        with torch.no_grad():
             first = splits.train.take(torch.arange(2)).in_memory().to(worker.device)
-            self.objective(vae.given(first.labels), splits.prepare(first.x), Progress())
+            self.try_objective(vae, Batch(splits.prepare(first.x), first.labels))
 
         def cost(batch: Batch, progress: Progress) -> dict[str, Tensor]:
             return self.objective(vae.given(batch.labels), batch.x, progress)
@@ -148,6 +146,10 @@ class VAERecipe(Recipe, name="vae"):
             validate=validate if len(validation.x) > 1 else None,
             close=batches.close,
         )
+
+    def try_objective(self, vae: VAE, examples: Batch) -> None:
+        """Compute the objective once, so that one that these distributions cannot serve is refused at the start."""
+        self.objective(vae.given(examples.labels), examples.x, Progress())
 
     def final_estimates(
         self, model: nn.Module, splits: Splits, progress: Callable[[int, int], None] | None = None
