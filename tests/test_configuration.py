@@ -127,7 +127,10 @@ def test_a_member_parses_itself_and_its_heirs_alone(animals):
 
 def test_families_do_not_mix(animals):
     assert "no objective named 'dog'" in problems(Objective.parse, "dog")[""]
-    assert "is not a known animal; give one of: dog" in problems(animals.parse, ELBO())[""]
+    assert (
+        "elbo belongs to the family 'objective', and not to 'animal'; give one of: dog"
+        in problems(animals.parse, ELBO())[""]
+    )
 
 
 def test_a_name_is_taken_once_and_a_class_may_be_defined_anew(animals):

@@ -95,7 +95,13 @@ class Component(BaseModel):
             value = {"type": value}
         if not isinstance(value, Mapping):
             known = ", ".join(cls.members()) or "a mapping of its keys"
-            raise ConfigurationError(f"{_shown(value)} is not a known {cls._label()}; give one of: {known}")
+            other = (
+                f"{value.type_name} belongs to the family {value._label()!r}" if isinstance(value, Component) else ""
+            )
+            given = (
+                f"{other}, and not to {cls._label()!r}" if other else f"{_shown(value)} is not a known {cls._label()}"
+            )
+            raise ConfigurationError(f"{given}; give one of: {known}")
         fields = {str(key): item for key, item in value.items()}
         kind = str(fields.pop("type", cls.type_name))
         member = cls if cls._family is None and not kind else cls.members().get(kind)
@@ -253,6 +259,8 @@ def _problems(cls: type[Component], error: ValidationError) -> Iterator[tuple[st
                 yield key, f"there is no such key; choose {' or '.join(parts)}"
             elif owners and issubclass(cls, Component):
                 yield key, f"{cls.type_name} has no such key; choose {' or '.join(owners)}"
+            elif not path[1:] and (inside := _parts_with(cls, SYNONYMS.get(key, key))):
+                yield key, f"there is no such key. Did you mean {' or '.join(inside)}?"
             else:
                 yield key, f"there is no such key. {nearest(path[-1], _keys(cls))}"
         elif fault["type"] in ("tuple_type", "list_type"):
@@ -269,8 +277,21 @@ def _problems(cls: type[Component], error: ValidationError) -> Iterator[tuple[st
             yield key, message[:1].lower() + message[1:] + shown
 
 
+SYNONYMS = {"learning_rate": "lr"}  # keys of other libraries
+
+
 def _keys(cls: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in cls.model_fields.items()]
+
+
+def _parts_with(cls: type[BaseModel], key: str) -> list[str]:
+    """Dotted keys of the default components of a recipe that have this key: `lr` is `optimizer.lr`."""
+    parts = {
+        field.alias or name: field.get_default(call_default_factory=True)
+        for name, field in cls.model_fields.items()
+        if not field.is_required()
+    }
+    return [f"{name}.{key}" for name, part in parts.items() if isinstance(part, Component) and key in _keys(type(part))]
 
 
 def _members_with(cls: type[BaseModel], key: str) -> list[str]:
@@ -288,14 +309,19 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
         ConfigurationError: naming every argument that is not of the form key=value.
     """
     overrides: dict[str, Any] = {}
-    problems = []
+    arguments, problems = list(arguments), []
+    if "=" in arguments[1:-1]:
+        at = arguments.index("=", 1)
+        message = f"write settings without spaces: {arguments[at - 1]}={arguments[at + 1]}"
+        raise ConfigurationError([(arguments[at - 1], message)])
     for argument in arguments:
         key, equals, text = argument.partition("=")
+        key = key.strip()
         if not equals or not key:
             problems.append((argument, "write settings as key=value, such as epochs=20"))
             continue
         try:
-            overrides[key] = parse_yaml(text)
+            overrides[key] = parse_yaml(text.strip())
         except ValueError:
             overrides[key] = text
     if problems:

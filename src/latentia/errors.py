@@ -63,8 +63,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
         'Did you mean epochs?'
     """
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}."
+    lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
+    return f"Did you mean {lower[close[0]]}?" if close else f"Known: {', '.join(known)}."
 
 
 def require_count(key: str, n: object, least: int = 1) -> None:

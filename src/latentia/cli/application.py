@@ -86,8 +86,10 @@ def _usage(error: Any) -> str:
     message = " ".join(error.format_message().split())
     option, given = str(getattr(error, "option_name", "")), sys.argv[1:2]
     if given == ["train"] and "o such option" in message:
-        at = next((i for i, word in enumerate(sys.argv) if word.split("=")[0] == option), len(sys.argv))
-        value = "".join([*sys.argv[at].split("=")[1:], *sys.argv[at + 1 : at + 2]][:1]) or "VALUE"
+        words = [*sys.argv[2:], ""]
+        at = next((i for i, word in enumerate(words) if word.startswith(option)), len(words) - 1)
+        option, _, value = words[at].partition("=")
+        value = value or "".join(words[at + 1 : at + 2]) or "VALUE"
         key = option.lstrip("-").replace("-", "_")
         return f"{message.rstrip('.')}. Write settings as {key}={value}; `latentia train vae --keys` lists them"
     known = {command.callback.__name__ for command in app.registered_commands if command.callback}

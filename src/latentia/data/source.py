@@ -123,7 +123,7 @@ class Source(Component, family=True):
         count = self._validation_count(len(whole))
         if count >= len(whole):
             text = f"{count} of {len(whole)} training examples leave none to train on; set a smaller number"
-            raise ConfigurationError([("validation", text)])
+            raise ConfigurationError([("data.validation", text)])
         train, validation = hold_out(whole, count, self.split_seed)
         validation, test = validation.in_memory(), test.in_memory()
         if self.binarize in ("static", "threshold"):
