@@ -23,7 +23,15 @@ from torch.distributions import Distribution
 from latentia.data import Schema, ToyDistribution, image_grid, write_image_grid
 from latentia.data.opening import LIMIT
 from latentia.divergences import distances
-from latentia.errors import ConfigurationError, DataError, RunError, counted, nearest, require_count
+from latentia.errors import (
+    ConfigurationError,
+    DataError,
+    RunError,
+    UnsupportedError,
+    counted,
+    nearest,
+    require_count,
+)
 from latentia.estimate import Estimate, read_estimates, write_estimates
 from latentia.explorer.build import LARGEST, ExplorerPage, write_explorer
 from latentia.files import atomic_write, require_writable
@@ -31,6 +39,7 @@ from latentia.inputs import Channels, Images, Points, convert_images, read_image
 from latentia.likelihood import (
     LatentModel,
     LikelihoodEvaluation,
+    divergences_from_known,
     evaluate_conditional_likelihood,
     evaluate_likelihood,
 )
@@ -145,6 +154,8 @@ def evaluate(
         options |= {} if draws is None else {"draws": draws}
         options |= {} if prove is None else {"prove": prove}
         parts.append(_evaluate_likelihood(run, likelihood, split, limit, options, pictures, fitted))
+        if likelihood == "exact" and isinstance(run.recipe.data, ToyDistribution):
+            parts.append(_evaluate_divergences(run, run.recipe.data, seconds, seed, fitted))
     return Results(
         [estimate for part in parts for estimate in part],
         [table for part in parts for table in part.tables],
@@ -812,6 +823,27 @@ def _evaluate_likelihood(
         f", {name_of(fitted)} sampler" if fitted else ""
     )
     return Results(estimates, [estimates_table(estimates, title)], warnings, files)
+
+
+def _evaluate_divergences(
+    run: Run, toy: ToyDistribution, seconds: float, seed: int, fitted: FittedSampler | None
+) -> Results:
+    """KL divergences between the known density of toy data and the model, in both directions."""
+    model = run.model if fitted is None else fitted.vae
+    try:
+        with progress("KL divergences to the known density"), seeded(seed):
+            found = divergences_from_known(toy.distribution(), model, seconds=seconds)
+    except UnsupportedError as error:
+        return Results([], [], [f"the KL divergences are left out: {error}"], [])
+    estimates = [estimate.named(f"test/{estimate.name}") for estimate in _with_sampler(found, fitted)]
+    ending = f"-{name_of(fitted)}" if fitted else ""
+    target = run.directory.evaluation / f"divergences{ending}.json"
+    files, warnings = [target], []
+    try:
+        write_estimates(target, estimates)
+    except RunError as error:
+        files, warnings = [], [f"the results are not kept: {error}"]
+    return Results(estimates, [estimates_table(estimates, f"{run.path}: the known density")], warnings, files)
 
 
 def _certificate_warnings(found: LikelihoodEvaluation, count: int, options: Mapping[str, Any]) -> list[str]:

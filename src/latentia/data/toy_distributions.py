@@ -13,6 +13,7 @@ import hashlib
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Self
 
 import torch
@@ -30,29 +31,59 @@ from torch.distributions import (
 from torch.types import _size
 
 from latentia.configuration import Component
-from latentia.data.batches import Batch, Batches, SampledBatches
-from latentia.data.examples import Schema
-from latentia.data.split import Part
+from latentia.data.batches import Batch, Batches, SampledBatches, seed_of
+from latentia.data.examples import Column, Schema
+from latentia.data.split import Part, Split
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+FIXED = 10_000  # points of a fixed sample
 
 
 @dataclass(frozen=True, eq=False)
 class ToyData:
     """A distribution to sample from without end: no sample comes twice, so all are held out from those before.
 
-    It offers what `Splits` offers for images.
+    It offers what `Splits` offers: each part is a fixed sample of 10 000 points, a function of the setting and the name
+    of the part, and training batches are new points at every draw.
 
     Attributes:
         distribution: with log_prob in nats, event shape (d,).
         content_hash: of the setting that made the distribution.
         classes: none; points have no labels.
+        columns: none.
+        standardize: whether models standardize the points.
     """
 
     distribution: Distribution
     content_hash: str
     classes: tuple[str, ...] = field(default=())
+    columns: tuple[Column, ...] = field(default=())
+    standardize: bool = True
+
+    @cached_property
+    def train(self) -> Split:
+        """A fixed sample, for statistics; training itself takes new points."""
+        return self._fixed("train")
+
+    @cached_property
+    def validation(self) -> Split:
+        """A fixed sample."""
+        return self._fixed("validation")
+
+    @cached_property
+    def test(self) -> Split:
+        """A fixed sample."""
+        return self._fixed("test")
+
+    def _fixed(self, part: Part) -> Split:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of("toy", self.content_hash, part))
+            return Split(self.sample(FIXED))
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Points as a training step sees them: as they are."""
+        return x
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -62,14 +93,16 @@ class ToyData:
     @property
     def schema(self) -> Schema:
         """What a model must know of these data in order to be built."""
-        return Schema(self.shape, standardize=True)
+        return Schema(self.shape, standardize=self.standardize)
 
     def sample(self, n: int) -> Tensor:
         """n points, (n, d), float32, by torch's global generator."""
         return self.distribution.sample(torch.Size([n]))
 
-    def examples(self, part: Part, n: int, device: torch.device | str = "cpu") -> Batch:
-        """n new points, whatever the part, by torch's global generator."""
+    def examples(self, part: Part, n: int | None = None, device: torch.device | str = "cpu") -> Batch:
+        """n new points, whatever the part, by torch's global generator; without n, the fixed sample of the part."""
+        if n is None:
+            return Batch({"train": self.train, "validation": self.validation, "test": self.test}[part].x.to(device))
         return Batch(self.sample(n).to(device))
 
     def batches(

@@ -7,6 +7,7 @@ from latentia.likelihood.evaluate import LikelihoodEvaluation, evaluate_likeliho
 from latentia.likelihood.gaps import Gaps, evaluate_gaps
 from latentia.likelihood.importance import importance_log_likelihood, log_importance_weights
 from latentia.likelihood.information import aggregate_log_ratio, mutual_information
+from latentia.likelihood.known_density import divergences_from_known
 from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.posterior import GridPosterior, exact_posterior
 from latentia.likelihood.proof.enclosure import enclose_log_likelihood, prove_exclusion
@@ -22,6 +23,7 @@ __all__ = [
     "aggregate_log_ratio",
     "annealed_log_likelihood",
     "bidirectional_monte_carlo",
+    "divergences_from_known",
     "enclose_log_likelihood",
     "evaluate_bound",
     "evaluate_conditional_likelihood",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 from torch import nn
 
 from latentia.data import Batch, Schema, Source, Splits, ToyDistribution
-from latentia.errors import ConfigurationError, DataError, RunError
+from latentia.errors import ConfigurationError, RunError
 from latentia.estimate import Estimate, read_estimates, write_estimates
 from latentia.files import hash_of_file, read_tensors, write_tensors
 from latentia.models import VAE, ConditionalVAE
@@ -171,9 +171,6 @@ class Run(Generic[ModelT]):
 
     def _part(self, which: Literal["validation", "test"]) -> Batch:
         if which not in self._parts:
-            if not isinstance(self.splits, Splits):
-                cure = "sample it with run.splits.sample(n)"
-                raise DataError(f"{self.recipe.data.type_name} is a distribution and has no {which} split; {cure}")
             self._parts[which] = self.splits.examples(which)
         return self._parts[which]
 

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from latentia.configuration import Component, OneOf
-from latentia.data import Batch, Schema, Source, Splits, StreamedSplit, ToyDistribution
+from latentia.data import Batch, Digits, Schema, Source, Splits, StreamedSplit, ToyDistribution
 from latentia.distributions import (
     Bernoulli,
     Categorical,
@@ -54,6 +54,9 @@ class VAERecipe(Recipe, name="vae"):
     (z ∈ R², MLP 512-512, 20 epochs), its time and the command.
     """
 
+    data: OneOf[Source | ToyDistribution] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        default=Digits(binarize="dynamic"), description="the data set, or a toy distribution"
+    )
     latent: int = Field(default=2, ge=1, description="dimension of z")
     network: OneOf[Network] = Field(default=MLP(), description="network of encoder and decoder")
     decoder: OneOf[Network | None] = Field(default=None, description="another network for the decoder alone")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from latentia.data import ToyDistribution
 from latentia.errors import DataError, RunError
 from latentia.estimate import Estimate, exact
 from latentia.metrics import ModelScores, best_of, higher_is_better, protocol_text, require_comparable
@@ -246,6 +247,8 @@ def _scored(run: Run) -> str:
     """What the likelihoods of this run refer to, in words."""
     data: Any = run.recipe.data
     likelihood = getattr(getattr(run.recipe, "likelihood", None), "type_name", "")
+    if isinstance(data, ToyDistribution):
+        return f"{data.type_name}, {likelihood}"
     how = f"drawn with the seed {data.binarize_seed}" if data.binarize in ("dynamic", "static") else data.binarize
     return f"{data.type_name}, binarized: {how}, {likelihood}"
 

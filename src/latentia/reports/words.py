@@ -28,6 +28,8 @@ LABELS = DIVERGENCES | {
     "log_likelihood": "log p(x)",
     "log_likelihood_lower": "log p(x), proven from below",
     "log_likelihood_upper": "log p(x), proven from above",
+    "kl_data_model": "KL(data, model)",
+    "kl_model_data": "KL(model, data)",
     "rate": "rate, KL(q(z|x), p(z))",
     "distortion": "distortion, −E log p(x|z)",
     "jsd": "JSD",

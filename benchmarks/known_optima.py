@@ -1,0 +1,174 @@
+"""VAEs against optima that are known: probabilistic PCA, factor analysis, and counts with overdispersion.
+
+    python benchmarks/known_optima.py [pca] [factors] [counts] [--seeds 0 1 2]
+
+*pca*: a linear VAE with one Gaussian scale is probabilistic PCA. The largest log-likelihood of the training data is
+scikit-learn's `PCA.score` (Tipping and Bishop 1999, eq. 7; Lucas et al. 2019 for the VAE).
+*factors*: with a scale for each column it is factor analysis; `FactorAnalysis.score` after its own convergence.
+*counts*: data from a negative binomial distribution. The best Poisson and the best negative binomial distribution of
+columns that do not depend on each other have known expected log-probabilities, and so has their difference.
+
+Everything is in nats per example. The log-likelihood of a linear Gaussian model is that of N(b, W Wᵀ + Ψ), exactly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import stats
+from sklearn.decomposition import PCA, FactorAnalysis
+from torch import Tensor
+
+import latentia
+from latentia import VAERecipe
+from latentia.data import BreastCancer, Wine
+from latentia.distributions import GaussianLearnedScale, GaussianPerColumn, NegativeBinomial, Poisson
+from latentia.models import VAE
+from latentia.networks import MLP, Custom
+from latentia.training import Adam, Cosine
+
+LINEAR = MLP(hidden=())
+
+
+class Constant(torch.nn.Module):
+    """A decoder that does not depend on z: the same log-means for all examples."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.numbers = torch.nn.Parameter(torch.zeros(width))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, d) → (B, width)."""
+        return self.numbers.expand(len(z), -1)
+
+
+def linear_log_likelihood(vae: VAE, x: Tensor) -> float:
+    """Mean log p(x) of a VAE whose decoder is affine in z, in the user's units."""
+    vae = vae.double()
+    with torch.no_grad():
+        basis = torch.cat([torch.zeros(1, vae.latent), torch.eye(vae.latent)]).double()
+        decoded = vae.decode(basis)
+        mean, scale = decoded.mean, decoded.stddev[0]
+        weights = mean[1:] - mean[0]
+        covariance = weights.T @ weights + torch.diag(scale.square())
+        given = torch.distributions.MultivariateNormal(mean[0], covariance)
+        return given.log_prob(x.double()).mean().item()
+
+
+def train(x_source: BreastCancer | Wine, likelihood, latent: int, seed: int, epochs: int, out: Path):
+    """A linear VAE, trained with all training examples in each batch."""
+    count = len(x_source.load().train)
+    recipe = VAERecipe(
+        data=x_source,
+        latent=latent,
+        network=LINEAR,
+        likelihood=likelihood,
+        batch_size=count,
+        epochs=epochs,
+        validate_every=epochs,
+        checkpoint_every=epochs,
+        record_every=epochs,
+        ema=0.999,
+        seed=seed,
+        optimizer=Adam(lr=0.02, schedule=Cosine(final=1e-3)),
+    )
+    return latentia.train(recipe, out, quiet=True)
+
+
+def linear(name: str, seeds: list[int], epochs: int) -> None:
+    """Linear VAEs against scikit-learn's optimum, on standardized columns, reported in the table's units."""
+    per_column = name == "factors"
+    for source, latent in ((Wine(validation=0), 2), (Wine(validation=0), 5), (BreastCancer(validation=0), 5)):
+        x = source.load().train.x
+        spread = x.std(0, correction=0)
+        u = ((x - x.mean(0)) / spread).numpy()
+        if per_column:
+            oracle = FactorAnalysis(latent, tol=1e-10, max_iter=100_000, svd_method="lapack")
+        else:
+            oracle = PCA(latent, svd_solver="full")
+        optimum = oracle.fit(u).score(u) - spread.log().sum().item()
+        if not per_column:  # scikit-learn divides the covariance by N − 1; the optimum divides it by N
+            eigenvalues = np.linalg.eigvalsh(np.cov(u.T, bias=True))[::-1]
+            rest = eigenvalues[latent:].mean()
+            d = len(eigenvalues)
+            value = -0.5 * (
+                d * math.log(2 * math.pi) + np.log(eigenvalues[:latent]).sum() + (d - latent) * math.log(rest) + d
+            )
+            print(f"  PCA.score {optimum:.4f}; with 1/N in place of 1/(N − 1) {value - spread.log().sum().item():.4f}")
+            optimum = value - spread.log().sum().item()
+        for seed in seeds:
+            with tempfile.TemporaryDirectory() as folder:
+                likelihood = GaussianPerColumn() if per_column else GaussianLearnedScale()
+                run = train(source, likelihood, latent, seed, epochs, Path(folder) / "run")
+                reached = linear_log_likelihood(run.model, x)
+                with torch.no_grad():
+                    torch.manual_seed(0)
+                    bound = run.model.elbo(x.repeat(20, 1).double()).mean().item()
+            print(
+                f"{name}: {source.type_name}, z of {latent}, seed {seed}: log p(x) {reached:.4f}, "
+                f"ELBO {bound:.4f}, optimum {optimum:.4f}, difference {optimum - reached:.4f}",
+                flush=True,
+            )
+
+
+def counts(seeds: list[int], epochs: int) -> None:
+    """Two likelihoods on negative binomial counts of mean 5 and r = 2, in 6 independent columns."""
+    d, mean, r = 6, 5.0, 2.0
+    levels = np.arange(2000)
+    truth = stats.nbinom(r, r / (r + mean))
+    probability = truth.pmf(levels)
+    best = {
+        "negative-binomial": d * float((probability * truth.logpmf(levels)).sum()),
+        "poisson": d * float((probability * stats.poisson(mean).logpmf(levels)).sum()),
+    }
+    margin = best["negative-binomial"] - best["poisson"]
+    print(f"counts: exact margin {margin:.4f} nats ({best})")
+    for seed in seeds:
+        x = truth.rvs((20_000, d), random_state=seed).astype(np.int64)
+        reached = {}
+        for likelihood in (NegativeBinomial(), Poisson()):  # z is left out, which a Poisson model would use as a rate
+            with tempfile.TemporaryDirectory() as folder:
+                recipe = VAERecipe(
+                    data=x,
+                    latent=1,
+                    network=Custom(encoder=torch.nn.Linear(d, 2), decoder=Constant(d)),
+                    likelihood=likelihood,
+                    batch_size=500,
+                    epochs=epochs,
+                    optimizer=Adam(lr=5e-3, schedule=Cosine(final=1e-3)),
+                    seed=seed,
+                )
+                run = latentia.train(recipe, Path(folder) / "run", quiet=True)
+                found = latentia.evaluate(run, likelihood="exact", gaps=0, limit=2000, pictures=False)
+                value = next(estimate for estimate in found if estimate.name == "test/log_likelihood")
+                columns = run.test.x[:2000].numpy().astype(int)
+                exact = truth.logpmf(columns).sum(1).mean()
+            reached[likelihood.type_name] = value.value
+            print(
+                f"counts: seed {seed}, {likelihood.type_name}: log p(x) {value} (of the truth {exact:.4f})", flush=True
+            )
+        print(f"counts: seed {seed}: margin {reached['negative-binomial'] - reached['poisson']:.4f}", flush=True)
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", default=["pca", "factors", "counts"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--epochs", type=int, default=4000)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in options.what:
+        if name == "counts":
+            counts(options.seeds, 30)
+        else:
+            linear(name, options.seeds, options.epochs)
+
+
+if __name__ == "__main__":
+    main()
