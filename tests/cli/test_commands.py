@@ -163,6 +163,19 @@ def test_show_names_the_status_of_a_run(run_directory: Path, tmp_path: Path) -> 
         assert "status in training by" in latentia("show", "run[/]", cwd=tmp_path).stdout
 
 
+def test_estimates_of_a_run_and_verdicts_are_printed_in_formats(run_directory: Path) -> None:
+    folder = run_directory.parent
+    saved = json.loads((run_directory / "evaluation" / "training.json").read_text())
+    shown = latentia("show", "run", "--json", cwd=folder)
+    assert [record["name"] for record in json.loads(shown.stdout)][: len(saved)] == [r["name"] for r in saved]
+    assert "| ELBO, test |" in latentia("show", "run", "--format", "markdown", cwd=folder).stdout
+    assert latentia("show", "run", "--format", "csv", cwd=folder).stdout.startswith("name,value,stderr,")
+    verdicts = latentia("verify", "3e", "--format", "latex", cwd=folder)
+    assert verdicts.returncode == 0, verdicts.stderr
+    assert verdicts.stdout.count(r"\begin{tabular}") == 1
+    assert "✓" not in verdicts.stdout
+
+
 def test_a_damaged_evaluation_is_a_warning(run_directory: Path, tmp_path: Path) -> None:
     shutil.copytree(run_directory, tmp_path / "run")
     (tmp_path / "run" / "evaluation" / "odd.json").write_text("{")

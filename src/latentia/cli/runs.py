@@ -200,14 +200,18 @@ def pull(
     _wrote(pull_run(name, target, revision=revision))
 
 
-def show(path: RunPath) -> None:
-    """Show a run: its recipe, its last records, its estimates and its pictures."""
+def show(path: RunPath, as_json: AsJSON = False, table_format: TableFormat = "text") -> None:
+    """Show a run: its recipe, its last records, its estimates and its pictures; with --format its estimates alone."""
     from rich.console import Console
 
     from latentia.recipes import Run
-    from latentia.reports.tables import print_run
+    from latentia.reports.tables import print_run, saved_results
 
-    print_run(Run(path), Console())
+    require_format(table_format)
+    if as_json or table_format != "text":
+        print_results(saved_results(Run(path)), as_json, table_format)
+    else:
+        print_run(Run(path), Console())
 
 
 def demo(

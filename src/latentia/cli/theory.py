@@ -21,6 +21,7 @@ def verify(
         Path | None, typer.Option(metavar="DIR", help="Write a page with formulas and pictures to DIR/theory.html.")
     ] = None,
     seed: Seed = 0,
+    table_format: TableFormat = "text",
 ) -> None:
     """Check every statement of the theory by running it, and show where the sheet is wrong.
 
@@ -32,7 +33,9 @@ def verify(
     from latentia.estimate import estimates_to_json
     from latentia.reports.tables import Verdicts, print_errata, verdict_lines
 
-    console = Console(quiet=as_json)
+    require_format(table_format)
+    quiet = as_json or table_format != "text"
+    console = Console(quiet=quiet)
     verdicts = Verdicts()
     for verdict in interface.run_checks(items or [], seed=seed, report=report):
         verdicts.append(verdict)
@@ -41,11 +44,14 @@ def verify(
     print_errata(verdicts, console)
     if as_json:
         typer.echo(estimates_to_json(estimate for verdict in verdicts for estimate in verdict.estimates()))
+    elif quiet:
+        typer.echo(verdicts.table().to_format(table_format))  # pyright: ignore[reportArgumentType]  (checked above)
+    if quiet:
         for verdict in verdicts:
             if not verdict.holds:
                 typer.echo(f"{verdict.statement.item} does not hold {verdict.failure}", err=True)
     if report is not None:
-        typer.echo(f"wrote {report / 'theory.html'}", err=as_json)
+        typer.echo(f"wrote {report / 'theory.html'}", err=quiet)
     if not all(verdict.holds for verdict in verdicts):
         raise typer.Exit(1)
 

@@ -521,14 +521,23 @@ def print_run(run: Run, console: Console) -> None:
         rows = [[label_of(name), _record_text(record), f"{record['epoch']:g}"] for name, record in latest.items()]
         columns = [Column("quantity"), Column("value", right=True), Column("epoch", right=True)]
         console.print(Table(columns, rows, f"last records of training (step {first['step']})"))
-    for name, estimates in run.directory.evaluations().items():
-        table = scores_table if scores_of(estimates) else estimates_table
-        console.print(table(estimates, f"evaluation/{name}.json"))
+    for table in saved_results(run).tables:
+        console.print(table)
     figures = figures_of(run)
     if figures:
         console.print(Text("pictures", style="bold"))
         for path in figures:
             console.print(Text(f"  {path}"), soft_wrap=True)
+
+
+def saved_results(run: Run) -> Results:
+    """What the evaluations of a run wrote: one table for each file."""
+    files = run.directory.evaluations()
+    tables = [
+        (scores_table if scores_of(estimates) else estimates_table)(estimates, f"evaluation/{name}.json")
+        for name, estimates in files.items()
+    ]
+    return Results([estimate for estimates in files.values() for estimate in estimates], tables)
 
 
 def _other_settings(recipe: Component, width: int) -> Iterator[str]:
