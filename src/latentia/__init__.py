@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     )
     from latentia.models import GAN, VAE
     from latentia.recipes import GANRecipe, Run, VAERecipe, load, resume, train, train_seeds
+    from latentia.sweeps import sweep
 
 _HOMES = {
     "estimate": ("Estimate",),
@@ -58,6 +59,7 @@ _HOMES = {
         "verify",
     ),
     "models": ("GAN", "VAE"),
+    "sweeps": ("sweep",),
     "recipes": ("GANRecipe", "Run", "VAERecipe", "load", "resume", "train", "train_seeds"),
 }
 _PACKAGES = (
@@ -94,6 +96,7 @@ __all__ = [
     "resume",
     "sample",
     "score",
+    "sweep",
     "train",
     "train_seeds",
     "verify",

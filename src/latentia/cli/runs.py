@@ -95,6 +95,57 @@ def resume(
     _finish(resume_run(path, epochs=epochs, quiet=quiet))
 
 
+def sweep(
+    recipe: Annotated[str, typer.Argument(help="What to train: vae, gan, …", show_default=False)],
+    settings: Annotated[
+        list[str], typer.Argument(metavar="KEY=VALUE...", help="Settings; several values make the grid, latent=2,8,32.")
+    ],
+    seeds: Annotated[str, typer.Option(help="Seeds of each point: their number, or a list, 0,3,7.")] = "1",
+    workers: Annotated[int | None, typer.Option(min=1, help="Runs at a time; one for each core by default.")] = None,
+    by: Annotated[
+        str | None, typer.Option(help="The recorded value that chooses; the bound or cost on validation data.")
+    ] = None,
+    highest: Annotated[
+        bool | None, typer.Option("--highest/--lowest", help="Which value of --by is the best.", show_default=False)
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A recipe.yaml to start from.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder; by default a new one under runs/.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep in --out.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show warnings alone.")] = False,
+) -> None:
+    """Train at every combination of settings: latentia sweep vae latent=2,8 objective.beta=0.5,1,4 --seeds 3."""
+    from rich.console import Console
+
+    from latentia.configuration import parse_overrides
+    from latentia.sweeps import require_ended, values_of
+    from latentia.sweeps import sweep as run_sweep
+
+    fixed, grid = [], {}
+    for setting in settings:
+        key, _, text = setting.partition("=")
+        values = values_of(text)
+        if len(values) > 1:
+            grid[key] = [parse_overrides([f"{key}={value}"])[key] for value in values]
+        else:
+            fixed.append(setting)
+    chosen = _recipe(recipe, fixed, config, None)
+    result = run_sweep(
+        chosen,
+        grid,
+        out,
+        seeds=_seeds(seeds, fixed),
+        workers=workers,
+        by=by,
+        highest=highest,
+        resume=resume,
+        quiet=quiet,
+    )
+    Console().print(result.table())
+    for file in result.files:
+        _wrote(file)
+    require_ended(result)
+
+
 def sample(
     path: RunPath,
     n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 64,
@@ -371,4 +422,4 @@ def _recipe(name: str, settings: list[str], config: Path | None, resumed: Path |
         raise name_file(error, file, {key.split(".")[0] for key in overrides}) from None
 
 
-COMMANDS = (train, resume, sample, reconstruct, encode, export, push, pull, show, demo)
+COMMANDS = (train, resume, sweep, sample, reconstruct, encode, export, push, pull, show, demo)
