@@ -30,7 +30,7 @@ from typing import Any
 
 import yaml
 
-from latentia.configuration import apply_overrides
+from latentia.configuration import Component, apply_overrides
 from latentia.errors import ConfigurationError, Interrupted, RunError
 from latentia.estimate import Estimate
 from latentia.files import atomic_write
@@ -264,7 +264,7 @@ def _name(points: Sequence[Point], place: int) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return value.to_mapping() if hasattr(value, "to_mapping") else value
+    return value.to_mapping() if isinstance(value, Component) else value
 
 
 def _text(value: Any) -> str:
