@@ -22,6 +22,7 @@ from torch.distributions import Distribution
 
 from latentia.data import Schema, ToyDistribution, image_grid, write_image_grid
 from latentia.data.opening import LIMIT
+from latentia.distributions.codes import require_enumerable
 from latentia.divergences import distances
 from latentia.errors import (
     ConfigurationError,
@@ -605,7 +606,10 @@ def _require_likelihood(run: Run, likelihood: str) -> None:
             "--samples (in Python samples=True), or add an observation model to its generator with "
             f"latentia.likelihood.LatentModel.from_generator(…, {suitable}, …)"
         )
-    if likelihood == "exact" and not LatentModel.from_model(model).has_grid:
+    subject = LatentModel.from_model(model)
+    if likelihood == "exact":
+        require_enumerable(subject.prior)
+    if likelihood == "exact" and not subject.prior.has_enumerate_support and not subject.has_grid:
         raise ConfigurationError(
             f"exact likelihoods need z of at most 3 dimensions, and here z has {model.latent}; give "
             "--likelihood importance or --likelihood annealed (in Python likelihood='importance')"
@@ -811,7 +815,7 @@ def _evaluate_likelihood(
     try:
         write_estimates(target, estimates)
         _write_arrays(target.with_suffix(".npz"), found.arrays)
-        if pictures and found.posterior is not None:
+        if pictures and (found.posterior is not None or found.enumerated is not None):
             from latentia.reports.likelihood_figures import save_likelihood_figures
 
             about = {"labels": labels, "classes": run.splits.classes, "seed": options["seed"]}

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 import latentia
-from latentia.distributions import Conditional, FlowPosterior, MixturePosterior, UniformSphere, VonMisesFisher
+from latentia.distributions import (
+    CategoricalPosterior,
+    CategoricalPrior,
+    Conditional,
+    FlowPosterior,
+    MixturePosterior,
+    UniformSphere,
+    VonMisesFisher,
+)
 from latentia.errors import ConfigurationError, RunError
 from latentia.likelihood import importance_log_likelihood
 from latentia.networks import MLP
@@ -77,6 +85,12 @@ def test_requests_that_are_too_large_are_refused_before_training(settings: dict[
         {"posterior": FlowPosterior(transforms=1, context=4, hidden=(8,)), "objective": ELBO(kl="monte-carlo")},
         {"posterior": MixturePosterior(components=2), "objective": IWAE(k=2)},
         {"posterior": VonMisesFisher(), "prior": UniformSphere(), "latent": 4},
+        {
+            "posterior": CategoricalPosterior(variables=2),
+            "prior": CategoricalPrior(variables=2, learned=True),
+            "latent": 6,
+            "objective": ELBO(gradient="straight-through"),
+        },
     ],
     ids=lambda settings: settings["posterior"].type_name,
 )

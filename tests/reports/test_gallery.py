@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import matplotlib
 import pytest
@@ -9,11 +10,13 @@ from matplotlib._pylab_helpers import Gcf
 from PIL import Image
 from torch import nn
 
+import latentia
 from latentia.data import Split
-from latentia.distributions import UniformSphere, VonMisesFisher
+from latentia.distributions import CategoricalPosterior, CategoricalPrior, UniformSphere, VonMisesFisher
 from latentia.errors import RunError
 from latentia.models import VAE
 from latentia.networks import MLP
+from latentia.objectives import ELBO
 from latentia.recipes import VAERecipe, train
 from latentia.reports import save_figures
 from latentia.reports.gallery import GALLERIES, _one_of_each, gallery_of
@@ -42,6 +45,17 @@ def test_spheres_are_decoded_and_shown_by_maps_that_keep_areas(latent, tmp_path)
     )
     names = {path.stem for path in save_figures(train(recipe, tmp_path / "run", quiet=True))}
     assert names == EVERYWHERE | ({"decoded_sphere"} if latent <= 3 else set())
+
+
+@pytest.mark.parametrize(("variables", "latent"), [(1, 5), (2, 6), (12, 24)])
+def test_codes_are_decoded_and_counted_by_class(variables, latent, tmp_path):
+    codes: dict[str, Any] = {"posterior": CategoricalPosterior(variables=variables), "latent": latent}
+    codes |= {"prior": CategoricalPrior(variables=variables), "objective": ELBO(gradient="score", samples=2)}
+    run = train(VAERecipe(**codes, network=MLP(hidden=(8,)), epochs=1), tmp_path / "run", quiet=True)
+    names = {path.stem for path in save_figures(run)}
+    assert names == EVERYWHERE - {"interpolations"} | {"decoded_codes"}
+    files = latentia.evaluate(run, limit=20).files
+    assert "code_posteriors" in {path.stem for path in files}
 
 
 def test_drawing_again_gives_the_same_bytes_and_changes_nothing_else_in_the_process(deep_run, deep_pictures):

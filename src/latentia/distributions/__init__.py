@@ -1,6 +1,7 @@
 """Distributions, families of distributions, and conditionals; all are `torch.distributions.Distribution`s."""
 
 from latentia.distributions.categories import Categorical, Ordinal
+from latentia.distributions.codes import CategoricalPosterior, CategoricalPrior, OneHotCodes
 from latentia.distributions.columns import GaussianPerColumn, LaplacePerColumn, LogNormal, StudentT
 from latentia.distributions.conditional import Conditional, Family
 from latentia.distributions.counts import NegativeBinomial, Poisson, ZeroInflated
@@ -37,6 +38,8 @@ from latentia.distributions.standardization import Standardization
 __all__ = [
     "Bernoulli",
     "Categorical",
+    "CategoricalPosterior",
+    "CategoricalPrior",
     "Conditional",
     "ContinuousBernoulli",
     "ContinuousBernoulliDistribution",
@@ -61,6 +64,7 @@ __all__ = [
     "MixturePosterior",
     "MixturePrior",
     "NegativeBinomial",
+    "OneHotCodes",
     "Ordinal",
     "Poisson",
     "Posterior",

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from latentia.distributions.codes import OneHotCodes
 from latentia.distributions.sphere import is_on_sphere
 from latentia.errors import ConfigurationError, UnsupportedError
 from latentia.estimate import Estimate
@@ -95,6 +96,11 @@ class _Plan:
             subject = LatentModel.from_model(model)
         if self.start == "encoder" and subject.encoder is None:
             raise UnsupportedError("annealing from the encoder needs one, and this model has none; use start='prior'")
+        if isinstance(subject.prior, OneHotCodes):
+            raise UnsupportedError(
+                "annealing moves z through R^d, and here z is a code; use method='exact' where the codes can be "
+                "enumerated, or method='importance', which gives bounds from both sides on simulated examples"
+            )
         if is_on_sphere(subject.prior):
             raise UnsupportedError(
                 "annealing moves z through R^d, and here z lies on a sphere; use method='exact' for latent of 2 or 3, "

@@ -11,11 +11,13 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from latentia.distributions import OneHotCodes
 from latentia.errors import ConfigurationError, UnsupportedError, nearest
 from latentia.estimate import Estimate
 from latentia.likelihood.annealed import annealed_log_likelihood, bidirectional_monte_carlo
+from latentia.likelihood.enumeration import EnumeratedPosterior, enumerate_posterior, fits_in_a_table
 from latentia.likelihood.gaps import Gaps, evaluate_gaps, has_gaussian_encoder
-from latentia.likelihood.importance import importance_log_likelihood, log_importance_weights
+from latentia.likelihood.importance import importance_log_likelihood, log_importance_weights, simulated_bounds
 from latentia.likelihood.information import mutual_information
 from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.posterior import GridPosterior, exact_posterior
@@ -36,12 +38,14 @@ class LikelihoodEvaluation:
         arrays: one row for each image, for an .npz file.
         posterior: of the exact method, the data of the pictures.
         gaps: of the exact method, if they were asked for.
+        enumerated: posteriors over the codes of a discrete z, in the place of both.
     """
 
     estimates: list[Estimate]
     arrays: Mapping[str, Any]
     posterior: GridPosterior | None = None
     gaps: Gaps | None = None
+    enumerated: EnumeratedPosterior | None = None
 
 
 def evaluate_likelihood(
@@ -61,9 +65,9 @@ def evaluate_likelihood(
         model: a `VAE`, a run, a `LatentModel`, or anything with `decode` and `prior`.
         images: (N, *event_shape), as the likelihood scores them.
         method: `exact` for z of at most 3 dimensions: adds posterior entropy and rate, mutual information, active
-            units, and with an encoder the inference gap, for a Gaussian one in its two parts. For z on a finite set it
-            gives log p(x) alone. `importance` adds the weights' effective sample size and Pareto k̂. `annealed` adds
-            the gap between both bounds on simulated images.
+            units, and with an encoder the inference gap in its two parts. For z on a finite set all of these are sums.
+            `importance` adds the weights' effective sample size and Pareto k̂, and for codes the gap between bounds
+            from both sides on simulated images, as `annealed` does for other z.
         tolerance: of `exact`, in nats for each image.
         gaps: of `exact`: the number of images, from the first, whose inference gap is split; 0 for none.
         simulated: of `annealed`: the number of images to simulate for the upper bound; 0 for none.
@@ -81,7 +85,10 @@ def evaluate_likelihood(
         )
     if method == "importance":
         result = importance_log_likelihood(model, images, seed=seed, **options)
-        return LikelihoodEvaluation(result.estimates(), result.arrays())
+        estimates = result.estimates()
+        if isinstance(LatentModel.from_model(model).prior, OneHotCodes) and simulated > 1:
+            estimates += _simulated(model, simulated, options.get("draws", 1000), seed)
+        return LikelihoodEvaluation(estimates, result.arrays())
     if method == "annealed":
         result = annealed_log_likelihood(model, images, seed=seed, **options)
         estimates = result.estimates()
@@ -91,13 +98,27 @@ def evaluate_likelihood(
     return _exact(model, images, tolerance, gaps, seed, options)
 
 
+def _simulated(model: Any, count: int, draws: int, seed: int) -> list[Estimate]:
+    """Bounds of log p(x) from both sides on simulated examples, for codes that annealing does not serve."""
+    lower, upper = simulated_bounds(model, count, max(2, draws), seed=seed)
+    about: dict[str, Any] = {"method": "importance sampling", "settings": {"stderr_over": "examples", "draws": draws}}
+    return [
+        Estimate.mean(lower, name="simulated_log_likelihood_lower", kind="lower bound", **about),
+        Estimate.mean(upper, name="simulated_log_likelihood_upper", kind="upper bound", **about),
+        Estimate.mean(upper - lower, name="bidirectional_gap", kind="upper bound", **about),
+    ]
+
+
 def _exact(
     model: Any, images: Tensor, tolerance: float, gaps: int, seed: int, options: Mapping[str, Any]
 ) -> LikelihoodEvaluation:
     subject = LatentModel.from_model(model)
     if subject.prior.has_enumerate_support:
-        result = exact_log_likelihood(model, images, tolerance, **options)
-        return LikelihoodEvaluation(result.estimates(), result.arrays())
+        if not fits_in_a_table(subject, images):
+            result = exact_log_likelihood(model, images, tolerance, **options)
+            return LikelihoodEvaluation(result.estimates(), result.arrays())
+        enumerated = enumerate_posterior(model, images, tolerance)
+        return LikelihoodEvaluation(enumerated.estimates(), enumerated.arrays(), enumerated=enumerated)
     posterior = exact_posterior(model, images, tolerance, **options)
     estimates = posterior.estimates() + mutual_information(posterior, images, seed=seed)
     arrays = posterior.arrays()

@@ -12,7 +12,7 @@ The *defensive mixture* r = (1 − α) q(z|x) + α p(z) (Hesterberg 1995) bounds
 
 from __future__ import annotations
 
-__all__ = ["importance_log_likelihood", "log_importance_weights"]
+__all__ = ["importance_log_likelihood", "log_importance_weights", "simulated_bounds"]
 
 import math
 import time
@@ -112,6 +112,43 @@ def importance_log_likelihood(
         )
     details = {"effective_sample_size": effective, "pareto_k": shape}
     return LikelihoodResult(value, stderr, "lower bound", "importance sampling", settings, random=True, details=details)
+
+
+def simulated_bounds(model: Any, count: int, draws: int = 1000, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Bounds of log p(x) from both sides, in expectation, on examples drawn from the model itself; (count,) each.
+
+    The z that an example was drawn with is a draw of its exact posterior. The mean of K weights of draws from the
+    encoder gives the lower bound; where that z takes the place of one of the K draws, it is an upper bound (Sobolev and
+    Vetrov 2019, theorem 1). It works for any z, discrete ones too.
+
+    Args:
+        model: with an encoder.
+        count: number of examples to draw.
+        draws: K, at least 2.
+        seed: of the draws; the caller's generator is not changed.
+
+    Raises:
+        ConfigurationError: too few examples or draws.
+        UnsupportedError: a model without an encoder.
+    """
+    if count < 1 or draws < 2:
+        raise ConfigurationError(f"bounds from both sides need count >= 1 and draws >= 2; given {count}, {draws}")
+    subject = LatentModel.from_model(model)
+    lower, upper = [], []
+    with subject.evaluating(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        z = subject.prior.sample(torch.Size([count])).to(subject.device, subject.dtype)
+        x = subject.decoder(z).sample()
+        batch = max(1, DECODED_AT_ONCE // draws)
+        for some, known in zip(x.split(batch), z.split(batch), strict=True):
+            weights = log_importance_weights(subject, some, draws)
+            assert subject.encoder is not None  # else no weights
+            given = encode(subject.encoder, some.to(subject.device, subject.dtype)).log_prob(known).double()
+            joint = subject.decoder(known).log_prob(some).double() + subject.log_prior(known)
+            exact = torch.cat([(joint - given).cpu()[:, None], weights[:, 1:]], 1)
+            lower.append(weights.logsumexp(1) - math.log(draws))
+            upper.append(exact.logsumexp(1) - math.log(draws))
+    return torch.cat(lower), torch.cat(upper)
 
 
 def log_importance_weights(

@@ -28,6 +28,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from latentia.distributions import Bernoulli, Conditional, Likelihood, log_density
+from latentia.distributions.codes import OneHotCodes
 from latentia.distributions.sphere import dimension_of
 from latentia.errors import ConfigurationError, DataError, UnsupportedError
 
@@ -117,7 +118,7 @@ class LatentModel:
     @property
     def has_grid(self) -> bool:
         """Whether a quadrature serves its space: z of at most three dimensions, or on S¹ or S²."""
-        return self.latent <= 3
+        return self.latent <= 3 and not isinstance(self.prior, OneHotCodes)
 
     @property
     def device(self) -> torch.device:

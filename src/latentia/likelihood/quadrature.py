@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentia.distributions import Gaussian, GaussianLearnedScale
+from latentia.distributions.codes import require_enumerable
 from latentia.distributions.sphere import onto_support
 from latentia.errors import ConfigurationError, UnsupportedError, nearest
 from latentia.estimate import Estimate, Kind
@@ -249,6 +250,7 @@ def solve(
             return _enumerate(subject, images, begin)
         if certificate == "proven":
             return _proven(subject, images, tolerance, seconds, require=require, keep=keep)
+        require_enumerable(subject.prior)
         if not subject.has_grid:
             raise UnsupportedError(
                 f"a grid serves z of at most 3 dimensions, and this model has {subject.latent}; use "

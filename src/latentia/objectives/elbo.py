@@ -17,9 +17,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
+from latentia.distributions.codes import OneHotCodes
 from latentia.errors import UnsupportedError
 from latentia.models import VAE
 from latentia.objectives.objective import Objective, Progress, Terms, mean_over_draws, rate_of, reparametrized_or_strata
+from latentia.objectives.score_table import scorer_for
 
 
 class ELBO(Objective):
@@ -31,7 +33,9 @@ class ELBO(Objective):
       al. 2016, appendix C.8). The cost of the batch is at least its KL, so that it remains a bound; the cost of one
       image depends on its batch.
     - `kl`: `exact` refuses pairs of distributions without a closed form; `monte-carlo` estimates it from the draws.
-    - `gradient`: `reparametrized`, or `score` (the log-derivative trick, for any posterior, with more noise).
+    - `gradient`: `reparametrized`, or `score` (the log-derivative trick, for any posterior, with more noise; with
+      `samples` of 2 or more the baseline leaves one out). For a categorical posterior also `enumerated`, the sum over
+      all codes, and `straight-through`, the Gumbel-softmax at `temperature`, whose gradient is biased.
     """
 
     beta: float = Field(default=1.0, ge=0)
@@ -39,7 +43,8 @@ class ELBO(Objective):
     free_bits: float = Field(default=0.0, ge=0, description="nats per latent dimension")
     samples: int = Field(default=1, ge=1, description="draws of z for each image")
     kl: Literal["exact", "monte-carlo"] = "exact"
-    gradient: Literal["reparametrized", "score"] = "reparametrized"
+    gradient: Literal["reparametrized", "score", "enumerated", "straight-through"] = "reparametrized"
+    temperature: float = Field(default=1.0, gt=0, description="of straight-through")
 
     @property
     def bounds_log_likelihood(self) -> bool:
@@ -51,6 +56,8 @@ class ELBO(Objective):
 
     def __call__(self, vae: VAE, x: Tensor, progress: Progress) -> Terms:
         q, prior, beta = vae.encode(x), vae.prior, self.beta_at(progress)
+        if self.gradient in ("enumerated", "straight-through"):
+            return self._of_codes(vae, x, self._codes(q), prior, beta)
         by_score = self.gradient == "score"
         log_weights = None
         if by_score:
@@ -70,6 +77,30 @@ class ELBO(Objective):
             drawn_kl = log_q - prior.log_prob(z) if self.kl == "monte-carlo" and not self.free_bits else 0.0
             signal = _minus_baseline((distortions + beta * drawn_kl).detach())
             cost = cost + (signal * (log_q - log_q.detach())).mean(0)
+        distortion, rate = distortion.detach(), rate.detach()
+        return {"cost": cost, "bound": -(distortion + rate), "rate": rate, "distortion": distortion}
+
+    def _codes(self, q: Distribution) -> OneHotCodes:
+        if not isinstance(q, OneHotCodes):
+            raise UnsupportedError(
+                f"objective.gradient={self.gradient} is for posterior=categorical; set "
+                "objective.gradient=reparametrized"
+            )
+        if self.free_bits:
+            raise UnsupportedError("free bits are for posterior=diagonal; set objective.free_bits=0")
+        return q
+
+    def _of_codes(self, vae: VAE, x: Tensor, q: OneHotCodes, prior: Distribution, beta: float) -> Terms:
+        """Terms for a categorical q: expectations over all codes, or over draws with relaxed gradients."""
+        if self.gradient == "enumerated":
+            codes = q.enumerate_support()
+            decoded = vae.decode(codes)
+            table = scorer_for(decoded, x).block(decoded).scores(slice(None), slice(0, len(codes)))
+            distortion = -(q.log_probs().exp() * table).sum(-1)
+        else:
+            distortion = -vae.decode(q.straight_through(self.samples, self.temperature)).log_prob(x).mean(0)
+        rate = kl_divergence(q, prior)
+        cost = distortion + beta * rate
         distortion, rate = distortion.detach(), rate.detach()
         return {"cost": cost, "bound": -(distortion + rate), "rate": rate, "distortion": distortion}
 

@@ -24,6 +24,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from latentia.distributions.codes import require_enumerable
 from latentia.distributions.sphere import is_on_sphere
 from latentia.errors import UnsupportedError
 from latentia.models import VAE
@@ -33,6 +34,8 @@ from latentia.objectives.score_table import Scorer, scorer_for
 
 class ExactLikelihood(Objective, name="exact-likelihood"):
     """log p(x) on a randomly shifted lattice over [−extent, extent]ᵈ, d ≤ 2; the encoder is not trained.
+
+    For a categorical prior it is the sum over all codes, without an error.
 
     - `spacing`: h. Decoder evaluations grow as h⁻ᵈ.
     - `extent`: half the side of the box, in units of z; 4.5 holds all but 1e-5 of N(0, I).
@@ -52,6 +55,9 @@ class ExactLikelihood(Objective, name="exact-likelihood"):
         return True
 
     def __call__(self, vae: VAE, x: Tensor, progress: Progress) -> Terms:
+        require_enumerable(vae.prior)
+        if vae.prior.has_enumerate_support:
+            return self._terms(vae, x, vae.prior.enumerate_support(expand=False), 0.0)
         if vae.latent > 2:
             raise UnsupportedError(
                 f"exact-likelihood needs z of 1 or 2 dimensions, and this model has {vae.latent}; set objective=iwae, "
@@ -61,12 +67,15 @@ class ExactLikelihood(Objective, name="exact-likelihood"):
             raise UnsupportedError(
                 "exact-likelihood has a lattice in R^d, and here z lies on a sphere; set objective=iwae"
             )
-        z = self._lattice(vae.latent, x)
+        return self._terms(vae, x, self._lattice(vae.latent, x), vae.latent * math.log(self.spacing))
+
+    def _terms(self, vae: VAE, x: Tensor, z: Tensor, log_cell: float) -> Terms:
+        """The sum over nodes z (M, d), each of which stands for a volume."""
         with torch.no_grad():
             scorer = scorer_for(vae.decode(z[:2]), x)
             table = torch.cat([self._log_joint(vae, scorer, some) for some in z.split(self.nodes_at_once)], -1)
             weight = table.softmax(-1)
-            log_likelihood = table.logsumexp(-1) + vae.latent * math.log(self.spacing)
+            log_likelihood = table.logsumexp(-1) + log_cell
             holds = (weight > self.least_weight).any(0)
         if torch.is_grad_enabled():
             # A separate scorer, so that a learned scale gets its gradient.

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from latentia.configuration import Component
+from latentia.distributions.codes import OneHotCodes
 from latentia.distributions.conditional import distributions_in_float32
 from latentia.distributions.mixture_posterior import Stratified
 from latentia.errors import UnsupportedError
@@ -98,6 +99,8 @@ def reparametrized(q: Distribution, draws: int | None, objective: str) -> Tensor
     """
     if not q.has_rsample:
         others = "objective=elbo or objective=iwae" if isinstance(q, Stratified) else CURES_WITHOUT_RSAMPLE
+        if isinstance(q, OneHotCodes):
+            others = "objective=elbo objective.gradient=enumerated, straight-through or score"
         raise UnsupportedError(f"{objective} needs a posterior with rsample, and {_shown(q)} has none; set {others}")
     return q.rsample(torch.Size([] if draws is None else [draws]))
 

@@ -18,11 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from latentia.data import Split, ToyData, image_grid, read_arrays
+from latentia.distributions import OneHotCodes
 from latentia.distributions.sphere import is_on_sphere
 from latentia.errors import DataError
 from latentia.models import GAN, VAE, ConditionalVAE, EncodedGAN
 from latentia.recipes import Run
 from latentia.reports.array_figures import plot_arrays
+from latentia.reports.code_figures import plot_code_usage, plot_decoded_codes
 from latentia.reports.curve_figures import plot_curves
 from latentia.reports.image_figures import (
     plot_classes,
@@ -129,6 +131,10 @@ def _vae(run: Run) -> Iterator[Picture]:
     caption = "Means E[x|z] for draws of z from the prior."
     yield Picture("samples", caption, lambda: plot_samples(vae.sample(SAMPLES, mean=True), title))
     yield _encoded_picture(vae, means, test, run.splits.classes)
+    if isinstance(vae.prior, OneHotCodes):
+        caption = "The decoded codes: E[x|z] of every value of z."
+        yield Picture("decoded_codes", caption, lambda: plot_decoded_codes(vae))
+        return
     if is_on_sphere(vae.prior):
         if vae.latent <= 3:
             caption = "The decoded sphere: each image stands for an equal share of the prior's mass."
@@ -148,6 +154,9 @@ def _vae(run: Run) -> Iterator[Picture]:
 
 
 def _encoded_picture(vae: VAE, means: Tensor, test: Split, classes: Sequence[str]) -> Picture:
+    if isinstance(vae.prior, OneHotCodes):
+        caption = "The most probable codes of the test set, by class."
+        return Picture("encoded_test_set", caption, partial(plot_code_usage, means, test.labels, classes))
     if is_on_sphere(vae.prior) and vae.latent <= 3:
         return Picture(
             "encoded_test_set",

@@ -274,7 +274,7 @@ def plot_interpolations(vae: VAE, start: Tensor, end: Tensor, steps: int = 9) ->
     columns, _ = show_tiles(axes, rows.flatten(0, 1), steps + 2)
     middle = [f"{value:.2g}" for value in share.tolist()]
     axes.set_xticks(columns, [r"$x_a$", *middle, r"$x_b$"])
-    title = rf"Test images $x_a$ and $x_b$; between them {DECODED}, $z$ on the straight line from $a$ to $b$"
+    title = rf"Test images $x_a$ and $x_b$; between them {DECODED}, $z$ on the way from $a$ to $b$"
     label_axes(axes, title, "share of the way", bare=True)
     return figure
 

@@ -29,6 +29,7 @@ from latentia.likelihood import (
     mutual_information,
 )
 from latentia.likelihood.latent_model import full_precision
+from latentia.reports.code_figures import plot_code_posteriors
 from latentia.reports.point_figures import MASSES, mass_levels, scatter_classes
 from latentia.reports.posterior_figures import number, plane_grid, plot_extreme_gaps, plot_posteriors, require_plane
 from latentia.reports.style import (
@@ -78,6 +79,11 @@ def save_likelihood_figures(
         RunError: for a folder that cannot be written.
     """
     posterior, gaps = found.posterior, found.gaps
+    if found.enumerated is not None and images.dim() == 4 and images.shape[1] in (1, 3):
+        rows = _one_of_each(labels, list(range(len(images))))
+        caption = "Exact posteriors p(z|x) over the codes, with the encoder's q(z|x)."
+        bars = partial(plot_code_posteriors, found.enumerated, images, rows)
+        return [Picture("code_posteriors", caption, bars).save(folder, seed)]
     if posterior is None or not len(posterior.finished):
         return []
     pictures: list[Picture] = []
@@ -228,7 +234,10 @@ def plot_aggregate_posterior(
 
 def _first_of_each(posterior: GridPosterior, labels: Tensor | None) -> list[int]:
     """The first image of each class, or the first images."""
-    done = posterior.finished.tolist()
+    return _one_of_each(labels, posterior.finished.tolist())
+
+
+def _one_of_each(labels: Tensor | None, done: list[int]) -> list[int]:
     if labels is None:
         return done[:SHOWN]
     first: dict[int, int] = {}
