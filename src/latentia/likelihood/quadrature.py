@@ -61,7 +61,7 @@ PRIOR_DRAWS = 256  # points that show where mass may be, besides the grid
 # An image whose log p(x|z) lies so many standard deviations below what the decoder expects at the best z is searched
 # for with many more draws: something that no node met may explain it. Images that a model was fitted to stay below 20.
 UNEXPLAINED = 20.0
-SEARCH_DRAWS, SEARCH_SECONDS = 2**22, 2.0
+SEARCH_DRAWS, SEARCHED_AT_ONCE, SEARCH_SECONDS = 2**22, 2**16, 2.0
 ASSUMES = (
     "the decoder's log-density, jumps and kinks apart, varies no faster between nodes of the first grid than from node "
     "to "
@@ -583,13 +583,15 @@ class _Work:
         self, model: LatentModel, scorer: Scorer, place: Tensor, score: Tensor, rows: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Better z for images `rows` that none of the hints explains, from many draws of the prior."""
-        end = time.monotonic() + SEARCH_SECONDS
-        step = 2**16
-        for block_number in range(SEARCH_DRAWS // step):
-            if len(rows) == 0 or time.monotonic() > end:
+        begin = time.monotonic()
+        end = min(begin + SEARCH_SECONDS, begin + 0.2 * max(0.0, self.end - begin))
+        for seed in range(2, 2 + SEARCH_DRAWS // SEARCHED_AT_ONCE):
+            if len(rows) == 0:
                 break
-            z = _draws(model, step, seed=2 + block_number).to(model.device, model.dtype)
+            z = _draws(model, SEARCHED_AT_ONCE, seed).to(model.device, model.dtype)
             for part in z.split(max(1, min(scorer.nodes_at_once, 4_000_000 // len(rows)))):
+                if time.monotonic() > end:
+                    return place, score
                 top = scorer.block(model.decoder(part)).scores(rows, slice(0, len(part))).nan_to_num(-torch.inf).max(-1)
                 better = top.values.double() > score[rows]
                 place[rows[better]], score[rows[better]] = part[top.indices[better]], top.values[better].double()

@@ -481,54 +481,44 @@ class _Run:
 
     def _evaluate(self, pairs: Pairs, level: int) -> tuple[Summary, Tensor]:
         """Evaluate each function on its own tiles; the table too, (P, 64)."""
-        parts, tables = [], []
+        parts = []
         fine = ~self.lattice.coarse()
-        tile_of_pair = pairs.tile_of_pair
         new = torch.ones(len(pairs.tiles), dtype=torch.bool)  # tiles whose coarse nodes some function does not know
         if pairs.known is not None:
             lacks = pairs.known.isnan().any(-1).cpu()
-            new = torch.zeros(len(new), dtype=torch.bool).index_fill(0, tile_of_pair[lacks], True)
+            new = torch.zeros(len(new), dtype=torch.bool).index_fill(0, pairs.tile_of_pair[lacks], True)
+        table = torch.empty(0)
         for first, last in self._batches(pairs):
             nodes = self.lattice.nodes(pairs.tiles[first:last], level).view(last - first, NODES, -1)
             take = new[first:last, None] | fine
             prepared = self.integrand.prepare(nodes[take])
             end = take.sum(-1).cumsum(0).tolist()
             self.nodes += end[-1]
-            whole, rest = [], []
             for t, begin, stop in zip(range(first, last), [0, *end], end, strict=False):
-                rows = pairs.function[int(pairs.start[t]) : int(pairs.start[t + 1])]
-                found = self.integrand.table(prepared, rows, slice(begin, stop))
+                mine = slice(int(pairs.start[t]), int(pairs.start[t + 1]))
+                found = self.integrand.table(prepared, pairs.function[mine], slice(begin, stop))
+                if len(table) == 0:  # one array for all, since many small ones would leave the memory in pieces
+                    table = found.new_empty(len(pairs), NODES)
                 self.products += found.numel()
-                (whole if stop - begin == NODES else rest).append(found)
-            mine = slice(int(pairs.start[first]), int(pairs.start[last]))
-            known = None if pairs.known is None else pairs.known[mine]
-            table = self._join(whole, rest, new[tile_of_pair[mine]], known)
-            self.eps = torch.finfo(table.dtype).eps
-            for some in table.split(max(1, TABLE_AT_ONCE // (8 * NODES))):
+                if stop - begin == NODES:
+                    table[mine] = found
+                else:
+                    assert pairs.known is not None
+                    table[mine, fine], table[mine, ~fine] = found, pairs.known[mine]
+            del prepared
+            for some in table[int(pairs.start[first]) : int(pairs.start[last])].split(
+                max(1, TABLE_AT_ONCE // (8 * NODES))
+            ):
                 parts.append(summarize(some, self.lattice))
-            tables.append(table)
             if self.budget.spent():
                 raise _OutOfTime
+        self.eps = torch.finfo(table.dtype).eps
         summary = Summary.join(parts)
         self._fail(pairs.function[~(summary.most < torch.inf)])
         checked = torch.isfinite(pairs.bound)
         self.checked += int(checked.sum())
         self.violated += int((summary.most[checked] > pairs.bound[checked]).sum())
-        return summary, torch.cat(tables)
-
-    def _join(self, whole: list[Tensor], rest: list[Tensor], is_whole: Tensor, known: Tensor | None) -> Tensor:
-        """One table of pairs from those found at all nodes and those found at the fine nodes alone."""
-        if not rest or known is None:
-            return torch.cat(whole)
-        found = torch.cat(rest)
-        is_whole, coarse = is_whole.to(found.device), self.lattice.coarse().to(found.device)
-        table = found.new_empty(len(is_whole), NODES)
-        if whole:
-            table[is_whole] = torch.cat(whole)
-        joined = found.new_empty(len(found), NODES)
-        joined[:, ~coarse], joined[:, coarse] = found, known[~is_whole]
-        table[~is_whole] = joined
-        return table
+        return summary, table
 
     def _fail(self, functions: Tensor) -> None:
         """Leave out functions whose f is NaN or +∞ somewhere."""

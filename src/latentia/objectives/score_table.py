@@ -27,6 +27,9 @@ from torch.nn.functional import softplus
 
 from latentia.distributions import ContinuousBernoulliDistribution
 
+# Numbers of a table below which MKL makes it: oneDNN, which "medium" selects on some processors, compiles and keeps a
+# kernel for each shape, and the tables of single tiles have a thousand shapes.
+SMALL = 2**18
 PAIRS_AT_ONCE = 4_000_000  # numbers in the intermediate results of a distribution's own log_prob
 
 
@@ -70,7 +73,14 @@ class _LinearBlock(Block):
         self.features, self.constants, self.theta, self.offset = features, constants, theta, offset
 
     def scores(self, rows: Tensor | slice, columns: slice) -> Tensor:
-        table = torch.addmm(self.offset[columns], self.features[rows], self.theta[columns].T)
+        features, theta = self.features[rows], self.theta[columns]
+        before = torch.get_float32_matmul_precision()
+        if len(features) * len(theta) < SMALL:
+            torch.set_float32_matmul_precision("highest")
+        try:
+            table = torch.addmm(self.offset[columns], features, theta.T)
+        finally:
+            torch.set_float32_matmul_precision(before)
         return table if self.constants is None else table.add_(self.constants[rows, None])
 
 
