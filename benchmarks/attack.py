@@ -40,7 +40,7 @@ import attack_proofs  # noqa: F401
 from attack_case import CLASSES, Answer, LatentiaError, make
 
 VERDICTS = ("inside", "loose", "outside", "refused", "crashed", "too slow")
-KINDS = ("exact", "proven", "numerical", "random")
+KINDS = ("exact", "proven", "numerical", "unexplained", "random")
 
 
 @dataclass

@@ -87,7 +87,7 @@ class Answer:
             its input, both the function as it rounds and the function it rounds are right.
         high: largest value that is true.
         wanted: the error that was asked for; a larger claim is honest but did not serve.
-        kind: `exact`, `proven`, `numerical` or `random`.
+        kind: `exact`, `proven`, `numerical`, `random`; `unexplained` where latentia says so of the image.
     """
 
     label: str
@@ -201,11 +201,19 @@ def likelihood(
         training = unchanged is not None and unchanged.training
         result = exact_log_likelihood(model, images, tolerance, require=False, seconds=seconds, **limits)
         reached = [True] * len(images) if result.reached is None else result.reached.tolist()
+        flagged = result.details.get("unexplained", torch.zeros(len(images), dtype=torch.bool)).tolist()
+        rows = zip(result.values.tolist(), result.errors.tolist(), reached, flagged, strict=True)
         answers = [
-            Answer(f"image {i}", value if there else None, claim, low[i], high[i], tolerance, result.kind)
-            for i, (value, claim, there) in enumerate(
-                zip(result.values.tolist(), result.errors.tolist(), reached, strict=True)
+            Answer(
+                f"image {i}",
+                value if there else None,
+                claim,
+                low[i],
+                high[i],
+                tolerance,
+                "unexplained" if flag else result.kind,
             )
+            for i, (value, claim, there, flag) in enumerate(rows)
         ]
         if unchanged is not None:
             same = training == unchanged.training

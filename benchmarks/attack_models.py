@@ -200,7 +200,7 @@ def our_mixtures(rng: np.random.Generator) -> Case:
         with torch.no_grad():
             module.logits.copy_(tensor(weight).log())
             # Each component's numbers are a linear function of its pseudo-image.
-            pseudo = module.pseudo_images.sigmoid().flatten(1)
+            pseudo = module.pseudo_inputs.sigmoid().flatten(1)
             wanted = torch.cat([tensor(mean), tensor(scale).log()], -1)
             ones = torch.cat([pseudo, torch.ones(k, 1, dtype=DOUBLE)], -1)
             solution = torch.linalg.pinv(ones) @ wanted

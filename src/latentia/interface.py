@@ -861,6 +861,13 @@ def _certificate_warnings(found: LikelihoodEvaluation, count: int, options: Mapp
             f"{late} of {count} images were not reached in {options['seconds']:g} s and are in no result, so the means "
             "are over the images that took least; allow more --seconds, or give a smaller --limit"
         )
+    unexplained = int(found.arrays.get("unexplained", np.zeros(0)).sum())
+    if unexplained:
+        warnings.append(
+            f"{unexplained} of {count} images lie more than 20 standard deviations below what the decoder gives at any "
+            "z that was tried: they are unlike its images, or a feature too narrow for the grid explains them, which "
+            "only a proof excludes (certificate='proven' in Python)"
+        )
     missed = int((reached > options["tolerance"]).sum())
     if missed:
         warnings.append(

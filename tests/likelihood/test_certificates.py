@@ -1,6 +1,7 @@
 """Models with a known log p(x) that are hard for a grid, one per class, and models that must be refused."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from torch.distributions import (
 from latentia.distributions import Bernoulli as BernoulliFamily
 from latentia.distributions import Conditional, Gaussian, Mixture
 from latentia.errors import ConfigurationError, UnsupportedError
-from latentia.likelihood import LatentModel, exact_log_likelihood, exact_posterior
+from latentia.likelihood import LatentModel, exact_log_likelihood, exact_posterior, quadrature
 
 from .known_models import standard_normal, toy_images, toy_vae
 
@@ -319,3 +320,51 @@ def test_the_posterior_under_a_mixture_prior_has_the_parts_of_every_component():
     place, count = posterior.modes
     assert count.item() == 1
     assert abs(place.item() - posterior.mean.item()) < 0.01
+
+
+def test_callables_are_integrated_on_a_second_grid_and_networks_are_not():
+    model = LatentModel(gaussian(0.1, torch.sin), standard_normal(2))
+    found = exact_log_likelihood(model, torch.tensor([[0.3, 0.2], [0.1, -0.9]], dtype=D), certificate="numerical")
+    assert found.settings["second_grid"] == 2
+    vae = toy_vae()
+    assert "second_grid" not in exact_log_likelihood(vae, toy_images(vae, 2), certificate="numerical").settings
+
+
+@pytest.mark.parametrize("chosen", ["both grids", "second grid"])
+def test_a_wrong_integral_is_betrayed_by_draws_of_the_prior_or_by_the_second_grid(chosen, monkeypatch):
+    original, calls = quadrature.refine, []
+
+    def wrong(*args, **kwargs):
+        found = original(*args, **kwargs)
+        calls.append(found)
+        if chosen == "both grids":
+            return replace(found, log_integral=found.log_integral - 20, log_left_out=found.log_left_out - 20)
+        return replace(found, log_integral=found.log_integral - 0.5) if len(calls) == 1 else found
+
+    monkeypatch.setattr(quadrature, "refine", wrong)
+    model = LatentModel(gaussian(0.5), standard_normal(2))
+    x = torch.tensor([[0.4, -0.3]], dtype=D)
+    found = exact_log_likelihood(model, x, certificate="numerical", require=False)
+    truth = sum(log_normal(v, 0, math.hypot(1, 0.5)) for v in (0.4, -0.3))
+    if chosen == "both grids":  # the mean of p(x|z) over draws is above p(x)/1000 with a probability of 0.999
+        assert 20 - math.log(1000) - 1 < found.errors.item() < 20 - math.log(1000) + 1
+    else:
+        assert abs(found.values.item() - truth) <= found.errors.item()
+
+
+def test_an_image_that_no_z_explains_is_named():
+    model = LatentModel(gaussian(0.1, lambda z: z.new_zeros(len(z), 1)), standard_normal(1))
+    found = exact_log_likelihood(model, torch.tensor([[0.0], [9.0]], dtype=D), certificate="numerical")
+    assert found.details["unexplained"].tolist() == [False, True]
+    assert found.settings["unexplained"] == 1
+
+
+def test_an_encoder_that_refuses_one_image_gives_hints_for_the_others():
+    def encoder(x):
+        bad = (x > 5).any(-1, keepdim=True)
+        return Independent(Normal(torch.where(bad, torch.nan, x), torch.ones_like(x), validate_args=True), 1)
+
+    model = LatentModel(gaussian(0.5), standard_normal(2), encoder)
+    found = exact_log_likelihood(model, torch.tensor([[0.4, -0.3], [6.0, 0.0], [1.0, 1.0]], dtype=D))
+    truth = [sum(log_normal(v, 0, math.hypot(1, 0.5)) for v in row) for row in ((0.4, -0.3), (6.0, 0.0), (1.0, 1.0))]
+    assert ((found.values - torch.tensor(truth, dtype=D)).abs() <= found.errors).all()

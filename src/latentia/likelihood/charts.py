@@ -84,6 +84,27 @@ class Chart:
         inner = self.log_density
         return self if log_weight == 0 else replace(self, log_density=lambda u, z: inner(u, z) + log_weight)
 
+    def turned(self, seed: int, d: int) -> Chart:
+        """The same part in coordinates v with u = s v R + c, for a random rotation R, shift c and scale s near 0.9."""
+        generator = torch.Generator().manual_seed(seed)
+        rotation = torch.linalg.qr(torch.randn(d, d, dtype=torch.float64, generator=generator))[0]
+        shift = torch.rand(d, dtype=torch.float64, generator=generator)
+        scale = 0.85 + 0.1 * torch.rand(1, generator=generator).item()
+        to_z, inner, to_u = self.to_z, self.log_density, self.to_u
+
+        def forward(v: Tensor) -> Tensor:
+            return scale * v @ rotation + shift
+
+        return replace(
+            self,
+            to_z=lambda v: to_z(forward(v)),
+            log_density=lambda v, z: inner(forward(v), z) + d * math.log(scale),
+            to_u=None if to_u is None else lambda z: (to_u(z) - shift) @ rotation.T / scale,
+            verified=True,
+            reach=2 * self.reach,
+            is_unit=False,
+        )
+
     def followed_by(self, transform: Map, inverse: Map | None) -> Chart:
         """The same density of u, for transform(z)."""
         to_z, to_u, inner = self.to_z, self.to_u, self.log_density

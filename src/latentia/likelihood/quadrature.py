@@ -57,7 +57,8 @@ PROVEN_BY_DEFAULT = (
 PROOF_SECONDS = 1.0
 PROBED = 50  # images whose rounding is measured before any other work
 PAIRS_AT_ONCE = 1000  # pairs of an image and a z that are scored together
-PRIOR_DRAWS = 256  # points that show where mass may be, besides the grid
+PRIOR_DRAWS = 1000  # points that show where mass may be, besides the grid
+AUDIT = 0.001  # probability that the audit by these draws rejects a right value
 # An image whose log p(x|z) lies so many standard deviations below what the decoder expects at the best z is searched
 # for with many more draws: something that no node met may explain it. Images that a model was fitted to stay below 20.
 UNEXPLAINED = 20.0
@@ -68,12 +69,13 @@ ASSUMES = (
     "node"
 )
 CURES = {
-    Stop.TIME: "ran out of time; allow more seconds",
+    Stop.TIME: "ran out of time; allow more seconds (--seconds)",
     Stop.SIZE: "needs more tiles than the memory and the size of one image's grid allow; allow more memory",
     Stop.LEVELS: "is not resolved by the finest grid; it needs a larger tolerance",
     Stop.TAILS: "has mass that does not end where the grid does",
     Stop.NAN: "has log-densities that are not finite numbers (NaN)",
     Stop.PRECISION: "is at the floor of its precision; use precision='float64'",
+    Stop.DISAGREE: "differs between two grids, so the decoder has features finer than both; allow more seconds",
     Stop.NONE: "has rounding above the tolerance; use precision='float64'",
 }
 
@@ -260,7 +262,9 @@ def solve(
         subject.require_deterministic(images)
         bounds = None if prove is None else enclose_log_likelihood(subject, images, prove, seconds=seconds / 2)
         work = _Work(subject, images, tolerance, precision, begin + seconds, memory, keep)
-        work.run()
+        work.run(torch.arange(len(images)))
+        if not work.is_network:
+            work.check(subject, precision)
         seconds_used = time.monotonic() - begin
         if bounds is not None:
             work.accept(bounds)
@@ -287,7 +291,7 @@ def solve(
     return Solution(result, work.models[-1], work.pieces)
 
 
-OTHERS = "importance_log_likelihood(model, images) (on the command line --likelihood importance)"
+OTHERS = "method='importance' (importance_log_likelihood(model, images); --likelihood importance on the command line)"
 
 
 class _Joint(Integrand):
@@ -359,6 +363,7 @@ class _Work:
         keep: bool,
     ):
         self.images, self.tolerance, self.end, self.memory, self.keep = images, tolerance, end, memory, keep
+        self.begin = time.monotonic()
         self.double = subject.in_float64()
         self.is_network = subject.source is not None or isinstance(subject.decoder, nn.Module)
         self.models = [subject]
@@ -376,6 +381,10 @@ class _Work:
         n, d = len(images), subject.dimension
         self.values = torch.full((n,), -torch.inf, dtype=torch.float64)
         self.errors, self.left_out, self.rounding = (torch.full_like(self.values, torch.inf) for _ in range(3))
+        self.audit = torch.full_like(self.values, -torch.inf)
+        self.best, self.seen = torch.zeros(n, subject.latent, dtype=torch.float64), None
+        self.turn, self.checked = 0, 0
+        self.unexplained = torch.zeros(n, dtype=torch.bool)
         self.deviations = torch.full((n, 2**d), torch.inf, dtype=torch.float64)
         self.level, self.stop = (torch.zeros(n, dtype=torch.long) for _ in range(2))
         self.proven = torch.zeros(n, dtype=torch.bool)
@@ -384,11 +393,13 @@ class _Work:
         self.nodes = self.products = 0
         self.violations = 0.0
 
-    def run(self) -> None:
-        """Integrate, in the first precision, and again those images that it rounds by too much."""
-        rows = torch.arange(len(self.images))
-        for place, model in enumerate(self.models):
+    def run(self, rows: Tensor) -> None:
+        """Integrate for these images, in the first precision, and again for those that it rounds by too much."""
+        for piece in self.pieces:
+            piece.used[torch.isin(piece.rows, rows)] = False
+        for place, model in enumerate(self.models if len(rows) else ()):
             charts = charts_of(model.prior, model.log_prior)
+            charts = [chart.turned(self.turn, model.dimension) for chart in charts] if self.turn else charts
             for chart in charts:
                 if not chart.verified and place == 0:
                     _require_proper(chart, model.dimension, self.end - time.monotonic())
@@ -401,6 +412,32 @@ class _Work:
             rows = torch.cat(rough)
             if len(rows) == 0:
                 break
+
+    def check(self, subject: LatentModel, precision: Precision) -> None:
+        """Integrate again on lattices that are turned, shifted and scaled at random, and compare.
+
+        An image on which the second finds more mass is integrated again from there. Where the two disagree in the end,
+        their distance is the error.
+        """
+        begin = time.monotonic()
+        used = begin - self.begin
+        other = _Work(
+            subject, self.images, self.tolerance, precision, min(self.end, begin + 3 * used + 1), self.memory, False
+        )
+        other.turn, other.seen = 1, self.best
+        other.run(torch.isfinite(self.errors).nonzero().squeeze(1))
+        both = torch.isfinite(self.errors) & torch.isfinite(other.errors)
+        more = both & (other.values - self.values > self.errors + other.errors)
+        if bool(more.any()):
+            self.seen = other.best
+            self.run(more.nonzero().squeeze(1))
+            both &= torch.isfinite(self.errors)
+        distance = torch.where(both, (self.values - other.values).abs(), 0.0)
+        disagree = distance > self.errors + other.errors
+        self.stop[disagree] = int(Stop.DISAGREE)
+        self.errors = torch.maximum(self.errors, torch.where(disagree, 2 * distance, distance))
+        self.checked = int(both.sum())
+        self.nodes, self.products = self.nodes + other.nodes, self.products + other.products
 
     def result(self, seconds: float) -> LikelihoodResult:
         reached = torch.isfinite(self.errors)
@@ -423,7 +460,11 @@ class _Work:
             "seconds": round(seconds, 3),
         }
         if not proven:
-            settings["assumes"] = ASSUMES
+            settings |= {"assumes": ASSUMES, "audit_draws": PRIOR_DRAWS, "audit_level": AUDIT}
+            if self.checked:
+                settings["second_grid"] = self.checked
+            if bool((self.unexplained & ~self.proven).any()):
+                settings["unexplained"] = int((self.unexplained & ~self.proven).sum())
         bounds = {} if self.bounds is None else {"lower": self.bounds.lower, "upper": self.bounds.upper}
         return LikelihoodResult(
             self.values,
@@ -431,7 +472,12 @@ class _Work:
             "proven" if proven else "numerical",
             "enclosure" if proven else "quadrature",
             settings,
-            details={"level": self.level, "proven": self.proven, **bounds},
+            details={
+                "level": self.level,
+                "proven": self.proven,
+                "unexplained": self.unexplained & ~self.proven,
+                **bounds,
+            },
             reached=None if bool(reached.all()) else reached,
         )
 
@@ -473,7 +519,7 @@ class _Work:
         """Integrate a chunk of images over every chart; returns the images that need a finer precision."""
         images, end = self.images[rows], time.monotonic() + seconds
         scorer = self._scorer(model, images)
-        hints, rounding = self._hints(model, images, scorer)
+        hints, rounding = self._hints(model, images, scorer, rows, last=last)
         rough = (rounding > ROUNDING_SHARE * self.tolerance) & (not last)
         if bool(rough.any()):  # without trying
             fine = ~rough
@@ -524,10 +570,16 @@ class _Work:
         finer = (rounding > ROUNDING_SHARE * self.tolerance) | (stop == Stop.PRECISION)
         finer &= torch.isfinite(total) & (not last)
         mine = rows[~finer]
-        self.values[mine], self.errors[mine] = (
-            total[~finer],
-            torch.where(torch.isfinite(total), error + left_out + rounding, torch.inf)[~finer],
-        )
+        error = torch.where(torch.isfinite(total), error + left_out + rounding, torch.inf)
+        # Markov's inequality: the mean of p(x|z) over draws of z exceeds p(x)/α with a probability of at most α.
+        error = torch.maximum(error, self.audit[rows] + math.log(AUDIT) - total)
+        self.values[mine], self.errors[mine] = total[~finer], error[~finer]
+        self.best[mine] = place[~finer]
+        flagged = (self.unexplained[rows] & ~finer).nonzero().squeeze(1)
+        if len(flagged):
+            at = place[flagged].to(model.device, model.dtype)
+            still = _is_unexplained(model.decoder, at, score[flagged].to(model.device))
+            self.unexplained[rows[flagged]] = still.cpu()
         self.left_out[mine], self.rounding[mine] = left_out[~finer], rounding[~finer]
         self.deviations[mine] = (share[..., None] * deviations).sum(0)[~finer]
         self.stop[mine], self.level[mine] = stop[~finer], torch.stack([part.level for part in parts]).amax(0)[~finer]
@@ -548,8 +600,10 @@ class _Work:
         # Where the decoder cannot be taken to float64, at least its scores are.
         return scorer_for(probe, images.to(model.device, torch.float64 if self.double is None else model.dtype))
 
-    def _hints(self, model: LatentModel, images: Tensor, scorer: Scorer) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """For each image the better of the encoder's mean and the best of some draws, and the rounding at the latter.
+    def _hints(
+        self, model: LatentModel, images: Tensor, scorer: Scorer, all_rows: Tensor, *, last: bool
+    ) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """For each image the best of some draws, the encoder's mean and what was seen; and the rounding at a draw.
 
         Returns:
             z (n, d) and log p(x|z) (n,); the rounding (n,), 0 for all but the first images where it is small for them.
@@ -558,7 +612,11 @@ class _Work:
         count = len(z)
         rows = torch.arange(len(images), device=model.device).split(max(1, 4_000_000 // count))
         block = scorer.block(model.decoder(z))
-        tops = [block.scores(some, slice(0, count)).nan_to_num(-torch.inf).max(-1) for some in rows]
+        tops = []
+        for some in rows:
+            table = block.scores(some, slice(0, count)).nan_to_num(-torch.inf, posinf=-torch.inf)
+            tops.append(table.max(-1))
+            self.audit[all_rows[some.cpu()]] = table.double().logsumexp(-1).cpu() - math.log(count)
         score = torch.cat([top.values for top in tops]).double()
         place = z[torch.cat([top.indices for top in tops])]
         rounding = self._rounding(model, scorer, place[:PROBED], score[:PROBED].cpu())
@@ -567,8 +625,10 @@ class _Work:
         rounding = torch.cat([rounding, rounding.new_zeros(len(images) - len(rounding))])
         unexplained = torch.zeros(len(images), dtype=torch.bool, device=score.device)
         for some in torch.arange(len(images), device=score.device).split(PAIRS_AT_ONCE):
+            guesses = [] if self.seen is None else [self.seen[all_rows[some.cpu()]].to(place)]
             if model.encoder is not None:
-                mean = _encoder_mean(model, images[some.cpu()], place[some])
+                guesses.append(_encoder_mean(model, images[some.cpu()], place[some]))
+            for mean in guesses:
                 own = score_pairs(model.decoder(mean), scorer.images[some])
                 # The joint density decides: the encoder's mean may lie where the prior has nothing.
                 change = model.log_prior(mean) - model.log_prior(place[some])
@@ -576,7 +636,10 @@ class _Work:
                 place[some] = torch.where(better[:, None], mean, place[some])
                 score[some] = torch.where(better, own, score[some])
             unexplained[some] = _is_unexplained(model.decoder, place[some], score[some])
-        place, score = self._search(model, scorer, place, score, unexplained.nonzero().squeeze(1))
+        unexplained &= (rounding <= ROUNDING_SHARE * self.tolerance).to(unexplained.device) | last
+        self.unexplained[all_rows] = unexplained.cpu()
+        if self.turn == 0:
+            place, score = self._search(model, scorer, place, score, unexplained.nonzero().squeeze(1))
         return (place.double().cpu(), score.cpu()), rounding
 
     def _search(

@@ -109,6 +109,7 @@ class Stop(IntEnum):
     TAILS = 4
     NAN = 5
     PRECISION = 6
+    DISAGREE = 7
 
 
 @dataclass
@@ -410,6 +411,7 @@ class _Run:
         absent = ~self.is_done & (self.stop == Stop.NONE)
         value = torch.where(absent, -torch.inf, self.value)
         rule = torch.where(self.is_resolved, _nan_to_inf(self.rule_error), torch.inf)
+        rule = torch.where(self.is_done, rule, 2 * rule)  # the order was seen on fewer levels than the tolerance needs
         # Rules on a lattice that mass may hide in, or extend beyond, may agree by accident.
         return Refined(
             value,
