@@ -46,6 +46,7 @@ from latentia.likelihood import (
 )
 from latentia.metrics import (
     Features,
+    Labels,
     Metric,
     Output,
     ProgressCallback,
@@ -688,7 +689,8 @@ def _score_run(
     model = run.model if fitted is None else fitted.vae  # built outside of the block, which it must not change
     with progress(f"{run.path}") as update:
         with seeded(seed):
-            images, what = draw_samples(model, size, output=of, progress=update)
+            labels = cast(Any, model).draw_labels(size).cpu() if _takes_labels(model) else None
+            images, what = draw_samples(model, size, output=of, progress=update, labels=labels)
         if images.min() < 0 or images.max() > 1:  # a Gaussian likelihood is not bounded
             images, what = images.clamp(0, 1), f"{what}, clipped to [0, 1]"
         found = score_images(
@@ -701,6 +703,7 @@ def _score_run(
             real_vs_real=real_vs_real,
             split=reference.split,
             samples=what,
+            labels=Labels(reference.labels, labels, reference.train_labels),
             seed=seed,
             progress=update,
         )
@@ -892,6 +895,10 @@ def _given(model: VAE | EncodedGAN, labels: Tensor | None, rows: Tensor) -> VAE 
     return model.given(None if labels is None else labels[rows]) if isinstance(model, VAE) else model
 
 
+def _takes_labels(model: Any) -> bool:
+    return isinstance(model, ConditionalVAE) or (isinstance(model, GAN) and model.classes > 0)
+
+
 def _class_of(run: Run, label: str | int) -> int:
     """The number of a class from its name or number.
 
@@ -899,8 +906,7 @@ def _class_of(run: Run, label: str | int) -> int:
         RunError: for a model that is not class-conditional.
         ConfigurationError: for a class that the data do not have.
     """
-    model = run.model
-    if not isinstance(model, ConditionalVAE) and not (isinstance(model, GAN) and model.classes):
+    if not _takes_labels(run.model):
         raise RunError(
             f"{run.path} holds a model that takes no labels; train a conditional-vae, or a gan with conditional=true, "
             "to sample by label"

@@ -4,6 +4,7 @@ from latentia.metrics import score
 score(test_images, samples, features="classifier", train=train_images)
 """
 
+from latentia.metrics.accuracy import ClassificationAccuracy, classification_accuracy
 from latentia.metrics.classes import Classes, InceptionScore, class_coverage, inception_score
 from latentia.metrics.classifier import classify
 from latentia.metrics.comparison import ModelScores, best_of
@@ -16,6 +17,7 @@ from latentia.metrics.neighbors import Neighbors, neighbor_scores
 from latentia.metrics.pairwise import Diversity, diversity
 from latentia.metrics.protocol import Protocol, protocol_text, require_comparable, same_protocol
 from latentia.metrics.scoring import (
+    Labels,
     Output,
     ProgressCallback,
     Scores,
@@ -29,6 +31,7 @@ from latentia.metrics.two_sample import TwoSample, two_sample_test
 
 __all__ = [
     "Classes",
+    "ClassificationAccuracy",
     "Classifier",
     "Diversity",
     "Features",
@@ -36,6 +39,7 @@ __all__ = [
     "Inception",
     "InceptionScore",
     "Kernel",
+    "Labels",
     "Memorization",
     "Metric",
     "ModelScores",
@@ -51,6 +55,7 @@ __all__ = [
     "TwoSample",
     "best_of",
     "class_coverage",
+    "classification_accuracy",
     "classify",
     "default_features",
     "diversity",

@@ -35,6 +35,7 @@ class MetricInputs:
         train: features of the training images, (T, D), where they are known.
         probabilities: p(y|x) of the real and of the fake images, (n, K) and (m, K), by the features' classifier.
         seed: for a metric that samples.
+        labeled: bytes and labels of the real images, and of the samples; None where one of them has no labels.
     """
 
     features: Features
@@ -43,6 +44,7 @@ class MetricInputs:
     train: Tensor | None
     probabilities: Callable[[], tuple[Tensor, Tensor]]
     seed: int = 0
+    labeled: Callable[[], tuple[Tensor, Tensor, Tensor, Tensor]] | None = None
 
 
 class Metric(Component, family=True):
@@ -54,6 +56,7 @@ class Metric(Component, family=True):
             training images return (`MEMORIZATION`).
         needs_train: whether it needs the training images.
         needs_classes: whether it needs features that come from a classifier.
+        needs_labels: whether it needs samples with labels, and labels of the real images.
         aliases: other names for it, such as those of its scores.
     """
 
@@ -61,6 +64,7 @@ class Metric(Component, family=True):
     measures: ClassVar[dict[str, str]] = {}
     needs_train: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = False
     aliases: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

@@ -12,13 +12,22 @@ protocol of each score names which of them was used.
 
 from __future__ import annotations
 
-__all__ = ["Output", "ProgressCallback", "Scores", "default_features", "draw_samples", "reference_images", "score"]
+__all__ = [
+    "Labels",
+    "Output",
+    "ProgressCallback",
+    "Scores",
+    "default_features",
+    "draw_samples",
+    "reference_images",
+    "score",
+]
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,13 +68,23 @@ class Scores(list[Estimate]):
         self.skipped = dict(skipped or {})
 
 
-def default_metrics(features: Features, train: bool) -> list[Metric]:
+class Labels(NamedTuple):
+    """The labels of the images that are scored, int64, (N,) each; None where they are not known."""
+
+    real: Tensor | None = None
+    fake: Tensor | None = None
+    train: Tensor | None = None
+
+
+def default_metrics(features: Features, train: bool, labels: bool = False) -> list[Metric]:
     """Every metric that these features and data allow."""
     has_classes = type(features).probabilities is not Features.probabilities
     return [
         member()
         for member in Metric.members().values()
-        if (train or not member.needs_train) and (has_classes or not member.needs_classes)
+        if (train or not member.needs_train)
+        and (has_classes or not member.needs_classes)
+        and (labels or not member.needs_labels)
     ]
 
 
@@ -97,6 +116,7 @@ def score(
     real_vs_real: bool = True,
     split: str = "not stated",
     samples: str = AS_GIVEN,
+    labels: Labels | None = None,
     seed: int = 0,
     progress: ProgressCallback | None = None,
 ) -> Scores:
@@ -114,6 +134,7 @@ def score(
         real_vs_real: also score real images against real ones.
         split: the part of the data that `real` belongs to, for the protocol.
         samples: what `fake` is, for the protocol; see `Protocol`.
+        labels: of all images, for metrics of class-conditional samples.
         seed: of the subsets of images, and of metrics that sample.
         progress: is called before each piece of work with the numbers of pieces done and in all, and a name.
 
@@ -128,12 +149,13 @@ def score(
         UnsupportedError: a named metric that these features or data do not allow.
     """
     seen: Features = _parsed(Features, features, "features")
+    labels = labels or Labels()
     pixels = {"real": quantize(real, "the real images"), "fake": quantize(fake, "the fake images")}
     if train is not None:
         pixels["train"] = quantize(train, "the training images")
     _require_same_size(pixels)
     chosen = (
-        default_metrics(seen, train is not None)
+        default_metrics(seen, train is not None, labels.real is not None and labels.fake is not None)
         if metrics is None
         else [_parsed(Metric, m, "metrics") for m in metrics]
     )
@@ -169,19 +191,32 @@ def score(
 
     skipped: dict[str, str] | None = {} if metrics is None else None
 
-    def scores(other: Tensor, other_images: Callable[[], Tensor], suffix: str) -> list[Estimate]:
+    def scores(
+        other: Tensor, other_images: Callable[[], Tensor], other_labels: Tensor | None, suffix: str
+    ) -> list[Estimate]:
+        def labeled() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            own, others = cast(Tensor, labels.real)[rows["real"]], cast(Tensor, other_labels)
+            return pixels["real"][rows["real"]], own, other_images(), others
+
         def probabilities() -> tuple[Tensor, Tensor]:
             return seen.probabilities(pixels["real"][rows["real"]]), seen.probabilities(other_images())
 
-        inputs = MetricInputs(seen, real_features[rows["real"]], other, train_features, probabilities, seed)
+        known = labeled if labels.real is not None and other_labels is not None else None
+        inputs = MetricInputs(seen, real_features[rows["real"]], other, train_features, probabilities, seed, known)
         return list(_with_protocols(chosen, inputs, protocol, suffix, begin, skipped))
 
-    found = Scores(scores(fake_features, lambda: pixels["fake"][rows["fake"]], ""))
+    def labels_at(of: Tensor | None, chosen: Tensor) -> Tensor | None:
+        return None if of is None else of[chosen]
+
+    own = labels_at(labels.fake, rows["fake"])
+    found = Scores(scores(fake_features, lambda: pixels["fake"][rows["fake"]], own, ""))
     if real_vs_real:
-        found += scores(real_features[rows["other"]], lambda: pixels["real"][rows["other"]], "/real_vs_real")
+        own = labels_at(labels.real, rows["other"])
+        found += scores(real_features[rows["other"]], lambda: pixels["real"][rows["other"]], own, "/real_vs_real")
     if train_features is not None and with_train:
         known = order["train"][:size]
-        found += scores(train_features[known], lambda: pixels["train"][known], "/train_vs_test")
+        own = labels_at(labels.train, known)
+        found += scores(train_features[known], lambda: pixels["train"][known], own, "/train_vs_test")
     found.skipped = skipped or {}
     if progress is not None:
         progress(total, total, "")
@@ -190,12 +225,14 @@ def score(
 
 @dataclass(frozen=True)
 class Reference:
-    """Real images, uint8 (N, C, H, W), their split, the training images, and the hash of the data."""
+    """Real images, uint8 (N, C, H, W), their split, the training images, the hash of the data, and labels of both."""
 
     images: Tensor
     split: str
     train: Tensor | None
     data_hash: str
+    labels: Tensor | None = None
+    train_labels: Tensor | None = None
 
 
 def default_features(data: str) -> Features:
@@ -227,7 +264,8 @@ def reference_images(source: Source, split: str = "test", output: Output = "mean
         )
     how = "none" if output == "means" else {"dynamic": "static"}.get(source.binarize, source.binarize)
     splits: Splits = source.model_copy(update={"binarize": how}).load()
-    return Reference(getattr(splits, split).x, split, splits.train.in_memory().x, splits.content_hash)
+    part, train = getattr(splits, split), splits.train.in_memory()
+    return Reference(part.x, split, train.x, splits.content_hash, part.labels, train.labels)
 
 
 @torch.no_grad()

@@ -132,6 +132,10 @@ class GAN(nn.Module):
         """The logits of examples, (B, *shape) → (B/m,)."""
         return self.score(self.pack(x), labels)
 
+    def draw_labels(self, n: int) -> Tensor:
+        """n labels, all classes equally probable, int64 (n,)."""
+        return torch.randint(self.classes, (n,), device=next(self.generator.parameters()).device)
+
     @torch.no_grad()
     def sample(self, n: int, labels: Tensor | None = None, z: Tensor | None = None) -> Tensor:
         """Draw n examples, (n, *shape).
@@ -146,7 +150,7 @@ class GAN(nn.Module):
         if len(z) != n:
             raise ConfigurationError([("z", f"there are {len(z)} latents for {n} samples; give as many")])
         if self.classes and labels is None:
-            labels = torch.randint(self.classes, (n,), device=z.device)
+            labels = self.draw_labels(n)
         return self.generate(z, labels)
 
     def log_prob(self, x: Tensor) -> Tensor:
