@@ -256,8 +256,8 @@ WRONG = {
         lambda encoder, decoder: VAE(encoder, decoder, latent=2, event_shape=(1, 5, 5)).elbo(torch.ones(3, 1, 5, 5)),
         "does not take a batch of shape \\(3, 1, 5, 5\\)",
     ),
-    "an array": (
-        lambda encoder, decoder: VAE(encoder, decoder, latent=2, event_shape=IMAGE).encode(np.ones((3, *IMAGE))),
+    "a list": (
+        lambda encoder, decoder: VAE(encoder, decoder, latent=2, event_shape=IMAGE).encode([[1.0]]),
         "must be a tensor",
     ),
     "a function": (
@@ -295,3 +295,17 @@ def test_binary_images_of_any_type_have_one_bound(dtype):
     bound = vae.elbo(images)
     torch.manual_seed(0)
     assert torch.equal(bound, vae.elbo(images.to(bound.dtype)))
+
+
+def test_arrays_of_numpy_give_back_arrays():
+    vae = build(PARTS[0])
+    images = (some_images(4) > 0.5).float()
+    for array in (images.numpy(), images.double().numpy(), images.bool().numpy()):
+        assert torch.equal(vae.encode(array).mean, vae.encode(images).mean)
+        again = vae.reconstruct(array)
+        torch.manual_seed(0)
+        bound = vae.elbo(array, samples=3)
+        torch.manual_seed(0)
+        assert isinstance(again, np.ndarray)
+        assert np.array_equal(again, vae.reconstruct(images).numpy())
+        assert np.array_equal(bound, vae.elbo(images, samples=3).detach().numpy())

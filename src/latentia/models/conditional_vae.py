@@ -18,7 +18,7 @@ from torch.distributions import Distribution, Independent, Normal
 
 from latentia.distributions import Conditional, Likelihood
 from latentia.errors import ConfigurationError, DataError
-from latentia.models.vae import VAE
+from latentia.models.vae import VAE, Array, X
 from latentia.networks.network import require_logits
 
 
@@ -107,7 +107,7 @@ class ConditionalVAE(VAE):
             raise ConfigurationError([("labels", "the prior of this model depends on the label; use model.given(y)")])
         return super().prior
 
-    def encode(self, x: Tensor, labels: Tensor | int | None = None) -> Distribution:
+    def encode(self, x: Tensor | Array, labels: Tensor | int | None = None) -> Distribution:
         """q(z|x, y) for x (B, *shape) and labels (B,)."""
         return self.given(labels).encode(x)
 
@@ -131,7 +131,7 @@ class ConditionalVAE(VAE):
         return torch.multinomial(self.log_frequencies.exp(), n, replacement=True)
 
     @torch.no_grad()
-    def reconstruct(self, x: Tensor, labels: Tensor | int | None = None) -> Tensor:
+    def reconstruct(self, x: X, labels: Tensor | int | None = None) -> X:
         """E[x|z, y] at the mean of q(z|x, y), (B, *shape)."""
         return self.given(labels).reconstruct(x)
 

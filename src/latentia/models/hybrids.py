@@ -12,14 +12,15 @@ from __future__ import annotations
 
 __all__ = ["VAEGAN", "AdversarialAutoencoder", "BiGAN", "EncodedGAN"]
 
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
 from latentia.distributions import Conditional, Posterior
-from latentia.models.vae import VAE
+from latentia.models.vae import VAE, Array, X
 from latentia.networks.network import require_logits
 
 
@@ -64,9 +65,9 @@ class EncodedGAN(nn.Module):
         """G(z), differentiable: (B, d) → images (B, *shape) in [0, 1]."""
         return torch.sigmoid(self.generator(z).float())
 
-    def encode(self, x: Tensor) -> Distribution:
+    def encode(self, x: Tensor | Array) -> Distribution:
         """q(z|x) for images (B, *shape): a distribution with batch shape (B,) and event shape (d,)."""
-        return self.encoder(x)
+        return self.encoder(torch.from_numpy(x).float() if isinstance(x, np.ndarray) else x)
 
     @torch.no_grad()
     def sample(self, n: int, *, mean: bool = False) -> Tensor:
@@ -74,9 +75,10 @@ class EncodedGAN(nn.Module):
         return self.generate(self.prior.sample(torch.Size([n])))
 
     @torch.no_grad()
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """G at the mean of q(z|x), (B, *shape)."""
-        return self.generate(self.encode(x).mean)
+    def reconstruct(self, x: X) -> X:
+        """G at the mean of q(z|x), (B, *shape); an array for an array."""
+        again = self.generate(self.encode(x).mean)
+        return cast(X, again if isinstance(x, Tensor) else again.cpu().numpy())
 
 
 class BiGAN(EncodedGAN):

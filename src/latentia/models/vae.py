@@ -10,8 +10,9 @@ from __future__ import annotations
 __all__ = ["VAE"]
 
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -30,6 +31,9 @@ from latentia.distributions import (
 from latentia.distributions.standardization import EncoderInput, Standardization, StandardizedConditional
 from latentia.errors import UnsupportedError, require_count
 from latentia.networks.network import require_logits
+
+Array = np.ndarray[Any, Any]
+X = TypeVar("X", Tensor, Array)
 
 
 class VAE(nn.Module):
@@ -96,9 +100,16 @@ class VAE(nn.Module):
         """p(z), with event shape (d,)."""
         return self.prior_module(self.posterior)
 
-    def encode(self, x: Tensor) -> Distribution:
+    def encode(self, x: Tensor | Array) -> Distribution:
         """q(z|x) for x of shape (B, *shape): a distribution with batch shape (B,) and event shape (d,)."""
-        return self.posterior(x)
+        return self.posterior(self.as_tensor(x))
+
+    def as_tensor(self, x: Tensor | Array) -> Tensor:
+        """x as a tensor; an array of NumPy in the type and on the device of the model."""
+        if not isinstance(x, np.ndarray):
+            return x
+        first = next(self.parameters())
+        return torch.as_tensor(x, dtype=first.dtype, device=first.device)
 
     def decode(self, z: Tensor) -> Distribution:
         """p(x|z) for z of shape (*batch, d): a distribution with batch shape (*batch) and event shape (*shape)."""
@@ -109,8 +120,8 @@ class VAE(nn.Module):
         q, family = self.encode(x), self.posterior.family
         return family.center(q) if isinstance(family, Posterior) else q.mean
 
-    def elbo(self, x: Tensor, samples: int = 1) -> Tensor:
-        """The evidence lower bound of each x, (B,), in nats, with `samples` draws of z.
+    def elbo(self, x: X, samples: int = 1) -> X:
+        """The evidence lower bound of each x, (B,), in nats, with `samples` draws of z; an array for an array.
 
         Its KL is sampled as well, as log q(z|x) − log p(z), so that any prior and posterior can be used.
 
@@ -121,6 +132,8 @@ class VAE(nn.Module):
             UnsupportedError: if a gradient is recorded and the posterior cannot be reparametrized.
             DataError: for x outside the likelihood's support, such as gray images under a Bernoulli likelihood.
         """
+        if isinstance(x, np.ndarray):
+            return cast(X, self.elbo(self.as_tensor(x), samples).detach().cpu().numpy())
         q = self.encode(x)
         x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
         self.check(x)
@@ -180,6 +193,7 @@ class VAE(nn.Module):
         return distribution.mean if mean else distribution.sample()
 
     @torch.no_grad()
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """E[x|z] at the center of q(z|x), the usual reconstruction, (B, *shape)."""
-        return self.decode(self.center(x)).mean
+    def reconstruct(self, x: X) -> X:
+        """E[x|z] at the center of q(z|x), the usual reconstruction, (B, *shape); an array for an array."""
+        again = self.decode(self.center(self.as_tensor(x))).mean
+        return cast(X, again if isinstance(x, Tensor) else again.cpu().numpy())
