@@ -83,7 +83,9 @@ def train(x_source: BreastCancer | Wine, likelihood, latent: int, seed: int, epo
 def linear(name: str, seeds: list[int], epochs: int) -> None:
     """Linear VAEs against scikit-learn's optimum, on standardized columns, reported in the table's units."""
     per_column = name == "factors"
-    for source, latent in ((Wine(validation=0), 2), (Wine(validation=0), 5), (BreastCancer(validation=0), 5)):
+    latents = (2, 3) if per_column else (2, 5)  # factor analysis of five factors does not converge in scikit-learn
+    cases = [(Wine(validation=0), latent) for latent in latents]
+    for source, latent in [*cases, *([] if per_column else [(BreastCancer(validation=0), 5)])]:
         x = source.load().train.x
         spread = x.std(0, correction=0)
         u = ((x - x.mean(0)) / spread).numpy()
@@ -144,13 +146,14 @@ def counts(seeds: list[int], epochs: int) -> None:
                     seed=seed,
                 )
                 run = latentia.train(recipe, Path(folder) / "run", quiet=True)
-                found = latentia.evaluate(run, likelihood="exact", gaps=0, limit=2000, pictures=False)
-                value = next(estimate for estimate in found if estimate.name == "test/log_likelihood")
-                columns = run.test.x[:2000].numpy().astype(int)
-                exact = truth.logpmf(columns).sum(1).mean()
-            reached[likelihood.type_name] = value.value
+                x_test = run.test.x
+                with torch.no_grad():  # p(x|z) is p(x), as no number depends on z
+                    value = run.model.decode(torch.zeros(1, 1)).log_prob(x_test).mean().item()
+                exact = truth.logpmf(x_test.numpy().astype(int)).sum(1).mean()
+            reached[likelihood.type_name] = value
             print(
-                f"counts: seed {seed}, {likelihood.type_name}: log p(x) {value} (of the truth {exact:.4f})", flush=True
+                f"counts: seed {seed}, {likelihood.type_name}: log p(x) {value:.4f} (of the truth {exact:.4f})",
+                flush=True,
             )
         print(f"counts: seed {seed}: margin {reached['negative-binomial'] - reached['poisson']:.4f}", flush=True)
 

@@ -5,8 +5,21 @@ Each returns its results and writes the same files as the command of its name.
 
 from __future__ import annotations
 
-__all__ = ["compare", "distance", "encode", "evaluate", "explore", "reconstruct", "report", "sample", "score", "verify"]
+__all__ = [
+    "compare",
+    "distance",
+    "encode",
+    "evaluate",
+    "explore",
+    "impute",
+    "reconstruct",
+    "report",
+    "sample",
+    "score",
+    "verify",
+]
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,11 +51,13 @@ from latentia.explorer.build import LARGEST, ExplorerPage, write_explorer
 from latentia.files import atomic_write, require_writable
 from latentia.inputs import Channels, Images, Points, convert_images, read_images, read_points, source_of
 from latentia.likelihood import (
+    Imputation,
     LatentModel,
     LikelihoodEvaluation,
     divergences_from_known,
     evaluate_conditional_likelihood,
     evaluate_likelihood,
+    impute_values,
 )
 from latentia.metrics import (
     Features,
@@ -462,6 +477,80 @@ def encode(
     if path is not None:
         _write_arrays(path, {name: values.numpy() for name, values in arrays.items()})
     return arrays
+
+
+def impute(
+    run: RunLike,
+    *,
+    x: Tensor | np.ndarray[Any, Any] | None = None,
+    draws: int = 500,
+    hide: float = 0.1,
+    out: Path | str | None = None,
+    seed: int = 0,
+) -> tuple[Imputation, Results]:
+    """Fill in missing values: their means given the observed values, with standard deviations.
+
+    As a check, a part of the observed values of the test examples is hidden and imputed: `imputation_rmse` is the root
+    of the mean squared error in standard deviations of each column, next to that of the columns' means.
+
+    Args:
+        run: a run, or its directory, of a VAE that was trained with `data.missing=keep`.
+        x: examples (N, *shape) with NaN; by default all of the run's data, in their order.
+        draws: of z for each example.
+        hide: the share of observed values that the check hides; 0 for no check.
+        out: F.csv for vectors, or F.npz (arrays `x` and `stddev`), to write.
+        seed: of the draws and of what is hidden.
+
+    Raises:
+        ConfigurationError: an unknown file format.
+        RunError: a model without a likelihood, or a file that cannot be written.
+        DataError: a model that does not take missing values.
+    """
+    path = None if out is None else Path(out)
+    if path is not None and path.suffix not in (".csv", ".npz"):
+        raise ConfigurationError(f"--out {path} must end in .csv or .npz")
+    run = _run(run)
+    vae = run.model
+    if not isinstance(vae, VAE):
+        raise RunError(f"{run.path} holds a {type(vae).__name__}, which has no likelihood to impute with; give a VAE's")
+    columns = Schema.from_mapping(run.environment).columns
+    categories = [place for place, column in enumerate(columns) if column.kind in ("category", "ordinal")]
+    given = vae.as_tensor(run.recipe.data.whole().x if x is None else x)
+    options: dict[str, Any] = {"draws": draws, "seed": seed, "categories": categories}
+    with progress(f"imputing {int(given.isnan().sum())} values"):
+        found = impute_values(vae, given, **options)
+    estimates = _imputation_check(run, vae, hide, options) if hide > 0 else []
+    if path is not None and path.suffix == ".csv":
+        _write_arrays_of(run, path, found.x, "")
+    elif path is not None:
+        _write_arrays(path, {"x": found.x.numpy(), "stddev": found.stddev.numpy()})
+    title = f"{run.path}: {int(given.isnan().sum())} of {given.numel()} values imputed"
+    tables = [estimates_table(estimates, title)] if estimates else []
+    return found, Results(estimates, tables, [], [] if path is None else [path])
+
+
+def _imputation_check(run: Run, vae: VAE, hide: float, options: Mapping[str, Any]) -> list[Estimate]:
+    """Errors of imputed values that are known, of numbers in the test examples."""
+    test, train = run.splits.examples("test").x, run.splits.examples("train").x
+    numbers = torch.ones(test.shape[1:], dtype=torch.bool)
+    numbers[list(options["categories"])] = False
+    generator = torch.Generator().manual_seed(options["seed"])
+    hidden = (torch.rand(test.shape, generator=generator) < hide) & ~test.isnan() & numbers
+    if int(hidden.sum()) < 2:
+        return []
+    found = impute_values(vae, torch.where(hidden, torch.nan, test), **options)
+    mean = train.nanmean(0)
+    spread = (train - mean).square().nanmean(0).sqrt().clamp(min=1e-12)
+    estimates = []
+    for name, value in (("imputation_rmse", found.x), ("column_mean_rmse", mean.expand_as(test))):
+        squares = ((value - test) / spread)[hidden].double().square()
+        root = squares.mean().sqrt()
+        stderr = (squares.std() / math.sqrt(len(squares)) / (2 * root)).item()
+        about = {"hidden": hide, "draws": options["draws"]}
+        estimates.append(
+            Estimate(root.item(), f"test/{name}", stderr, len(squares), "1", method="hidden values", settings=about)
+        )
+    return estimates
 
 
 def verify(items: str | int | Sequence[str] = (), *, seed: int = 0, report: Path | str | None = None) -> Verdicts:

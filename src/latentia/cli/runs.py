@@ -251,6 +251,26 @@ def pull(
     _wrote(pull_run(name, target, revision=revision))
 
 
+def impute(
+    path: RunPath,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="F.csv (of vectors) or F.npz (x and stddev); by default RUN/imputed.csv or .npz."),
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Draws of z for each example.")] = 500,
+    hide: Annotated[float, typer.Option(min=0, max=0.9, help="Share of known values to hide as a check.")] = 0.1,
+    seed: Seed = 0,
+) -> None:
+    """Fill in the missing values of a run's data; trained with data.missing=keep."""
+    from latentia import interface
+    from latentia.recipes import Run
+
+    run = Run(path)
+    target = out or path / f"imputed{'.csv' if len(run.environment['shape']) == 1 else '.npz'}"
+    _, results = interface.impute(run, draws=draws, hide=hide, out=target, seed=seed)
+    print_results(results, as_json=False, table_format="text")
+
+
 def show(path: RunPath, as_json: AsJSON = False, table_format: TableFormat = "text") -> None:
     """Show a run: its recipe, its last records, its estimates and its pictures; with --format its estimates alone."""
     from rich.console import Console
@@ -422,4 +442,4 @@ def _recipe(name: str, settings: list[str], config: Path | None, resumed: Path |
         raise name_file(error, file, {key.split(".")[0] for key in overrides}) from None
 
 
-COMMANDS = (train, resume, sweep, sample, reconstruct, encode, export, push, pull, show, demo)
+COMMANDS = (train, resume, sweep, sample, reconstruct, encode, impute, export, push, pull, show, demo)

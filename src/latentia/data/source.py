@@ -137,6 +137,7 @@ class Source(Component, family=True):
             Binarization(self.binarize, self.binarize_seed),
             parts.columns,
             _standardizes(self.standardize, dtype, whole.event_shape),
+            self.missing == "keep" and dtype.is_floating_point,
         )
 
     def _observed(self, parts: Parts) -> Parts:
@@ -166,6 +167,15 @@ class Source(Component, family=True):
                 )
             kept.append(part.take(rows.nonzero().squeeze(1)))
         return replace(parts, train=kept[0], test=kept[1])
+
+    def whole(self) -> Split:
+        """All examples in the order in which they are published, before splitting; the test part last."""
+        parts = self._observed(self._read())
+        if parts.test is None:
+            return parts.train.in_memory()
+        train, test = parts.train.in_memory(), parts.test.in_memory()
+        labels = None if train.labels is None or test.labels is None else torch.cat([train.labels, test.labels])
+        return Split(torch.cat([train.x, test.x]), labels)
 
     def _validation_count(self, whole: int) -> int:
         if self.validation is not None:

@@ -114,6 +114,7 @@ class Splits:
         binarization: how examples become floats.
         columns: of a table; () for other data.
         standardize: whether the model standardizes the examples.
+        keeps_missing: whether a model must take missing values, although there may be none.
     """
 
     train: Split
@@ -124,11 +125,12 @@ class Splits:
     binarization: Binarization
     columns: tuple[Column, ...] = ()
     standardize: bool = False
+    keeps_missing: bool = False
 
     @cached_property
     def schema(self) -> Schema:
         """What a model must know of these data in order to be built."""
-        missing, levels = False, 0
+        missing, levels = self.keeps_missing, 0
         for part in (self.train, self.validation, self.test):
             for x in part.chunks(_CHUNK):
                 if x.dtype == torch.uint8:

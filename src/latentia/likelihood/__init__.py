@@ -6,6 +6,7 @@ from latentia.likelihood.conditional import evaluate_conditional_likelihood
 from latentia.likelihood.evaluate import LikelihoodEvaluation, evaluate_likelihood
 from latentia.likelihood.gaps import Gaps, evaluate_gaps
 from latentia.likelihood.importance import importance_log_likelihood, log_importance_weights
+from latentia.likelihood.imputation import Imputation, impute_values
 from latentia.likelihood.information import aggregate_log_ratio, mutual_information
 from latentia.likelihood.known_density import divergences_from_known
 from latentia.likelihood.latent_model import LatentModel
@@ -18,6 +19,7 @@ from latentia.likelihood.refit import refit_encoder
 __all__ = [
     "Gaps",
     "GridPosterior",
+    "Imputation",
     "LatentModel",
     "LikelihoodEvaluation",
     "aggregate_log_ratio",
@@ -32,6 +34,7 @@ __all__ = [
     "exact_log_likelihood",
     "exact_posterior",
     "importance_log_likelihood",
+    "impute_values",
     "log_importance_weights",
     "mutual_information",
     "prove_exclusion",

@@ -197,4 +197,4 @@ def _cell(value: float, column: Column) -> str:
         return ""
     if column.categories and column.kind in ("category", "ordinal"):
         return column.categories[int(value)] if value == int(value) and 0 <= value < len(column.categories) else ""
-    return f"{value:.9g}"
+    return f"{value:.12g}"
