@@ -563,7 +563,7 @@ def smooth_line(rng: np.random.Generator) -> Case:
     pixels, gain = int(rng.integers(1, 20)), log_uniform(rng, 0.5, 6)
     noise = pick(rng, None, short(log_uniform(rng, 0.003, 1)))
     net = network(rng, [1, *[16] * int(rng.integers(1, 4)), pixels], activation, gain)
-    truth = network_truth(net, noise, [np.linspace(-13, 13, 521)])
+    truth = network_truth(net, noise, [with_tails(np.linspace(-13, 13, 521), 200)])
     return network_case(rng, net, noise, truth, about=f"{name} gain={gain:.1f} noise={noise}")
 
 
@@ -574,7 +574,7 @@ def smooth_plane(rng: np.random.Generator) -> Case:
     pixels, gain = int(rng.integers(2, 12)), log_uniform(rng, 0.5, 3)
     noise = pick(rng, None, short(log_uniform(rng, 0.03, 1)))
     net = network(rng, [2, 16, pixels], activation, gain)
-    truth = network_truth(net, noise, [np.linspace(-8.5, 8.5, 35)] * 2, 1e-7)
+    truth = network_truth(net, noise, [with_tails(np.linspace(-8.5, 8.5, 35), 12)] * 2, 1e-7)
     return network_case(rng, net, noise, truth, about=f"{name} gain={gain:.1f} noise={noise}", images=1)
 
 
@@ -584,8 +584,14 @@ def relu_plane(rng: np.random.Generator) -> Case:
     pixels, gain = int(rng.integers(2, 8)), log_uniform(rng, 0.5, 2)
     noise = pick(rng, None, short(log_uniform(rng, 0.1, 1)))
     net = network(rng, [2, 12, pixels], nn.ReLU, gain)
-    truth = network_truth(net, noise, [np.linspace(-8.5, 8.5, 35)] * 2, 3e-5)
+    truth = network_truth(net, noise, [with_tails(np.linspace(-8.5, 8.5, 35), 12)] * 2, 3e-5)
     return network_case(rng, net, noise, truth, about=f"gain={gain:.1f} noise={noise}", images=1)
+
+
+def with_tails(inner: Array, count: int) -> Array:
+    """Edges that go on to ±3000: images far off the manifold may be explained best where the prior is tiny."""
+    outer = np.geomspace(inner[-1], 3000.0, count + 1)[1:]
+    return np.concatenate([-outer[::-1], inner, outer])
 
 
 def network_truth(
@@ -610,7 +616,7 @@ def foreign(rng: np.random.Generator) -> Case:
     """The documented few lines for a model trained elsewhere: a float32 callable over a few hundred binary pixels."""
     pixels, gain = int(rng.integers(100, 784)), log_uniform(rng, 0.3, 1.5)
     net = network(rng, [1, 32, pixels], nn.Tanh, gain)
-    truth = network_truth(net, None, [np.linspace(-9, 9, 181)])
+    truth = network_truth(net, None, [with_tails(np.linspace(-9, 9, 181), 100)])
     with torch.no_grad():
         logits = net(tensor(rng.normal(size=(3, 1))))
     x = torch.bernoulli(logits.sigmoid())

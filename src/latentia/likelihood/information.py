@@ -182,7 +182,7 @@ def _draw(posterior: GridPosterior, draws: int) -> tuple[Tensor, Tensor]:
 def _parity(nodes: int, d: int) -> Tensor:
     """Which of the 2ᵈ lattices of twice the spacing each node of a tile is on, (M,)."""
     side = round(nodes ** (1 / d))
-    index = torch.stack(torch.unravel_index(torch.arange(nodes), (side,) * d), -1)
+    index = torch.cartesian_prod(*[torch.arange(side)] * d).reshape(nodes, d)  # unravel_index would import sympy
     return (index % 2 * 2 ** torch.arange(d)).sum(-1)
 
 
