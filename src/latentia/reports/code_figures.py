@@ -106,8 +106,8 @@ def plot_code_posteriors(found: EnumeratedPosterior, images: Tensor, rows: Seque
         images: (N, C, H, W).
         rows: which to show.
     """
-    exact = found.log_posterior.exp()
-    order = exact[list(rows)].sum(0).argsort(descending=True)[:BARS].sort().values
+    exact = found.log_posterior.exp().numpy()
+    order = np.sort(np.argsort(-exact[list(rows)].sum(0))[:BARS])
     figure = new_figure(WIDTH, 0.85 * len(rows) + 0.9)
     panels = figure.subplots(len(rows), 2, squeeze=False, width_ratios=[1, 9])
     place = np.arange(len(order))
@@ -116,7 +116,9 @@ def plot_code_posteriors(found: EnumeratedPosterior, images: Tensor, rows: Seque
         label_axes(left, bare=True)
         axes.bar(place - 0.2, exact[row, order], 0.4, color=PALETTE[0], label="exact p(z|x)")
         if found.log_q is not None:
-            axes.bar(place + 0.2, found.log_q[row, order].exp(), 0.4, color=PALETTE[1], label="encoder's q(z|x)")
+            axes.bar(
+                place + 0.2, found.log_q[row].exp().numpy()[order], 0.4, color=PALETTE[1], label="encoder's q(z|x)"
+            )
             gap = number(found.inference_gap[row].item(), 3)
             axes.text(0.99, 0.9, f"gap {gap} nats", fontsize=SMALL, color=INK, ha="right", va="top",
                       transform=axes.transAxes)  # fmt: skip
