@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
+import io
 import json
 import os
 import random
@@ -125,6 +127,25 @@ def start(words: list[str], folder: Path, log: Path, pictures: bool) -> int:
         sys.stderr.flush()
         os._exit(70)
     os._exit(0)
+
+
+def preload(folder: Path) -> None:
+    """Import here what a training and a report import when they need it, so that no fork does it again."""
+    names = folder / "modules"
+    process = os.fork()
+    if not process:
+        os.chdir(folder)
+        for words in ([*RECIPES["vae"], "--out", "run", "--quiet"], COMMANDS["evaluate"], COMMANDS["report"]):
+            sys.argv = ["latentia", *words]
+            quiet = contextlib.redirect_stderr(io.StringIO())
+            with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()), quiet:
+                latentia_main()
+        names.write_text("\n".join(sys.modules))
+        os._exit(0)
+    os.waitpid(process, 0)
+    for name in names.read_text().split():
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
 
 
 def children(process: int) -> list[int]:
@@ -323,6 +344,9 @@ def main() -> int:
     storm = Storm()
     with tempfile.TemporaryDirectory(prefix="latentia-storm-") as place:
         base = Path(place).resolve()
+        if options.runs:
+            prepare(base)
+            preload(base)
         references: dict[str, tuple[dict[str, Any], float]] = {}
         for number in range(options.runs):
             name = names[number % len(names)]
