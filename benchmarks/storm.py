@@ -102,8 +102,10 @@ class Storm:
 def start(words: list[str], folder: Path, log: Path, pictures: bool) -> int:
     """Fork a process that runs a command in a folder; returns its number."""
     sys.stdout.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS[1:])  # until the child can take them
     process = os.fork()
     if process:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS[1:])
         return process
     try:
         os.chdir(folder)
@@ -116,7 +118,10 @@ def start(words: list[str], folder: Path, log: Path, pictures: bool) -> int:
 
             latentia.reports.save_figures = lambda _: []
         sys.argv = ["latentia", *words]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS[1:])
         latentia_main()
+    except KeyboardInterrupt:  # before the command's own handler was there
+        os._exit(130)
     except SystemExit as end:
         sys.stdout.flush()
         os._exit(end.code if isinstance(end.code, int) else 0)
@@ -342,6 +347,8 @@ def main() -> int:
     options = parser.parse_args()
     names = [name for name in [*(3 * QUICK), *RECIPES, *COMMANDS] if options.only in name]
     storm = Storm()
+    if "PYTHONPATH" in os.environ:  # commands run in other folders
+        os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, os.environ["PYTHONPATH"].split(os.pathsep)))
     with tempfile.TemporaryDirectory(prefix="latentia-storm-") as place:
         base = Path(place).resolve()
         if options.runs:

@@ -23,7 +23,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -35,6 +35,7 @@ from torch.distributions import Distribution
 
 from latentia.data import Schema, ToyDistribution, image_grid, write_image_grid
 from latentia.data.opening import LIMIT
+from latentia.distributions import parse_distribution
 from latentia.distributions.codes import require_enumerable
 from latentia.divergences import distances
 from latentia.errors import (
@@ -616,7 +617,9 @@ def distance(
     names = cast("tuple[str, str]", tuple(str(s) if isinstance(s, str | Path) else n for s, n in ((p, "P"), (q, "Q"))))
     with progress("divergences") as update:
         update(0, 0, "")
-        found = distances(read_points(p, max_bytes), read_points(q, max_bytes), n=draws, seed=seed)
+        first, second = read_points(p, max_bytes), read_points(q, max_bytes)
+        _require_memory_for_draws(draws, first)
+        found = distances(first, second, n=draws, seed=seed)
     table = distance_table(found.estimates, found.refused, f"P = {names[0]}, Q = {names[1]}")
     if path is not None:
         from latentia.reports.point_figures import plot_distributions, plot_two_samples
@@ -1065,6 +1068,23 @@ def _require_memory(n: int, shape: tuple[int, ...], path: Path | None) -> None:
     if n * each > free:
         needed = f"{n} samples need {n * each / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
         raise ConfigurationError([("-n", f"{needed}; give at most {free // each}")])
+
+
+def _require_memory_for_draws(draws: int, first: Any) -> None:
+    """Refuse draws for divergences that do not fit in the free memory.
+
+    Raises:
+        ConfigurationError: with a number that fits.
+    """
+    if isinstance(first, str):
+        with suppress(ConfigurationError):  # which `distances` words
+            first = parse_distribution(first)
+    if isinstance(first, Distribution):
+        each = 64 * first.event_shape.numel()  # points, two log-densities and the terms, in float64
+        free = _free_memory()
+        if draws * each > free:
+            needed = f"{draws} draws need {draws * each / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
+            raise ConfigurationError([("--draws", f"{needed}; give at most {free // each}")])
 
 
 def _free_memory() -> int:

@@ -190,3 +190,10 @@ def test_the_notes_of_a_distance_name_no_function_of_python(run: Run):
     assert "no closed form" in out
     assert "kl." not in out
     assert "monte_carlo" not in out
+
+
+def test_more_draws_than_memory_holds_are_refused_with_a_number_that_fits(run: Run):
+    code, _, err = run("distance", "Normal(0,1)", "Normal(1,2)", "--draws", "1000000000000")
+    assert code == 2
+    assert "--draws: 1000000000000 draws need" in err
+    assert "give at most" in err

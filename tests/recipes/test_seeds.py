@@ -256,3 +256,14 @@ def test_the_code_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.
     exec(compile(code, "several-seeds.md", "exec"), {})
     assert "test/elbo" in capsys.readouterr().out
     assert (tmp_path / "runs/three/seed-2/weights.safetensors").exists()
+
+
+def test_seeds_killed_before_they_began_are_begun_again(tmp_path: Path):
+    for seed in SEEDS:
+        (tmp_path / "runs" / f"seed-{seed}").mkdir(parents=True)
+        (tmp_path / "runs" / f"seed-{seed}" / ".lock").write_text("")
+    assert [run.status for run in train_seeds(VAE, SEEDS, tmp_path / "runs", quiet=True)] == ["ended", "ended"]
+    (tmp_path / "other" / "inner").mkdir(parents=True)
+    (tmp_path / "other" / "inner" / "notes.txt").write_text("")
+    with pytest.raises(RunError, match="not empty"):
+        train_seeds(VAE, SEEDS, tmp_path / "other", quiet=True)

@@ -11,6 +11,7 @@ __all__ = ["StreamedSplit"]
 
 import math
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -173,6 +174,7 @@ class StreamedBatches:
             num_workers=workers,
             prefetch_factor=BATCHES_AHEAD_PER_WORKER if workers else None,
             collate_fn=_stack,
+            worker_init_fn=_quiet,
             generator=torch.Generator().manual_seed(0),  # or the loader would use the global one and shift the run
         )
         return iter(loader)
@@ -202,6 +204,11 @@ class _Places(torch.utils.data.Dataset[Any]):
             return self.rows.read(int(self.chosen[place])), place
         except DataError as error:
             return error, place
+
+
+def _quiet(_: int) -> None:
+    """Print nothing from the threads of a worker that ends because its run does; what it reads raises in the run."""
+    sys.excepthook = lambda *_: None
 
 
 def _stack(items: list[tuple[Tensor | DataError, int]]) -> tuple[Tensor | DataError, Tensor]:

@@ -168,7 +168,7 @@ class RunDirectory:
                 listed = "; ".join(f"{key}: {old!r} there, {new!r} here" for key, old, new in other)
                 raise RunError(f"{self.path} holds a run of another recipe ({listed}); give another --out")
         elif resume is not None and not (resume and find_checkpoints(self.checkpoints)):
-            if any(not name.startswith(".") for name in names):
+            if any(not name.startswith(".") and not _is_bare(self.path / name) for name in names):
                 raise RunError(f"{self.path} is not empty and holds no run; give another --out")
             if resume:
                 raise RunError(f"{self.path} holds no run to go on with; leave --resume out to begin one")
@@ -490,6 +490,11 @@ def new_folder(name: str) -> Path:
     base = Path("runs") / name
     names = (base if number == 1 else base.with_name(f"{base.name}-{number}") for number in count(1))
     return next(path for path in names if not path.exists())
+
+
+def _is_bare(path: Path) -> bool:
+    """Whether a folder holds nothing but hidden files, as one does whose run was killed before it began."""
+    return path.is_dir() and all(inner.name.startswith(".") for inner in path.iterdir())
 
 
 def _take(lock: int, shared: bool = False) -> None:
