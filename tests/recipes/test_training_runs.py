@@ -4,8 +4,10 @@ import os
 import random
 import re
 import signal
+import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,10 +16,11 @@ import yaml
 from torch import nn
 
 from latentia.distributions import Fixed
-from latentia.errors import ConfigurationError, DataError, RunError
+from latentia.errors import ConfigurationError, DataError, Interrupted, RunError
 from latentia.estimate import Estimate
 from latentia.files import atomic_write
 from latentia.networks import MLP, Custom
+from latentia.networks.products import exact_float32_setting
 from latentia.objectives import Progress
 from latentia.recipes import Run, VAERecipe, load, train
 from latentia.training import SGD, Adam, Cosine, Worker
@@ -133,6 +136,46 @@ def test_the_caller_is_left_alone(tmp_path):
         assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize(("here", "there"), [("highest", "medium"), ("medium", "highest")])
+def test_a_resumed_run_keeps_its_products_where_auto_would_choose_others(tmp_path, monkeypatch, here, there):
+    used = []
+
+    def watched(name):
+        used.append(name)
+        return original(name)
+
+    original = torch.set_float32_matmul_precision
+    module = sys.modules["latentia.recipes.train"]
+    monkeypatch.setattr(module, "exact_float32_setting", lambda: here)
+    whole = train(recipe(epochs=2), tmp_path / "whole", quiet=True)
+    stopped = recipe(epochs=2)
+    monkeypatch.setattr("latentia.training.loop._finish", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises((KeyboardInterrupt, Interrupted)):
+        train(stopped, tmp_path / "run", quiet=True)
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "exact_float32_setting", lambda: there)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", watched)
+    run = train(stopped, tmp_path / "run", resume=True, quiet=True)
+    assert used[0] == here == run.environment["matmul"]
+    assert run.recipe.matmul == "auto"
+    assert read_weights(run) == read_weights(whole)
+
+
+def test_auto_takes_products_with_whole_digits():
+    before = torch.get_float32_matmul_precision()
+    a, b = torch.randn(300, 700), torch.randn(700, 200)
+    try:
+        torch.set_float32_matmul_precision(exact_float32_setting())
+        error = (a @ b - a.double() @ b.double()).abs().max()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert error < 1e-3  # bfloat16 is off by 0.1 here
+
+
+def read_weights(run):
+    return (run.path / "weights.safetensors").read_bytes()
 
 
 def test_quiet_says_nothing_and_a_log_gets_few_lines(tmp_path, capfd):

@@ -18,7 +18,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -31,6 +31,7 @@ from latentia.distributions import Bernoulli, Conditional, Likelihood, log_densi
 from latentia.distributions.codes import OneHotCodes
 from latentia.distributions.sphere import dimension_of
 from latentia.errors import ConfigurationError, DataError, UnsupportedError
+from latentia.networks.products import exact_float32_setting
 
 
 @dataclass(frozen=True)
@@ -306,26 +307,9 @@ def _in_float64(decoder: Callable[[Tensor], Distribution]) -> Callable[[Tensor],
 def full_precision() -> Iterator[None]:
     """Matrix products in whole float32 inside the block, whatever training had set; no gradients."""
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(_float32_setting())
+    torch.set_float32_matmul_precision(exact_float32_setting())
     try:
         with torch.no_grad():
             yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-@lru_cache(maxsize=1)
-def _float32_setting() -> str:
-    """The setting under which float32 products keep their digits: `medium` where it only selects a faster library.
-
-    Where it shortens numbers (to bfloat16 or TF32) a product is off by 1e-3; then `highest`.
-    """
-    if torch.cuda.is_available():
-        return "highest"
-    generator = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(512, 512, generator=generator) for _ in range(2))
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    error = (a @ b - a.double() @ b.double()).abs().max().item()
-    torch.set_float32_matmul_precision(before)
-    return "medium" if error < 1e-3 else "highest"  # sums of 512 terms of size 1, about 20 in all

@@ -10,7 +10,7 @@ from __future__ import annotations
 __all__ = ["mean_over_seeds", "train", "train_seeds"]
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -21,6 +21,7 @@ from latentia.data import Splits
 from latentia.errors import ConfigurationError, RunError
 from latentia.estimate import Estimate, write_estimates
 from latentia.networks.network import require_memory
+from latentia.networks.products import exact_float32_setting
 from latentia.recipes.recipe import Recipe
 from latentia.recipes.run import Run
 from latentia.recipes.starting import InitialWeights, describe_start, freeze_parts
@@ -218,12 +219,13 @@ def _train_here(recipe: Recipe, seeds: Sequence[int] | None, out: Path | None, r
         directory = _open(stack, recipe, seeds, out, resume, worker)
         splits = recipe.data.load()
         initial = _initial_weights(recipe, directory, resume)
+        matmul = _products(recipe, directory, resume)
         game, games = build_games(recipe, seeds, splits, worker, initial)
         facts = {
             "device": str(worker.device),
             "devices": worker.world_size,
             "precision": recipe.precision,
-            "matmul": recipe.matmul,
+            "matmul": matmul,
             **splits.schema.to_mapping(),
             "data_hash": splits.content_hash,
         }
@@ -231,7 +233,7 @@ def _train_here(recipe: Recipe, seeds: Sequence[int] | None, out: Path | None, r
         if initial is not None:
             facts["init_from"] = initial.load_into(next(iter(games.values())).model)
             started = describe_start(facts["init_from"])
-        training = recipe
+        training = recipe.model_copy(update={"matmul": matmul})
         if seeds is None:
             facts |= {"seed": recipe.seed}
             runs = {recipe.seed: directory}
@@ -240,7 +242,7 @@ def _train_here(recipe: Recipe, seeds: Sequence[int] | None, out: Path | None, r
             facts |= {"seeds": list(seeds)}
             runs = directory.runs
             directory.models = {seed: own.model for seed, own in games.items()}
-            training = _with_seed(recipe, seed_of("seeds", *seeds))  # of the noise of all steps
+            training = _with_seed(training, seed_of("seeds", *seeds))  # of the noise of all steps
 
         def begin() -> list[str]:
             counts = {seed: sum(p.numel() for p in own.model.parameters()) for seed, own in games.items()}
@@ -302,6 +304,18 @@ def _folder(out: Path | str | None, resume: bool) -> Path | None:
     if resume and out is None:
         raise RunError("resume goes on with a run: name its directory with out (--out on the command line)")
     return None if out is None else Path(out)
+
+
+def _products(recipe: Recipe, directory: RunDirectory, resume: bool) -> str:
+    """The setting of float32 products: a resumed run keeps the one that it began with, on whatever machine."""
+    if recipe.matmul != "auto":
+        return recipe.matmul
+    if resume:
+        with suppress(RunError):  # a damaged environment.json is reported when it is written again
+            began = directory.environment().get("matmul")
+            if began in ("highest", "high", "medium"):
+                return began
+    return exact_float32_setting()
 
 
 def _with_seed(recipe: Recipe, seed: int) -> Recipe:

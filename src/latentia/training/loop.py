@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from latentia.errors import ConfigurationError, Interrupted, LatentiaError, RunError
 from latentia.estimate import Estimate
+from latentia.networks.products import exact_float32_setting
 from latentia.objectives import Progress, Terms
 from latentia.training import checkpoint as checkpoints
 from latentia.training.checkpoint import Checkpoint
@@ -541,7 +542,7 @@ def _dead_loaders_reported() -> Iterator[None]:
 @contextmanager
 def _matmul_precision(name: str) -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(name)
+    torch.set_float32_matmul_precision(exact_float32_setting() if name == "auto" else name)
     try:
         yield
     finally:

@@ -41,8 +41,9 @@ class Training(Component):
     precision: Literal["32-true", "bf16-mixed"] = Field(
         default="32-true", description="of the costs: float32, or bfloat16 where it is safe"
     )
-    matmul: Literal["highest", "high", "medium"] = Field(
-        default="highest", description="precision inside float32 matrix products; restored when training ends"
+    matmul: Literal["auto", "highest", "high", "medium"] = Field(
+        default="auto",
+        description="torch's setting of float32 matrix products; auto takes the faster one with whole float32 digits",
     )
     compile: bool = Field(
         default=False, description="compile each player's cost with its gradients (needs a C++ compiler; slow to start)"
