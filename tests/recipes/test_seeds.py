@@ -209,7 +209,7 @@ def test_seeds_from_before_a_key_was_there_go_on(trained: tuple[Recipe, Path], t
         lines = file.read_text().splitlines(keepends=True)
         file.write_text("".join(line for line in lines if not line.startswith(("matmul:", "clip:"))))
     assert [run.path.name for run in train_seeds(recipe, SEEDS, old, resume=True, quiet=True)] == ["seed-4", "seed-1"]
-    with pytest.raises(RunError, match=r"recipe \(matmul: 'highest' there, 'high' here\)"):
+    with pytest.raises(RunError, match=r"recipe \(matmul: 'auto' there, 'high' here\)"):
         train_seeds(recipe.model_copy(update={"matmul": "high"}), SEEDS, old, resume=True, quiet=True)
 
 
