@@ -739,7 +739,12 @@ def _require_images(runs: Sequence[Run]) -> None:
     first = runs[0]
     for run in runs:
         if len(run.environment["shape"]) != 3:
-            raise RunError(f"{run.path} makes points, not images: `latentia show {run.path}` shows its mode coverage")
+            toy = isinstance(run.recipe.data, ToyDistribution)
+            what, cure = ("points", "shows its mode coverage") if toy else ("arrays", "shows its estimates")
+            raise RunError(
+                f"{run.path} makes {what}, not images, which these scores need: `latentia show {run.path}` {cure}"
+                + (f", `latentia evaluate {run.path}` log p(x)" if isinstance(run.model, VAE) else "")
+            )
         if run.environment["data_hash"] != first.environment["data_hash"]:
             raise RunError(
                 f"{run.path} and {first.path} were trained on different data ({run.recipe.data.type_name} and "

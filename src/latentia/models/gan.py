@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, Uniform
 
+from latentia.distributions import Standardization
 from latentia.errors import ConfigurationError, UnsupportedError, require_count
 from latentia.models.flow import FlowGenerator
 from latentia.networks.network import require_logits
@@ -40,8 +41,8 @@ class GAN(nn.Module):
         classes: number of classes to condition on, 0 for none.
         packing: m, how many examples the discriminator takes at once.
         latent_distribution: `normal`, N(0, 1)^d, or `uniform`, on [−1, 1]^d.
-        center: of points, (D,); 0 if not given.
-        spread: of points, (D,); 1 if not given.
+        center: of examples that are not images, (*shape); 0 if not given.
+        spread: likewise; 1 if not given.
 
     Attributes:
         has_density: whether `log_prob` is available.
@@ -107,6 +108,12 @@ class GAN(nn.Module):
         raw = self.generator(z) if not self.classes else self.generator(z, self._need(labels))
         return torch.sigmoid(raw.float()) if self.makes_images else self.center + self.spread * raw
 
+    def standardize_as(self, standardization: Standardization) -> None:
+        """Take center and spread of the training examples; images, which lie in [0, 1], have none."""
+        if not self.makes_images:
+            self.center.copy_(standardization.center)
+            self.spread.copy_(standardization.spread)
+
     def pack(self, x: Tensor) -> Tensor:
         """Concatenate each m examples along their channels: (B, C, …) → (B/m, m·C, …).
 
@@ -124,7 +131,8 @@ class GAN(nn.Module):
     def score(self, packs: Tensor, labels: Tensor | None = None) -> Tensor:
         """The logits of packs from `pack`, (B,)."""
         if not self.makes_images:
-            packs = (packs - self.center.repeat(self.packing)) / self.spread.repeat(self.packing)
+            times = [self.packing, *[1] * (len(self.shape) - 1)]
+            packs = (packs - self.center.repeat(times)) / self.spread.repeat(times)
         logits = self.discriminator(packs) if not self.classes else self.discriminator(packs, self._need(labels))
         return logits.squeeze(-1)
 

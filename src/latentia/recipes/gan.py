@@ -12,8 +12,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from latentia.configuration import OneOf
-from latentia.data import Batch, Digits, Source, ToyDistribution
-from latentia.errors import ConfigurationError
+from latentia.data import Batch, Digits, Source, Splits, ToyDistribution
+from latentia.distributions import GaussianPerColumn, Standardization
+from latentia.errors import ConfigurationError, DataError
 from latentia.estimate import Estimate
 from latentia.models import GAN
 from latentia.models.gan import packed_shape
@@ -126,6 +127,8 @@ class GANRecipe(Recipe, name="gan"):
     def build_game(self, model: nn.Module, splits: Any, worker: Worker) -> Game:
         gan = cast(GAN, model)
         self._check(gan, worker)
+        if isinstance(splits, Splits) and not gan.makes_images:
+            _fit(gan, splits)
         batches = splits.batches(
             self.batch_size,
             self.seed,
@@ -187,6 +190,28 @@ class GANRecipe(Recipe, name="gan"):
             problems.append(("penalty", f"{text}. Use network.norm=none, or a network without it (network=r3gan)"))
         if problems:
             raise ConfigurationError(problems)
+
+
+def _fit(gan: GAN, splits: Splits) -> None:
+    """Standardize as the training data say; refuse what a generator of reals does not make.
+
+    Raises:
+        DataError: for counts, bits, missing values and categories, naming the cure.
+    """
+    kinds = {column.kind for column in splits.columns} - {"real", "positive"}
+    if not splits.train.dtype.is_floating_point or kinds or splits.schema.missing:
+        what = (
+            "missing values" if splits.schema.missing else f"{', '.join(sorted(kinds)) or splits.train.dtype} columns"
+        )
+        raise DataError(
+            f"a GAN makes images or reals, and these data have {what}; leave such columns out (data.drop=[…]), declare "
+            "them real (data.real=[…]), or train a VAE, which has likelihoods for them"
+        )
+    if splits.standardize:
+        standardization = Standardization(gan.shape)
+        names = [column.name for column in splits.columns]
+        standardization.fit(map(splits.prepare, splits.train.chunks(5000)), GaussianPerColumn(), names)
+        gan.standardize_as(standardization)
 
 
 def _standardizing(toy: ToyDistribution) -> dict[str, Tensor]:

@@ -194,6 +194,9 @@ class EncodedGANRecipe(HybridRecipe):
 
     def parts(self, shape: tuple[int, ...]) -> dict[str, Any]:
         """The arguments of an `EncodedGAN`, without its discriminator."""
+        if len(shape) != 3:
+            text = f"{self.type_name} makes images, and the shape of these examples is {shape}"
+            raise ConfigurationError([("data", f"{text}. Train a vae, an adversarial-autoencoder or a gan")])
         (numbers,) = self.posterior.parameter_shape((self.latent,))
         return {
             "generator": self.network.decoder(self.latent, shape),

@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from latentia.data import Split, ToyData, image_grid, read_arrays
+from latentia.data import Split, Splits, ToyData, image_grid, read_arrays
 from latentia.distributions import OneHotCodes
 from latentia.distributions.sphere import is_on_sphere
 from latentia.errors import DataError
@@ -275,6 +275,14 @@ def _gan(run: Run) -> Iterator[Picture]:
             images = [image for _, image in snapshots]
             caption = "Samples from one fixed noise in the course of training."
             yield Picture("film_strip", caption, lambda: plot_film_strip(images, words, caption.rstrip(".")))
+    elif isinstance(run.splits, Splits):
+        title = "Test data (filled) and samples $G(z)$ (lines)" if len(gan.shape) == 1 else "Samples $G(z)$"
+        real = run.splits.examples("test").x
+        count = max(POINTS, len(real)) if len(gan.shape) == 1 else SHOWN
+        picture = partial(plot_arrays, real=real if len(gan.shape) == 1 else None)
+        if len(gan.shape) <= 2:
+            columns = run.splits.columns
+            yield Picture("samples", f"{title}.", lambda: picture(gan.sample(count), title, columns))
     elif gan.shape == (2,):
         real = cast(ToyData, run.splits).sample(POINTS)
         level = None if gan.packing > 1 else lambda x: gan.discriminate(x).sigmoid()
