@@ -171,12 +171,7 @@ class Likelihoods(ABC):
         """
         variables = network.variables(tiles)
         center, slopes, error = variables.center, variables.slopes, variables.error
-        expansion = None
-        for cells in choices if network.weight is not None else choices[-1:]:
-            expansion = self._expansion(network, variables, cells)
-            if bool((expansion.remainder <= limit).all()):
-                break
-        assert expansion is not None
+        expansion = self._chosen(network, variables, choices if network.weight is not None else choices[-1:], limit)
         middle = expansion.pull.mean(0)
         floor = expansion.rounding + 4 * products.drift
         fixed = floor + ((middle - expansion.pull).abs() * error).sum(-1)
@@ -195,6 +190,19 @@ class Likelihoods(ABC):
             table = Table(value, slope, slack, expansion.curvature, above, below, flat, expansion.tangent, floor)
             parts.append((some, table))
         return parts
+
+    def _chosen(
+        self, network: Restriction, variables: AffineBounds, choices: list[Tensor], limit: float
+    ) -> _Expansion:
+        """The expansion by the fewest cells whose remainder is small; each choice has cells half as wide as the last."""
+        for number, cells in enumerate(choices[:-1]):
+            expansion = self._expansion(network, variables, cells)
+            most = float(expansion.remainder.max())
+            if most <= limit:
+                return expansion
+            if number + 2 < len(choices) and not most / 6 <= limit:  # of third order: the next ones will not do either
+                break
+        return self._expansion(network, variables, choices[-1])
 
     def _expansion(self, network: Restriction, variables: AffineBounds, cells: Tensor) -> _Expansion:
         """A to second order in v around one point for each cell, and bounds of what is beyond."""
@@ -218,7 +226,7 @@ class Likelihoods(ABC):
         size = size + network.bias_of(parameters.shape[1]).abs()
         reach = network.absolute((away.abs() + slopes.abs().sum(2) + error).amax(1)) * (1 + gamma) + network.error
         growth, third = self.third(mean, reach)
-        remainder = (variance * reach.pow(3) * third).sum(-1, keepdim=True) / 6 * (1 + gamma)
+        remainder = (variance * (reach * reach * reach) * third).sum(-1, keepdim=True) / 6 * (1 + gamma)
         # Rounding of l = W v + b, of A and its derivatives, and of the sums over pixels.
         weight = self.largest + mean.abs() + variance * reach * growth
         rounding = (weight * (gamma * size + network.error)).sum(-1, keepdim=True) * 4
