@@ -38,6 +38,7 @@ SERVED = [
     *(f"foreign:{seed}" for seed in range(2)),
     "affine-flow:0",
     "gaps-linear:0",
+    *(f"proof-{kind}:0" for kind in ("linear", "line", "corners", "plane", "saturated", "edges")),
 ]
 # Classes whose images many samples of the prior explain.
 SAMPLED = [

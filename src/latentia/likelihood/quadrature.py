@@ -466,6 +466,8 @@ class _Work:
             if bool((self.unexplained & ~self.proven).any()):
                 settings["unexplained"] = int((self.unexplained & ~self.proven).sum())
         bounds = {} if self.bounds is None else {"lower": self.bounds.lower, "upper": self.bounds.upper}
+        if self.bounds is not None and not bool(torch.isfinite(self.bounds.width).all()):
+            settings["not_enclosed"] = int((~torch.isfinite(self.bounds.width)).sum())
         return LikelihoodResult(
             self.values,
             self.errors,
