@@ -191,10 +191,8 @@ class Likelihoods(ABC):
             parts.append((some, table))
         return parts
 
-    def _chosen(
-        self, network: Restriction, variables: AffineBounds, choices: list[Tensor], limit: float
-    ) -> _Expansion:
-        """The expansion by the fewest cells whose remainder is small; each choice has cells half as wide as the last."""
+    def _chosen(self, network: Restriction, variables: AffineBounds, choices: list[Tensor], limit: float) -> _Expansion:
+        """The expansion by the fewest cells of small remainder; cells are half as wide from one to the next."""
         for number, cells in enumerate(choices[:-1]):
             expansion = self._expansion(network, variables, cells)
             most = float(expansion.remainder.max())
