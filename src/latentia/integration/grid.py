@@ -56,7 +56,10 @@ class Grid:
         log_weights = [weights.log() for weights in self.weights]
         for start in range(0, len(self), size):
             flat = torch.arange(start, min(start + size, len(self)), device=device)
-            index = torch.unravel_index(flat, self.shape)
+            index = []  # torch.unravel_index would import sympy
+            for count in reversed(self.shape):
+                index.insert(0, flat % count)
+                flat = flat // count
             points = torch.stack([nodes[i] for nodes, i in zip(self.nodes, index, strict=True)], dim=-1)
             log_weight = torch.stack([w[i] for w, i in zip(log_weights, index, strict=True)]).sum(0)
             yield points, log_weight

@@ -251,7 +251,7 @@ def _elbo(
         change = (fine - value[going]).abs()
         apart = torch.where(fine == rough, 0.0, (fine - rough).abs())  # both may be −∞
         # Two rules may agree by accident; of second order, at a kink, the error is a third of the change from the last.
-        found = torch.maximum((3 if now == first else 2) * apart, torch.where(torch.isfinite(change), change, 0.0) / 2)
+        found = torch.maximum((5 if now == first else 2) * apart, torch.where(torch.isfinite(change), change, 0.0) / 2)
         found += TAIL * expected.spread
         value[going], error[going], level[going] = fine, found + expected.rounding, now
         going = going[
