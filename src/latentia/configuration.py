@@ -225,9 +225,9 @@ class _Choose:
                         return made
             if len(families) > 1:  # name them all, where one family's own message would hide the others
                 known = [name for family in families for name in family.members()]
-                raise ConfigurationError(
-                    f"there is nothing named {_shown(name)} here. {nearest(str(name)[:99], known)}"
-                )
+                hints = [family._hint(name) for family in families if isinstance(name, str)]
+                hint = "".join(hints) or nearest(str(name)[:99], known)
+                raise ConfigurationError(f"there is nothing named {_shown(name)} here. {hint}")
             return families[0].parse(value)
 
         return core_schema.no_info_plain_validator_function(

@@ -150,7 +150,7 @@ def plot_extreme_gaps(gaps: Gaps, images: Tensor, count: int = EXTREME) -> Figur
 def require_plane(posterior: GridPosterior) -> None:
     """Raise UnsupportedError for z of another dimension than two."""
     if posterior.dimension != 2 or posterior.model.latent != 2:
-        raise UnsupportedError(f"this picture shows z in the plane, and here z has {posterior.model.latent} numbers")
+        raise UnsupportedError(f"this picture shows z in the plane, and here z has {posterior.model.latent} dimensions")
 
 
 def plane_grid(view: tuple[NDArray[Any], NDArray[Any]]) -> Tensor:

@@ -53,6 +53,7 @@ def push(
     from huggingface_hub.errors import RepositoryNotFoundError
 
     directory = RunDirectory(path)
+    directory.recipe()
     directory.weights()  # refuses a run that has not ended, or whose weights are damaged
     files = shared_files(directory.path)
     size = sum(file.stat().st_size for file in files)

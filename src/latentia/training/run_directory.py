@@ -474,7 +474,7 @@ class RunDirectory:
                 raise RunError(
                     f"{self.path} has no weights yet: it is being trained by {holder}; wait until it has ended"
                 )
-            cure = f"go on with `latentia train … --out {self.path} --resume`"
+            cure = f"go on with `latentia resume {self.path}`"
             raise RunError(f"{self.path} has no weights.safetensors: its run has not ended; {cure}")
         cure = (
             f"write them again from its checkpoint: remove the file and `latentia train … --out {self.path} --resume`"
