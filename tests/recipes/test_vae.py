@@ -24,7 +24,14 @@ from latentia.errors import ConfigurationError, RunError
 from latentia.likelihood import importance_log_likelihood
 from latentia.networks import MLP
 from latentia.objectives import ELBO, IWAE, BetaTC, ExactLikelihood, Info, Objective
-from latentia.recipes import VAERecipe, train
+from latentia.recipes import (
+    AdversarialAutoencoderRecipe,
+    BiGANRecipe,
+    ConditionalVAERecipe,
+    Recipe,
+    VAERecipe,
+    train,
+)
 
 
 def trained(objective: Objective, path: Path):
@@ -115,3 +122,29 @@ def test_other_posteriors_resume_to_the_same_bits_and_encode(settings: dict[str,
     codes = latentia.encode(tmp_path / "whole")
     assert torch.isfinite(codes["mean"]).all()
     assert (codes["stddev"] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "cure"),
+    [
+        (AdversarialAutoencoderRecipe, {"posterior": CategoricalPosterior(), "prior": CategoricalPrior()}, "posterior"),
+        (AdversarialAutoencoderRecipe, {"posterior": MixturePosterior()}, "posterior"),
+        (BiGANRecipe, {"posterior": VonMisesFisher()}, "Use diagonal"),
+        (BiGANRecipe, {"posterior": CategoricalPosterior()}, "Use diagonal"),
+        (
+            ConditionalVAERecipe,
+            {
+                "posterior": CategoricalPosterior(),
+                "prior": CategoricalPrior(),
+                "objective": ELBO(gradient="enumerated"),
+            },
+            "objective.gradient: .*score",
+        ),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_recipes_refuse_the_posteriors_that_they_cannot_train(
+    recipe: type[Recipe], settings: dict[str, Any], cure: str
+):
+    with pytest.raises(ConfigurationError, match=cure):
+        recipe(latent=4, **settings)  # pyright: ignore[reportCallIssue]

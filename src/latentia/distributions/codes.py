@@ -12,7 +12,7 @@ __all__ = ["CategoricalPosterior", "CategoricalPrior", "OneHotCodes"]
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -45,6 +45,7 @@ class CategoricalPosterior(Posterior, name="categorical"):
     Use it with `prior=categorical` and `objective.gradient=enumerated`, `straight-through` or `score`.
     """
 
+    reparametrized: ClassVar[bool] = False
     variables: int = Field(default=1, ge=1, description="n; each has latent/n values")
 
     def space(self, latent: int) -> str:

@@ -14,7 +14,7 @@ __all__ = ["MixturePosterior", "Stratified", "weighted_draws"]
 
 import math
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -51,6 +51,8 @@ class MixturePosterior(Posterior, name="mixture"):
 
     Its KL has no closed form: set `objective.kl=monte-carlo`, or use `objective=iwae`. Every component is decoded.
     """
+
+    reparametrized: ClassVar[bool] = False
 
     components: int = Field(default=4, ge=1, description="K, of every image")
 

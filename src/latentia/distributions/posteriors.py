@@ -8,6 +8,7 @@ from __future__ import annotations
 __all__ = ["Diagonal", "Fixed", "Full", "Posterior"]
 
 import math
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -20,6 +21,8 @@ from latentia.distributions.gaussians import DiagonalGaussian
 
 class Posterior(Family, family=True):
     """A family of distributions over z, vectors of length d: over R^d, unless a member says otherwise."""
+
+    reparametrized: ClassVar[bool] = True  # whether draws carry gradients
 
     def space(self, latent: int) -> str:
         """The space that z lies in, in words: equal to that of the prior.

@@ -6,8 +6,9 @@ family shares between images, such as a flow's weights, stays as it is. It maxim
     ELBO(q) = E_q[log p(x, z) − log q(z)]
 
 by stochastic gradients without the score of q (Roeder et al. 2017), whose noise vanishes where q = p(z|x). A step is
-scaled by the Fisher information of q, so that a mean moves by a share of q's own width. The start is the better of the
-encoder's numbers and of those, among all images' numbers, under which the exact posterior is most probable.
+scaled by the Fisher information of q, so that a mean moves by a share of q's own width. The start is the best of the
+encoder's numbers, of those, among all images' numbers, under which draws of the exact posterior are most probable, and
+of these when they are fitted to the draws.
 
 Bounds are averages over draws. As log p(x) is exact, an average of log p(x) − log p(x, z) + log q(z) has little noise
 where q is close to p(z|x).
@@ -36,6 +37,7 @@ from latentia.objectives.score_table import score_pairs
 ROUNDS = (0.1, 0.05, 0.02)  # learning rates, in units of the Fisher scale; each falls to zero along a cosine
 STEPS, DRAWS = 100, 16  # of each round, and for each step
 FISHER_DRAWS, FLOOR = 16, 0.01  # least information of a number, so that one without effect makes no long step
+FITTED_LR, FITTED_STEPS, FITTED_DRAWS = 0.2, 200, 128  # of the start that covers the exact posterior
 START_DRAWS, COMPARED, EVALUATED = 64, 256, 2000
 DECODED_AT_ONCE = 20_000
 
@@ -98,6 +100,8 @@ def search_family(
         if not q.has_rsample and not isinstance(q, Stratified):
             raise UnsupportedError(f"the best q is searched by gradients of draws, and {type(q).__name__} has none")
         start = _start(model, family, x, own, posterior, rows)
+        fitted = _covering(family, start, _posterior_draws(posterior, rows, FITTED_DRAWS, start))
+        start = _better(model, family, x, start, fitted)
         found = start
         for lr in ROUNDS:
             found = torch.cat([_climb(model, family, some, n, lr) for some, n in _chunks(x, found, DRAWS)])
@@ -122,11 +126,34 @@ def _start(
 ) -> Tensor:
     """The better of each image's own numbers and of those of another image that cover its posterior best."""
     q, covering = family(own), []
-    for row in rows.tolist():
-        part = posterior[row]
-        drawn = part.z[torch.multinomial(part.mass.clamp_min(0), START_DRAWS, replacement=True)].to(own)
-        covering.append(int(q.log_prob(drawn[:, None]).mean(0).nan_to_num(-torch.inf).argmax()))
+    drawn = _posterior_draws(posterior, rows, START_DRAWS, own)
+    for row in range(len(rows)):
+        covering.append(int(q.log_prob(drawn[:, row, None]).mean(0).nan_to_num(-torch.inf).argmax()))
     return _better(model, family, x, own, own[torch.tensor(covering, device=own.device)])
+
+
+def _posterior_draws(posterior: GridPosterior, rows: Tensor, count: int, like: Tensor) -> Tensor:
+    """Draws from the exact posteriors of some images, (count, n, d)."""
+    drawn = []
+    for part in (posterior[row] for row in rows.tolist()):
+        drawn.append(part.z[torch.multinomial(part.mass.clamp_min(0), count, replacement=True)])
+    return torch.stack(drawn, 1).to(like)
+
+
+@torch.enable_grad()
+def _covering(family: Family, numbers: Tensor, drawn: Tensor) -> Tensor:
+    """Numbers that make the exact posterior's draws (S, n, d) most probable, from a start: a start that covers it."""
+    scale = _fisher_scale(family, numbers)
+    change = torch.zeros_like(numbers, requires_grad=True)
+    optimizer = torch.optim.Adam([change], lr=FITTED_LR)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, FITTED_STEPS)
+    for _ in range(FITTED_STEPS):
+        cost = -family(numbers + scale * change).log_prob(drawn).mean(0).sum()
+        (gradient,) = torch.autograd.grad(cost, change)
+        change.grad = gradient.nan_to_num(0.0, 0.0, 0.0)
+        optimizer.step()
+        schedule.step()
+    return (numbers + scale * change).detach()
 
 
 def _better(model: LatentModel, family: Family, x: Tensor, first: Tensor, second: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from latentia.distributions import StandardNormal, VampPrior
 from latentia.errors import ConfigurationError, DataError
 from latentia.estimate import Estimate
 from latentia.models import ConditionalVAE
-from latentia.objectives import ExactLikelihood
+from latentia.objectives import ELBO, ExactLikelihood
 from latentia.recipes.vae import VAERecipe
 from latentia.training import Game, Worker
 
@@ -34,6 +34,9 @@ class ConditionalVAERecipe(VAERecipe, name="conditional-vae"):
         if isinstance(self.prior, VampPrior):
             text = "a VampPrior encodes pseudo-images, which have no label"
             raise ConfigurationError([("prior", f"{text}. Use prior=mixture, or conditional_prior=true")])
+        if isinstance(self.objective, ELBO) and self.objective.gradient == "enumerated":
+            text = "the codes are decoded once for all examples, whose labels differ"
+            raise ConfigurationError([("objective.gradient", f"{text}. Use score or straight-through")])
         if isinstance(self.objective, ExactLikelihood):
             text = "the lattice of exact-likelihood is decoded once for all examples, whose labels differ"
             raise ConfigurationError([("objective", f"{text}. Use objective=elbo or iwae")])

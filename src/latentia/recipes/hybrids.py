@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from latentia.configuration import OneOf
 from latentia.data import Batch, Digits, Schema, Source, Splits
-from latentia.distributions import Diagonal, Posterior
+from latentia.distributions import Diagonal, Posterior, StandardNormal
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.models import VAEGAN, AdversarialAutoencoder, BiGAN, EncodedGAN
@@ -129,6 +129,17 @@ def discriminator_player(objective: AdversarialObjective, optimizer: Optimizer, 
     )
 
 
+def _require_gradients(posterior: Posterior) -> None:
+    """Refuse a posterior whose draws carry no gradient.
+
+    Raises:
+        ConfigurationError: naming those whose draws do.
+    """
+    if not posterior.reparametrized:
+        text = f"the game needs gradients through draws of z, and those of {posterior.type_name} have none"
+        raise ConfigurationError([("posterior", f"{text}. Use diagonal, full or flow")])
+
+
 class AdversarialAutoencoderRecipe(HybridRecipe, VAERecipe, name="adversarial-autoencoder"):
     """Train an adversarial autoencoder: a VAE whose rate is replaced by a game of latents (Makhzani et al. 2016).
 
@@ -141,6 +152,11 @@ class AdversarialAutoencoderRecipe(HybridRecipe, VAERecipe, name="adversarial-au
 
     latent: int = Field(default=8, ge=1, description="dimension of z")
     strength: float = Field(default=10.0, gt=0, description="weight of the game against the distortion, in nats")
+
+    @model_validator(mode="after")
+    def _draws_have_gradients(self) -> Self:
+        _require_gradients(self.posterior)
+        return self
 
     def build_model(
         self, shape: tuple[int, ...], classes: int = 0, schema: Schema | None = None
@@ -187,6 +203,14 @@ class EncodedGANRecipe(HybridRecipe):
         default=Adam(lr=1e-3, beta1=0.0, beta2=0.99, schedule=Cosine()), description="of generator and encoder"
     )
     ema: float | None = Field(default=0.99, gt=0, lt=1, description="decay of averaged weights; null for none")
+
+    @model_validator(mode="after")
+    def _posterior_suits_the_noise(self) -> Self:
+        _require_gradients(self.posterior)
+        if self.posterior.space(self.latent) != StandardNormal().space(self.latent):
+            text = f"the noise of {self.type_name} is normal, and {self.posterior.type_name} has z elsewhere"
+            raise ConfigurationError([("posterior", f"{text}. Use diagonal, full or flow")])
+        return self
 
     @abstractmethod
     def players(self, model: Any) -> Sequence[Player]:
