@@ -264,8 +264,8 @@ def _problems(cls: type[Component], error: ValidationError) -> Iterator[tuple[st
             else:
                 yield key, f"there is no such key. {nearest(path[-1], _keys(cls))}"
         elif fault["type"] in ("tuple_type", "list_type"):
-            numbers = re.findall(r"\d+(?:\.\d+)?", str(fault["input"])) or ["16"]
-            yield key, f"give a list, such as [{', '.join(numbers)}] (given: {fault['input']!r})"
+            words = re.findall(r"[A-Za-z_]\w*|\d+(?:\.\d+)?", str(fault["input"])) or ["16"]
+            yield key, f"give a list, such as [{', '.join(words)}] (given: {fault['input']!r})"
         elif fault["type"] == "missing":
             yield key, "this setting has no default; give it a value"
         else:

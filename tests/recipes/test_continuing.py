@@ -90,6 +90,11 @@ def test_starts_that_cannot_be_are_refused(source: Path, tmp_path: Path, setting
     assert not (tmp_path / "run").exists()
 
 
+def test_a_part_that_is_no_list_is_refused_with_the_list():
+    with pytest.raises(ConfigurationError, match=r"such as \[encoder, prior\]"):
+        VAERecipe(freeze="encoder, prior")
+
+
 def test_a_run_of_another_kind_shares_nothing(source: Path, tmp_path: Path):
     with pytest.raises(ConfigurationError, match="leave init_from out"):
         train(GANRecipe(init_from=str(source), data=Digits()), tmp_path / "run", quiet=True)

@@ -180,6 +180,17 @@ def test_codes_that_are_all_equal_in_one_dimension_are_served():
         assert bool(module().sample((10,)).isfinite().all())
 
 
+def test_more_dimensions_than_codes_of_a_component_are_served():
+    torch.manual_seed(0)
+    codes, held_out = torch.randn(150, 60), torch.randn(150, 60)
+    sampler = MixtureSampler(components=10, steps=20)
+    module = sampler.build(60)
+    sampler.fit(module, codes, held_out)
+    whole = MultivariateNormal(torch.zeros(60), torch.eye(60)).log_prob(held_out).mean()
+    assert module().log_prob(held_out).mean() < whole
+    assert bool(module().sample((10,)).isfinite().all())
+
+
 @pytest.mark.parametrize(
     ("given", "cure"),
     [("mixtur", "mixture"), ("mixture,component=3", "components"), ("mixture,components=0", "components")],

@@ -92,12 +92,16 @@ def fit_mixture(codes: Tensor, held_out: Tensor, components: int, steps: int) ->
         joint = _log_joint(x, log_weights, means, factors)
         share = joint.softmax(1)
         total = share.sum(0)
-        alive = total > d + 1  # fewer codes than that have no covariance
+        alive = total > 1  # a component of one code is that code
+        if not bool(alive.any()):
+            break
         share, total = share[:, alive], total[alive]
         means = share.T @ x / total[:, None]
-        centered = x[None] - means[:, None]  # (K, N, d)
-        covariance = torch.einsum("nk,kni,knj->kij", share, centered, centered) / total[:, None, None]
-        factors = torch.linalg.cholesky(covariance + floor * eye)
+        covariances = []
+        for k in range(len(means)):  # one by one, as all at once take K times the memory of the codes
+            centered = x - means[k]
+            covariances.append((share[:, k, None] * centered).T @ centered / total[k])
+        factors = torch.linalg.cholesky(torch.stack(covariances) + floor * eye)
         log_weights = (total / total.sum()).log()
         value = _log_joint(others, log_weights, means, factors).logsumexp(1).mean().item()
         if value > best + 1e-5:
