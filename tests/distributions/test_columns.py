@@ -177,6 +177,11 @@ def test_the_jacobian_is_counted(family):
         (torch.ones(5, 2), r"a, b: all training values are equal.*data\.drop"),
         (torch.tensor([[1.0, torch.nan], [2.0, torch.nan]]), r"b: all training values are missing.*data\.drop"),
         (torch.tensor([[0.0, 1e9], [1.0, 1e9 + 1]], dtype=torch.float64), "b: values around 1e.09.*subtract"),
+        (
+            torch.tensor([[0.0, 1e30], [1.0, -1e30]], dtype=torch.float64),
+            "b: the standard deviation is 1e.30",
+        ),
+        (torch.tensor([[0.0, 1e-30], [1.0, -1e-30]], dtype=torch.float64), "b: the standard deviation .*another unit"),
     ],
 )
 def test_columns_that_cannot_be_standardized_are_refused_by_name(data, cure):

@@ -88,6 +88,9 @@ class VampPrior(Prior, name="vamp"):
     components: int = Field(default=50, ge=1)
 
     def build(self, latent: int, event_shape: tuple[int, ...]) -> nn.Module:
+        if len(event_shape) != 3:
+            text = f"vamp learns images in [0, 1], and the shape of these examples is {event_shape}"
+            raise ConfigurationError([("prior", f"{text}. Use prior=mixture or flow")])
         return _Vamp(self.components, event_shape)
 
 

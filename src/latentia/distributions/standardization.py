@@ -27,6 +27,7 @@ from latentia.errors import DataError
 if TYPE_CHECKING:
     from latentia.distributions.likelihoods import Likelihood
 
+_SPREADS = (1e-15, 1e15)
 _LEAST_SPREAD = 1e-6  # of the size of the values: float32 does not resolve less
 
 
@@ -108,6 +109,12 @@ def _require_spread(center: Tensor, spread: Tensor, count: Tensor, names: Sequen
             f"{named(spread == 0)}: all training values are equal ({center[spread == 0][0]:g}), so there is no "
             "spread to divide by; leave the column out (data.drop=[…], in Python x[:, keep]), or set "
             "data.standardize=false"
+        )
+    extreme = (spread < _SPREADS[0]) | (spread > _SPREADS[1])
+    if bool(extreme.any()):
+        raise DataError(
+            f"{named(extreme)}: the standard deviation is {spread[extreme][0]:.2g}, whose square float32 does "
+            "not hold; give the column in another unit"
         )
     narrow = spread < _LEAST_SPREAD * center.abs()
     if bool(narrow.any()):

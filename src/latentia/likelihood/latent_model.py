@@ -31,6 +31,7 @@ from latentia.distributions import Bernoulli, Conditional, Likelihood, log_densi
 from latentia.distributions.codes import OneHotCodes
 from latentia.distributions.sphere import dimension_of
 from latentia.errors import ConfigurationError, DataError, UnsupportedError
+from latentia.models import VAE
 from latentia.networks.products import exact_float32_setting
 
 
@@ -179,7 +180,10 @@ class LatentModel:
                 f"{', '.join(map(str, distribution.event_shape))}) with N >= 1"
             )
         if self.family is not None:
-            return self.family.check(images)
+            vae = self.source if isinstance(self.source, VAE) else None
+            if vae is None or vae.standardization is None or images.dim() != 4:
+                return self.family.check_observed(images, vae is not None and vae.missing)
+            images = images[~images.isnan()] if vae.missing else images  # standardized images are not in [0, 1]
         base = distribution.base_dist if isinstance(distribution, Independent) else distribution
         if isinstance(base, torch.distributions.Bernoulli):
             return Bernoulli().check(images)
