@@ -49,6 +49,11 @@ def with_batch_norm() -> nn.Module:
     return module
 
 
+def shuffled() -> nn.Module:
+    maps = nn.Sequential(nn.Unflatten(1, (4, 2, 2)), nn.PixelShuffle(2), nn.PReLU(), nn.ZeroPad2d((1, 0, 2, 1)))
+    return nn.Sequential(nn.Linear(2, 16), *maps, nn.Conv2d(1, 2, 3), nn.Flatten())
+
+
 def perceptron(activation: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Linear(2, 16), activation, nn.Linear(16, 16), activation, nn.Linear(16, 4))
 
@@ -58,6 +63,11 @@ NETWORKS = {
         type(activation).__name__: lambda activation=activation: perceptron(activation)
         for activation in (nn.ReLU(), nn.LeakyReLU(0.3), nn.ELU(), nn.SiLU(), nn.GELU(), nn.Tanh(), nn.Sigmoid())
     },
+    "PReLU": lambda: perceptron(nn.PReLU(16)),
+    "ReLU6": lambda: perceptron(nn.ReLU6()),
+    "Hardtanh": lambda: perceptron(nn.Hardtanh(-0.5, 0.3)),
+    "LogSigmoid": lambda: perceptron(nn.LogSigmoid()),
+    "pixel shuffle": shuffled,
     "ELU of another slope": lambda: perceptron(nn.ELU(2.5)),
     "Softplus": lambda: perceptron(nn.Softplus(2.0)),
     "convolutions": convolutions,
@@ -135,7 +145,18 @@ def test_rectifiers_are_exact_on_small_boxes(name):
     assert float(bounds.error.flatten(1).amax(1).median()) < 1e-11
 
 
-PIECEWISE = ["ReLU", "LeakyReLU", "convolutions", "mlp", "residual relu", "dcgan", "r3gan"]
+PIECEWISE = [
+    "ReLU",
+    "LeakyReLU",
+    "PReLU",
+    "Hardtanh",
+    "pixel shuffle",
+    "convolutions",
+    "mlp",
+    "residual relu",
+    "dcgan",
+    "r3gan",
+]
 
 
 @pytest.mark.parametrize("name", PIECEWISE)

@@ -61,7 +61,7 @@ def likelihoods_of(conditional: Conditional, images: Tensor) -> Likelihoods:
         return PoissonLikelihoods(images)
     if type(kind) is Gaussian:
         return NormalLikelihoods(images, torch.full(images.shape[1:], kind.scale, dtype=torch.float64))
-    if type(kind) in (GaussianLearnedScale, GaussianPerColumn) and shared is not None:
+    if type(kind) in (GaussianLearnedScale, GaussianPerColumn) and isinstance(shared, Tensor):
         scales = shared.detach().double().cpu().flatten().exp().expand(images.shape[1])
         if scaling is None:
             return NormalLikelihoods(images, scales)

@@ -215,8 +215,8 @@ def _identity(_: nn.Identity, bounds: AffineBounds) -> AffineBounds:
     return bounds
 
 
-@register_bounds(nn.Flatten, nn.Unflatten, FeatureMaps)
-def _reshape(module: nn.Flatten | nn.Unflatten, bounds: AffineBounds) -> AffineBounds:
+@register_bounds(nn.Flatten, nn.Unflatten, FeatureMaps, nn.PixelShuffle, nn.ZeroPad2d)
+def _reshape(module: nn.Module, bounds: AffineBounds) -> AffineBounds:
     return bounds.reshaped(module.forward)
 
 
@@ -254,6 +254,26 @@ def _fourier(module: FourierFeatures, bounds: AffineBounds) -> AffineBounds:
 
 for _kind, _curve in ((nn.ReLU, RELU), (nn.Tanh, TANH), (nn.Sigmoid, SIGMOID), (nn.SiLU, SILU)):
     register_bounds(_kind)(partial(_activation, _curve))
+
+
+@register_bounds(nn.PReLU)
+def _prelu(module: nn.PReLU, bounds: AffineBounds) -> AffineBounds:
+    slope = module.weight.detach().double()
+    return bounds.through(rectifier(slope if module.num_parameters == 1 else _channels_first(slope, bounds)))
+
+
+@register_bounds(nn.Hardtanh, nn.ReLU6)
+def _clipped(module: nn.Hardtanh, bounds: AffineBounds) -> AffineBounds:
+    low, one = float(module.min_val), torch.ones((), dtype=torch.float64)
+    above = bounds.scaled(one, -low * one).through(RELU)
+    missing = above.scaled(-one, (float(module.max_val) - low) * one).through(RELU)
+    return missing.scaled(-one, float(module.max_val) * one)
+
+
+@register_bounds(nn.LogSigmoid)
+def _log_sigmoid(_: nn.LogSigmoid, bounds: AffineBounds) -> AffineBounds:
+    one, zero = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    return bounds.scaled(-one, zero).through(softplus(1.0)).scaled(-one, zero)
 
 
 @register_bounds(nn.LeakyReLU)

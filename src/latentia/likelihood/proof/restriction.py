@@ -68,9 +68,12 @@ class _Bends(Bends):
         if self.count + len(index) > self.limit or not self.exact:
             self.exact, index = False, index[:0]  # the caller discards what comes after
         # The rectifier is negative · u + (positive − negative) · max(u, 0).
-        rise = torch.as_tensor(curve.positive - curve.negative, dtype=torch.float64).expand_as(lo)
-        factor = curve.negative + rise * slope
-        size = torch.as_tensor(abs(curve.negative) + abs(curve.positive), dtype=torch.float64)
+        negative, positive = (
+            torch.as_tensor(x, dtype=torch.float64).expand(bounds.error.shape[1:]).flatten()
+            for x in (curve.negative, curve.positive)
+        )
+        rise, size = positive - negative, positive.abs() + negative.abs()
+        factor = negative + rise * slope
         result, jump = inputs * factor, (rise * height)[index]
         result[0, index] += jump
         rounding = ELEMENTARY * (inputs.abs().sum(0) + height) * size
