@@ -25,7 +25,7 @@ from latentia.explorer.payload import Encoding, Payload
 from latentia.explorer.theory import saved_statements
 from latentia.explorer.vae_scene import Scene, vae_scene
 from latentia.files import atomic_write
-from latentia.models import GAN, VAE
+from latentia.models import GAN, VAE, ConditionalVAE
 from latentia.recipes import Run
 
 LARGEST = 4_000_000  # bytes of a page, unless more are allowed
@@ -123,7 +123,7 @@ def _scene(run: Run, payload: Payload, encoding: Encoding) -> Scene:
     """
     model = run.model
     try:
-        if isinstance(model, VAE):
+        if isinstance(model, VAE) and not isinstance(model, ConditionalVAE):
             return vae_scene(run, payload, encoding)
         if isinstance(model, GAN) and isinstance(run.recipe.data, ToyDistribution):
             return toy_scene(run, payload)

@@ -168,7 +168,7 @@ def _final_frame(run: Run, payload: Payload, grid: _Grid, scene: Scene) -> dict[
             found = jensen_shannon_on_grid(toy.distribution().log_prob, gan.log_prob, edges, spacing)
             frame["jsd"] = {"value": found.value, "error": found.error, "kind": "numerical"}
         except UnsupportedError as error:
-            scene.notes.append(f"The JSD by quadrature: {error}.")
+            scene.notes.append("The JSD is that on the box of the pictures: " + str(error).partition(";")[0] + ".")
     return frame
 
 

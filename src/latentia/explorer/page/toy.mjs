@@ -27,7 +27,7 @@ export function toyTab(scene, page) {
   const numbers = {
     modes: quantity("modes found", "Modes of the data with at least one generated point within three standard deviations, of 2 500 points (Lin et al. 2018); of a snapshot, as many as it holds."),
     quality: quantity("points near a mode", "The share of generated points within three standard deviations of the nearest mode, with its standard error. A perfect model has 98.9 % in the plane; more means that the modes are too narrow."),
-    jsd: quantity("JSD(data, generator)", "The Jensen–Shannon divergence in nats. Numerical: from both known densities, as means over the cells of this picture; the generator is a flow. Estimate: the generator’s density is a histogram of 200 000 points, whose noise makes the value too large by about the number of cells in use over 800 000."),
+    jsd: quantity("JSD(data, generator)", "The Jensen–Shannon divergence in nats. Numerical: from both known densities, as means over the cells of this picture; the generator is a flow. Estimate: the generator’s density is a histogram of 200 000 points, whose noise makes the value too large by about the number of cells in use over 1 600 000."),
     bound: quantity("bound from this D", "log 2 − C(D)/2 on held-out points: what this discriminator proves about the JSD from below, in expectation, with its standard error. It is recorded during training, at the nearest recorded epoch."),
   };
   const scrub = slider("epoch", { min: 0, max: frames.length - 1, step: 1, value: state.at }, (k) => String(frames[k].epoch), (k) => show(k));
@@ -66,7 +66,7 @@ export function toyTab(scene, page) {
     const { context, width, height } = fitted(canvas, Math.min(1.2, Math.max(0.6, (y1 - y0) / (x1 - x0))));
     const [left, top, right, bottom] = [30, 6, width - 6, height - 24];
     const { toX, toY } = axes(context, { left, top, right, bottom, x: [x0, x1], y: [y0, y1] });
-    const surface = best ? frame.logQ && bestDiscriminator(logP, frame.logQ) : frame.logits && frame.logits.map(sigmoid);
+    const surface = best ? frame.logQ && bestDiscriminator(logP, frame.logQ, frame.density === "exact" ? 0 : area) : frame.logits && frame.logits.map(sigmoid);
     context.save();
     context.beginPath();
     context.rect(left, top, right - left, bottom - top);
@@ -77,7 +77,7 @@ export function toyTab(scene, page) {
       context.drawImage(fieldPicture(surface, cells[0], cells[1], (d) => [...(d > 0.5 ? mixed(paper, cool, 1.7 * (d - 0.5)) : mixed(paper, warm, 1.7 * (0.5 - d))), 255]), left, top, right - left, bottom - top);
     }
     if (state.real) dots(context, real, themed("ink"), 1.6, 0.55, toX, toY);
-    dots(context, frame.fake, themed("accent"), 2.4, 0.9, toX, toY);
+    dots(context, frame.fake, themed("good"), 2.6, 0.9, toX, toY);
     const field = best ? frame.logQ && Float32Array.from(logP, (value, k) => Math.max(-30, Math.min(30, value - frame.logQ[k]))) : frame.logits;
     if (state.arrows && field) arrows(context, frame.fake, field, toX, toY);
     context.restore();
@@ -136,11 +136,11 @@ export function toyTab(scene, page) {
   }
 
   const legend = element("div", { class: "legend" },
-    element("span", {}, swatch("var(--ink)"), "real"), element("span", {}, swatch("var(--accent)"), "generated"),
+    element("span", {}, swatch("var(--ink)"), "real"), element("span", {}, swatch("var(--good)"), "generated"),
     element("span", {}, swatch("var(--cool)"), "D near 1: “real”"), element("span", {}, swatch("var(--warm)"), "D near 0: “generated”"));
   return {
     element: element("div", {},
-      element("p", { class: "lead" }, element("b", {}, `GAN on ${scene.name}`), ` with the ${scene.loss} loss. The left picture has the discriminator of the game, the right one the best discriminator D* = p/(p + q) for the same generator; arrows show where each would push the generated points.`),
+      element("p", { class: "lead" }, element("b", {}, `GAN on ${scene.recipe.data}`), ` with the ${scene.loss} loss. The left picture has the discriminator of the game, the right one the best discriminator D* = p/(p + q) for the same generator; arrows show where each would push the generated points.`),
       noteList(scene.notes),
       card("Training", null, element("div", { class: "row" }, play, element("div", { style: "flex:1;min-width:14rem" }, scrub),
         toggle("arrows", true, (on) => { state.arrows = on; show(state.at); }), toggle("real points", true, (on) => { state.real = on; show(state.at); })), legend),

@@ -1,9 +1,15 @@
 // Divergences between distributions on a grid or on the line, and the best discriminator D*.
 import { sigmoid } from "./network.mjs";
 
-/** D* = p/(p + q) from two log densities; ½ where both vanish. */
-export function bestDiscriminator(logP, logQ) {
-  return Float32Array.from(logP, (value, k) => (Math.max(value, logQ[k]) < -50 ? 0.5 : sigmoid(value - logQ[k])));
+const COUNTED = 200_000; // points of a histogram that stands for a density
+
+/** D* = p/(p + q) from two log densities; ½ where both vanish.
+ *
+ * If q is a histogram with cells of the area `counted`, also where too few points are expected to tell p from q.
+ */
+export function bestDiscriminator(logP, logQ, counted = 0) {
+  const least = counted ? -Math.log(COUNTED * counted) + Math.log(3) : -50;
+  return Float32Array.from(logP, (value, k) => (Math.max(value, logQ[k]) < least ? 0.5 : sigmoid(value - logQ[k])));
 }
 
 /** JSD in nats of two densities given by their logarithms on cells of one area. */
