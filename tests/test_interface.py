@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = Digits(binarize="dynamic")
     latentia.train(latentia.VAERecipe(data=data, **SMALL), folder / "vae", quiet=True)
     latentia.train(latentia.VAERecipe(data=data, latent=4, **SMALL), folder / "deep", quiet=True)
-    latentia.train(latentia.GANRecipe(fresh_steps=0, **SMALL), folder / "gan", quiet=True)
+    latentia.train(latentia.GANRecipe(data=Digits(), fresh_steps=0, **SMALL), folder / "gan", quiet=True)
     return folder
 
 
@@ -161,7 +161,10 @@ REFUSED = {
 WRONG_CALLS = {
     "no samples": (lambda run: latentia.sample(run, 0), "n: give at least 1"),
     "a number as text": (lambda run: latentia.sample(run, "8"), "n: give a whole number"),
-    "seeds as a number": (lambda _: latentia.train_seeds(latentia.VAERecipe(), 3), r"range\(3\)"),
+    "seeds as a number": (
+        lambda _: latentia.train_seeds(latentia.VAERecipe(data=Digits(binarize="dynamic")), 3),
+        r"range\(3\)",
+    ),
     "no reconstructions": (lambda run: latentia.reconstruct(run, 0), "n: give at least 1"),
     "a name for a recipe": (lambda _: latentia.train("vae"), "VAERecipe"),  # pyright: ignore
     "images without channels": (lambda _: latentia.score(torch.rand(9, 8, 8), torch.rand(9, 1, 8, 8)), "N, C, H, W"),

@@ -334,7 +334,7 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Mapping[str, Any]) ->
 
     Shorter keys go first, whatever their order: `data.binarize=static data=mnist` is `{type: mnist, binarize: static}`.
     `data.type=mnist` is `data=mnist`. The name of the component that stands there already changes nothing: where the
-    default is `{type: digits, binarize: dynamic}`, `data=digits` keeps that binarization.
+    default is `{type: mnist-5k, binarize: dynamic}`, `data=mnist-5k` keeps that binarization.
     """
     result = _deep_copy(mapping)
     overrides = {key.removesuffix(".type"): value for key, value in overrides.items()}

@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SMALL = ["epochs=2", "network.hidden=[32]"]
+from latentia.data import Digits
+
+SMALL = ["data=digits", "data.binarize=dynamic", "epochs=2", "network.hidden=[32]"]
 
 
 @dataclass
@@ -196,7 +198,9 @@ def test_a_run_with_networks_in_python_is_shown(tmp_path: Path) -> None:
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
     decoder = nn.Sequential(nn.Linear(2, 64), nn.Unflatten(1, (1, 8, 8)))
     library.train(
-        library.VAERecipe(network=Custom(encoder=encoder, decoder=decoder), epochs=1), tmp_path / "own", quiet=True
+        library.VAERecipe(data=Digits(binarize="dynamic"), network=Custom(encoder=encoder, decoder=decoder), epochs=1),
+        tmp_path / "own",
+        quiet=True,
     )
     shown = latentia("show", "own", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr

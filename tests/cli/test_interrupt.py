@@ -13,7 +13,17 @@ from pathlib import Path
 import pytest
 
 BEGIN = "import latentia.cli, os, sys; os.write(1, b'.'); sys.argv = ['latentia', *sys.argv[1:]]; latentia.cli.main()"
-TRAIN = ["train", "vae", "network.hidden=[16]", "epochs=3", "--out", "run", "--quiet"]
+TRAIN = [
+    "train",
+    "vae",
+    "data=digits",
+    "data.binarize=dynamic",
+    "network.hidden=[16]",
+    "epochs=3",
+    "--out",
+    "run",
+    "--quiet",
+]
 CHANCE = random.Random(0)
 MOMENTS = [0.1, *(CHANCE.uniform(0.1, 6.0) for _ in range(7))]
 

@@ -98,7 +98,11 @@ def runs(tmp_path_factory):
     recipe = VAERecipe(data=Digits(binarize="dynamic"), network=MLP(hidden=(64,)), epochs=12, batch_size=64)
     for name, changes in {"good": {}, "good-1": {"seed": 1}, "bad": {"epochs": 1}}.items():
         train(recipe.model_copy(update=changes), folder / name, quiet=True)
-    train(GANRecipe(network=MLP(hidden=(32,)), epochs=2, batch_size=64, fresh_steps=0), folder / "gan", quiet=True)
+    train(
+        GANRecipe(data=Digits(), network=MLP(hidden=(32,)), epochs=2, batch_size=64, fresh_steps=0),
+        folder / "gan",
+        quiet=True,
+    )
     return folder
 
 

@@ -52,7 +52,7 @@ def test_seeds_that_make_no_sense(more: tuple[str, ...], words: str, tmp_path: P
 
 
 def test_runs_of_images_are_compared_as_one_column(tmp_path: Path):
-    small = ["network.hidden=[16]", "epochs=1"]
+    small = ["data=digits", "data.binarize=dynamic", "network.hidden=[16]", "epochs=1"]
     result = latentia("train", "vae", *small, "--seeds", "2", "--out", "vae", "--quiet", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     table = latentia(

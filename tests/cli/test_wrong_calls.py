@@ -189,7 +189,18 @@ CALLS: dict[str, tuple[list[str], str]] = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run and files that are not what a command asks for."""
     folder = tmp_path_factory.mktemp("wrong")
-    trained = latentia("train", "vae", "epochs=1", "network.hidden=[8]", "--out", "run", "--quiet", cwd=folder)
+    trained = latentia(
+        "train",
+        "vae",
+        "data=digits",
+        "data.binarize=dynamic",
+        "epochs=1",
+        "network.hidden=[8]",
+        "--out",
+        "run",
+        "--quiet",
+        cwd=folder,
+    )
     assert trained.returncode == 0, trained.stderr
     (folder / "file.txt").write_text("words: [")
     (folder / "text.npz").write_text("words")

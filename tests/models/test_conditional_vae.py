@@ -218,7 +218,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     train(ConditionalVAERecipe(epochs=6, conditional_prior=True, **SMALL), folder / "conditional", quiet=True)
     train(VAERecipe(epochs=1, **SMALL), folder / "plain", quiet=True)
-    recipe = latentia.GANRecipe(conditional=True, epochs=1, fresh_steps=0, network=MLP(hidden=(16,)))
+    recipe = latentia.GANRecipe(data=Digits(), conditional=True, epochs=1, fresh_steps=0, network=MLP(hidden=(16,)))
     train(recipe, folder / "gan", quiet=True)
     return folder
 

@@ -213,7 +213,7 @@ def test_extensions_that_cannot_be_are_refused(tmp_path: Path):
 
 
 def test_the_command_resumes_and_extends(tmp_path: Path):
-    words = ["train", "vae", "epochs=1", "network.hidden=[16]", "--quiet"]
+    words = ["train", "vae", "data=digits", "data.binarize=dynamic", "epochs=1", "network.hidden=[16]", "--quiet"]
     assert command(*words, "--out", "run", cwd=tmp_path).returncode == 0
     result = command("resume", "run", "--extend", "epochs=2", "--quiet", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -26,6 +26,7 @@ from tests.cli.test_commands import latentia
 
 SHAPE = (1, 8, 8)
 SMALL: dict[str, Any] = {
+    "data": Digits(binarize="threshold"),
     "network": MLP(hidden=(16,)),
     "discriminator": MLP(hidden=(16,), activation="leaky-relu"),
     "latent": 4,
@@ -216,7 +217,15 @@ def test_a_batch_of_one_with_batch_normalization_is_refused_before_training(name
 
 @each
 def test_the_commands_work_and_it_resumes_to_the_same_bits(name: str, tmp_path: Path):
-    small = ["epochs=2", "network.hidden=[16]", "discriminator.hidden=[16]", "batch_size=256", "checkpoint_every=0.5"]
+    small = [
+        "data=digits",
+        "data.binarize=dynamic",
+        "epochs=2",
+        "network.hidden=[16]",
+        "discriminator.hidden=[16]",
+        "batch_size=256",
+        "checkpoint_every=0.5",
+    ]
     result = latentia("train", name, *small, "--out", "run", "--quiet", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     for picture in ("curves", "samples", "reconstructions", "encoded_test_set", "interpolations"):
@@ -279,7 +288,12 @@ def test_an_adversarial_autoencoder_matches_its_latents_to_the_prior(tmp_path: P
 
 @pytest.mark.parametrize(("kind", "model"), [(BiGANRecipe, BiGAN), (VAEGANRecipe, VAEGAN)], ids=["bigan", "vae-gan"])
 def test_the_encoder_learns_to_invert_the_generator(kind: Any, model: type, tmp_path: Path):
-    small = {"network": MLP(hidden=(128,)), "discriminator": MLP(hidden=(128,), activation="leaky-relu"), "latent": 4}
+    small = {
+        "data": Digits(),
+        "network": MLP(hidden=(128,)),
+        "discriminator": MLP(hidden=(128,), activation="leaky-relu"),
+        "latent": 4,
+    }
     recipe = kind(**small, batch_size=64, epochs=20)
     run = train(recipe, tmp_path / "run", quiet=True)
     gan = run.model

@@ -52,7 +52,15 @@ GAME = GANRecipe(
 PICTURES = GANRecipe(
     data=Digits(), network=DCGAN(width=4), batch_size=400, epochs=2, fresh_steps=0, checkpoints=99, accelerator="cpu"
 )
-VAE = VAERecipe(network=MLP(hidden=(32,)), batch_size=64, epochs=2, ema=0.9, checkpoint_every=0.3, checkpoints=99)
+VAE = VAERecipe(
+    data=Digits(binarize="dynamic"),
+    network=MLP(hidden=(32,)),
+    batch_size=64,
+    epochs=2,
+    ema=0.9,
+    checkpoint_every=0.3,
+    checkpoints=99,
+)
 RECIPES = {"game": GAME, "pictures": PICTURES, "vae": VAE}
 
 
@@ -180,7 +188,15 @@ REFUSED = [
 
 @pytest.mark.parametrize(("changes", "seeds", "words"), REFUSED)
 def test_what_cannot_be_trained_at_once(changes: dict[str, Any], seeds: list[int], words: str, tmp_path: Path):
-    recipe = VAERecipe(**{"network": MLP(hidden=(8,)), "epochs": 1, "accelerator": "cpu", **changes})
+    recipe = VAERecipe(
+        **{
+            "data": Digits(binarize="dynamic"),
+            "network": MLP(hidden=(8,)),
+            "epochs": 1,
+            "accelerator": "cpu",
+            **changes,
+        }
+    )
     with pytest.raises(ConfigurationError, match=words):
         train_seeds(recipe, seeds, tmp_path / "out", quiet=True)
     assert not (tmp_path / "out").exists()
@@ -236,7 +252,11 @@ def test_the_caller_gets_its_random_state_back_and_a_new_folder(tmp_path: Path, 
 
 def test_the_codes_of_an_adversarial_autoencoder_are_judged_for_each_seed(tmp_path: Path):
     recipe = AdversarialAutoencoderRecipe(
-        network=MLP(hidden=(8,)), discriminator=MLP(hidden=(8,)), epochs=1, batch_size=512
+        data=Digits(binarize="dynamic"),
+        network=MLP(hidden=(8,)),
+        discriminator=MLP(hidden=(8,)),
+        epochs=1,
+        batch_size=512,
     )
     runs = train_seeds(recipe, [0, 1], tmp_path / "runs", quiet=True)
     assert [estimate.name for estimate in mean_over_seeds(runs)] == ["test/elbo", "test/rate", "test/distortion"]

@@ -15,6 +15,7 @@ import torch
 import yaml
 from torch import nn
 
+from latentia.data import Digits
 from latentia.distributions import Fixed
 from latentia.errors import ConfigurationError, DataError, Interrupted, RunError
 from latentia.estimate import Estimate
@@ -28,7 +29,14 @@ from latentia.training import checkpoint as checkpoints
 
 from .pairs import pair, start, train_here, two, unnamed
 
-SMALL = {"network": MLP(hidden=(32,)), "batch_size": 64, "epochs": 2, "record_every": 7, "checkpoint_every": 0.3}
+SMALL = {
+    "data": Digits(binarize="dynamic"),
+    "network": MLP(hidden=(32,)),
+    "batch_size": 64,
+    "epochs": 2,
+    "record_every": 7,
+    "checkpoint_every": 0.3,
+}
 
 
 def recipe(**fields) -> VAERecipe:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import latentia
+from latentia.data import Digits
 from latentia.distributions import (
     CategoricalPosterior,
     CategoricalPrior,
@@ -35,7 +36,13 @@ from latentia.recipes import (
 
 
 def trained(objective: Objective, path: Path):
-    return train(VAERecipe(objective=objective, network=MLP(hidden=(32,)), epochs=2, batch_size=128), path, quiet=True)
+    return train(
+        VAERecipe(
+            data=Digits(binarize="dynamic"), objective=objective, network=MLP(hidden=(32,)), epochs=2, batch_size=128
+        ),
+        path,
+        quiet=True,
+    )
 
 
 def test_a_model_trained_by_iwae_reports_its_bound_and_the_elbo(tmp_path: Path):
@@ -67,8 +74,8 @@ def test_a_model_trained_by_the_elbo_reports_no_other_bound(tmp_path: Path):
 @pytest.mark.parametrize("objective", [BetaTC(), Info()], ids=lambda objective: objective.type_name)
 def test_a_batch_of_one_is_refused_where_the_objective_needs_two(objective: Objective):
     with pytest.raises(ConfigurationError, match="batch_size=2"):
-        VAERecipe(objective=objective, batch_size=1)
-    assert VAERecipe(objective=ELBO(), batch_size=1).batch_size == 1
+        VAERecipe(data=Digits(binarize="dynamic"), objective=objective, batch_size=1)
+    assert VAERecipe(data=Digits(binarize="dynamic"), objective=ELBO(), batch_size=1).batch_size == 1
 
 
 @pytest.mark.parametrize(

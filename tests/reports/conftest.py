@@ -25,7 +25,9 @@ def plane_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def deep_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Digits with z ∈ R⁴, trained on IWAE."""
     path = tmp_path_factory.mktemp("runs") / "deep"
-    recipe = VAERecipe(network=SMALL, epochs=2, latent=4, objective=IWAE(k=3), prior="mixture")
+    recipe = VAERecipe(
+        data=Digits(binarize="dynamic"), network=SMALL, epochs=2, latent=4, objective=IWAE(k=3), prior="mixture"
+    )
     return train(recipe, path, quiet=True)
 
 

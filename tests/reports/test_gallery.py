@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 import latentia
-from latentia.data import Split
+from latentia.data import Digits, Split
 from latentia.distributions import CategoricalPosterior, CategoricalPrior, UniformSphere, VonMisesFisher
 from latentia.errors import RunError
 from latentia.models import VAE
@@ -41,7 +41,12 @@ def test_more_dimensions_get_slices(deep_pictures):
 @pytest.mark.parametrize("latent", [2, 3, 5])
 def test_spheres_are_decoded_and_shown_by_maps_that_keep_areas(latent, tmp_path):
     recipe = VAERecipe(
-        latent=latent, posterior=VonMisesFisher(), prior=UniformSphere(), network=MLP(hidden=(8,)), epochs=1
+        data=Digits(binarize="dynamic"),
+        latent=latent,
+        posterior=VonMisesFisher(),
+        prior=UniformSphere(),
+        network=MLP(hidden=(8,)),
+        epochs=1,
     )
     names = {path.stem for path in save_figures(train(recipe, tmp_path / "run", quiet=True))}
     assert names == EVERYWHERE | ({"decoded_sphere"} if latent <= 3 else set())

@@ -206,7 +206,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     small = {"network": MLP(hidden=(32,)), "epochs": 2, "batch_size": 64}
     latentia.train(latentia.VAERecipe(data=Digits(binarize="dynamic"), **small), folder / "vae", quiet=True)
-    latentia.train(latentia.GANRecipe(fresh_steps=0, **small), folder / "gan", quiet=True)
+    latentia.train(latentia.GANRecipe(data=Digits(), fresh_steps=0, **small), folder / "gan", quiet=True)
     return folder
 
 

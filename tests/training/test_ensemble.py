@@ -49,6 +49,7 @@ RING: dict[str, Any] = {
 }
 DIGITS = RING | {"data": Digits(), "batch_size": 20}
 VAE: dict[str, Any] = {
+    "data": Digits(binarize="dynamic"),
     "network": MLP(hidden=(16,)),
     "batch_size": 20,
     "epochs": 2,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from torch import nn
 
+from latentia.data import Digits
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.recipes import VAERecipe
@@ -297,6 +298,6 @@ def test_each_step_of_a_player_has_another_batch(tmp_path):
 def test_the_networks_of_a_game():
     game = duel(start_worker(Training()))
     assert networks_of(game) == [game.model.discriminator, game.model.generator]
-    vae = VAERecipe().build_model((1, 8, 8))
+    vae = VAERecipe(data=Digits(binarize="dynamic")).build_model((1, 8, 8))
     game.model, game.players = vae, [Player("vae", [vae], game.players[0].cost)]
     assert networks_of(game) == [vae.posterior.network, vae.likelihood.network]

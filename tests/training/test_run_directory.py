@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 
+from latentia.data import Digits
 from latentia.errors import ConfigurationError, RunError
 from latentia.networks import MLP
 from latentia.recipes import Run, VAERecipe, train
@@ -30,8 +31,8 @@ from tests.recipes.pairs import start, train_here
 from .toys import play_duel, same_run
 
 PATIENCE = 90.0
-LONG = VAERecipe(epochs=100_000, batch_size=64, network=MLP(hidden=(16,)))
-SHORT = VAERecipe(epochs=2, batch_size=256, network=MLP(hidden=(16,)))
+LONG = VAERecipe(data=Digits(binarize="dynamic"), epochs=100_000, batch_size=64, network=MLP(hidden=(16,)))
+SHORT = VAERecipe(data=Digits(binarize="dynamic"), epochs=2, batch_size=256, network=MLP(hidden=(16,)))
 
 
 def held(folder: Path, resume: bool = False) -> Any:

@@ -288,9 +288,9 @@ def show(path: RunPath, as_json: AsJSON = False, table_format: TableFormat = "te
 def demo(
     out: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/demo"),
 ) -> None:
-    """Train on real handwritten digits, with all pictures, in under three minutes on two cores.
+    """Train a VAE and a GAN on 5 000 handwritten digits of MNIST, in some three minutes on two cores.
 
-    Ends with a table of both models, which report.html contains too.
+    Ends with a table of both models, report.html, and explorer.html: open the second in a browser and draw a digit.
     """
     from rich.console import Console
 
@@ -306,6 +306,7 @@ def demo(
     Console().print(interface.compare(runs, saved=True).table())
     _wrote(save_side_by_side(runs, out / "side_by_side.png"))
     _wrote(interface.report(runs, out / "report.html"))
+    _wrote(interface.explore(runs, out / "explorer.html").path, "open it in a browser, and draw a digit")
 
 
 def print_results(results: Any, as_json: bool, table_format: str) -> None:

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from latentia.configuration import OneOf
-from latentia.data import Batch, Digits, Source, Splits, ToyDistribution
+from latentia.data import Batch, MNIST5k, Source, Splits, ToyDistribution
 from latentia.distributions import GaussianPerColumn, Standardization
 from latentia.errors import ConfigurationError, DataError
 from latentia.estimate import Estimate
@@ -46,7 +46,7 @@ class GANRecipe(Recipe, name="gan"):
     toy distribution is `steps_per_epoch` steps, each on new points.
     """
 
-    data: OneOf[Source | ToyDistribution] = Digits()  # pyright: ignore[reportIncompatibleVariableOverride]
+    data: OneOf[Source | ToyDistribution] = MNIST5k()  # pyright: ignore[reportIncompatibleVariableOverride]
     latent: int = Field(default=32, ge=1, description="dimension of z")
     latent_distribution: Literal["normal", "uniform"] = Field(
         default="normal", description="N(0, 1), or uniform on [−1, 1]"

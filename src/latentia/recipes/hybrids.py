@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from latentia.configuration import OneOf
-from latentia.data import Batch, Digits, Schema, Source, Splits
+from latentia.data import Batch, MNIST5k, Schema, Source, Splits
 from latentia.distributions import Diagonal, Posterior, StandardNormal
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
@@ -195,7 +195,7 @@ class EncodedGANRecipe(HybridRecipe):
     mean of q(z|x), averaged over images.
     """
 
-    data: OneOf[Source] = Digits()
+    data: OneOf[Source] = MNIST5k()
     latent: int = Field(default=16, ge=1, description="dimension of z")
     network: OneOf[Network] = Field(default=MLP(hidden=(256, 256)), description="of generator and encoder")
     posterior: OneOf[Posterior] = Diagonal()

@@ -7,7 +7,7 @@ __all__ = ["demonstrate", "mode_covering_gan"]
 from collections.abc import Iterator
 from pathlib import Path
 
-from latentia.data import Digits, Ring, ToyDistribution
+from latentia.data import MNIST5k, Ring, ToyDistribution
 from latentia.networks import MLP, Fourier
 from latentia.objectives import R1R2, Relativistic
 from latentia.recipes.gan import GANRecipe
@@ -72,39 +72,41 @@ def mode_covering_gan(data: ToyDistribution | str | None = None, *, epochs: int 
 
 
 def demonstrate(out: Path) -> Iterator[Run]:
-    """Train a VAE and a GAN on scikit-learn's digits in folders of `out`; a finished run there is not trained again."""
+    """Train a VAE and a GAN on 5 000 MNIST digits in folders of `out`; a finished run there is not trained again."""
     for recipe, path in ((_digits_vae(), out / "vae"), (_digits_gan(), out / "gan")):
         yield train(recipe, path, resume=(path / "recipe.yaml").exists())
 
 
 def _digits_vae() -> VAERecipe:
-    """A VAE with z ∈ R² on 8×8 digits, dynamically binarized."""
+    """A VAE with z ∈ R² on 28×28 digits, dynamically binarized."""
     return VAERecipe(
-        data=Digits(binarize="dynamic"),
-        network=MLP(hidden=(256, 256)),
+        data=MNIST5k(binarize="dynamic"),
+        network=MLP(hidden=(512, 512)),
         optimizer=Adam(lr=2e-3, schedule=OneCycle()),
         batch_size=64,
-        epochs=200,
+        epochs=60,
         validate_every=5,
-        checkpoint_every=50,
+        checkpoint_every=20,
     )
 
 
 def _digits_gan() -> GANRecipe:
-    """A GAN on the gray digits: relativistic pairing with both zero-centered penalties."""
+    """A class-conditional GAN on the gray digits: relativistic pairing with both zero-centered penalties."""
     optimizer = Adam(lr=1e-3, beta1=0.0, beta2=0.99, schedule=Cosine())
     return GANRecipe(
-        data=Digits(),
+        data=MNIST5k(),
         latent=16,
-        network=MLP(hidden=(256, 256), activation="leaky-relu"),
+        conditional=True,
+        network=MLP(hidden=(512, 256), activation="leaky-relu"),
         loss=Relativistic(),
         penalty=R1R2(gamma=0.5),
         generator_optimizer=optimizer,
         discriminator_optimizer=optimizer,
         ema=0.99,
         batch_size=64,
-        epochs=120,
-        snapshots=(10, 30, 50, 90),
+        epochs=60,
+        snapshots=(1, 3, 10, 30, 60),
         diagnostics_every=10,
-        checkpoint_every=50,
+        checkpoint_every=20,
+        fresh_steps=0,
     )

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from latentia.configuration import OneOf
-from latentia.data import Digits, InMemory, Schema, Source, Splits
+from latentia.data import MNIST5k, InMemory, Schema, Source, Splits
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.networks import Custom
@@ -25,7 +25,7 @@ class Recipe(Training, family=True):
     set_by_data: ClassVar[tuple[str, ...]] = ()
     """Fields whose default follows from the data."""
 
-    data: OneOf[Source] = Field(default=Digits(binarize="dynamic"), description="the data set")
+    data: OneOf[Source] = Field(default=MNIST5k(binarize="dynamic"), description="the data set")
     init_from: str | None = Field(default=None, description="a run whose weights this one starts from; null for none")
     freeze: tuple[str, ...] = Field(default=(), description="parts that are not trained, such as [encoder]")
 
@@ -59,7 +59,7 @@ class Recipe(Training, family=True):
 
     @property
     def default_name(self) -> str:
-        """Name of the run directory, under runs/, if no other is given: `vae-digits`."""
+        """Name of the run directory, under runs/, if no other is given: `vae-mnist-5k`."""
         return f"{self.type_name}-{self.data.type_name}"
 
     def own_parts(self) -> dict[str, Custom | InMemory]:
