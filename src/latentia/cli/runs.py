@@ -306,7 +306,10 @@ def demo(
     Console().print(interface.compare(runs, saved=True).table())
     _wrote(save_side_by_side(runs, out / "side_by_side.png"))
     _wrote(interface.report(runs, out / "report.html"))
-    _wrote(interface.explore(runs, out / "explorer.html").path, "open it in a browser, and draw a digit")
+    _wrote(
+        interface.explore(runs, out / "explorer.html", max_bytes=8_000_000).path,
+        "open it in a browser, and draw a digit",
+    )
 
 
 def print_results(results: Any, as_json: bool, table_format: str) -> None:

@@ -147,7 +147,7 @@ export function imagePad(scene, model, examples, changed) {
   );
   show();
   return {
-    padTile: tile(pad, "Draw: it is centered as MNIST’s digits are."),
+    padTile: tile(pad, "your strokes, centered as MNIST’s"),
     seenTile: (caption) => tile(seen, caption),
     test,
     presets,

@@ -26,7 +26,7 @@ export function quantity(name, explanation) {
   const made = element(
     "details",
     { class: "number" },
-    element("summary", {}, element("span", { class: "name" }, name), value, kind),
+    element("summary", {}, element("span", { class: "name" }, name), element("span", { class: "reading" }, value, kind)),
     element("p", {}, explanation),
   );
   made.set = ({ value: number, error = null, kind: what, places = 2, unit = "" }) => {

@@ -33,7 +33,7 @@ function formula(markup) {
     made.append(...Array.from(node.childNodes, copy));
     return made;
   };
-  return parsed ? copy(parsed) : document.createTextNode("");
+  return element("div", { class: "formula", tabindex: 0, role: "group", "aria-label": "formula" }, parsed && copy(parsed));
 }
 
 function statementCard(statement) {

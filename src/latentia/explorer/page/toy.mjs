@@ -144,7 +144,7 @@ export function toyTab(scene, page) {
       noteList(scene.notes),
       card("Training", null, element("div", { class: "row" }, play, element("div", { style: "flex:1;min-width:14rem" }, scrub),
         toggle("arrows", true, (on) => { state.arrows = on; show(state.at); }), toggle("real points", true, (on) => { state.real = on; show(state.at); })), legend),
-      element("div", { class: "grid toy", style: "margin:1rem 0" }, card("D, the discriminator of the game", null, canvases[0]),
+      element("div", { class: "grid toy", style: "margin:1rem 0" }, card("D, the discriminator of the game", "As training has it at this moment; with a relativistic or Wasserstein loss only its differences have a meaning.", canvases[0]),
         card("D*, the best discriminator", "Of known densities, as means over the cells of the picture; where the generator’s is a histogram, an estimate.", canvases[1])),
       element("div", { class: "grid toy" },
         card("How far apart are data and generator?", null, element("div", { class: "numbers" }, numbers.jsd, numbers.bound, numbers.modes, numbers.quality),

@@ -38,7 +38,7 @@ export function vaeTab(scene, page) {
     if (!model.decoder && !picture) return;
     const image = plane.picture(z);
     paint(decodedCanvas, image, scene.shape);
-    decodedCaption.replaceChildren(element("b", {}, "E[x|z]"), picture ? " at the nearest point of the atlas" : " at the point of the plane");
+    decodedCaption.replaceChildren(element("b", {}, "E[x|z]"), picture ? ", nearest of the atlas" : " at the chosen z");
     near.show(image);
   }
 
