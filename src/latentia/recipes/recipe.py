@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from latentia.configuration import OneOf
-from latentia.data import MNIST5k, InMemory, Schema, Source, Splits
+from latentia.data import InMemory, MNIST5k, Schema, Source, Splits
 from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.networks import Custom

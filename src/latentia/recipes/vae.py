@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from latentia.configuration import Component, OneOf
-from latentia.data import Batch, Digits, Schema, Source, Splits, StreamedSplit, ToyDistribution
+from latentia.data import Batch, MNIST5k, Schema, Source, Splits, StreamedSplit, ToyDistribution
 from latentia.distributions import (
     Bernoulli,
     Categorical,
@@ -55,7 +55,7 @@ class VAERecipe(Recipe, name="vae"):
     """
 
     data: OneOf[Source | ToyDistribution] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
-        default=Digits(binarize="dynamic"), description="the data set, or a toy distribution"
+        default=MNIST5k(binarize="dynamic"), description="the data set, or a toy distribution"
     )
     latent: int = Field(default=2, ge=1, description="dimension of z")
     network: OneOf[Network] = Field(default=MLP(), description="network of encoder and decoder")
