@@ -23,6 +23,7 @@ from latentia.distributions import Bernoulli as BernoulliFamily
 from latentia.distributions import Conditional, Gaussian, Mixture
 from latentia.errors import ConfigurationError, UnsupportedError
 from latentia.likelihood import LatentModel, exact_log_likelihood, exact_posterior, quadrature
+from latentia.likelihood.charts import charts_of
 
 from .known_models import standard_normal, toy_images, toy_vae
 
@@ -368,3 +369,16 @@ def test_an_encoder_that_refuses_one_image_gives_hints_for_the_others():
     found = exact_log_likelihood(model, torch.tensor([[0.4, -0.3], [6.0, 0.0], [1.0, 1.0]], dtype=D))
     truth = [sum(log_normal(v, 0, math.hypot(1, 0.5)) for v in row) for row in ((0.4, -0.3), (6.0, 0.0), (1.0, 1.0))]
     assert ((found.values - torch.tensor(truth, dtype=D)).abs() <= found.errors).all()
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_a_turned_chart_is_the_same_measure(d):
+    prior = MultivariateNormal(torch.ones(d, dtype=D), 0.3 * torch.eye(d, dtype=D))
+    chart = charts_of(prior, prior.log_prob)[0].turned(3, d)
+    axis = torch.arange(-10, 10, 0.4, dtype=D)
+    v = torch.cartesian_prod(*[axis] * d).reshape(-1, d)
+    z = chart.to_z(v)
+    weight = chart.log_density(v, z).exp() * 0.4**d
+    assert torch.allclose(chart.to_u(z), v)
+    assert weight.sum().item() == pytest.approx(1, abs=1e-9)
+    assert torch.allclose(weight @ z, prior.mean, atol=1e-8)
