@@ -133,7 +133,7 @@ def test_families_do_not_mix(animals):
     )
 
 
-def test_a_name_is_taken_once_and_a_class_may_be_defined_anew(animals):
+def test_a_name_belongs_to_one_class_which_may_be_redefined(animals):
     def define(name):
         class Cat(animals, name=name):
             def sound(self) -> str:

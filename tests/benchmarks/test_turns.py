@@ -1,4 +1,4 @@
-"""Peers that take turns: what is told of them, who may run when, and that none is left behind."""
+"""Peers that take turns: what is reported, which may run when, and that all are stopped."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def soon_gone(number: int) -> bool:
     return gone(number)
 
 
-def test_turns_are_made_one_after_another_and_told_step_by_step(peer):
+def test_turns_are_taken_one_after_another_and_reported(peer):
     commands = {"slow": peer("slow", sleeper(0.004)), "quick": peer("quick", sleeper(0.002))}
     with turns.started(commands, VARIABLES) as peers:
         turns.warm_up(peers, lambda one: one.about["epoch"])
@@ -85,7 +85,7 @@ def test_turns_are_made_one_after_another_and_told_step_by_step(peer):
 
 
 @pytest.mark.parametrize("child", ["", "subprocess.Popen(['sleep', '60'], stdout=gate._answers)"])
-def test_a_peer_that_dies_is_told_and_holds_nobody_up(peer, child):
+def test_a_peer_that_dies_is_reported_and_stops_no_other(peer, child):
     dying = f"""
         gate = Gate(1)
         {child}

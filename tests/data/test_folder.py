@@ -301,7 +301,7 @@ def test_folders_without_images(tmp_path):
         read_image_folder(tmp_path)
 
 
-def test_images_beside_classes_are_refused(picture_folder):
+def test_images_next_to_class_folders_are_refused(picture_folder):
     folder, _ = picture_folder
     write(folder / "stray.png", gray())
     with pytest.raises(DataError, match=r"next to them, such as stray\.png"):

@@ -153,7 +153,7 @@ def test_a_mixture_is_the_sum_of_its_components():
     torch.testing.assert_close(module(q).log_prob(z).detach(), torch.tensor(density).log())
 
 
-def test_a_mixture_starts_as_wide_as_it_is_told():
+def test_a_mixture_starts_with_the_given_width():
     torch.manual_seed(0)
     module = MixturePrior(components=4000, spread=3.0).build(2, IMAGE)
     assert Estimate.mean(module.means.square()).agrees_with(9.0)

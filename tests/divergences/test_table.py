@@ -38,7 +38,7 @@ def test_the_uniforms_of_item_3e():
     assert rows["wasserstein-1"][0].agrees_with(0.5)
 
 
-def test_what_is_refused_is_told():
+def test_refused_methods_are_listed():
     table = distances("Normal(0,1)", "Cauchy(0,1)", n=1000)
     refused = {(name, method) for name, method, _ in table.refused}
     assert ("jensen-shannon", "exact") in refused

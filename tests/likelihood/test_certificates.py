@@ -278,7 +278,7 @@ def test_a_decoder_outside_torch_is_refused_in_float64_and_served_otherwise():
         exact_log_likelihood(model, x, precision="float64")
 
 
-def test_a_model_in_training_mode_is_evaluated_as_it_is_in_evaluation_and_left_as_it_was():
+def test_a_model_in_training_mode_is_evaluated_in_evaluation_mode_and_restored():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Tanh(), nn.Linear(8, 6))
     decoder = Conditional(network, BernoulliFamily(), event_shape=(6,), condition_shape=(2,))
@@ -332,7 +332,7 @@ def test_callables_are_integrated_on_a_second_grid_and_networks_are_not():
 
 
 @pytest.mark.parametrize("chosen", ["both grids", "second grid"])
-def test_a_wrong_integral_is_betrayed_by_draws_of_the_prior_or_by_the_second_grid(chosen, monkeypatch):
+def test_draws_of_the_prior_or_a_second_grid_detect_a_wrong_integral(chosen, monkeypatch):
     original, calls = quadrature.refine, []
 
     def wrong(*args, **kwargs):

@@ -333,7 +333,7 @@ def test_a_component_that_alone_explains_the_image():
     assert float(found.width) <= 0.01
 
 
-def test_narrow_and_far_beside_easy_images():
+def test_narrow_and_far_images_among_easy_ones():
     """x = z + noise of 0.001 at x = 20 and x = 40; the other images are not held up."""
     images = torch.tensor([20.0, 40.0, 0.3, -1.0], dtype=D)
     truth = torch.tensor([log_normal(float(x), 0.0, math.hypot(1.0, 1e-3)) for x in images], dtype=D)

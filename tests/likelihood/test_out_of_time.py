@@ -1,4 +1,4 @@
-"""What the time was enough for is told with its certificates; the rest is counted, and is in no mean."""
+"""Images reached in time have certificates; the others are counted and left out of all means."""
 
 import math
 

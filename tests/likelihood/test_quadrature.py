@@ -270,7 +270,7 @@ def test_mass_is_not_cut_off_at_the_side_of_a_tile():
     assert abs(found.log_integral.item() - truth) <= found.error.item() < 1e-2
 
 
-def test_a_spike_that_no_node_can_see_is_not_certified_away_where_there_is_a_hint():
+def test_a_spike_between_nodes_is_not_certified_where_draws_find_it():
     narrow = Normal(torch.tensor([1.35, -0.75]), torch.tensor([0.008, 0.008]))
     wide = Normal(torch.tensor([1.0, -1.0]), torch.tensor([0.4, 0.4]))
     components = Independent(

@@ -328,7 +328,7 @@ def test_without_torchmetrics_the_error_says_what_to_install(monkeypatch):
         import latentia.metrics.torchmetrics  # noqa: F401
 
 
-def test_metrics_go_by_the_names_of_their_figures_too_and_each_is_there_once():
+def test_metrics_are_found_by_the_names_of_their_scores_each_once():
     names = [metric.type_name for metric in parse_metrics(["recall", "Frechet", "precision", "class_coverage"])]
     assert names == ["neighbors", "frechet", "classes"]
     with pytest.raises(ConfigurationError, match=r"'fid'\. Known: .*frechet, kernel, .*aliases: class-coverage, cov"):
@@ -352,7 +352,7 @@ def test_the_card_says_whether_real_images_are_binary():
     assert [protocol["reals"] for protocol in protocols] == ["gray", "binary"]
 
 
-def test_progress_is_told_piece_by_piece_to_the_end():
+def test_progress_is_reported_to_the_end():
     heard = []
     score(REAL, FAKE, metrics=["kernel", "diversity"], n=60, train=TRAIN, progress=lambda *piece: heard.append(piece))
     assert [done for done, _, _ in heard] == list(range(8))

@@ -107,7 +107,7 @@ def test_p_values_of_equal_distributions_are_uniform_or_larger():
 
 
 @pytest.mark.parametrize("fake", [normal(200, 2, shift=0.8), normal(200, 2, scale=0.4)], ids=["moved", "shrunk"])
-def test_the_two_sample_test_tells_other_distributions(fake):
+def test_the_two_sample_test_detects_other_distributions(fake):
     accuracy, p = two_sample_test(normal(200, 1), fake)
     assert accuracy.value > 0.75
     assert p.value < 1e-5

@@ -178,7 +178,7 @@ def test_networks_without_spectral_normalization_do_not_bound_the_slope(network)
     assert not network.bounds_slope
 
 
-def test_batch_of_one_under_batch_normalization_is_refused_in_training_only():
+def test_batch_normalization_refuses_a_batch_of_one_in_training_only():
     discriminator, generator = DCGAN(width=4).encoder((1, 16, 16), 1), DCGAN(width=4).decoder(3, (1, 16, 16))
     for module, one in ((discriminator, torch.rand(1, 1, 16, 16)), (generator, torch.randn(1, 3))):
         with pytest.raises(ConfigurationError, match=r"two or more.*network=r3gan"):

@@ -257,7 +257,7 @@ def smooth_images(batch: int, shape: tuple[int, int, int]) -> Tensor:
     ],
     ids=str,
 )
-def test_initial_scale_is_sane_whatever_the_depth(network: Network, side: int):
+def test_initial_scale_does_not_depend_on_the_depth(network: Network, side: int):
     """Logits that neither saturate nor vanish: root mean square between 0.05 and 3 at the start."""
     encoder, decoder = network.encoder((1, side, side), 16), network.decoder(16, (1, side, side))
     with torch.no_grad():

@@ -139,7 +139,7 @@ def test_sticking_the_landing_is_unbiased_for_one_draw_and_biased_for_more():
     assert scores[8] > 10
 
 
-def test_with_many_draws_the_doubly_reparametrized_encoder_gradient_is_the_quieter():
+def test_the_doubly_reparametrized_gradient_has_less_variance_with_many_draws():
     model = LinearGaussian(Full(), away=0.02, wider=0.2)
     x = copies(model, 4)
     plain, doubly = (gradients(model.vae, iwae(50, kind), x, 100, LATE) for kind in ("plain", "doubly-reparametrized"))

@@ -226,7 +226,7 @@ def forget(path: Path, *keys: str) -> None:
     path.write_text(yaml.safe_dump(written))
 
 
-def test_a_run_from_before_a_key_was_there_goes_on_and_only_true_differences_are_told(tmp_path):
+def test_a_recipe_without_a_new_key_resumes_and_differences_are_named(tmp_path):
     once = train(recipe(epochs=1), tmp_path / "run", quiet=True)
     weights = (once.path / "weights.safetensors").read_bytes()
     forget(once.directory.recipe_file, "ema", "optimizer.beta1", "matmul")
@@ -241,7 +241,7 @@ def test_a_run_from_before_a_key_was_there_goes_on_and_only_true_differences_are
         train(recipe(epochs=1), once.path, resume=True, quiet=True)
 
 
-def test_a_run_with_networks_of_ones_own_goes_on_though_they_cannot_be_read_back(tmp_path):
+def test_a_run_with_custom_networks_resumes_if_they_are_given_again(tmp_path):
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
     own = Custom(encoder=encoder, decoder=nn.Sequential(nn.Linear(2, 64), nn.Unflatten(1, (1, 8, 8))))
     run = train(recipe(epochs=1, network=own), tmp_path / "own", quiet=True)

@@ -96,7 +96,7 @@ def test_values_that_are_not_finite_break_the_line_and_nothing_else():
     figure.canvas.draw()
 
 
-def test_the_start_of_a_run_does_not_flatten_the_rest_and_the_figure_says_so():
+def test_axes_ignore_the_start_of_a_run_and_the_figure_says_so():
     steep = [record("vae/rate", e, 1000.0 if e == 1 else 5 + 0.01 * e, 0.0) for e in range(1, 51)]
     figure = plot_curves(steep)
     assert figure.axes[0].get_ylim()[1] < 10

@@ -63,7 +63,7 @@ def test_codes_are_decoded_and_counted_by_class(variables, latent, tmp_path):
     assert "code_posteriors" in {path.stem for path in files}
 
 
-def test_drawing_again_gives_the_same_bytes_and_changes_nothing_else_in_the_process(deep_run, deep_pictures):
+def test_plotting_twice_gives_the_same_bytes_and_no_side_effects(deep_run, deep_pictures):
     first = {path: path.read_bytes() for path in deep_pictures}
     torch.manual_seed(123)
     generator, settings = torch.get_rng_state(), dict(matplotlib.rcParams)

@@ -109,7 +109,7 @@ def test_weights_of_an_exact_encoder_are_the_evidence(linear):
     assert (weights - posterior.likelihood.values[:, None]).abs().max() < 1e-3
 
 
-def test_the_bound_of_groups_is_the_mean_of_logs_at_one_and_the_estimate_at_all_and_rises_between():
+def test_bounds_of_groups_rise_from_the_mean_of_logs_to_the_estimate():
     torch.manual_seed(0)
     weights = 3 * torch.randn(5, 64, dtype=torch.float64)
     assert torch.allclose(_group_bound(weights, 1), weights.mean(1))

@@ -77,7 +77,7 @@ def test_a_check_that_yields_nothing_does_not_hold() -> None:
     assert verdict.estimates() == []
 
 
-def test_an_error_fails_that_statement_alone_and_is_told() -> None:
+def test_an_error_fails_that_statement_alone_and_is_reported() -> None:
     def breaks(seed: int) -> Relations:
         yield equal(1, 1)
         raise ZeroDivisionError("by zero")
@@ -115,7 +115,7 @@ def test_a_counter_example_that_does_not_contradict_the_notes_fails_the_statemen
     assert not verdict.holds, "an erratum must have a counter-example that runs"
 
 
-def test_what_is_shown_is_what_fails_or_else_the_equality_nearest_to_failing() -> None:
+def test_a_verdict_shows_failures_or_else_the_tightest_equality() -> None:
     near, far = equal(RANDOM, 1.45), equal(RANDOM, 1.01)
     (verdict,) = verify([made(lambda _: iter([far, near, at_most(0, 1)]))])
     assert verdict.tightest is near

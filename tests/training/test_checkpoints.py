@@ -97,7 +97,7 @@ def _raise(error):
     raise error
 
 
-def test_with_every_checkpoint_damaged_it_begins_anew_and_keeps_its_new_ones(tmp_path, capsys):
+def test_a_run_starts_over_if_every_checkpoint_is_damaged(tmp_path, capsys):
     play_duel(tmp_path / "whole")
     with pytest.raises(MemoryError):
         play_duel(tmp_path / "torn", seen=lambda n: n == 31 and _raise(MemoryError()))
@@ -130,7 +130,7 @@ def test_a_damaged_best_is_said_and_another_is_looked_for(tmp_path, capsys):
     assert all(torch.equal(weights[name], value) for name, value in best.part("model").items())
 
 
-def test_another_model_is_told_apart(tmp_path):
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     play_duel(tmp_path / "run", epochs=1)
     with pytest.raises(
         RunError, match=r"checkpoint of step 6 is of another model: .*discriminator\.0\.weight.*begin again"

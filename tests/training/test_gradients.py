@@ -200,7 +200,7 @@ def test_several_seeds_at_once_may_be_compiled(tmp_path: Path):
             torch.testing.assert_close(by_graph.directory.weights()[name], value, rtol=1e-3, atol=1e-4)
 
 
-def test_gradients_lie_as_their_parameters_do_whatever_way_they_came():
+def test_gradients_have_the_memory_layout_of_their_parameters():
     """torch's fused Adam takes memory in its order, and would mix up the numbers of a gradient laid out otherwise."""
     worker = start_worker(RECIPES["dcgan"])
     weight = torch.nn.Parameter(torch.randn(6, 5))
@@ -238,7 +238,7 @@ def test_each_parameter_has_a_gradient_of_its_own(way: Any):
         torch.testing.assert_close(weight.grad.norm(), torch.tensor(0.5 / 2**0.5), rtol=1e-4, atol=0.0)
 
 
-def test_without_a_compiler_the_run_goes_on_and_says_so(tmp_path: Path, capsys, monkeypatch):
+def test_without_a_compiler_the_run_is_eager_and_a_warning_says_so(tmp_path: Path, capsys, monkeypatch):
     def no_compiler(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no C++ compiler found")
 

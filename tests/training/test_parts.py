@@ -233,7 +233,7 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch):
     assert "rate 1" not in lines[0]
 
 
-def test_lines_come_after_two_seconds_and_then_ever_later(monkeypatch):
+def test_lines_come_after_two_seconds_and_then_at_growing_intervals(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("latentia.training.progress.time.perf_counter", lambda: now[0])
     pace, due = Pace(), []
@@ -271,7 +271,7 @@ def test_a_player_with_nothing_to_learn_is_refused(tmp_path):
         play_duel(tmp_path / "run", change=change)
 
 
-def test_the_game_is_closed_however_it_ends(tmp_path):
+def test_the_game_is_closed_after_success_and_failure(tmp_path):
     closed = []
 
     def change(game):

@@ -60,7 +60,7 @@ def training(tmp_path: Path) -> Iterator[Any]:
 # The lock
 
 
-def test_a_second_process_names_who_trains_there_and_a_killed_one_leaves_nothing(tmp_path: Path, training: Any):
+def test_a_locked_run_names_its_holder_and_a_killed_holder_leaves_no_lock(tmp_path: Path, training: Any):
     run, process = tmp_path / "run", training.process
     result = latentia("train", "vae", "--out", "run", "--resume", "--quiet", cwd=tmp_path)
     assert result.returncode == 2
