@@ -1,8 +1,10 @@
 # `make demo` and `make test` set up what they need on a fresh machine with Python >= 3.11.
 PYTHON ?= python3
 BIN := .venv/bin
+INPUTS ?= 20000
+RUNS ?= 200
 
-.PHONY: demo test check slow fuzz docs bench verify clean
+.PHONY: demo test check slow fuzz storm docs bench verify clean
 
 demo: .venv/installed
 	$(BIN)/latentia demo
@@ -26,7 +28,10 @@ docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 fuzz: .venv/installed
-	$(BIN)/python benchmarks/fuzz.py
+	$(BIN)/python benchmarks/fuzz.py -n $(INPUTS)
+
+storm: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/storm.py -n $(RUNS) --starts 40
 
 slow: .venv/installed
 	$(BIN)/pytest -q -m slow

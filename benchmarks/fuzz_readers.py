@@ -124,7 +124,11 @@ def _read_hugging_face(folder: Path) -> object:
 
 
 def _folder(folder: Path) -> object:
-    return read_image_folder(folder, limit=LIMIT)[0].images.numpy().tobytes()
+    return read_image_folder(folder, limit=LIMIT)[0].x.numpy().tobytes()
+
+
+def _points_of(path: Path) -> object:
+    return np.asarray(read_points(path)).tobytes()
 
 
 _IMAGES, _LABELS = _pixels(20, 4, 4), np.arange(20) % 3
@@ -151,8 +155,8 @@ READERS = [
         lambda f: NPZ(file=f / "a.npz", limit=LIMIT).load().content_hash, never,
     ),
     Reader("npy", {"a.npy": _saved(np.save, _IMAGES)}, lambda f: _read_all(f / "a.npy")),
-    Reader("npy of points", {"a.npy": _saved(np.save, _POINTS)}, lambda f: read_points(f / "a.npy")),
-    Reader("csv of points", {"a.csv": _saved(np.savetxt, _POINTS, delimiter=",")}, lambda f: read_points(f / "a.csv")),
+    Reader("npy of points", {"a.npy": _saved(np.save, _POINTS)}, lambda f: _points_of(f / "a.npy")),
+    Reader("csv of points", {"a.csv": _saved(np.savetxt, _POINTS, delimiter=",")}, lambda f: _points_of(f / "a.csv")),
     Reader("idx", _mnist(packed=False), _read_mnist),
     Reader("idx, packed", _mnist(packed=True), _read_mnist, may_differ=never),
     Reader("cifar", _cifar(), _read_cifar, may_differ=never),

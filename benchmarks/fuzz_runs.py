@@ -259,6 +259,7 @@ def _verify(folder: Path) -> str:
 
 
 DATA = ("data.npz",)
+COMPARED = ("recipe.yaml", "environment.json", "weights.safetensors")
 PAGE = (*SHOWN, *DATA, *NEEDED, WEIGHTS)  # what a report shows, or says that it is missing
 READERS = [
     _reader("vae", f"show {RUN}", (), (*SHOWN, WEIGHTS, f"{RUN}/environment.json")),
@@ -272,7 +273,7 @@ READERS = [
         files_of("seeds"),
         partial(_read, f"compare {RUN}/seed-0 {RUN}/seed-1 --saved".split(), None),
         may_differ=among(f"{RUN}/*/recipe.yaml", f"{RUN}/*/environment.json", f"{RUN}/*/evaluation/*.json"),
-        may_refuse=among(f"{RUN}/*/recipe.yaml", f"{RUN}/*/environment.json", f"{RUN}/*/evaluation/samples.json"),
+        may_refuse=among(*(f"{RUN}/*/{name}" for name in (*COMPARED, "evaluation/samples.json"))),
         damage=run_damage,
     ),
     _reader("ring", f"show {RUN}", (), (*SHOWN, WEIGHTS, f"{RUN}/environment.json"), weight=0.5),

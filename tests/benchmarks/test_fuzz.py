@@ -7,17 +7,30 @@ from pathlib import Path
 
 import pytest
 
-from fuzz import READERS
+import fuzz_readers
+import fuzz_runs
+import fuzz_text
 from fuzzing import OUTCOMES, Reader, always, damaged, fuzz, never, outcome
 from latentia.errors import DataError
 
 
-@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
+def faults(reader: Reader, each: int) -> tuple[dict[str, int], dict[str, int]]:
+    """All counts, and those of what may not be."""
+    counts = fuzz([reader], each=each, seed=7)[reader.name]
+    return dict(counts), {kind: counts[kind] for kind in OUTCOMES[2:] if counts[kind]}
+
+
+@pytest.mark.parametrize("reader", fuzz_readers.READERS, ids=lambda reader: reader.name)
 def test_damage_is_one_line_or_harmless(reader: Reader, capfd: pytest.CaptureFixture[str]) -> None:
-    counts = fuzz([reader], each=20 if ": " in reader.name else 40, seed=7)[reader.name]
-    bad = {kind: counts[kind] for kind in OUTCOMES[2:] if counts[kind]}
+    counts, bad = faults(reader, each=40)
     assert not bad, capfd.readouterr().err
     assert counts["clean"] > 0
+
+
+@pytest.mark.parametrize("reader", [*fuzz_runs.READERS, *fuzz_text.READERS], ids=lambda reader: reader.name)
+def test_damaged_runs_and_odd_text_are_one_line_or_harmless(reader: Reader, capfd: pytest.CaptureFixture[str]) -> None:
+    _, bad = faults(reader, each=12)
+    assert not bad, capfd.readouterr().err
 
 
 def raising(error: BaseException):

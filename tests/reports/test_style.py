@@ -10,6 +10,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from latentia.errors import DataError, RunError
+from latentia.reports import style
 from latentia.reports.style import (
     GAP,
     PALETTE,
@@ -139,3 +140,28 @@ def test_an_unknown_name_is_an_attribute_error():
 
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         latentia.reports.nothing  # noqa: B018
+
+
+@pytest.fixture
+def no_other_fonts(monkeypatch):
+    """A machine with matplotlib's own fonts alone."""
+    monkeypatch.setattr(style.font_manager, "findSystemFonts", list)
+    monkeypatch.setattr(style, "SCRIPT_FONTS", ())
+    style._script_fonts.cache_clear()
+    style._font_with.cache_clear()
+    yield
+    style._script_fonts.cache_clear()
+    style._font_with.cache_clear()
+
+
+def test_names_without_a_font_are_numbers(no_other_fonts):
+    assert [style.class_name(i, ["猫", "cat"]) for i in range(2)] == ["class 0", "cat"]
+
+
+def test_fonts_that_were_installed_after_matplotlib_made_its_list_are_found(no_other_fonts, monkeypatch):
+    added = []
+    monkeypatch.setattr(style, "SCRIPT_FONTS", ("Noto Sans CJK",))
+    monkeypatch.setattr(style.font_manager, "findSystemFonts", lambda: ["/a/NotoSansCJK-Regular.ttc", "/a/Other.ttf"])
+    monkeypatch.setattr(style.font_manager.fontManager, "addfont", added.append)
+    style.class_name(0, ["猫"])
+    assert added == ["/a/NotoSansCJK-Regular.ttc"]

@@ -12,6 +12,7 @@ __all__: list[str] = []
 import math
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -143,16 +144,24 @@ def set_fonts(figure: Figure) -> None:
 @cache
 def _font_with(character: str) -> str | None:
     """A family that has this character: the base font where it serves, else one of those for other scripts."""
-    for name, path in _fonts():
+    if ord(character) in _characters(str(font_manager.findfont(BASE_FONT))):
+        return BASE_FONT
+    for name, path in _script_fonts():
         if ord(character) in _characters(path):
             return name
     return None
 
 
 @cache
-def _fonts() -> tuple[tuple[str, str], ...]:
-    """(family, file) of the base font and of the installed fonts for other scripts, in order of preference."""
-    found = [(BASE_FONT, str(font_manager.findfont(BASE_FONT)))]
+def _script_fonts() -> tuple[tuple[str, str], ...]:
+    """(family, file) of the installed fonts for other scripts, in order of preference."""
+    known = {font.fname for font in font_manager.fontManager.ttflist}
+    starts = tuple(name.replace(" ", "") for name in SCRIPT_FONTS)
+    for path in sorted(set(font_manager.findSystemFonts()) - known):  # installed after matplotlib made its list
+        if Path(path).name.startswith(starts):
+            with suppress(OSError, RuntimeError, ValueError, KeyError):
+                font_manager.fontManager.addfont(path)
+    found = []
     for start in SCRIPT_FONTS:
         found += [(font.name, font.fname) for font in font_manager.fontManager.ttflist if font.name.startswith(start)]
     return tuple(dict(found).items())
