@@ -67,7 +67,7 @@ class MixturePosterior(Posterior, name="mixture"):
         return GaussianMixture(logits, means.unflatten(-1, (k, -1)), log_scales.unflatten(-1, (k, -1)))
 
 
-class GaussianMixture(MixtureSameFamily, Stratified):
+class GaussianMixture(MixtureSameFamily, Stratified):  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride]
     """A mixture of diagonal Gaussians with event shape (d,).
 
     Args:

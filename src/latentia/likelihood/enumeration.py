@@ -175,7 +175,7 @@ def _coordinate_ascent(target: Tensor, parts: list[Tensor]) -> Tensor:
     """KL of independent variables from a table of posteriors (N, K, …, K), at a maximum of the bound from a start."""
     parts, n = list(parts), target.dim() - 1
     floor = target.clamp_min(-1e4)
-    last = torch.full((len(target),), torch.inf, dtype=torch.float64)
+    gap = last = torch.full((len(target),), torch.inf, dtype=torch.float64)
     for _ in range(ROUNDS):
         for variable in range(n):
             expected = floor

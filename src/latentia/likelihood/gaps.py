@@ -172,7 +172,9 @@ def evaluate_gaps(
     def normal(row: int) -> Distribution:
         return MultivariateNormal(best_mean[row], best_covariance[row])
 
-    return Gaps(posterior, *gaps, dict(zip(GAPS, errors, strict=True)), best_mean, best_covariance, normal)
+    parts = dict(zip(GAPS, gaps, strict=True))
+    by_name: dict[str, Tensor] = dict(zip(GAPS, errors, strict=True))
+    return Gaps(posterior, **parts, errors=by_name, mean=best_mean, covariance=best_covariance, best=normal)
 
 
 def _gaps_by_draws(model: LatentModel, images: Tensor, posterior: GridPosterior) -> Gaps:
@@ -189,8 +191,10 @@ def _gaps_by_draws(model: LatentModel, images: Tensor, posterior: GridPosterior)
     errors[:, rows] = torch.stack([error + found.bound_error, error + found.best_error, both])
     mean[rows], covariance[rows] = found.mean, found.covariance
     place = {row: number for number, row in enumerate(rows.tolist())}
-    about = dict(zip(GAPS, errors, strict=True))
-    return Gaps(posterior, *gaps, about, mean, covariance, lambda row: found.distribution(place[row]), EVALUATED)
+    parts = dict(zip(GAPS, gaps, strict=True))
+    by_name: dict[str, Tensor] = dict(zip(GAPS, errors, strict=True))
+    best: Callable[[int], Distribution] = lambda row: found.distribution(place[row])  # noqa: E731
+    return Gaps(posterior, **parts, errors=by_name, mean=mean, covariance=covariance, best=best, draws=EVALUATED)
 
 
 def _unknown(n: int, d: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
