@@ -699,7 +699,7 @@ def _require_likelihood(run: Run, likelihood: str) -> None:
             "--samples (in Python samples=True), or add an observation model to its generator with "
             f"latentia.likelihood.LatentModel.from_generator(…, {suitable}, …)"
         )
-    subject = LatentModel.from_model(model)
+    subject = LatentModel.from_model(model.given(0))  # of one label, where the model takes labels
     if likelihood == "exact":
         require_enumerable(subject.prior)
     if likelihood == "exact" and not subject.prior.has_enumerate_support and not subject.has_grid:
