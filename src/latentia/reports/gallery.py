@@ -60,8 +60,8 @@ GAN_CURVES: Mapping[str, str] = {
     "game/accuracy_real": "real/Accuracy of D",
     "game/accuracy_held_out": "held-out real/Accuracy of D",
     "game/accuracy_fake": "generated/Accuracy of D",
-    "game/jensen_shannon_bound": "certified bound/JSD from below",
-    "game/jensen_shannon": "exact/JSD from below",
+    "game/jsd_bound": "certified bound/JSD from below",
+    "game/jsd": "exact/JSD from below",
 }
 
 
