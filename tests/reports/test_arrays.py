@@ -10,6 +10,7 @@ import latentia
 from latentia import VAERecipe
 from latentia.data import Column, InMemory, Signals
 from latentia.errors import ConfigurationError
+from latentia.recipes.recipe import Recipe
 from latentia.reports import save_figures
 from latentia.reports.array_figures import plot_columns, plot_signals, table_text
 
@@ -63,6 +64,10 @@ def test_runs_of_tables_and_signals_have_the_pictures_that_suit_them(tmp_path):
         latentia.sample(run, 5, out=tmp_path / name / "s.png")
         x, again = latentia.reconstruct(run, 5, out=tmp_path / name / "r.png")
         assert x.shape == again.shape == (5, *run.environment["shape"])
+    labeled = (rng.normal(size=(60, 3)), np.arange(60) % 2)
+    recipe = Recipe.parse({"type": "conditional-vae", "data": labeled, **small})
+    pictures = save_figures(latentia.train(recipe, tmp_path / "labels", quiet=True))
+    assert {path.stem for path in pictures} == {"curves", "samples"}
     drawn = latentia.sample(tmp_path / "table", 5, of="draws", out=tmp_path / "s.csv")
     read = np.loadtxt(tmp_path / "s.csv", delimiter=",", skiprows=1)
     assert np.allclose(read, drawn.numpy(), rtol=1e-6)

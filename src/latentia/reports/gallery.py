@@ -171,6 +171,7 @@ def _conditional_vae(run: Run) -> Iterator[Picture]:
     names = run.splits.classes
     yield Picture("curves", CURVES, lambda: plot_curves(run.records, units={"cost": "nats"}))
     if len(vae.event_shape) != 3:
+        yield from _samples_of_arrays(run, vae, run.splits.examples("test").x)
         return
     test = run.splits.test
     x, labels = run.splits.examples("test")
@@ -210,18 +211,26 @@ def _of_each_class(run: Run, classes: int, sample: Callable[[Tensor], Tensor]) -
     return torch.cat(rows)
 
 
-def _of_arrays(run: Run, vae: VAE, x: Tensor, chosen: Tensor) -> Iterator[Picture]:
-    """Densities by column for vectors, lines for signals."""
+def _samples_of_arrays(run: Run, vae: VAE, x: Tensor) -> Iterator[Picture]:
+    """Draws of x: densities by column for vectors, lines for signals."""
     columns, count = run.splits.columns, max(POINTS, len(x))
     if len(vae.event_shape) == 1:
         title = "Test data (filled) and draws of x from the model (lines)"
         yield Picture("samples", f"{title}, by column.", lambda: plot_arrays(vae.sample(count), title, columns, real=x))
+    elif len(vae.event_shape) == 2:
+        title = "Draws of x from the model"
+        yield Picture("samples", f"{title}.", lambda: plot_arrays(vae.sample(SHOWN), title))
+
+
+def _of_arrays(run: Run, vae: VAE, x: Tensor, chosen: Tensor) -> Iterator[Picture]:
+    """Samples and reconstructions of vectors and signals."""
+    yield from _samples_of_arrays(run, vae, x)
+    columns = run.splits.columns
+    if len(vae.event_shape) == 1:
         title = "E[x|z], z the mean of q(z|x), against x of the test data"
         again = partial(plot_arrays, x[:POINTS], title, columns, again=vae.reconstruct(x[:POINTS]))
         yield Picture("reconstructions", f"{title}, by column.", again)
     elif len(vae.event_shape) == 2:
-        title = "Draws of x from the model"
-        yield Picture("samples", f"{title}.", lambda: plot_arrays(vae.sample(SHOWN), title))
         title = "E[x|z] for draws of z from the prior"
         yield Picture("means", f"{title}.", lambda: plot_arrays(vae.sample(SHOWN, mean=True), title))
         title = "Test signals (gray) and their reconstructions E[x|z], z the mean of q(z|x)"
