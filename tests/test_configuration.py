@@ -37,11 +37,16 @@ def shipped_components():
 SHIPPED = shipped_components()
 
 
+# Values of required keys that no type suggests.
+OF_THEIR_KIND = {"columns": (0, 1), "likelihood": "poisson", "data": "digits"}
+
+
 def with_defaults(cls):
     """One of each, its required fields (if it has any) filled by what the type suggests."""
     stand_ins = {int: 2, float: 0.5, str: "a/b"}
     required = {name: field for name, field in cls.model_fields.items() if field.is_required()}
-    return cls(**{name: stand_ins.get(field.annotation, "a") for name, field in required.items()})
+    values = {name: OF_THEIR_KIND.get(name, stand_ins.get(field.annotation, "a")) for name, field in required.items()}
+    return cls(**values)
 
 
 @pytest.fixture

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
         encode,
         evaluate,
         explore,
+        export,
         impute,
+        push,
         reconstruct,
         report,
         sample,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     )
     from latentia.models import GAN, VAE
     from latentia.recipes import GANRecipe, Run, VAERecipe, load, resume, train, train_seeds
+    from latentia.sharing import pull
     from latentia.sweeps import sweep
 
 _HOMES = {
@@ -53,7 +56,9 @@ _HOMES = {
         "encode",
         "evaluate",
         "explore",
+        "export",
         "impute",
+        "push",
         "reconstruct",
         "report",
         "sample",
@@ -61,6 +66,7 @@ _HOMES = {
         "verify",
     ),
     "models": ("GAN", "VAE"),
+    "sharing": ("pull",),
     "sweeps": ("sweep",),
     "recipes": ("GANRecipe", "Run", "VAERecipe", "load", "resume", "train", "train_seeds"),
 }
@@ -92,8 +98,11 @@ __all__ = [
     "encode",
     "evaluate",
     "explore",
+    "export",
     "impute",
     "load",
+    "pull",
+    "push",
     "reconstruct",
     "report",
     "resume",

@@ -11,7 +11,9 @@ __all__ = [
     "encode",
     "evaluate",
     "explore",
+    "export",
     "impute",
+    "push",
     "reconstruct",
     "report",
     "sample",
@@ -478,6 +480,39 @@ def encode(
     if path is not None:
         _write_arrays(path, {name: values.numpy() for name, values in arrays.items()})
     return arrays
+
+
+def export(
+    run: RunLike,
+    out: Path | str | None = None,
+    *,
+    format: Literal["onnx", "torch-export", "safetensors"] = "onnx",
+    parts: str | Iterable[str] | None = None,
+) -> list[Path]:
+    """Write a run's networks for other programs; see `Run.export`.
+
+    Args:
+        run: a run or its directory.
+        out: the folder; `export` in the run directory by default.
+        format: of the files.
+        parts: such as `encoder,decoder`; all by default.
+    """
+    return _run(run).export(out, format=format, parts=parts)
+
+
+def push(run: RunLike, name: str, *, private: bool = False, token: str | None = None) -> str:
+    """Share a run on the Hugging Face Hub; see `Run.push_to_hub`.
+
+    Args:
+        run: a run or its directory.
+        name: of the repository, `user/name`.
+        private: whether a new repository is visible to its owner alone.
+        token: of the Hub; the stored one by default.
+
+    Returns:
+        The address of the repository.
+    """
+    return _run(run).push_to_hub(name, private=private, token=token)
 
 
 def impute(

@@ -64,7 +64,7 @@ def _mnist_5k(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return images, torch.from_numpy(table[:, -1].astype(np.int64))
 
 
-def _table(path: Path, text: bytes) -> np.ndarray:
+def _table(path: Path, text: bytes | bytearray) -> np.ndarray:
     try:
         table = np.loadtxt(text.decode("latin-1").splitlines(), delimiter=",", dtype=np.uint8)
     except ValueError as error:

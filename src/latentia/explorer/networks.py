@@ -11,7 +11,7 @@ __all__: list[str] = []
 import copy
 from collections.abc import Callable
 from functools import singledispatch
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -236,5 +236,5 @@ def _(module: ProjectionEncoder, store: Store) -> list[Layer]:
     head = layers_of(module.head, store)
     return [
         *layers_of(module.body, store),
-        {"op": "project", "rows": store(module.embedding.weight), "head": head},
+        {"op": "project", "rows": store(cast(Tensor, module.embedding.weight)), "head": head},
     ]

@@ -178,8 +178,9 @@ def _likelihood(vae: VAE) -> dict[str, Any] | None:
         return {"name": "continuous-bernoulli", "mean": "continuous-bernoulli"}
     if isinstance(family, Gaussian):
         return {"name": "gaussian", "mean": "identity", "scale": family.scale}
-    if isinstance(family, GaussianLearnedScale) and vae.likelihood.shared is not None:
-        return {"name": "gaussian", "mean": "identity", "scale": vae.likelihood.shared.exp().item()}
+    shared = vae.likelihood.shared
+    if isinstance(family, GaussianLearnedScale) and isinstance(shared, Tensor):
+        return {"name": "gaussian", "mean": "identity", "scale": shared.exp().item()}
     return None
 
 

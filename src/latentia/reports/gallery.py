@@ -273,10 +273,10 @@ def _gan(run: Run) -> Iterator[Picture]:
         caption = "Samples G(z), z drawn from p(z)."
         yield Picture("samples", caption, lambda: plot_samples(gan.sample(SAMPLES), GENERATED))
         if gan.classes:
-            images = _of_each_class(run, gan.classes, lambda labels: gan.sample(len(labels), labels))
+            rows = _of_each_class(run, gan.classes, lambda labels: gan.sample(len(labels), labels))
             caption = "Samples G(z, y): a row for each class y; z is the same down each column."
             title = "$G(z,y)$: a row for each class, a column for each draw of $z$"
-            yield Picture("classes", caption, lambda: plot_classes(images, STEPS, run.splits.classes, title))
+            yield Picture("classes", caption, lambda: plot_classes(rows, STEPS, run.splits.classes, title))
         caption = "G(z) from one z to another along the sphere."
         yield Picture("interpolations", caption, lambda: plot_samples(*_interpolated(gan)))
         if snapshots:
