@@ -89,7 +89,7 @@ def test_the_first_class_a_model_belongs_to_decides():
 def test_a_run_that_has_not_ended_is_refused(plane_run, copy_of):
     run = copy_of(plane_run)
     (run.path / "weights.safetensors").unlink()
-    with pytest.raises(RunError, match=r"--resume"):
+    with pytest.raises(RunError, match=r"has not ended; go on with `latentia resume .*plane`"):
         save_figures(run)
 
 

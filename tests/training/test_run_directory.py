@@ -187,7 +187,7 @@ def test_a_directory_without_a_run(tmp_path: Path):
     directory = RunDirectory(tmp_path)
     for read, word in [
         (directory.recipe, "`train` wrote"),
-        (directory.weights, "--resume"),
+        (directory.weights, "`latentia resume "),
         (directory.environment, "--resume"),
     ]:
         with pytest.raises(RunError, match=word):
