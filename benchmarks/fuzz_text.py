@@ -203,7 +203,7 @@ READERS = [
     Reader("distances", {"text": b"Normal(0,1)\nNormal(0,2)"}, read_distances, never, damage=_pair, weight=0.5),
     Reader("settings", {"text": b"vae\nlatent=3"}, read_settings, never, damage=settings, weight=3),
     Reader(
-        "settings, trained", {"text": b"vae\ndata=digits\nepochs=1"}, read_trained, never, damage=trained_settings,
-        weight=0.3,
+        "settings, trained", {"text": b"vae\nepochs=1\nnetwork.hidden=[4]"}, read_trained, never,
+        damage=trained_settings, weight=0.3,
     ),
 ]  # fmt: skip

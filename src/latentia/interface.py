@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -50,7 +50,6 @@ from latentia.errors import (
     require_count,
 )
 from latentia.estimate import Estimate, read_estimates, write_estimates
-from latentia.explorer.build import LARGEST, ExplorerPage, write_explorer
 from latentia.files import atomic_write, require_writable
 from latentia.inputs import Channels, Images, Points, convert_images, read_images, read_points, source_of
 from latentia.likelihood import (
@@ -85,10 +84,14 @@ from latentia.theory import verify as check
 from latentia.training import seeded
 from latentia.training.progress import FIRST_LINE, Pace
 
+if TYPE_CHECKING:
+    from latentia.explorer.build import ExplorerPage
+
 Split = Literal["train", "validation", "test"]
 Method = Literal["exact", "importance", "annealed"]
 RunLike = Run | Path | str
 
+LARGEST_PAGE = 4_000_000  # bytes of an explorer, as in latentia.explorer.build, which is slow to import
 LARGEST_SAMPLE = 5000  # images of both kinds that are scored, unless more are asked for
 AT_ONCE = 1000
 
@@ -346,7 +349,7 @@ def explore(
     out: Path | str | None = None,
     *,
     weights: Literal["auto", "float16", "int8"] = "auto",
-    max_bytes: int = LARGEST,
+    max_bytes: int = LARGEST_PAGE,
 ) -> ExplorerPage:
     """Write one offline page to explore trained models; a notebook shows it in place.
 
@@ -366,6 +369,8 @@ def explore(
         raise RunError("the explorer needs at least one run")
     path = Path(out) if out is not None else opened[0].path / "explorer.html"
     require_writable(path)
+    from latentia.explorer.build import write_explorer  # imports matplotlib
+
     return write_explorer(opened, path, weights=weights, max_bytes=max_bytes)
 
 

@@ -141,10 +141,11 @@ def test_the_strata_of_a_mixture_carry_the_gradient_of_an_expectation():
 
 @each
 def test_a_vampprior_is_the_mean_of_its_posteriors(family):
-    shape = family.parameter_shape((2,))
+    shape = (1, *family.parameter_shape((2,)), 1)
     made = conditional(family, 2)
+    made.network, made.condition_shape = torch.nn.Flatten(), shape
     prior = VampPrior(components=4).build(2, shape).double()
     z = torch.randn(6, 2, dtype=torch.float64)
-    images = prior.pseudo_images.sigmoid().detach()
+    images = prior.pseudo_inputs.sigmoid().detach()
     each_one = torch.stack([made(image[None]).log_prob(z[:, None]).squeeze(1) for image in images])
     torch.testing.assert_close(prior(made).log_prob(z), each_one.logsumexp(0) - math.log(4))

@@ -124,3 +124,9 @@ def test_enclosures_converge_with_the_square_of_the_cells():
     gaps = [kl.enclosure(p, q, cells).error for cells in (1024, 2048, 4096, 8192)]
     slopes = [math.log2(a / b) for a, b in itertools.pairwise(gaps)]
     assert all(1.7 < slope < 2.3 for slope in slopes)
+
+
+def test_a_density_that_underflows_at_its_own_draws_gives_no_value():
+    """Half of the draws of t(10⁻³) are so far out that its log-density is −∞ in float64; the term would be −∞."""
+    with pytest.raises(UnsupportedError, match="quadrature"):
+        jensen_shannon.monte_carlo(td.Laplace(t(0.0), t(31.0)), td.StudentT(t(1e-3)), n=200)

@@ -109,7 +109,8 @@ def test_requests_that_are_too_large_are_refused_before_training(settings: dict[
     ids=lambda settings: settings["posterior"].type_name,
 )
 def test_other_posteriors_resume_to_the_same_bits_and_encode(settings: dict[str, Any], tmp_path: Path, monkeypatch):
-    recipe = VAERecipe(network=MLP(hidden=(16,)), batch_size=256, epochs=2, checkpoint_every=0.5, **settings)
+    short: dict[str, Any] = {"data": Digits(binarize="dynamic"), "network": MLP(hidden=(16,)), "batch_size": 256}
+    recipe = VAERecipe(**short, epochs=2, checkpoint_every=0.5, **settings)
     whole = train(recipe, tmp_path / "whole", quiet=True)
     calls, emit = count(), Conditional.emit
 

@@ -359,7 +359,8 @@ def _values(distribution: Distribution, function: Callable[[Tensor], Tensor], n:
         if not bool(torch.isfinite(x).all()):
             raise UnsupportedError(f"draws of {distribution} overflow float64; use quadrature")
         kept.append(function(x).double())
-        if bool(torch.isnan(kept[-1]).any()):
+        # A term of −∞ means that a distribution has no density at its own draw: its density underflows there.
+        if bool((torch.isnan(kept[-1]) | torch.isneginf(kept[-1])).any()):
             raise UnsupportedError(f"{name}: the densities are not defined at a draw of {distribution}; use quadrature")
         drawn += len(x)
     return torch.cat(kept)
