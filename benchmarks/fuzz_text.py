@@ -177,6 +177,8 @@ def trained_settings(_: bytes, rng: random.Random) -> bytes:
     ]
     if name == "gan" and rng.random() < 0.5:
         lines += ["data=ring", "steps_per_epoch=2"]
+    else:
+        lines += ["data=digits", *([] if name == "gan" else ["data.binarize=dynamic"])]
     return "\n".join(lines).encode()
 
 

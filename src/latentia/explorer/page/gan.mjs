@@ -1,5 +1,5 @@
 // The tab of a GAN on images: interpolations, D's score, the nearest training images, the film of one noise.
-import { arrayOf, normalSource, uniformSource, written } from "./numbers.mjs";
+import { arrayOf, normalSource, superscript, uniformSource, written } from "./numbers.mjs";
 import { apply, loadLayers, sigmoid } from "./network.mjs";
 import { onGreatCircle } from "./toys.mjs";
 import { fitted, line, paint, themed } from "./drawing.mjs";
@@ -116,7 +116,7 @@ export function ganTab(scene, page) {
 
   return {
     element: element("div", {},
-      element("p", { class: "lead" }, element("b", {}, `GAN, z ∈ R^${d}`), ` trained on ${scene.recipe.data} for ${scene.recipe.epochs} epochs. A GAN has no likelihood and no encoder: look at what it makes, how it changes with z, and whether it copies.`),
+      element("p", { class: "lead" }, element("b", {}, `GAN, z ∈ R${superscript(d)}`), ` trained on ${scene.recipe.data} for ${scene.recipe.epochs} epochs. A GAN has no likelihood and no encoder: look at what it makes, how it changes with z, and whether it copies.`),
       noteList(scene.notes),
       element("div", { class: "grid gan" },
         element("div", { class: "column" },

@@ -94,3 +94,8 @@ export function written(value, places = 2) {
   const text = value.toFixed(places);
   return (Number(text) === 0 ? text.replace("-", "") : text).replace("-", "−");
 }
+
+// A whole number as a superscript: R¹⁰.
+export function superscript(number) {
+  return [...String(number)].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("");
+}

@@ -1,5 +1,5 @@
 // The tab of a VAE.
-import { arrayOf, logSumExp, meanAndError, written } from "./numbers.mjs";
+import { arrayOf, logSumExp, meanAndError, superscript, written } from "./numbers.mjs";
 import { encode, loadModel } from "./model.mjs";
 import { importanceBounds } from "./gaps.mjs";
 import { axes, curve, ellipse, fieldPicture, fitted, line, mixed, paint, themed } from "./drawing.mjs";
@@ -101,7 +101,10 @@ export function vaeTab(scene, page) {
 function leadOf(scene) {
   const { data, epochs, parameters } = scene.recipe;
   const size = parameters ? `, ${Number(parameters).toLocaleString("en")} parameters` : "";
-  return [element("b", {}, `VAE, z ∈ R${["⁰", "¹", "²", "³"][scene.latent] ?? `^${scene.latent}`}`), ` trained on ${data} for ${epochs} epochs${size}. Pick an image, or draw one: the orange cloud is the exact posterior p(z|x), the ellipse is the encoder’s q(z|x), and their difference is what the bound loses.`];
+  const shown = scene.latent <= 2
+    ? "the orange cloud is the exact posterior p(z|x), the ellipse is the encoder’s q(z|x), and their difference is what the bound loses."
+    : "it is encoded, and the plane goes through its code.";
+  return [element("b", {}, `VAE, z ∈ R${superscript(scene.latent)}`), ` trained on ${data} for ${epochs} epochs${size}. Pick an image, or draw one: ${shown}`];
 }
 
 function codesOf(scene, arrayFor) {
