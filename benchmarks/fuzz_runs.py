@@ -188,7 +188,9 @@ def follow(kind: str, folder: Path, name: str, text: str) -> None:
             Path(name).unlink(missing_ok=True)
         elif not named:
             raise AssertionError("the message names no cure that could be followed")
-        if "train" in named or "--resume" in text:
+        if "resume" in named:
+            command("resume", RUN, "--quiet")
+        elif "train" in named or "--resume" in text:
             recipe = {"ring": "gan", "stopped": "vae"}.get(kind, kind)
             command("train", recipe, "--out", RUN, "--resume", "--quiet")
         if "evaluate" in named or "evaluate again" in text:

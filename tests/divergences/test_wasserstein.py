@@ -204,3 +204,16 @@ def test_a_kink_where_both_rules_of_the_quadrature_agree_by_accident():
     q = parse_distribution("Laplace(-0.5319287488710831,2.619257863803657)")
     found = wasserstein.quadrature(p, q)
     assert abs(found.value - 2.17837920864476888824) <= found.error  # mpmath, cut at the crossing of F and G
+
+
+def test_matching_of_points_and_of_draws_that_overflow():
+    """All costs are 0 between equal point masses, whose error is 0 and not 0/0; squares beyond 10³⁰⁸ are refused."""
+    zeros = torch.zeros(2, dtype=torch.float64)
+    narrow = torch.distributions.Independent(torch.distributions.Normal(zeros, 1e-200), 1)
+    moved = torch.distributions.Independent(torch.distributions.Normal(zeros, 2e-200), 1)
+    same = wasserstein.monte_carlo(narrow, moved, order=2, n=200)
+    assert same.value == pytest.approx(0.0, abs=1e-150)
+    assert math.isfinite(same.stderr or 0.0)
+    wide = torch.distributions.Independent(torch.distributions.Normal(zeros, 1e200), 1)
+    with pytest.raises(UnsupportedError, match="overflow"):
+        wasserstein.monte_carlo(narrow, wide, order=2, n=200)

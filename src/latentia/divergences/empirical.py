@@ -273,6 +273,8 @@ def assignment(
             f"n·m = {_LARGEST_PROGRAM} where sizes differ); use empirical.sliced, or empirical.sinkhorn to bound it"
         )
     cost = _costs(first, second, order)
+    if not bool(torch.isfinite(cost).all()):
+        raise UnsupportedError("the costs between samples overflow float64; rescale both samples")
     if plain:
         value = cost[scipy.optimize.linear_sum_assignment(cost.numpy())].mean().item()
         return exactly(value ** (1 / order), name, n=n, unit="1", method="assignment")

@@ -227,8 +227,11 @@ def _by_groups(p: Distribution, q: Distribution, order: int, n: int, seed: int) 
         for _ in range(_GROUPS):
             matched = assignment(p.sample((size,)), q.sample((size,)), order)
             costs.add(torch.tensor([matched.value**order], dtype=torch.float64))
-    value = costs.mean.item() ** (1 / order)
-    stderr = costs.stderr.item() / (1 if order == 1 else 2 * value)
+    value, stderr = costs.mean.item() ** (1 / order), costs.stderr.item()
+    if not math.isfinite(value) or not math.isfinite(stderr):
+        raise UnsupportedError(f"{name_of(order)}: the costs of draws overflow float64; rescale both distributions")
+    if order == 2 and value > 0:  # the delta method
+        stderr = stderr / (2 * value)
     settings = {"seed": seed, "groups": _GROUPS, "group size": size}
     return Estimate(value, name_of(order), stderr, n, "1", kind="upper bound", method="monte carlo", settings=settings)
 
