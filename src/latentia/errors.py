@@ -14,6 +14,7 @@ __all__ = [
     "RunError",
     "UnsupportedError",
     "counted",
+    "first_line",
     "nearest",
     "require_count",
 ]
@@ -53,6 +54,12 @@ class UnsupportedError(LatentiaError, ValueError):
 def counted(count: int, noun: str) -> str:
     """A number with its noun: `1 image`, `2 images`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message, at most 160 characters and without its full stop; else its type."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:160].rstrip(".")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

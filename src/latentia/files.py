@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from latentia.errors import RunError
+from latentia.errors import RunError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -197,7 +197,7 @@ def read_json(path: Path, schema: Any, cure: str) -> Any:
         place = ".".join(map(str, first["loc"]))
         raise RunError(f"{path} is damaged: {place + ': ' if place else ''}{first['msg']}; {cure}") from None
     except (ValueError, RecursionError) as error:
-        raise RunError(f"{path} is damaged: {_first_line(error)}; {cure}") from None
+        raise RunError(f"{path} is damaged: {first_line(error)}; {cure}") from None
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}; {cure}") from None
 
@@ -211,7 +211,7 @@ def read_yaml(path: Path, cure: str) -> dict[str, Any]:
     try:
         content = parse_yaml(_read_text(path, MAX_YAML_BYTES))
     except ValueError as error:
-        raise RunError(f"{path} is damaged: {_first_line(error)}; {cure}") from None
+        raise RunError(f"{path} is damaged: {first_line(error)}; {cure}") from None
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}; {cure}") from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
@@ -240,7 +240,7 @@ def parse_yaml(text: str) -> Any:
         return loader.construct_document(node)
     except (yaml.YAMLError, TypeError, AttributeError, KeyError, IndexError, RecursionError, OverflowError) as error:
         mark = getattr(error, "problem_mark", None)
-        what = getattr(error, "problem", None) or _first_line(error)
+        what = getattr(error, "problem", None) or first_line(error)
         raise ValueError(f"line {mark.line + 1}: {what}" if mark else str(what)) from None
 
 
@@ -335,7 +335,7 @@ def read_tensors(path: Path, cure: str) -> tuple[dict[str, Tensor], bool]:
     except FileNotFoundError:
         raise RunError(f"there is no file {path}; {cure}") from None
     except (OSError, SafetensorError, ValueError, RuntimeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is damaged: {_first_line(error)}; {cure}") from None
+        raise RunError(f"{path} is damaged: {first_line(error)}; {cure}") from None
     if seal is not None and seal != _checksum(tensors):
         raise RunError(f"{path} is damaged: its numbers are not those of its checksum; {cure}")
     return tensors, seal is not None
@@ -371,7 +371,3 @@ def _read_text(path: Path, limit: int) -> str:
     if len(content) > limit:
         raise ValueError(f"it has more than {limit} bytes")
     return content.decode("utf-8")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

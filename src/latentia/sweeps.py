@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class Sweep:
     failed: dict[Path, str] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
 
-    @property
+    @cached_property
     def chosen(self) -> list[Estimate | None]:
         """The value that chooses, of each point: the last recorded one, or its mean over seeds."""
         return [_last_value(runs, self.by) if self.by else None for runs in self.runs]
@@ -423,12 +424,13 @@ def _choice(runs: Sequence[Run[Any]], by: str | None, highest: bool | None) -> t
 
 def _last_value(runs: Sequence[Run[Any]], name: str) -> Estimate | None:
     """The last recorded value, or its mean over seeds with the standard error of that."""
-    values = [run.history[name][1][-1] for run in runs if name in run.history]
-    if not values:
+    found = [[record for record in run.records if record["name"] == name] for run in runs]
+    last = [records[-1] for records in found if records]
+    if not last:
         return None
+    values = [record["value"] for record in last]
     if len(values) == 1:
-        last = [record for record in runs[0].records if record["name"] == name][-1]
-        return Estimate(values[0], name, last["stderr"], kind=last.get("kind", "estimate"), method="validation")
+        return Estimate(values[0], name, last[0]["stderr"], kind=last[0].get("kind", "estimate"), method="validation")
     import torch
 
     return Estimate.mean(torch.tensor(values, dtype=torch.float64), name=name, method=f"mean over {len(values)} seeds")

@@ -218,3 +218,16 @@ def test_limit_of_the_environment_is_named(tmp_path, monkeypatch, limit):
     np.save(tmp_path / "a.npy", np.arange(100.0))
     with pytest.raises(DataError, match="LATENTIA_LIMIT"):
         read_arrays(tmp_path / "a.npy")["arr_0"]
+
+
+@pytest.mark.parametrize("copy", [0, 1])
+def test_a_damaged_name_of_an_array_does_not_hide_the_array(tmp_path, copy):
+    """A zip archive has each name twice, and no checksum covers it: in the array's own header and in the directory."""
+    path = tmp_path / "a.npz"
+    np.savez(path, images=np.zeros((4, 2, 2), np.uint8), labels=np.arange(4))
+    data = bytearray(path.read_bytes())
+    at = [i for i in range(len(data)) if data[i : i + 10] == b"labels.npy"][copy]
+    data[at] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="damaged"):
+        NPZ(file=path).load()

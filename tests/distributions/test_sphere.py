@@ -170,4 +170,5 @@ def test_spaces_that_do_not_match_are_refused_with_the_cure(posterior, prior, la
 
 
 def test_the_sphere_matches_its_posterior():
-    require_same_space(VonMisesFisher(), UniformSphere(), 2)
+    require_same_space(VonMisesFisher(), UniformSphere(), 2)  # raises if they differ
+    assert VonMisesFisher().space(2) == UniformSphere().space(2) != "R^2"

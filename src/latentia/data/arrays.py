@@ -24,7 +24,7 @@ from latentia.data.examples import as_examples, image_bytes, suggested_for
 from latentia.data.opening import DataPath, limit_of_environment, opened, read_at_most, require_below
 from latentia.data.source import Parts, Source, number_labels
 from latentia.data.split import Split
-from latentia.errors import DataError
+from latentia.errors import DataError, first_line
 
 Array = np.ndarray[Any, Any]
 
@@ -137,12 +137,15 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """A zip archive; each of the many errors by which Python reports a damaged one becomes one line."""
     try:
         with opened(path, _CURE, unpack=False) as file, zipfile.ZipFile(file) as archive:
+            for (
+                member
+            ) in archive.infolist():  # no checksum covers a name: compare its two copies, so that no array hides
+                archive.open(member).close()
             yield archive
     except DataError:
         raise
     except _DAMAGE as error:
-        cause = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} is truncated or damaged ({cause}); {_CURE}") from None
+        raise DataError(f"{path} is truncated or damaged ({first_line(error)}); {_CURE}") from None
 
 
 def _header(stream: IO[bytes], name: str) -> tuple[np.dtype[Any], bool, tuple[int, ...], int]:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
 from latentia.distributions import Conditional
-from latentia.errors import ConfigurationError, RunError, UnsupportedError, nearest
+from latentia.errors import ConfigurationError, RunError, UnsupportedError, first_line, nearest
 from latentia.files import atomic_write, write_tensors
 from latentia.models import GAN, VAE, EncodedGAN
 from latentia.training import seeded
@@ -182,7 +182,7 @@ def _write(part: _Part, path: Path, name: str, format: Format) -> dict[str, Any]
         program = _program(part, examples)
     except Exception as error:  # torch.export raises errors of many types for what it cannot trace
         raise UnsupportedError(
-            f"{name}: {type(part.module).__name__} cannot be traced by torch.export ({_first(error)}); "
+            f"{name}: {type(part.module).__name__} cannot be traced by torch.export ({first_line(error)}); "
             "use --format safetensors, or networks without control flow that depends on values"
         ) from None
     with atomic_write(path) as temporary:
@@ -231,7 +231,7 @@ def _write_onnx(
             made.save(str(path))
     except Exception as error:  # the converter raises errors of many types for an operation that it lacks
         raise UnsupportedError(
-            f"{name}: {type(part.module).__name__} cannot be written as ONNX ({_first(error)}); "
+            f"{name}: {type(part.module).__name__} cannot be written as ONNX ({first_line(error)}); "
             "use --format torch-export or safetensors"
         ) from None
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
@@ -288,8 +288,3 @@ def _quiet() -> Any:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _first(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:200].rstrip(".")

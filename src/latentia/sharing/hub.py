@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from latentia.errors import RunError
+from latentia.errors import RunError, first_line
 from latentia.estimate import Estimate
 from latentia.training import RunDirectory
 
@@ -233,15 +233,10 @@ def _call(action: Callable[[], T], what: str, name: str) -> T:
                 f"the Hub does not let you read or write {name}; log in with `hf auth login`, or give a name of yours"
             )
         else:
-            text = f"the Hub answers {status} for {name} ({_first(error)}): {what}; try again later"
+            text = f"the Hub answers {status} for {name} ({first_line(error)}): {what}; try again later"
     except Exception as error:
         client = type(error).__module__.split(".")[0].rstrip("2")  # the client's transport is httpx, or a fork of it
         if not isinstance(error, OSError | errors.OfflineModeIsEnabled) and client not in ("httpx", "requests"):
             raise
-        text = f"the Hub cannot be reached ({_first(error)}): {what}; try again with a network"
+        text = f"the Hub cannot be reached ({first_line(error)}): {what}; try again with a network"
     raise RunError(text)
-
-
-def _first(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:160].rstrip(".")

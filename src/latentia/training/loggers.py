@@ -22,7 +22,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from latentia.configuration import Component
-from latentia.errors import LatentiaError, RunError
+from latentia.errors import LatentiaError, RunError, first_line
 from latentia.estimate import Estimate
 from latentia.files import atomic_write
 
@@ -151,7 +151,7 @@ class WandB(Logger, name="wandb"):
             )
         except (wandb.Error, OSError) as error:
             cure = "log in with `wandb login`, or set loggers=[{type: wandb, mode: offline}]"
-            raise RunError(f"Weights & Biases cannot begin a run ({_first(error)}); {cure}") from None
+            raise RunError(f"Weights & Biases cannot begin a run ({first_line(error)}); {cure}") from None
         return _WandBLog(wandb, run)
 
 
@@ -197,7 +197,9 @@ class MLflow(Logger, name="mlflow"):
                     client.log_param(run, key, value)
             client.update_run(run, status="RUNNING")
         except (MlflowException, OSError) as error:
-            raise RunError(f"MLflow cannot write to {uri} ({_first(error)}); set another uri of the logger") from None
+            raise RunError(
+                f"MLflow cannot write to {uri} ({first_line(error)}); set another uri of the logger"
+            ) from None
         return _MLflowLog(client, run)
 
 
@@ -281,7 +283,7 @@ class Logs:
             except Exception as error:  # a client's failure, of whatever type, must not cost the run
                 del self._open[name]
                 self._warn(
-                    f"the logger {name} failed ({_first(error)}) and gets no more; metrics.jsonl has all records"
+                    f"the logger {name} failed ({first_line(error)}) and gets no more; metrics.jsonl has all records"
                 )
 
 
@@ -306,8 +308,3 @@ def _flat(recipe: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
 
 def _missing(package: str, extra: str) -> RunError:
     return RunError(f"loggers=[{extra}] needs the package {package}; install it with pip install 'latentia[{extra}]'")
-
-
-def _first(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:160].rstrip(".")
