@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,19 +8,20 @@ import matplotlib
 import pytest
 import torch
 from matplotlib._pylab_helpers import Gcf
-from PIL import Image
+from PIL import Image, ImageChops
 from torch import nn
 
 import latentia
 from latentia.data import Digits, Split
 from latentia.distributions import CategoricalPosterior, CategoricalPrior, UniformSphere, VonMisesFisher
-from latentia.errors import RunError
+from latentia.errors import ConfigurationError, RunError
 from latentia.models import VAE
 from latentia.networks import MLP
 from latentia.objectives import ELBO
 from latentia.recipes import VAERecipe, train
 from latentia.reports import save_figures
 from latentia.reports.gallery import GALLERIES, _one_of_each, gallery_of
+from latentia.reports.style import DPI
 
 EVERYWHERE = {"curves", "reconstructions", "samples", "encoded_test_set", "interpolations"}
 
@@ -71,6 +73,40 @@ def test_plotting_twice_gives_the_same_bytes_and_no_side_effects(deep_run, deep_
     assert torch.equal(generator, torch.get_rng_state())
     assert dict(matplotlib.rcParams) == settings
     assert not Gcf.figs  # pyplot knows of no figure
+
+
+def test_figures_of_a_run_are_its_pictures(plane_run, plane_pictures):
+    names = {path.stem for path in plane_pictures}
+    assert set(dir(plane_run.plot)) >= names
+    for path in plane_pictures:
+        shown, again = getattr(plane_run.plot, path.stem)(), io.BytesIO()
+        shown.savefig(again, format="png", dpi=DPI)
+        with Image.open(path) as written, Image.open(again) as made:
+            assert written.size == made.size
+            assert ImageChops.difference(written.convert("RGB"), made.convert("RGB")).getbbox() is None
+        assert shown._repr_png_().startswith(b"\x89PNG")
+
+
+def test_figures_of_the_exact_likelihood_are_made_on_demand(plane_run):
+    for name in ("plane_mass", "posterior_contours", "extreme_gaps", "bound_against_draws"):
+        assert getattr(plane_run.plot, name)(images=12).axes
+    assert not list(plane_run.directory.evaluation.glob("likelihood*"))
+
+
+def test_an_unknown_figure_is_refused_with_the_list(plane_run, deep_run):
+    with pytest.raises(ConfigurationError, match=r"run\.plot: .*Did you mean samples\?.*curves.*samples"):
+        plane_run.plot.sample()
+    with pytest.raises(ConfigurationError, match=r"latent_slices"):
+        deep_run.plot.decoded_plane()
+    assert not hasattr(deep_run.plot, "posterior_contours")
+    assert "run.plot.latent_slices()" in repr(deep_run.plot)
+
+
+def test_figures_need_a_run_that_has_ended(plane_run, copy_of):
+    run = copy_of(plane_run)
+    (run.path / "weights.safetensors").unlink()
+    with pytest.raises(RunError, match="latentia resume"):
+        run.plot.samples()
 
 
 def test_a_model_of_another_kind_gets_its_curves():

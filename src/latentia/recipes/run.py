@@ -61,6 +61,7 @@ class Run(Generic[ModelT]):
         self._splits: Splits | None = None
         self._model: ModelT | None = None
         self._parts: dict[str, Batch] = {}
+        self._plots: Any = None
 
     @property
     def path(self) -> Path:
@@ -248,6 +249,17 @@ class Run(Generic[ModelT]):
         from latentia.sharing import push
 
         return push(self.path, name, private=private, token=token)
+
+    @property
+    def plot(self) -> Any:
+        """The run's pictures as matplotlib figures: `run.plot.samples()`; see `latentia.reports.gallery.Plots`.
+
+        Raises:
+            RunError: for a run that has not ended.
+        """
+        if self._plots is None:
+            self._plots = import_module("latentia.reports.gallery").Plots(self)  # by name: pictures are made of runs
+        return self._plots
 
     def explore(self, out: Path | str | None = None, **options: Any) -> Any:
         """Write the explorer of this run, explorer.html; see `latentia.explore`. In a notebook it shows itself."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-__all__ = ["save_figures"]
+__all__ = ["Plots", "save_figures"]
 
 import re
 import warnings
@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from latentia.data import Split, Splits, ToyData, image_grid, read_arrays
 from latentia.distributions import OneHotCodes
 from latentia.distributions.sphere import is_on_sphere
-from latentia.errors import DataError
+from latentia.errors import ConfigurationError, DataError, UnsupportedError, nearest
+from latentia.likelihood import evaluate_likelihood
+from latentia.likelihood.latent_model import full_precision
 from latentia.models import GAN, VAE, ConditionalVAE, EncodedGAN
 from latentia.recipes import Run
 from latentia.reports.array_figures import plot_arrays
@@ -35,6 +38,7 @@ from latentia.reports.image_figures import (
     plot_reconstructions,
     plot_samples,
 )
+from latentia.reports.likelihood_figures import likelihood_pictures
 from latentia.reports.point_figures import plot_encoded, plot_points
 from latentia.reports.sphere_figures import plot_decoded_sphere, plot_encoded_sphere
 from latentia.reports.style import Picture, save_figure, to_tensor
@@ -102,6 +106,79 @@ def save_side_by_side(runs: Sequence[Run], path: Path, count: int = 64) -> Path:
         titles.append(r"VAE: E[$x\,|\,z$]" if isinstance(model, VAE) else "GAN: $G(z)$")
     figure = plot_film_strip(pictures, titles, f"{count} samples of each model", below=False)
     return save_figure(figure, path, "Samples of each model.")
+
+
+class _UnknownPicture(ConfigurationError, AttributeError):
+    """So that `hasattr` works as well."""
+
+
+class Plots:
+    """The pictures of a run as matplotlib figures: `run.plot.samples()` is what `samples.png` holds.
+
+    `dir(run.plot)` lists the names of the pictures that suit the run's model; a notebook shows them.
+    A picture is made when it is called, with the same random numbers each time. Those of the exact likelihood, such as
+    `run.plot.posterior_contours()`, first evaluate the test images that `images` allows, once for all of them.
+
+    Args:
+        run: that has ended.
+
+    Raises:
+        RunError: for a run that has not ended.
+        ConfigurationError: for a name that the run does not have, with those that it has.
+    """
+
+    def __init__(self, run: Run):
+        self._run = run
+        self._pictures = {picture.name: picture for picture in gallery_of(run.model)(run)}
+        self._evaluated: dict[int, dict[str, Picture]] = {}
+
+    def __dir__(self) -> list[str]:
+        return [*self._pictures, *self._of_likelihood]  # which Python sorts
+
+    def __getattr__(self, name: str) -> Callable[..., Figure]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name in self._pictures:
+            return partial(self._pictures[name].figure, self._run.recipe.seed)
+        if name in self._of_likelihood:
+            return partial(self._likelihood_figure, name)
+        known, guess = ", ".join(dir(self)), nearest(name, dir(self))
+        guess = f"{guess} " if guess.startswith("Did") else ""
+        problem = f"{self._run.path} has no picture {name!r}. {guess}All pictures: {known}."
+        raise _UnknownPicture([("run.plot", problem)])
+
+    @property
+    def _of_likelihood(self) -> tuple[str, ...]:
+        """Pictures of an exact evaluation that this model has."""
+        vae = self._run.model
+        if not isinstance(vae, VAE) or isinstance(vae, ConditionalVAE):
+            return ()
+        images = len(vae.event_shape) == 3
+        if isinstance(vae.prior, OneHotCodes):
+            return ("code_posteriors",) if images else ()
+        if vae.latent != 2 or is_on_sphere(vae.prior):
+            return ("bound_against_draws",) if vae.latent <= 2 and not is_on_sphere(vae.prior) else ()
+        return ("plane_mass", *(("posterior_contours", "extreme_gaps") if images else ()), "bound_against_draws")
+
+    def _likelihood_figure(self, name: str, images: int = 200) -> Figure:
+        """A picture of the exact log p(x) of the first test images.
+
+        Raises:
+            UnsupportedError: if their evaluation did not end within its limits.
+        """
+        if images not in self._evaluated:
+            x, labels = self._run.splits.examples("test", images)
+            found = evaluate_likelihood(self._run.model, x, require=False)
+            made = likelihood_pictures(found, x, labels, self._run.splits.classes)
+            self._evaluated[images] = {picture.name: picture for picture in made}
+        if name not in self._evaluated[images]:
+            text = f"no exact log p(x) of the first {images} test images was found, which {name} shows"
+            raise UnsupportedError(f"{text}; `latentia evaluate {self._run.path}` says why")
+        with full_precision():
+            return self._evaluated[images][name].figure(self._run.recipe.seed)
+
+    def __repr__(self) -> str:
+        return f"{self._run.path}: " + ", ".join(f"run.plot.{name}()" for name in dir(self))
 
 
 def gallery_of(model: nn.Module) -> Gallery:

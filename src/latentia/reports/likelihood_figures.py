@@ -62,10 +62,7 @@ def save_likelihood_figures(
     classes: Sequence[str] = (),
     seed: int = 0,
 ) -> list[Path]:
-    """Write the pictures that an exact evaluation allows, and return their paths.
-
-    They are `posterior_contours`, `extreme_gaps`, `bound_against_draws` and `plane_mass`; for z of another dimension
-    than two the bound alone, for data other than images the last two, and none if no exact evaluation ended.
+    """Write the pictures of `likelihood_pictures`, and return their paths.
 
     Args:
         found: by `evaluate_likelihood`.
@@ -78,12 +75,25 @@ def save_likelihood_figures(
     Raises:
         RunError: for a folder that cannot be written.
     """
+    with full_precision():
+        return [picture.save(folder, seed) for picture in likelihood_pictures(found, images, labels, classes)]
+
+
+def likelihood_pictures(
+    found: LikelihoodEvaluation, images: Tensor, labels: Tensor | None = None, classes: Sequence[str] = ()
+) -> list[Picture]:
+    """The pictures that an exact evaluation allows.
+
+    They are `posterior_contours`, `extreme_gaps`, `bound_against_draws` and `plane_mass`; for z of another dimension
+    than two the bound alone, for data other than images the last two, for codes `code_posteriors`, and none if no exact
+    evaluation ended.
+    """
     posterior, gaps = found.posterior, found.gaps
     if found.enumerated is not None and images.dim() == 4 and images.shape[1] in (1, 3):
         rows = _one_of_each(labels, list(range(len(images))))
         caption = "Exact posteriors p(z|x) over the codes, with the encoder's q(z|x)."
         bars = partial(plot_code_posteriors, found.enumerated, images, rows)
-        return [Picture("code_posteriors", caption, bars).save(folder, seed)]
+        return [Picture("code_posteriors", caption, bars)]
     if posterior is None or not len(posterior.finished):
         return []
     pictures: list[Picture] = []
@@ -110,8 +120,7 @@ def save_likelihood_figures(
         caption = "The importance-weighted bound against its number of draws, and the error of each image's estimate."
         bound = partial(plot_bound_against_draws, posterior.model, images[done], truth)
         pictures.append(Picture("bound_against_draws", caption, bound))
-    with full_precision():
-        return [picture.save(folder, seed) for picture in pictures]
+    return pictures
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__: list[str] = []
 
+import io
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -36,6 +37,7 @@ from latentia.files import atomic_write
 from latentia.training import seed_of, seeded
 
 DPI = 200
+SHOWN_DPI = 110  # in a notebook
 WIDTH = 6.5  # inches: the text width of a page
 SMALL, NORMAL, LARGE = 7.0, 8.0, 9.0  # points
 INK, FAINT, PAPER = "#1f1f1f", "#8c8c8c", "#ffffff"
@@ -75,9 +77,18 @@ SCRIPT_FONTS = (
 )
 
 
+class _ShownFigure(Figure):
+    """A figure that a notebook shows although pyplot does not know it."""
+
+    def _repr_png_(self) -> bytes:
+        content = io.BytesIO()
+        self.savefig(content, format="png", dpi=SHOWN_DPI, facecolor=self.get_facecolor())
+        return content.getvalue()
+
+
 def new_figure(width: float = WIDTH, height: float = 4.0) -> Figure:
     """An empty figure with constrained layout; sizes in inches."""
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor=PAPER)
+    figure = _ShownFigure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor=PAPER)
     FigureCanvasAgg(figure)
     return figure
 
@@ -195,6 +206,11 @@ class Picture:
         with seeded(seed_of("figure", self.name, seed)):
             return save_figure(self.plot(), folder / f"{self.name}.png", self.caption)
 
+    def figure(self, seed: int) -> Figure:
+        """Make the figure, as `save` does, with its fonts and titles set."""
+        with seeded(seed_of("figure", self.name, seed)):
+            return _finished(self.plot())
+
 
 def save_figure(figure: Figure, path: Path, caption: str = "") -> Path:
     """Write a figure as PNG, the same bytes each time, and return its path.
@@ -207,12 +223,17 @@ def save_figure(figure: Figure, path: Path, caption: str = "") -> Path:
     Raises:
         RunError: if the file cannot be written.
     """
-    set_fonts(figure)
-    fit_titles(figure)
+    _finished(figure)
     about = {"Software": None, **({"Description": caption} if caption else {})}
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, metadata=about, facecolor=figure.get_facecolor())
     return path
+
+
+def _finished(figure: Figure) -> Figure:
+    set_fonts(figure)
+    fit_titles(figure)
+    return figure
 
 
 def fit_titles(figure: Figure) -> None:
