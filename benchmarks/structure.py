@@ -46,7 +46,7 @@ WORDS = [
 ]
 PHRASES = (r"of its own", r"of their own", r"no affair", r"(?<!there )\bis no\b(?! longer)")
 # Words that another library or format spells so, or that mean something else where they stand.
-ALLOWED = {"tell": ("f.tell(", ".tell()"), "law": ("power law", "law of large numbers", "law of total")}
+ALLOWED = {"tell": ("f.tell(", ".tell()", "study.tell("), "law": ("power law", "law of large numbers", "law of total")}
 
 
 def modules() -> Iterator[tuple[Path, ast.Module]]:

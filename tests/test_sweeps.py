@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +21,11 @@ from latentia.errors import ConfigurationError, RunError
 from latentia.estimate import Estimate
 from latentia.networks import Custom
 from latentia.recipes import VAERecipe
-from latentia.reports.sweep_figures import save_sweep
-from latentia.sweeps import Sweep, require_ended, sweep, values_of
+from latentia.reports.sweep_figures import save_search, save_sweep
+from latentia.sweeps import Sweep, sweep
+from latentia.sweeps.jobs import _Training
+from latentia.sweeps.search import Search, is_range, parse_range
+from latentia.sweeps.sweep import require_ended, values_of
 
 SMALL: dict[str, Any] = {
     "data": {"type": "digits", "binarize": "dynamic"},
@@ -127,6 +132,120 @@ def test_networks_of_the_user_are_refused(tmp_path: Path) -> None:
     own = Custom(encoder=torch.nn.Linear(64, 4), decoder=torch.nn.Linear(2, 64))
     with pytest.raises(ConfigurationError, match="by name"):
         sweep(VAERecipe(network=own), {"epochs": [1, 2]}, tmp_path / "s")
+
+
+def test_a_search_finds_the_least_value_of_a_known_function() -> None:
+    def cost(point: dict[str, Any]) -> float:
+        return (math.log10(point["lr"]) + 3) ** 2 + (point["width"] - 7) ** 2 / 25 + (point["kind"] != "b")
+
+    space = {"lr": parse_range("lr", "1e-5..1e-1:log"), "width": parse_range("width", "1..20"), "kind": ["a", "b"]}
+    search = Search(space, trials=60, round_size=4)
+    costs = []
+    while points := search.propose():
+        assert all(1e-5 <= point["lr"] <= 1e-1 and point["width"] in range(1, 21) for point in points)
+        found = [cost(point) for point in points]
+        search.report([None if value > 10 else value for value in found])
+        costs += found
+    assert len(costs) == 60
+    assert min(costs) < 0.2
+    assert sum(costs[-20:]) < 0.5 * sum(costs[:20])
+
+
+def test_a_search_proposes_the_same_points_for_the_same_values() -> None:
+    def proposed() -> list[dict[str, Any]]:
+        search = Search({"a": parse_range("a", "0.0..1.0"), "b": [1, 2, 3]}, trials=20, round_size=3)
+        points: list[dict[str, Any]] = []
+        while found := search.propose():
+            points += found
+            search.report([point["a"] + point["b"] for point in found])
+        return points
+
+    assert proposed() == proposed()
+
+
+@pytest.mark.slow
+def test_a_search_resumes_to_the_same_points(tmp_path: Path) -> None:
+    space: dict[str, Any] = {"optimizer.lr": "1e-9..1e-2:log", "network.hidden": [[4], [8]]}
+    first = sweep(VAERecipe(**SMALL), space, tmp_path / "s", trials=2, round_size=1, quiet=True)
+    values = [estimate.value for estimate in first.chosen if estimate is not None]
+    assert first.best == values.index(max(values))
+    shutil.rmtree(tmp_path / "s" / "trial-2")
+    again = sweep(VAERecipe(**SMALL), space, tmp_path / "s", trials=2, round_size=1, resume=True, quiet=True)
+    assert again.points == first.points
+    assert [estimate.value for estimate in again.chosen if estimate is not None] == pytest.approx(values, abs=1e-3)
+    with pytest.raises(RunError, match="another recipe"):
+        sweep(VAERecipe(**SMALL), space, tmp_path / "s", trials=4, round_size=1, resume=True, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("space", "key"),
+    [
+        ({"optimizer.lr": "1e-2..1e-4"}, "optimizer.lr"),
+        ({"optimizer.lr": "0..1e-2:log"}, "optimizer.lr"),
+        ({"optimizer.lr": "small..large"}, "optimizer.lr"),
+        ({"latent": "-3..4"}, "latent"),
+        ({"latnt": "1..4"}, "latnt"),
+        ({"latent": "0.5..4.5"}, "latent"),
+        ({}, "grid"),
+    ],
+)
+def test_wrong_ranges_are_refused_before_anything_is_written(tmp_path: Path, space: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        sweep(VAERecipe(**SMALL), space, tmp_path / "s", trials=4)
+    assert key in [name for name, _ in caught.value.problems]
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_range_without_trials_names_the_option(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="--trials"):
+        sweep(VAERecipe(**SMALL), {"latent": "1..4"}, tmp_path / "s")
+
+
+def test_paths_are_not_ranges() -> None:
+    assert [is_range(text) for text in ("../images", "a..b", "1..4", "1e-4..1e-2:log", "..", "0.5...5")] == [
+        False,
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]
+
+
+def test_jobs_of_a_scheduler_train_the_same_runs(done: Sweep, tmp_path: Path) -> None:
+    grid = {"optimizer.lr": [1e-2, 1e30]}
+    options = {"timeout_min": 5}
+    found = sweep(VAERecipe(**SMALL), grid, tmp_path / "s", cluster="local", cluster_options=options, quiet=True)
+    assert [len(runs) for runs in found.runs] == [1, 0]
+    assert "not finite" in next(iter(found.failed.values()))
+    expected = load_file(done.runs[1][0].path / "weights.safetensors")
+    weights = load_file(found.runs[0][0].path / "weights.safetensors")
+    assert all(torch.allclose(weights[name], expected[name], atol=1e-5) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "options"),
+    [("slurmm", {}), ("local", {"slurm_partitionn": "gpu"}), ("local", {"timeout_min": "long"}), ("", {"a": 1})],
+)
+def test_a_wrong_scheduler_is_refused_before_anything_is_written(
+    tmp_path: Path, cluster: str, options: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        sweep(VAERecipe(**SMALL), {"epochs": [1, 2]}, tmp_path / "s", cluster=cluster, cluster_options=options)
+    assert caught.value.problems[0][0].startswith("cluster")
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_job_that_must_leave_its_machine_is_submitted_again(tmp_path: Path) -> None:
+    training = _Training(str(tmp_path / "recipe.yaml"), str(tmp_path / "run"))
+    again = training.checkpoint()
+    assert again.function is training
+
+
+def test_picture_of_a_search(tmp_path: Path) -> None:
+    points = [{"lr": 10.0**-i, "network": name} for i in range(1, 5) for name in ("mlp", "conv")]
+    values = [Estimate(-float(i), stderr=0.3) if i % 3 else None for i in range(8)]
+    assert save_search(points, values, "validation/bound", tmp_path / "s.png").stat().st_size > 5000
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,19 @@ def sweep(
         list[str], typer.Argument(metavar="KEY=VALUE...", help="Settings; several values make the grid, latent=2,8,32.")
     ],
     seeds: Annotated[str, typer.Option(help="Seeds of each point: their number, or a list, 0,3,7.")] = "1",
-    workers: Annotated[int | None, typer.Option(min=1, help="Runs at a time; one for each core by default.")] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="Search: try so many points; ranges are lr=1e-4..1e-2:log.", show_default=False),
+    ] = None,
+    round_size: Annotated[int, typer.Option(min=1, help="Points that a search proposes at a time.")] = 4,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time; one for each core, or all of a cluster's, by default.")
+    ] = None,
+    cluster: Annotated[str, typer.Option(help="Submit the runs to a scheduler by submitit: slurm.")] = "",
+    cluster_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A parameter of submitit: slurm_partition=gpu.", show_default=False),
+    ] = None,
     by: Annotated[
         str | None, typer.Option(help="The recorded value that chooses; the bound or cost on validation data.")
     ] = None,
@@ -113,18 +125,25 @@ def sweep(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep in --out.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show warnings alone.")] = False,
 ) -> None:
-    """Train at every combination of settings: latentia sweep vae latent=2,8 objective.beta=0.5,1,4 --seeds 3."""
+    """Train at every combination of settings: latentia sweep vae latent=2,8 objective.beta=0.5,1,4 --seeds 3.
+
+    With --trials 20, search: latentia sweep vae optimizer.lr=1e-4..1e-2:log latent=2..32 --trials 20.
+    """
     from rich.console import Console
 
     from latentia.configuration import parse_overrides
-    from latentia.sweeps import require_ended, values_of
     from latentia.sweeps import sweep as run_sweep
+    from latentia.sweeps.search import is_range
+    from latentia.sweeps.sweep import require_ended, values_of
 
-    fixed, grid = [], {}
+    fixed: list[str] = []
+    grid: dict[str, Any] = {}
     for setting in settings:
         key, _, text = setting.partition("=")
         values = values_of(text)
-        if len(values) > 1:
+        if is_range(text):
+            grid[key] = text
+        elif len(values) > 1:
             grid[key] = [parse_overrides([f"{key}={value}"])[key] for value in values]
         else:
             fixed.append(setting)
@@ -134,7 +153,11 @@ def sweep(
         grid,
         out,
         seeds=_seeds(seeds, fixed),
+        trials=trials,
+        round_size=round_size,
         workers=workers,
+        cluster=cluster,
+        cluster_options=parse_overrides(cluster_option or []),
         by=by,
         highest=highest,
         resume=resume,

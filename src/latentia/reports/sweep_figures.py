@@ -1,4 +1,4 @@
-"""The picture of a sweep: the value that chooses, over the settings."""
+"""The pictures of a sweep and of a search: the value that chooses, over the settings."""
 
 from __future__ import annotations
 
@@ -51,6 +51,41 @@ def save_sweep(points: Sequence[Mapping[str, Any]], values: Sequence[Estimate | 
         axes.legend(frameon=False, fontsize="small")
     left_out = f"; {len(lines) - MOST_LINES} of {len(lines)} lines are left out" if len(lines) > MOST_LINES else ""
     return save_figure(figure, path, f"{name} ± its standard error (over seeds where there are several){left_out}")
+
+
+def save_search(points: Sequence[Mapping[str, Any]], values: Sequence[Estimate | None], name: str, path: Path) -> Path:
+    """Plot the value at the points of a search over each key, with later points darker.
+
+    Args:
+        points: the settings of each point, in the order in which they were proposed.
+        values: of each point; None where no run has ended.
+        name: of the value.
+        path: of the PNG.
+    """
+    found = [
+        (i, point, value) for i, (point, value) in enumerate(zip(points, values, strict=True)) if value is not None
+    ]
+    keys = list(points[0])
+    columns = min(3, len(keys))
+    figure = new_figure(height=3.2 * -(-len(keys) // columns))
+    panels = figure.subplots(-(-len(keys) // columns), columns, squeeze=False, sharey=True).ravel()
+    for axes, key in zip(panels, keys, strict=False):
+        numbers = _numbers([point[key] for _, point, _ in found])
+        places = list(dict.fromkeys(_label(point[key]) for _, point, _ in found))
+        for i, point, value in found:
+            label = _label(point[key])
+            x = numbers[label] if numbers else places.index(label)
+            color = class_color(0)
+            alpha = 0.3 + 0.7 * (i + 1) / len(points)
+            axes.errorbar(x, value.value, yerr=value.stderr or 0.0, color=color, alpha=alpha, marker="o", markersize=4)
+        if not numbers:
+            axes.set_xticks(range(len(places)), places)
+        elif min(numbers.values()) > 0 and max(numbers.values()) >= 10 * min(numbers.values()):
+            axes.set_xscale("log")
+        label_axes(axes, x=key, y=name if axes is panels[0] else "")
+    for axes in panels[len(keys) :]:
+        axes.set_axis_off()
+    return save_figure(figure, path, f"{name} ± its standard error at {len(found)} points; the later, the darker")
 
 
 def _label(value: Any) -> str:

@@ -1,10 +1,12 @@
-"""Sweeps: one recipe trained at every combination of some settings, with several seeds, in processes side by side.
+"""Sweeps: one recipe trained at every combination of some settings, or at those that a search proposes.
 
     sweeps/beta/
       sweep.yaml                     the recipe, the grid and the seeds
       latent=2,objective.beta=0.5/   one folder for each point of the grid
         seed-0/ …                    ordinary run directories, with seed-0.log
       table.csv, table.md, sweep.png
+
+The folders of a search are trial-1, trial-2, …
 
 A point is chosen by a value on validation data; values on test data are reported and choose nothing.
 """
@@ -17,13 +19,7 @@ import itertools
 import math
 import os
 import re
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,11 +28,13 @@ from typing import Any
 import yaml
 
 from latentia.configuration import Component, apply_overrides
-from latentia.errors import ConfigurationError, Interrupted, RunError
+from latentia.errors import ConfigurationError, RunError
 from latentia.estimate import Estimate
 from latentia.files import atomic_write
 from latentia.recipes import Recipe, Run, mean_over_seeds
 from latentia.reports.tables import Column, Table
+from latentia.sweeps.jobs import Job, check_cluster, run_jobs
+from latentia.sweeps.search import Search, parse_range
 from latentia.training import RunDirectory
 from latentia.training.progress import ProgressBar
 from latentia.training.run_directory import new_folder
@@ -46,7 +44,7 @@ Point = dict[str, Any]
 BOUND, COST = "validation/bound", "validation/cost"
 MOST_RUNS = 10_000
 SHOWN = 4  # estimates of the end of training in the table
-STOP_SECONDS = 60.0  # that interrupted runs have to save where they are
+ROUND = 4  # trials of a search that are proposed at a time
 
 
 @dataclass
@@ -61,6 +59,7 @@ class Sweep:
         highest: whether the highest value is the best one.
         failed: why runs failed, by folder.
         files: the table and the picture.
+        search: whether the points were proposed by a search.
     """
 
     path: Path
@@ -70,10 +69,15 @@ class Sweep:
     highest: bool
     failed: dict[Path, str] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
+    search: bool = False
 
     @cached_property
     def chosen(self) -> list[Estimate | None]:
         """The value that chooses, of each point: the last recorded one, or its mean over seeds."""
+        return self.values()
+
+    def values(self) -> list[Estimate | None]:
+        """`chosen` as it stands while the sweep runs."""
         return [_last_value(runs, self.by) if self.by else None for runs in self.runs]
 
     @property
@@ -121,27 +125,40 @@ class Sweep:
 
 def sweep(
     recipe: Recipe,
-    grid: Mapping[str, Sequence[Any]],
+    grid: Mapping[str, Sequence[Any] | str],
     out: Path | str | None = None,
     *,
     seeds: int | Sequence[int] = 1,
+    trials: int | None = None,
+    round_size: int = ROUND,
     workers: int | None = None,
+    cluster: str = "",
+    cluster_options: Mapping[str, Any] | None = None,
     by: str | None = None,
     highest: bool | None = None,
     resume: bool = False,
     quiet: bool = False,
 ) -> Sweep:
-    """Train a recipe at every point of a grid of settings.
+    """Train a recipe at every point of a grid of settings, or with `trials` at the points that a search proposes.
 
     Every recipe is validated before anything runs. Each run is trained in a process by itself, so that a failure costs
     one run; it is named in the table.
 
+    A search (optuna's tree-structured Parzen estimator, Bergstra et al. 2011) proposes `round_size` points at a time
+    from the values of `by` at the points before. It draws its numbers from a fixed seed, so that a search that is
+    interrupted and resumed proposes the same points.
+
     Args:
         recipe: with the settings that stay.
-        grid: values by dotted key, `{"latent": [2, 8], "objective.beta": [0.5, 1, 4]}`.
+        grid: values by dotted key, `{"latent": [2, 8], "objective.beta": [0.5, 1, 4]}`; in a search also a range as a
+            text, `{"optimizer.lr": "1e-4..1e-2:log", "latent": "2..32"}`, its ends included.
         out: the folder; by default a new one under runs/.
         seeds: of each point: their number, or a list.
-        workers: runs at a time; as many as there are cores, and at most as many as there are runs, by default.
+        trials: points of a search; None for the whole grid.
+        round_size: points that a search proposes at a time.
+        workers: runs at a time; as many as there are cores by default, and on a cluster all.
+        cluster: "" for processes of this machine, else a cluster of submitit, such as "slurm".
+        cluster_options: parameters of submitit, `{"timeout_min": 240, "slurm_partition": "gpu"}`.
         by: the recorded value that chooses; the bound on validation data, else the cost on them, by default.
         highest: whether its highest value is the best; by default for bounds only.
         resume: go on with the sweep in `out`: what has ended stays, what has begun is resumed.
@@ -149,29 +166,81 @@ def sweep(
 
     Raises:
         ConfigurationError: an empty grid, a key or value that the recipe does not have, a recipe with objects that only
-            Python can give.
+            Python can give, a search or cluster whose package is not installed.
         RunError: a folder that is in use or holds something else.
         Interrupted: after Ctrl-C, with all runs saved.
     """
     seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    points = _points(grid)
-    recipes = _recipes(recipe, points, seeds)
-    workers = min(len(recipes), os.cpu_count() or 1) if workers is None else workers
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise ConfigurationError([("workers", f"give at least 1 (given: {workers})")])
     folder = new_folder(f"{recipe.default_name}-sweep") if out is None else Path(out)
-    described = {"recipe": recipe.to_mapping(), "grid": {key: list(map(_plain, grid[key])) for key in grid}}
+    described: dict[str, Any] = {
+        "recipe": recipe.to_mapping(),
+        "grid": {key: _plain_values(values) for key, values in grid.items()},
+    }
     described["seeds"] = seeds
+    search = None
+    if trials is None:
+        points = _points(grid)
+        recipes = _recipes(recipe, points, seeds)
+    else:
+        search = Search(_space(grid), trials, round_size)
+        points = []
+        _recipes(recipe, search.corners(), seeds)
+        described["search"] = {"trials": trials, "round_size": round_size}
+        recipes = {}
+    options = dict(cluster_options or {})
+    if cluster:
+        check_cluster(cluster, options)
+    elif options:
+        raise ConfigurationError([("cluster_options", "they need a cluster, such as slurm")])
+    count = len(recipes) if trials is None else trials * len(seeds)
+    at_once = workers or (count if cluster else min(count, os.cpu_count() or 1))
+
     with _SweepDirectory.open(folder, described, resume=resume) as directory:
         directory.describe()
-        jobs = [_Job(folder / _name(points, i) / f"seed-{seed}", own) for (i, seed), own in recipes.items()]
-        failed = _run_all(jobs, workers, quiet)
-        places = [[folder / _name(points, i) / f"seed-{seed}" for seed in seeds] for i in range(len(points))]
-        runs = [[Run(path) for path in paths if path not in failed] for paths in places]
-        name, up = _choice([run for same in runs for run in same], by, highest)
-        result = Sweep(folder, points, runs, name, up, failed)
+        result = Sweep(folder, points, [], "", False, search=search is not None)
+
+        def train_points(first: int, bar: ProgressBar) -> None:
+            """Train the points from the place `first` on, and bring their runs into the result."""
+            own = _recipes(recipe, points[first:], seeds)
+            jobs = [
+                Job(folder / _name(points, first + i, search) / f"seed-{seed}", recipe, cluster, options)
+                for (i, seed), recipe in own.items()
+            ]
+            cure = f"the sweep {folder} was interrupted; go on with --resume --out {folder}"
+            result.failed |= run_jobs(jobs, at_once, bar, first * len(seeds), lambda: cure)
+            for i in range(first, len(points)):
+                paths = [folder / _name(points, i, search) / f"seed-{seed}" for seed in seeds]
+                result.runs.append([Run(path) for path in paths if path not in result.failed])
+            result.by, result.highest = _choice([run for same in result.runs for run in same], by, highest)
+
+        with ProgressBar(count, quiet=quiet, label="run") as bar:
+            ended = len(list(folder.glob("*/seed-*/weights.safetensors")))
+            bar.begin(ended)
+            if ended:
+                bar.say(f"{ended} of {count} runs have ended before")
+            if search is None:
+                train_points(0, bar)
+            else:
+                _run_search(search, result, train_points, bar)
         result.files = _write(result)
     return result
+
+
+def _run_search(
+    search: Search, result: Sweep, train_points: Callable[[int, ProgressBar], None], bar: ProgressBar
+) -> None:
+    """Train the points of a search, round by round; a point that was proposed before is not trained again."""
+    while proposed := search.propose():
+        first = len(result.points)
+        result.points += [point for i, point in enumerate(proposed) if point not in [*result.points, *proposed[:i]]]
+        if result.points[first:]:
+            train_points(first, bar)
+        values = result.values()
+        sign = -1 if result.highest else 1
+        found = [values[result.points.index(point)] for point in proposed]
+        search.report([None if estimate is None else sign * estimate.value for estimate in found])
 
 
 def values_of(text: str) -> list[str]:
@@ -209,12 +278,7 @@ class _SweepDirectory(RunDirectory):
         self._write(self.recipe_file, yaml.safe_dump(self._recipe, sort_keys=False, allow_unicode=True))
 
 
-def _points(grid: Mapping[str, Sequence[Any]]) -> list[Point]:
-    """All combinations of the grid's values.
-
-    Raises:
-        ConfigurationError: if there are none, or too many.
-    """
+def _check_keys(grid: Mapping[str, Sequence[Any] | str]) -> None:
     problems = [(key, "give at least one value, such as 2,8,32") for key, values in grid.items() if not len(values)]
     if "seed" in grid:
         problems.append(("seed", "seeds are given by --seeds (in Python seeds=3)"))
@@ -222,10 +286,33 @@ def _points(grid: Mapping[str, Sequence[Any]]) -> list[Point]:
         problems.append(("grid", "give at least one key with several values, such as latent=2,8,32"))
     if problems:
         raise ConfigurationError(problems)
+
+
+def _points(grid: Mapping[str, Sequence[Any] | str]) -> list[Point]:
+    """All combinations of the grid's values.
+
+    Raises:
+        ConfigurationError: if there are none, or too many, or a range without a search.
+    """
+    _check_keys(grid)
+    ranges = [key for key, values in grid.items() if isinstance(values, str)]
+    if ranges:
+        cure = "a range is for a search: add --trials 20 (in Python trials=20), or list the values"
+        raise ConfigurationError([(key, f"{cure} (given: {grid[key]})") for key in ranges])
     count = math.prod(len(values) for values in grid.values())
     if count > MOST_RUNS:
         raise ConfigurationError([("grid", f"it has {count} points; give at most {MOST_RUNS}")])
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def _space(grid: Mapping[str, Sequence[Any] | str]) -> dict[str, Any]:
+    """The choices of a search: lists of values, and ranges.
+
+    Raises:
+        ConfigurationError: if there are none, or a text that is not a range.
+    """
+    _check_keys(grid)
+    return {key: parse_range(key, given) if isinstance(given, str) else list(given) for key, given in grid.items()}
 
 
 def _recipes(recipe: Recipe, points: Sequence[Point], seeds: Sequence[int]) -> dict[tuple[int, int], Recipe]:
@@ -253,8 +340,10 @@ def _recipes(recipe: Recipe, points: Sequence[Point], seeds: Sequence[int]) -> d
     return found
 
 
-def _name(points: Sequence[Point], place: int) -> str:
+def _name(points: Sequence[Point], place: int, search: Search | None) -> str:
     """The folder of a point: its settings, in letters that every file system takes, and distinct from all others."""
+    if search is not None:
+        return f"trial-{place + 1}"
 
     def spelled(point: Point) -> str:
         text = ",".join(f"{key}={_text(value)}" for key, value in point.items())
@@ -264,142 +353,19 @@ def _name(points: Sequence[Point], place: int) -> str:
     return name if [spelled(point) for point in points].count(name) == 1 else f"{name}-{place + 1}"
 
 
+def _plain_values(values: Sequence[Any] | str) -> Any:
+    return values if isinstance(values, str) else [_plain(value) for value in values]
+
+
 def _plain(value: Any) -> Any:
     return value.to_mapping() if isinstance(value, Component) else value
 
 
 def _text(value: Any) -> str:
     value = getattr(value, "type_name", value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-# Running
-
-
-@dataclass
-class _Job:
-    """One run to train."""
-
-    path: Path
-    recipe: Recipe
-    process: subprocess.Popen[bytes] | None = None
-    began: float = 0.0
-
-    @property
-    def log(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.log")
-
-    def start(self, threads: int) -> None:
-        """Start the process that trains, or goes on; all that it prints goes to the log."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = self.path.with_name(f"{self.path.name}.yaml")
-        with atomic_write(file) as temporary:
-            temporary.write_text(self.recipe.to_yaml(), encoding="utf-8")
-        begun = (self.path / "recipe.yaml").exists()
-        code = "import sys; from latentia.sweeps import train_one; sys.exit(train_one(*sys.argv[1:]))"
-        call = [sys.executable, "-c", code, str(file), str(self.path), "resume" if begun else "begin"]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "NO_COLOR": "1"}
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                call, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
-            )
-        self.began = time.perf_counter()
-
-    def reason(self) -> str:
-        """The last line of the log that says what went wrong."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-20:]
-        errors = [line for line in lines if line.startswith("error: ")]
-        return (errors or lines or ["it ended without a word"])[-1].removeprefix("error: ")
-
-
-def train_one(file: str, out: str, how: str) -> int:
-    """Train a recipe from a file: what each process of a sweep does; returns its exit code."""
-    from latentia.errors import LatentiaError
-    from latentia.files import read_yaml
-    from latentia.recipes import train
-
-    try:
-        recipe = Recipe.parse(read_yaml(Path(file), "run the sweep again"))
-        train(recipe, out, resume=how == "resume")
-    except Interrupted:
-        return 130
-    except (LatentiaError, OSError, MemoryError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        return 2
-    return 0
-
-
-def _run_all(jobs: Sequence[_Job], workers: int, quiet: bool) -> dict[Path, str]:
-    """Train all that has not ended, so many at a time; returns why runs failed."""
-    waiting = [job for job in jobs if not (job.path / "weights.safetensors").exists()]
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    failed: dict[Path, str] = {}
-    running: list[_Job] = []
-    done = len(jobs) - len(waiting)
-    with ProgressBar(len(jobs), quiet=quiet, label="run") as bar, _interruptible():
-        bar.begin(done)
-        if done:
-            bar.say(f"{done} of {len(jobs)} runs have ended before")
-        try:
-            while waiting or running:
-                while waiting and len(running) < workers:
-                    job = waiting.pop(0)
-                    job.start(threads)
-                    running.append(job)
-                time.sleep(0.05)
-                for job in [job for job in running if job.process is not None and job.process.poll() is not None]:
-                    running.remove(job)
-                    done += 1
-                    said = f"run {done}/{len(jobs)}  {job.path.parent.name}  {job.path.name}"
-                    if job.process is not None and job.process.returncode == 0:
-                        bar.say(f"{said}  {time.perf_counter() - job.began:.0f} s")
-                    else:
-                        failed[job.path] = job.reason()
-                        bar.warn(f"{said} failed: {failed[job.path]}")
-                    if bar.console.is_terminal:  # elsewhere the lines above say it
-                        bar.advance(done, {})
-        except KeyboardInterrupt:
-            _stop(running, bar)
-            place = jobs[0].path.parent.parent
-            raise Interrupted(f"the sweep {place} was interrupted; go on with --resume --out {place}") from None
-        except BaseException:
-            _stop(running, bar)
-            raise
-    return failed
-
-
-def _stop(running: Sequence[_Job], bar: ProgressBar) -> None:
-    """Ask the processes to save and end, and kill those that do not."""
-    alive = [job.process for job in running if job.process is not None and job.process.poll() is None]
-    if alive:
-        bar.say(f"waiting for {len(alive)} run{'s' if alive[1:] else ''} to save")
-    for process in alive:
-        process.terminate()
-    end = time.monotonic() + STOP_SECONDS
-    for process in alive:
-        try:
-            process.wait(max(0.1, end - time.monotonic()))
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            process.kill()
-            process.wait()
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Make Ctrl-C and SIGTERM a KeyboardInterrupt inside the block."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # Results
@@ -453,9 +419,10 @@ def _write(result: Sweep) -> list[Path]:
             temporary.write_text(text + "\n", encoding="utf-8")
         files.append(result.path / name)
     if any(found is not None for found in result.chosen):
-        from latentia.reports.sweep_figures import save_sweep
+        from latentia.reports.sweep_figures import save_search, save_sweep
 
-        files.append(save_sweep(result.points, result.chosen, result.by, result.path / "sweep.png"))
+        save = save_search if result.search else save_sweep
+        files.append(save(result.points, result.chosen, result.by, result.path / "sweep.png"))
     return files
 
 
