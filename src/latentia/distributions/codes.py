@@ -20,26 +20,27 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints, register_kl
 
 from latentia.distributions.conditional import Conditional, at_least_float32
-from latentia.distributions.posteriors import Posterior
+from latentia.distributions.posteriors import LatentSpace, Posterior
 from latentia.distributions.priors import Prior
 from latentia.errors import ConfigurationError, UnsupportedError
 
 MOST_CODES = 2**16  # that are enumerated
 
 
-def codes_space(latent: int, variables: int, key: str) -> str:
-    """The name of a space of codes.
+class _Variables(LatentSpace):
+    """The space of a number of categorical variables."""
 
-    Raises:
-        ConfigurationError: where `variables` do not divide `latent`, or leave a single value to each.
-    """
-    if latent % variables or latent < 2 * variables:
-        text = f"{variables} categorical variables of K values, K of 2 or more, need latent={variables}·K"
-        raise ConfigurationError([(key, f"{text}; set latent={variables * max(2, latent // variables)}")])
-    return f"{variables} categorical variable{'s' * (variables > 1)} of {latent // variables} values"
+    variables: int
+
+    def space(self, latent: int) -> str:
+        n = self.variables
+        if latent % n or latent < 2 * n:
+            text = f"{n} categorical variables of K values, K of 2 or more, need latent={n}·K"
+            raise ConfigurationError([("latent", f"{text}; set latent={n * max(2, latent // n)}")])
+        return f"{n} categorical variable{'s' * (n > 1)} of {latent // n} values"
 
 
-class CategoricalPosterior(Posterior, name="categorical"):
+class CategoricalPosterior(_Variables, Posterior, name="categorical"):
     """Categorical variables, `latent` numbers in all: the logits of each variable's latent/variables values.
 
     Use it with `prior=categorical` and `objective.gradient=enumerated`, `straight-through` or `score`.
@@ -48,11 +49,8 @@ class CategoricalPosterior(Posterior, name="categorical"):
     reparametrized: ClassVar[bool] = False
     variables: int = Field(default=1, ge=1, description="n; each has latent/n values")
 
-    def space(self, latent: int) -> str:
-        return codes_space(latent, self.variables, "latent")
-
     @property
-    def matching_prior(self) -> str:
+    def partner(self) -> str:
         return "categorical" + (f" prior.variables={self.variables}" if self.variables > 1 else "")
 
     def center(self, q: Distribution) -> Tensor:
@@ -65,17 +63,14 @@ class CategoricalPosterior(Posterior, name="categorical"):
         return OneHotCodes(at_least_float32(parameters).unflatten(-1, (self.variables, -1)))
 
 
-class CategoricalPrior(Prior, name="categorical"):
+class CategoricalPrior(_Variables, Prior, name="categorical"):
     """Independent categorical variables: uniform, or with learned probabilities."""
 
     variables: int = Field(default=1, ge=1, description="n; each has latent/n values")
     learned: bool = Field(default=False, description="learn the probabilities; they start uniform")
 
-    def space(self, latent: int) -> str:
-        return codes_space(latent, self.variables, "latent")
-
     @property
-    def matching_posterior(self) -> str:
+    def partner(self) -> str:
         return "categorical" + (f" posterior.variables={self.variables}" if self.variables > 1 else "")
 
     def build(self, latent: int, event_shape: tuple[int, ...]) -> nn.Module:

@@ -5,9 +5,10 @@ For z ∈ R² the network gives 2 numbers with a fixed scale, 4 with a learned d
 
 from __future__ import annotations
 
-__all__ = ["Diagonal", "Fixed", "Full", "Posterior"]
+__all__ = ["Diagonal", "Fixed", "Full", "LatentSpace", "Posterior"]
 
 import math
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
@@ -19,13 +20,12 @@ from latentia.distributions.conditional import Family, at_least_float32
 from latentia.distributions.gaussians import DiagonalGaussian
 
 
-class Posterior(Family, family=True):
-    """A family of distributions over z, vectors of length d: over R^d, unless a member says otherwise."""
-
-    reparametrized: ClassVar[bool] = True  # whether draws carry gradients
+class LatentSpace:
+    """What posteriors and priors share: the space that z, a vector of length d, lies in. It is R^d unless they say
+    otherwise."""
 
     def space(self, latent: int) -> str:
-        """The space that z lies in, in words: equal to that of the prior.
+        """The space in words: equal for a posterior and a prior that go together.
 
         Raises:
             ConfigurationError: where there is none of this length.
@@ -33,8 +33,18 @@ class Posterior(Family, family=True):
         return f"R^{latent}"
 
     @property
-    def matching_prior(self) -> str:
-        """The name of a prior over the same space, with its settings."""
+    @abstractmethod
+    def partner(self) -> str:
+        """For a posterior, the name of a prior over the same space, with its settings; for a prior, of a posterior."""
+
+
+class Posterior(LatentSpace, Family, family=True):
+    """A family of distributions over z."""
+
+    reparametrized: ClassVar[bool] = True  # whether draws carry gradients
+
+    @property
+    def partner(self) -> str:
         return "normal"
 
     def center(self, q: Distribution) -> Tensor:

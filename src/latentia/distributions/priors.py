@@ -21,24 +21,15 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 from latentia.configuration import Component
 from latentia.distributions.conditional import Conditional, at_least_float32
 from latentia.distributions.gaussians import StandardGaussian
-from latentia.distributions.posteriors import Posterior
+from latentia.distributions.posteriors import LatentSpace, Posterior
 from latentia.errors import ConfigurationError, UnsupportedError
 
 
-class Prior(Component, family=True):
-    """A distribution over z, vectors of length d: over R^d unless it says otherwise, with or without parameters."""
-
-    def space(self, latent: int) -> str:
-        """The space that z lies in, in words: equal to that of the posterior.
-
-        Raises:
-            ConfigurationError: where there is none of this length.
-        """
-        return f"R^{latent}"
+class Prior(LatentSpace, Component, family=True):
+    """A distribution over z, with or without parameters."""
 
     @property
-    def matching_posterior(self) -> str:
-        """The name of a posterior over the same space, with its settings."""
+    def partner(self) -> str:
         return "diagonal"
 
     @abstractmethod
@@ -59,7 +50,7 @@ def require_same_space(posterior: Posterior, prior: Prior, latent: int) -> None:
                 (
                     "prior",
                     f"posterior={posterior.type_name} has z in {spaces[0]}, prior={prior.type_name} in {spaces[1]}; "
-                    f"set prior={posterior.matching_prior}, or posterior={prior.matching_posterior}",
+                    f"set prior={posterior.partner}, or posterior={prior.partner}",
                 )
             ]
         )

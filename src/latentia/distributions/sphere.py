@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.distributions import Beta, Distribution, constraints, register_kl
 
 from latentia.distributions.conditional import Conditional, at_least_float32
-from latentia.distributions.posteriors import Posterior
+from latentia.distributions.posteriors import LatentSpace, Posterior
 from latentia.distributions.priors import Prior
 from latentia.errors import ConfigurationError
 
@@ -40,29 +40,24 @@ ALMOST_UNIT = 1e-4  # distance of |z| from 1 that float32 may leave
 LARGE = 1e5  # κ above which 1 − A² − (d − 1) A/κ has lost its digits
 
 
-def sphere_space(latent: int, key: str) -> str:
-    """The name of the sphere in R^latent.
+class _OnSphere(LatentSpace):
+    """The unit sphere in R^latent."""
 
-    Raises:
-        ConfigurationError: for R¹, in which the sphere is two points.
-    """
-    if latent < 2:
-        text = "the sphere in R¹ is two points; set latent=2 (a circle) or latent=3 (S²), or for two values"
-        raise ConfigurationError([(key, f"{text} posterior=categorical prior=categorical latent=2")])
-    return f"the unit sphere in R^{latent}"
+    def space(self, latent: int) -> str:
+        if latent < 2:
+            text = "the sphere in R¹ is two points; set latent=2 (a circle) or latent=3 (S²), or for two values"
+            raise ConfigurationError([("latent", f"{text} posterior=categorical prior=categorical latent=2")])
+        return f"the unit sphere in R^{latent}"
 
 
-class VonMisesFisher(Posterior):
+class VonMisesFisher(_OnSphere, Posterior):
     """von Mises-Fisher distributions on the unit sphere: d numbers for the direction μ, then log κ − 2.
 
     Use it with `prior=sphere`; the KL is in closed form. `latent=3` is S².
     """
 
-    def space(self, latent: int) -> str:
-        return sphere_space(latent, "latent")
-
     @property
-    def matching_prior(self) -> str:
+    def partner(self) -> str:
         return "sphere"
 
     def center(self, q: Distribution) -> Tensor:
@@ -79,14 +74,11 @@ class VonMisesFisher(Posterior):
         return VonMisesFisherDistribution(direction, (2 + parameters[..., -1]).exp())
 
 
-class UniformSphere(Prior, name="sphere"):
+class UniformSphere(_OnSphere, Prior, name="sphere"):
     """The uniform distribution on the unit sphere in R^latent, for `posterior=von-mises-fisher`."""
 
-    def space(self, latent: int) -> str:
-        return sphere_space(latent, "latent")
-
     @property
-    def matching_posterior(self) -> str:
+    def partner(self) -> str:
         return "von-mises-fisher"
 
     def build(self, latent: int, event_shape: tuple[int, ...]) -> nn.Module:

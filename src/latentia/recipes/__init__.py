@@ -1,5 +1,6 @@
 """Recipes: one class for each kind of experiment."""
 
+from latentia.recipes.codes import Codes
 from latentia.recipes.conditional_vae import ConditionalVAERecipe
 from latentia.recipes.extending import resume
 from latentia.recipes.gan import GANRecipe
@@ -14,6 +15,7 @@ from latentia.recipes.vae import VAERecipe
 __all__ = [
     "AdversarialAutoencoderRecipe",
     "BiGANRecipe",
+    "Codes",
     "ConditionalVAERecipe",
     "GANRecipe",
     "M2Recipe",
