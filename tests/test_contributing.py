@@ -12,19 +12,22 @@ IMPORTS = """
 from __future__ import annotations
 import math
 from pathlib import Path
+from typing import Any, ClassVar
 import torch
 from pydantic import Field
-from torch import nn
-from torch.distributions import Distribution, Independent, StudentT
+from torch import Tensor, nn
+from torch.distributions import Cauchy, Distribution, Independent, Laplace, StudentT
 from latentia.data.source import Parts, Source
 from latentia.data.split import Split
-from latentia.distributions import Conditional, Prior
+from latentia.distributions import Conditional, Likelihood, Posterior, Prior
+from latentia.errors import DataError
 from latentia.networks import Network
 """
 TRAINING = """
 import sys
 import torch
 import latentia
+from latentia.likelihood import evaluate_gaps
 from latentia.metrics import score
 from latentia.recipes import Recipe
 folder = sys.argv[1]
@@ -36,6 +39,13 @@ prior = latentia.VAERecipe.parse({
     "data": {"type": "noise", "binarize": "threshold", "count": 60}, "network": "linear", "epochs": 1, "batch_size": 16,
     "prior": "student", "objective": {"type": "elbo", "kl": "monte-carlo"}})
 latentia.train(prior, folder + "/student", quiet=True)
+torch.manual_seed(0)
+laplace = latentia.VAERecipe.parse({
+    "data": torch.randn(300, 4), "network": "linear", "epochs": 2, "batch_size": 16,
+    "posterior": "laplace", "likelihood": "cauchy", "objective": {"type": "elbo", "kl": "monte-carlo"}})
+run = latentia.train(laplace, folder + "/laplace", quiet=True)
+gaps = evaluate_gaps(run.model, run.test.x[:3], 0.01)
+print({e.name for e in gaps.estimates()} >= {"approximation_gap"} and bool((gaps.approximation > -0.1).all()))
 hybrid = Recipe.parse({"type": "latent-regression", "data": {"type": "noise", "count": 60}, "network": "linear",
     "discriminator": "linear", "epochs": 1, "batch_size": 16})
 print(sorted(e.name for e in latentia.train(hybrid, folder + "/hybrid", quiet=True).estimates))
@@ -55,7 +65,8 @@ def test_code_of_contributing_runs_as_written(tmp_path):
         [sys.executable, str(tmp_path / "main.py"), str(tmp_path)], capture_output=True, text=True, timeout=120
     )
     assert found.returncode == 0, found.stderr
-    trained, hybrid, scored = found.stdout.splitlines()
+    trained, gaps, hybrid, scored = found.stdout.splitlines()
     assert "test/elbo" in trained
+    assert gaps == "True"
     assert hybrid == "['test/reconstruction_error']"
     assert scored == "['mean_shift', 'mean_shift/real_vs_real']"
