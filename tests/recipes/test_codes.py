@@ -33,8 +33,10 @@ def test_means_are_those_of_the_posteriors_of_the_same_examples(first):
         codes = splits.examples(part)
         with torch.no_grad():
             torch.testing.assert_close(codes.x, first.model.encode(batch.x).mean)
-        assert codes.labels is not None and torch.equal(codes.labels, batch.labels)
-    assert splits.shape == (3,) and splits.classes == first.splits.classes
+        assert codes.labels is not None
+        assert torch.equal(codes.labels, batch.labels)
+    assert splits.shape == (3,)
+    assert splits.classes == first.splits.classes
     assert len(splits.train) == len(first.splits.train)
 
 
@@ -136,4 +138,5 @@ def test_only_finished_runs_of_a_vae_have_codes(first, tmp_path):
 
 def test_command_line_names_the_setting_that_cures(tmp_path):
     found = command("train", "vae", "data=codes", "data.run=none", "--out", "x", cwd=tmp_path)
-    assert found.returncode != 0 and "data.run" in found.stderr
+    assert found.returncode != 0
+    assert "data.run" in found.stderr
