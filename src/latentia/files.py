@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = [
     "atomic_write",
+    "cache_folder",
     "hash_of_file",
     "parse_yaml",
     "read_json",
@@ -292,6 +293,12 @@ def _count_nodes(node: Any, counts: dict[int, int]) -> int:
     if counts[id(node)] > MAX_NODES:
         raise ValueError(f"it has more than {MAX_NODES} parts, with its aliases expanded")
     return counts[id(node)]
+
+
+def cache_folder() -> Path:
+    """The folder for things that can be computed or fetched again; it need not exist."""
+    place = os.environ.get("LATENTIA_CACHE")
+    return Path(place).expanduser() if place else Path.home() / ".cache" / "latentia"
 
 
 def hash_of_file(path: Path) -> str:

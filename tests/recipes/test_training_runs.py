@@ -24,7 +24,7 @@ from latentia.networks import MLP, Custom
 from latentia.networks.products import exact_float32_setting
 from latentia.objectives import Progress
 from latentia.recipes import Run, VAERecipe, load, train
-from latentia.training import SGD, Adam, Cosine, Worker
+from latentia.training import SGD, Adam, Cosine, RunDirectory, Worker
 from latentia.training import checkpoint as checkpoints
 
 from .pairs import pair, start, train_here, two, unnamed
@@ -169,6 +169,60 @@ def test_a_resumed_run_keeps_its_products_where_auto_would_choose_others(tmp_pat
     assert used[0] == here == run.environment["matmul"]
     assert run.recipe.matmul == "auto"
     assert read_weights(run) == read_weights(whole)
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_resumed_run_keeps_compiling_or_not_where_auto_would_choose_otherwise(tmp_path, monkeypatch, here):
+    asked = []
+    module = sys.modules["latentia.recipes.train"]
+
+    def fitted(game, training, directory, *_, **__):
+        asked.append(training.compile)
+        raise RunError("stopped")
+
+    monkeypatch.setattr(module, "fit", fitted)
+    monkeypatch.setattr(module, "worth_compiling", lambda *_: here)
+    with pytest.raises(RunError, match="stopped"):
+        train(recipe(), tmp_path / "run", quiet=True)
+    monkeypatch.setattr(module, "worth_compiling", lambda *_: not here)
+    with pytest.raises(RunError, match="stopped"):
+        train(recipe(), tmp_path / "run", resume=True, quiet=True)
+    assert asked == [here, here]
+    assert RunDirectory(tmp_path / "run").environment()["compile"] is here
+
+
+def test_short_runs_are_not_compiled(tmp_path):
+    run = train(recipe(epochs=1), tmp_path / "run", quiet=True)
+    assert run.environment["compile"] is False
+    assert run.recipe.compile == "auto"
+
+
+def test_a_resumed_run_keeps_its_number_of_threads(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("latentia.threads._usable_cores", lambda: 2)
+    monkeypatch.setattr("latentia.threads.free_cores", lambda: 2)
+    used = []
+    module = sys.modules["latentia.recipes.train"]
+
+    def fitted(*_, **__):
+        used.append(torch.get_num_threads())
+        raise RunError("stopped")
+
+    monkeypatch.setattr(module, "fit", fitted)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(RunError, match="stopped"):
+            train(recipe(), tmp_path / "run", quiet=True)
+        monkeypatch.setattr("latentia.threads.free_cores", lambda: 1)
+        with pytest.raises(RunError, match="stopped"):
+            train(recipe(), tmp_path / "run", resume=True, quiet=True)
+        with pytest.raises(RunError, match="stopped"):
+            train(recipe(), tmp_path / "busy", quiet=True)
+        assert used == [2, 2, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_auto_takes_products_with_whole_digits():

@@ -50,10 +50,11 @@ from latentia.recipes import (
     train,
     train_seeds,
 )
-from latentia.training import Adam, Player, RunDirectory, start_worker
+from latentia.training import Adam, Player, RunDirectory, Training, start_worker
+from latentia.training.compiling import worth_compiling
 from latentia.training.gradients import compiled_gradients, eager_gradients, traceable_gradients
 
-from .toys import play_duel, same_run
+from .toys import duel, play_duel, same_run
 
 BINARY, SMALL = Digits(binarize="dynamic"), MLP(hidden=(16,))
 
@@ -246,10 +247,9 @@ def test_without_a_compiler_the_run_is_eager_and_a_warning_says_so(tmp_path: Pat
     monkeypatch.setattr(torch, "compile", no_compiler)
     play_duel(tmp_path / "run", compile=True)
     said = " ".join(capsys.readouterr().err.split())
-    for player in ("discriminator", "generator"):
-        assert f"no effect on the {player}, whose steps run uncompiled: no C++ compiler found" in said
-    assert said.count("no effect") == 2
+    assert said.count("all steps run uncompiled: the steps of the discriminator cannot be compiled: no C++") == 1
     same_run(tmp_path / "plain", tmp_path / "run")
+    assert RunDirectory(tmp_path / "run").environment()["compile"] is False
 
 
 @pytest.mark.usefixtures("traced_alone")
@@ -266,10 +266,53 @@ def test_a_cost_that_cannot_be_traced_runs_eagerly(tmp_path: Path, capsys):
     play_duel(tmp_path / "plain", noise=False, change=peek)
     play_duel(tmp_path / "run", noise=False, compile=True, change=peek)
     said = " ".join(capsys.readouterr().err.split())
-    assert "no effect on the discriminator" in said
-    assert "no effect on the generator" not in said
-    one, two = (RunDirectory(tmp_path / name).weights() for name in ("plain", "run"))
-    torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4)
+    assert "the steps of the discriminator cannot be compiled" in said
+    same_run(tmp_path / "plain", tmp_path / "run")  # the generator's steps are uncompiled, too
+
+
+@pytest.mark.usefixtures("traced_alone")
+def test_a_program_that_computes_something_else_is_not_used(tmp_path: Path, capsys):
+    """A compiler with a fault is imitated by a cost that is another one where it is traced."""
+
+    def wrong_when_compiled(game: Any) -> None:
+        cost = game.players[1].cost
+
+        def faulty(batch: Any, progress: Progress) -> Any:
+            terms = cost(batch, progress)
+            return {"cost": terms["cost"] * (1.01 if torch.compiler.is_compiling() else 1.0)}
+
+        game.players[1].cost = faulty
+
+    play_duel(tmp_path / "plain", change=wrong_when_compiled)
+    play_duel(tmp_path / "run", compile=True, change=wrong_when_compiled)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the generator's cost of the compiled step is off by 0.01 of its norm" in said
+    same_run(tmp_path / "plain", tmp_path / "run")
+
+
+def test_the_test_of_the_program_changes_nothing(tmp_path: Path, monkeypatch):
+    """Where eager gradients stand for the program, the run with the test has the bits of the run without."""
+    monkeypatch.setattr("latentia.training.loop.compiled_gradients", lambda p, q, w, *_: eager_gradients(p, q, w))
+    play_duel(tmp_path / "plain")
+    play_duel(tmp_path / "run", compile=True)
+    same_run(tmp_path / "plain", tmp_path / "run")
+
+
+def test_auto_compiles_long_runs_alone_and_leaves_the_game_as_it_was():
+    worker = start_worker(Training())
+    game = duel(worker)
+    before = {name: value.clone() for name, value in game.model.state_dict().items()}
+    state = torch.get_rng_state()
+    chosen = [worth_compiling(game, Training(epochs=epochs), worker) for epochs in (1, 100, 300, 100_000)]
+    assert chosen == [False, False, False, True]  # 6 steps an epoch, of some 150 small operations
+    assert torch.equal(state, torch.get_rng_state())
+    for name, value in game.model.state_dict().items():
+        assert torch.equal(value, before[name])
+    game.compiles = False
+    assert not worth_compiling(game, Training(epochs=100_000), worker)
+    game.compiles = True
+    game.players[1].cost = lambda batch, _: {"cost": batch.x}
+    assert not worth_compiling(game, Training(epochs=100_000), worker)  # training says what is wrong
 
 
 @pytest.mark.usefixtures("traced_alone")

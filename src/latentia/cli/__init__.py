@@ -30,6 +30,9 @@ def main() -> None:
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)
+    from latentia.threads import brief_waits
+
+    os.environ.update(brief_waits() | os.environ)  # before torch is imported
     from latentia.cli.application import run
 
     run()

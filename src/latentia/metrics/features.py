@@ -14,7 +14,6 @@ from __future__ import annotations
 __all__ = ["Classifier", "Features", "Inception", "Module", "Pixels", "RandomConvolutional"]
 
 import hashlib
-import os
 from abc import abstractmethod
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +28,7 @@ from torch.nn.functional import leaky_relu
 
 from latentia.configuration import Component
 from latentia.errors import DataError, RunError, UnsupportedError
-from latentia.files import atomic_write
+from latentia.files import atomic_write, cache_folder
 from latentia.metrics.classifier import SIDE, DigitClassifier, as_digits, classifier_facts, classify, load_classifier
 from latentia.metrics.inception import ORIGINAL_SHA256, load_inception
 
@@ -160,7 +159,7 @@ class Inception(Features):
     @property
     def place(self) -> Path:
         """The file of the weights."""
-        return self.file.expanduser() if self.file else _cache_root() / "pt_inception-2015-12-05-6726825d.pth"
+        return self.file.expanduser() if self.file else cache_folder() / "pt_inception-2015-12-05-6726825d.pth"
 
     def module(self, channels: int) -> nn.Module:
         return load_inception(self.place, self.sha256)
@@ -268,7 +267,7 @@ def cached_features(features: Features, images: Tensor, batch_size: int = 500) -
         DataError: a cache file whose content does not match its hash.
     """
     key = hashlib.sha256(f"{content_hash(images)} {features.fingerprint()}".encode()).hexdigest()
-    path = _cache_root() / "features" / f"{key}.safetensors"
+    path = cache_folder() / "features" / f"{key}.safetensors"
     if path.exists():
         return _read_cached(path, key).to(images.device)
     values = features(images, batch_size)
@@ -298,12 +297,6 @@ def _read_cached(path: Path, key: str) -> Tensor:
     if facts.get("key") != key or facts.get("sha256") != content_hash(values):
         raise DataError(f"the cached features have a wrong hash; {cure}")
     return values
-
-
-def _cache_root() -> Path:
-    """The folder for things that can be computed or fetched again; it need not exist."""
-    place = os.environ.get("LATENTIA_CACHE")
-    return Path(place).expanduser() if place else Path.home() / ".cache" / "latentia"
 
 
 class _Penultimate(nn.Module):

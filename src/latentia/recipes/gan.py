@@ -97,9 +97,9 @@ class GANRecipe(Recipe, name="gan"):
             problems.append(("packing", f"{text}. Set batch_size={larger}, or another packing"))
         if self.packing > 1 and self.conditional:
             problems.append(("packing", "a pack of examples has no single label. Use packing=1, or conditional=false"))
-        if self.compile and self.reuse_fakes:
+        if self.compile is True and self.reuse_fakes:
             text = "compile=true frees each step's graph, which reuse_fakes=true needs"
-            problems.append(("compile", f"{text}. Set reuse_fakes=false, or compile=false"))
+            problems.append(("compile", f"{text}. Set reuse_fakes=false, or compile=auto"))
         if self.keep == "best":
             text = "no estimate of a GAN decreases as the GAN improves, so that no step can be chosen as the best"
             problems.append(("keep", f"{text}. Use keep=last, and ema to average the weights over steps"))
@@ -157,6 +157,7 @@ class GANRecipe(Recipe, name="gan"):
             steps_per_epoch=batches.steps_per_epoch,
             data_size=batches.size,
             close=batches.close,
+            compiles=not self.reuse_fakes,
             probes=[
                 Probe(diagnostics.measure, every=self.diagnostics_every),
                 Probe(snapshots.draw, epochs=self.snapshots),

@@ -25,8 +25,10 @@ from latentia.networks.products import exact_float32_setting
 from latentia.recipes.recipe import Recipe
 from latentia.recipes.run import Run
 from latentia.recipes.starting import InitialWeights, describe_start, freeze_parts
+from latentia.threads import thread_count
 from latentia.training import Game, RunDirectory, Worker, fit, seed_of, seeded, start_worker
 from latentia.training.checkpoint import newest_sound
+from latentia.training.compiling import worth_compiling
 from latentia.training.distributed import (
     check_devices,
     launch,
@@ -217,15 +219,19 @@ def _train_here(recipe: Recipe, seeds: Sequence[int] | None, out: Path | None, r
     worker = start_worker(recipe)
     with ExitStack() as stack:
         directory = _open(stack, recipe, seeds, out, resume, worker)
+        began = _beginning(directory) if resume else {}
+        threads = stack.enter_context(thread_count(began.get("threads")))
         splits = recipe.data.load()
         initial = _initial_weights(recipe, directory, resume)
-        matmul = _products(recipe, directory, resume)
+        matmul = began.get("matmul", exact_float32_setting()) if recipe.matmul == "auto" else recipe.matmul
         game, games = build_games(recipe, seeds, splits, worker, initial)
+        compiled = _compiled(recipe, game, worker, began if resume else None)
         facts = {
             "device": str(worker.device),
             "devices": worker.world_size,
             "precision": recipe.precision,
             "matmul": matmul,
+            "compile": compiled,
             **splits.schema.to_mapping(),
             "data_hash": splits.content_hash,
         }
@@ -233,7 +239,7 @@ def _train_here(recipe: Recipe, seeds: Sequence[int] | None, out: Path | None, r
         if initial is not None:
             facts["init_from"] = initial.load_into(next(iter(games.values())).model)
             started = describe_start(facts["init_from"])
-        training = recipe.model_copy(update={"matmul": matmul})
+        training = recipe.model_copy(update={"matmul": matmul, "compile": compiled})
         if seeds is None:
             facts |= {"seed": recipe.seed}
             runs = {recipe.seed: directory}
@@ -262,7 +268,7 @@ def _train_here(recipe: Recipe, seeds: Sequence[int] | None, out: Path | None, r
                 write_estimates(run.evaluation / "training.json", estimates)
                 run.add_to_environment(training_seconds=round(outcome.total_seconds / len(runs), 3))
 
-        warnings = [*started, *on_rank_zero(worker, begin)]
+        warnings = [*started, *([threads] if threads else ()), *on_rank_zero(worker, begin)]
         outcome = fit(game, training, directory, worker, resume=resume, quiet=quiet, warnings=warnings)
         on_rank_zero(worker, conclude)
     return directory.path
@@ -306,16 +312,25 @@ def _folder(out: Path | str | None, resume: bool) -> Path | None:
     return None if out is None else Path(out)
 
 
-def _products(recipe: Recipe, directory: RunDirectory, resume: bool) -> str:
-    """The setting of float32 products: a resumed run keeps the one that it began with, on whatever machine."""
-    if recipe.matmul != "auto":
-        return recipe.matmul
-    if resume:
-        with suppress(RunError):  # a damaged environment.json is reported when it is written again
-            began = directory.environment().get("matmul")
-            if began in ("highest", "high", "medium"):
-                return began
-    return exact_float32_setting()
+def _beginning(directory: RunDirectory) -> dict[str, Any]:
+    """The choices that a run began with, which it keeps when it is resumed, on whatever machine."""
+    with suppress(RunError):  # a damaged environment.json is reported when it is written again
+        began = directory.environment()
+        choices = {"matmul": ("highest", "high", "medium"), "compile": (True, False)}
+        kept = {name: began[name] for name, values in choices.items() if began.get(name) in values}
+        if isinstance(began.get("threads"), int) and began["threads"] > 0:
+            kept["threads"] = began["threads"]
+        return kept
+    return {}
+
+
+def _compiled(recipe: Recipe, game: Game, worker: Worker, began: Mapping[str, Any] | None) -> bool:
+    """Whether steps are compiled: as the recipe says, or as the run began; `auto` decides for a new run."""
+    if recipe.compile != "auto":
+        return recipe.compile
+    if began is not None:
+        return began.get("compile", False)
+    return on_rank_zero(worker, lambda: worth_compiling(game, recipe, worker))
 
 
 def _with_seed(recipe: Recipe, seed: int) -> Recipe:

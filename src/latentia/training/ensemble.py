@@ -199,6 +199,7 @@ def stacked_game(whole: Game, games: Mapping[int, Game], device: torch.device) -
         validate=validate if first.validate is not None else None,
         probes=[probe(number) for number in range(len(first.probes))],
         close=close,
+        compiles=first.compiles,
     )
     _check_apart(game, list(games), device)
     return game
@@ -258,7 +259,7 @@ def _check_apart(game: Game, seeds: Sequence[int], device: torch.device) -> None
     failures = (RuntimeError, NotImplementedError, ValueError, AttributeError)
     for player in game.players:
         try:
-            with _put_back(game.model):
+            with put_back(game.model):
                 alone = _first_seed(game, player, seeds, device)
         except LatentiaError:
             raise
@@ -268,7 +269,7 @@ def _check_apart(game: Game, seeds: Sequence[int], device: torch.device) -> None
                 f"the {player.name} of this recipe cannot be run for several seeds at once: {reason}. {ALONE}"
             ) from error
         for strength in _DISTURBANCES:
-            with _put_back(game.model), suppress(*failures):  # a distribution may refuse NaN
+            with put_back(game.model), suppress(*failures):  # a distribution may refuse NaN
                 _disturb_others(game, strength)
                 disturbed = _first_seed(game, player, seeds, device)
                 if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(alone, disturbed, strict=True)):
@@ -301,7 +302,7 @@ def _disturb_others(game: Game, strength: float) -> None:
 
 
 @contextmanager
-def _put_back(model: nn.Module) -> Iterator[None]:
+def put_back(model: nn.Module) -> Iterator[None]:
     """Leave the model's state as it was before the block."""
     before = {name: value.clone() for name, value in model.state_dict().items()}
     try:

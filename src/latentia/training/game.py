@@ -80,6 +80,7 @@ class Game:
         monitor: name of the validated estimate whose lowest value is the best.
         probes: what else is measured.
         close: called when training has ended, however it ended; stops the data's workers.
+        compiles: whether each cost is a function of its batch alone, as compiled steps need.
     """
 
     model: nn.Module
@@ -91,6 +92,7 @@ class Game:
     monitor: str = "validation/cost"
     probes: Sequence[Probe] = ()
     close: Callable[[], None] | None = None
+    compiles: bool = True
 
 
 def cost_of(terms: Terms, player: str) -> Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __all__: list[str] = []
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentia.data import Batch
+from latentia.errors import first_line
+from latentia.files import cache_folder
 from latentia.objectives import Progress, Terms
 from latentia.training.distributed import Worker
 from latentia.training.game import Player, cost_of
@@ -94,8 +97,7 @@ def compiled_gradients(
             # Nothing has been computed, sampled or written yet: a graph runs only once it is whole and compiled.
             terms = eager(batch, progress)
             failed = True
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            warn(f"compile=true has no effect on the {player.name}, whose steps run uncompiled: {reason}")
+            warn(f"the steps of the {player.name} cannot be compiled: {first_line(error)}")
             return terms
         _assign(gradients, parameters)
         return terms
@@ -110,6 +112,8 @@ def traceable_gradients() -> Iterator[None]:
     `step` and `epoch` are marked as dynamic, so that Dynamo does not specialize on their first values. The numbers that
     an earlier game needed as constants are forgotten, as Dynamo would take them for constants in this one too.
     """
+    # torch keeps compiled programs under the temporary folder otherwise, which is empty after a restart.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     with ExitStack() as stack:
         with suppress(
             ImportError, AttributeError

@@ -18,7 +18,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -26,12 +26,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentia.errors import ConfigurationError, Interrupted, LatentiaError, RunError
+from latentia.errors import ConfigurationError, Interrupted, LatentiaError, RunError, first_line
 from latentia.estimate import Estimate
 from latentia.networks.products import exact_float32_setting
 from latentia.objectives import Progress, Terms
 from latentia.training import checkpoint as checkpoints
 from latentia.training.checkpoint import Checkpoint
+from latentia.training.compiling import differing, missing_compiler
 from latentia.training.distributed import (
     Stop,
     Worker,
@@ -88,7 +89,7 @@ def fit(
 
     Args:
         game: the players and their data. Its model is on the worker's device.
-        training: how long and how.
+        training: how long and how. `compile=auto` is decided by `latentia.train`, and counts as false here.
         directory: where records, checkpoints and weights go; held by the first process.
         worker: this process.
         resume: go on from the newest sound checkpoint, if there is one.
@@ -111,12 +112,12 @@ def fit(
             stack.callback(game.close)
         for warning in warnings:
             bar.warn(warning)
-        if training.compile:
-            stack.enter_context(traceable_gradients())
-            state.compile_gradients(bar)
         broadcast_weights(worker, game.model)
         if resume:
             state.restore(bar)
+        if training.compile is True:
+            stack.enter_context(traceable_gradients())
+            state.compile_gradients(bar)
         loggers = training.loggers if worker.rank == 0 else ()
         logs = Logs(loggers, directory.path, training.to_mapping(), state.step, bar.warn)
         stack.callback(logs.close)
@@ -182,9 +183,31 @@ class TrainState:
         return Progress(self.step, self.step / self.game.steps_per_epoch, self.game.data_size)
 
     def compile_gradients(self, bar: ProgressBar) -> None:
-        """Have every player's gradients compiled when they are first computed."""
+        """Compile every player's gradients and compare them with the eager ones; if that fails, all stay eager."""
+        failures = [*filter(None, [missing_compiler(self.worker.device)])]
+        compiled: dict[str, GradientFn] = {}
+
+        def complain(text: str) -> None:
+            failures.append(text)
+            if self.gradients is compiled:  # it failed later, on a step of another kind
+                bar.warn(f"{text}; they run uncompiled from here on")
+
         for p in self.game.players:
-            self.gradients[p.name] = compiled_gradients(p, self.parameters[p.name], self.worker, bar.say, bar.warn)
+            compiled[p.name] = compiled_gradients(p, self.parameters[p.name], self.worker, bar.say, complain)
+        if not failures:
+            try:
+                number = self.step * self.batches_per_step
+                problem = differing(self.game, compiled, self.gradients, self.progress, number, self.worker)
+                failures += [problem] if problem else []
+            except Exception as error:  # of the cost or the data, which the first step meets again and reports
+                failures.append(first_line(error))
+        if all_reduce_sum(self.worker, torch.tensor([float(len(failures))])) == 0:
+            self.gradients = compiled
+            return
+        reason = "; ".join(failures) or "compiling failed in another process"
+        bar.warn(f"compile has no effect, all steps run uncompiled: {reason}")
+        with suppress(RunError):  # a directory without the record of a run
+            on_rank_zero(self.worker, lambda: self.directory.add_to_environment(compile=False))
 
     def averaged(self) -> AbstractContextManager[None]:
         """A block with the averaged weights in the model, where there are any."""

@@ -45,8 +45,9 @@ class Training(Component):
         default="auto",
         description="torch's setting of float32 matrix products; auto takes the faster one with whole float32 digits",
     )
-    compile: bool = Field(
-        default=False, description="compile each player's cost with its gradients (needs a C++ compiler; slow to start)"
+    compile: bool | Literal["auto"] = Field(
+        default="auto",
+        description="compile each player's cost with its gradients; auto does where a long run gains by it",
     )
     loggers: tuple[OneOf[Logger], ...] = Field(
         default=(), description="other places that get the records: [tensorboard, csv, wandb, mlflow]"

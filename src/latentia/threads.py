@@ -1,0 +1,112 @@
+"""Threads of torch's operations: how many a run takes, and how they wait for one another.
+
+torch's OpenMP threads spin while they wait for one another. On a machine that other work shares, a spinning thread
+holds the core that the thread it waits for needs: at a load of 5 to 10 on two cores, a training step took 125 to
+1 100 ms with threads that spin and 15 to 16 ms with threads that sleep at once (docs/speed.md). So the command line
+lets threads spin for microseconds only, and a run starts with as many threads as there are cores that nothing else
+uses.
+"""
+
+from __future__ import annotations
+
+__all__ = ["brief_waits", "free_cores", "thread_count"]
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_WINDOW = 0.1  # seconds in which the load is measured
+
+
+def brief_waits() -> dict[str, str]:
+    """Environment variables by which GNU's and Intel's OpenMP let a thread spin for some 20 µs and then sleep.
+
+    They are read when torch is imported. Where the user has set OMP_WAIT_POLICY, there are none.
+    """
+    return {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
+
+
+def free_cores() -> int:
+    """Of the usable cores, how many nothing else uses now, at least 1; takes a tenth of a second."""
+    cores = _usable_cores()
+    try:
+        before = _ticks()
+        time.sleep(_WINDOW)
+        after = _ticks()
+        idle, all_of_them = (now - then for now, then in zip(after, before, strict=True))
+        busy = len(_affinity()) * (1 - idle / all_of_them) if all_of_them else 0.0
+    except (OSError, ValueError):  # not Linux
+        try:
+            busy = os.getloadavg()[0]
+        except (OSError, AttributeError):  # Windows
+            busy = 0.0
+    return max(1, round(cores - busy))
+
+
+@contextmanager
+def thread_count(began_with: int | None) -> Iterator[str | None]:
+    """Set the number of torch's threads inside the block.
+
+    OMP_NUM_THREADS, or a smaller number that is set already, is kept. Sums over threads are rounded differently by
+    another number of them, so a resumed run keeps the number that it began with.
+
+    Args:
+        began_with: the number that a resumed run began with; None for a new one, which takes the cores that are free.
+
+    Yields:
+        A line to show where a resumed run cannot keep its number; else None.
+    """
+    import torch
+
+    before, line = torch.get_num_threads(), None
+    chosen = before
+    if "OMP_NUM_THREADS" in os.environ:
+        line = _other_rounding(began_with, before, "OMP_NUM_THREADS asks for another number")
+    elif began_with is not None and began_with <= _usable_cores():
+        chosen = began_with
+    elif began_with is not None:
+        line = _other_rounding(began_with, before, "this machine has fewer cores")
+    elif before > 1:
+        chosen = min(before, free_cores())
+    torch.set_num_threads(chosen)
+    try:
+        yield line
+    finally:
+        torch.set_num_threads(before)
+
+
+def _other_rounding(began_with: int | None, now: int, reason: str) -> str | None:
+    if began_with is None or began_with == now:
+        return None
+    return f"the run began with {began_with} threads and goes on with {now}, to other rounding: {reason}"
+
+
+def _usable_cores() -> int:
+    """Cores that this process may use: by its affinity, and by the quota of its container."""
+    cores = len(_affinity())
+    with suppress(OSError, ValueError):  # Linux, control groups version 2
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, max(1, round(int(quota) / int(period))))  # "max" for no quota: a ValueError
+    return cores
+
+
+def _affinity() -> set[int]:
+    try:
+        return os.sched_getaffinity(0)
+    except AttributeError:  # not Linux
+        return set(range(os.cpu_count() or 1))
+
+
+def _ticks() -> tuple[int, int]:
+    """Idle ticks and all ticks of the cores that this process may use, since the machine started."""
+    idle = total = 0
+    names = {f"cpu{core}" for core in _affinity()}
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *fields = line.split()
+        if name in names:
+            values = [int(field) for field in fields[:8]]  # user, nice, system, idle, waiting for disks, …, stolen
+            idle += values[3] + values[4]
+            total += sum(values)
+    return idle, total
