@@ -1,12 +1,16 @@
-"""VAEs against optima that are known: probabilistic PCA, factor analysis, and counts with overdispersion.
+"""VAEs against optima and densities that are known: PCA, factor analysis, overdispersed counts, toy distributions.
 
     python benchmarks/known_optima.py [pca] [factors] [counts] [--seeds 0 1 2]
+    python benchmarks/known_optima.py toys --seeds 0 1 2 3 4
 
 *pca*: a linear VAE with one Gaussian scale is probabilistic PCA. The largest log-likelihood of the training data is
 scikit-learn's `PCA.score` (Tipping and Bishop 1999, eq. 7; Lucas et al. 2019 for the VAE).
 *factors*: with a scale for each column it is factor analysis; `FactorAnalysis.score` after its own convergence.
 *counts*: data from a negative binomial distribution. The best Poisson and the best negative binomial distribution of
 columns that do not depend on each other have known expected log-probabilities, and so has their difference.
+*toys*: a VAE and a GAN on ring, grid, moons and checkerboard, with KL(data, model) and KL(model, data) by quadrature.
+G(z) of a GAN has no density on its own; Gaussian noise is added to it, whose scale is halved as long as that makes
+100 further points more likely.
 
 Everything is in nats per example. The log-likelihood of a linear Gaussian model is that of N(b, W Wᵀ + Ψ), exactly.
 """
@@ -14,8 +18,10 @@ Everything is in nats per example. The log-likelihood of a linear Gaussian model
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +31,15 @@ from sklearn.decomposition import PCA, FactorAnalysis
 from torch import Tensor
 
 import latentia
-from latentia import VAERecipe
-from latentia.data import BreastCancer, Wine
-from latentia.distributions import GaussianLearnedScale, GaussianPerColumn, NegativeBinomial, Poisson
-from latentia.models import VAE
+from latentia import GANRecipe, VAERecipe
+from latentia.data import BreastCancer, Checkerboard, Grid, Moons, Ring, ToyDistribution, Wine
+from latentia.distributions import Gaussian, GaussianLearnedScale, GaussianPerColumn, NegativeBinomial, Poisson
+from latentia.estimate import Estimate
+from latentia.likelihood import LatentModel, divergences_from_known, exact_log_likelihood
+from latentia.models import GAN, VAE
 from latentia.networks import MLP, Custom
-from latentia.training import Adam, Cosine
+from latentia.objectives import R1R2, Relativistic
+from latentia.training import Adam, Cosine, OneCycle
 
 LINEAR = MLP(hidden=())
 
@@ -160,19 +169,96 @@ def counts(seeds: list[int], epochs: int) -> None:
         print(f"counts: seed {seed}: margin {margins[0]:.4f}, known on this sample {margins[1]:.4f}", flush=True)
 
 
+class Generate(torch.nn.Module):
+    """z → G(z) in the units of the data."""
+
+    def __init__(self, gan: GAN):
+        super().__init__()
+        self.gan = gan
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, d) → (B, D)."""
+        return self.gan.generate(z)
+
+
+def with_noise(gan: GAN, toy: ToyDistribution) -> tuple[LatentModel, float]:
+    """G(z) plus Gaussian noise; its scale is halved as long as 100 points become more likely."""
+    with torch.random.fork_rng():
+        torch.manual_seed(123)
+        x = toy.distribution().sample((100,))
+
+    def noisy(scale: float) -> LatentModel:
+        prior = gan.latent_distribution
+        return LatentModel.from_generator(Generate(gan), Gaussian(scale=scale), prior, shape=tuple(x.shape[1:]))
+
+    def score(scale: float) -> float:
+        return exact_log_likelihood(noisy(scale), x, 0.05, require=False).values.mean().item()
+
+    scale, best = 0.64, score(0.64)
+    while (below := score(scale / 2)) > best:
+        scale, best = scale / 2, below
+    return noisy(scale), scale
+
+
+def toys(seeds: list[int], epochs: int) -> None:
+    """A VAE and a GAN with z ∈ R² on each of four toy distributions: 1 000 steps an epoch, batches of 256."""
+    data: list[ToyDistribution] = [Ring(), Grid(), Moons(), Checkerboard()]
+    found: dict[tuple[str, str], list[list[Estimate]]] = {}
+    for seed, toy, name in itertools.product(seeds, data, ("VAE", "GAN")):
+        begun = time.process_time()
+        with tempfile.TemporaryDirectory() as folder:
+            model = latentia.train(toy_recipe(toy, name, seed, epochs), Path(folder) / "run", quiet=True).model
+        trained = time.process_time() - begun
+        latent, scale = (LatentModel.from_model(model), None) if name == "VAE" else with_noise(model, toy)
+        torch.manual_seed(seed)
+        estimates = divergences_from_known(toy.distribution(), latent)
+        found.setdefault((toy.type_name, name), []).append(estimates)
+        values = "; ".join(f"{e.name} {e} ({e.kind})" for e in estimates)
+        noise = "" if scale is None else f", noise {scale:.3f}"
+        seconds = f"{trained:.0f} + {time.process_time() - begun - trained:.0f} CPU s"
+        print(f"seed {seed}, {toy.type_name}, {name}{noise}: {values}; {seconds}", flush=True)
+    for (toy, name), of_seeds in found.items():
+        rows = torch.tensor([[estimate.value for estimate in each] for each in of_seeds], dtype=torch.float64)
+        errors = rows.std(0) / math.sqrt(len(seeds)) if len(seeds) > 1 else torch.full((2,), math.nan)
+        cells = [f"{m:.3f} ± {e:.3f}" for m, e in zip(rows.mean(0).tolist(), errors.tolist(), strict=True)]
+        print(f"| {toy} | {name} | {' | '.join(cells)} |")
+
+
+def toy_recipe(toy: ToyDistribution, name: str, seed: int, epochs: int) -> VAERecipe | GANRecipe:
+    """Networks of two hidden layers of 64, z ∈ R²."""
+    length = {"latent": 2, "batch_size": 256, "epochs": epochs, "seed": seed, "checkpoint_every": epochs}
+    if name == "VAE":
+        optimizer = Adam(lr=2e-3, schedule=OneCycle())
+        return VAERecipe(data=toy, network=MLP(hidden=(64, 64)), optimizer=optimizer, validate_every=epochs, **length)
+    optimizer = Adam(lr=1e-3, beta1=0.0)
+    return GANRecipe(
+        data=toy,
+        network=MLP(hidden=(64, 64), activation="leaky-relu"),
+        loss=Relativistic(),
+        penalty=R1R2(),
+        generator_optimizer=optimizer,
+        discriminator_optimizer=optimizer,
+        fresh_steps=0,
+        diagnostics_every=epochs,
+        **length,
+    )
+
+
 def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", default=["pca", "factors", "counts"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--epochs", type=int, default=4000)
+    parser.add_argument("--epochs", type=int, help="4000; of toys 3")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.what:
         if name == "counts":
             counts(options.seeds, 30)
+        elif name == "toys":
+            toys(options.seeds, options.epochs or 3)
         else:
-            linear(name, options.seeds, options.epochs)
+            linear(name, options.seeds, options.epochs or 4000)
 
 
 if __name__ == "__main__":
