@@ -18,7 +18,7 @@ from latentia.data import Digits, Moons
 from latentia.explorer.build import write_explorer
 from latentia.models.flow import Flow
 from latentia.networks import MLP
-from latentia.recipes import GANRecipe, Run, VAERecipe, train
+from latentia.recipes import GANRecipe, Recipe, Run, VAERecipe, train
 from latentia.training import Adam
 
 PAGE = Path(__file__).resolve().parents[2] / "src/latentia/explorer/page"
@@ -65,6 +65,27 @@ def gan_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def page(tmp_path_factory: pytest.TempPathFactory, vae_run: Run, toy_run: Run, gan_run: Run) -> Path:
     """The page of all three."""
     return write_explorer([vae_run, toy_run, gan_run], tmp_path_factory.mktemp("page") / "explorer.html").path
+
+
+@pytest.fixture(scope="session")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """A class-conditional VAE, with its own prior for each class, a VAE on the sphere, and two hybrids."""
+    path, small = tmp_path_factory.mktemp("kinds"), {"type": "mlp", "hidden": [32]}
+    binary = {"type": "digits", "binarize": "dynamic"}
+    vae = {"data": binary, "network": small, "epochs": 6, "optimizer": {"type": "adam", "lr": 3e-3}}
+    recipes = {
+        "labeled": {**vae, "type": "conditional-vae", "latent": 2, "conditional_prior": True},
+        "sphere": {**vae, "type": "vae", "latent": 3, "posterior": "von-mises-fisher", "prior": "sphere"},
+        "bigan": {"type": "bigan", "latent": 2, "data": "digits", "epochs": 1},
+        "vae-gan": {"type": "vae-gan", "latent": 3, "data": "digits", "epochs": 1},
+    }
+    return {name: train(Recipe.parse(recipe), path / name, quiet=True) for name, recipe in recipes.items()}
+
+
+@pytest.fixture(scope="session")
+def page_of_kinds(tmp_path_factory: pytest.TempPathFactory, kinds: dict[str, Run]) -> Path:
+    """The page of `kinds`."""
+    return write_explorer(list(kinds.values()), tmp_path_factory.mktemp("page") / "kinds.html").path
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,23 @@ def test_every_tab_opens_without_error_request_or_overflow(browser, page, width,
     shown.close()
 
 
+def test_every_kind_of_model_opens_and_labels_can_be_chosen(browser, page_of_kinds, tmp_path):
+    shown, wrong = opened(browser, page_of_kinds)
+    before = number(shown, "log p(x|y)")
+    shown.get_by_role("group", name="label y").get_by_role("button", name="3", exact=True).click()
+    shown.wait_for_timeout(300)
+    assert number(shown, "log p(x|y)") != before
+    shown.get_by_role("option", name=re.compile("^test image 3:")).first.click()
+    chosen = shown.get_by_role("group", name="label y").locator("[aria-pressed=true]").inner_text()
+    assert f"a {chosen}" in shown.get_by_text(re.compile("test image, a")).first.inner_text()
+    for k, tab in enumerate(shown.get_by_role("tab").all()):
+        tab.click()
+        shown.wait_for_timeout(400)
+        shown.screenshot(path=tmp_path / f"kind-{k}.png", full_page=True)
+    assert not wrong
+    shown.close()
+
+
 def test_first_picture_is_there_at_once(browser, page):
     shown, _ = opened(browser, page)
     milliseconds = shown.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")

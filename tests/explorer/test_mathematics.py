@@ -156,6 +156,80 @@ def test_log_likelihoods_and_gaps_agree_with_the_quadrature(page, vae_run, node)
     assert np.abs((exact - read["best"]) - gaps.approximation.numpy()).mean() < 0.05
 
 
+READ = """
+import fs from "node:fs";
+import zlib from "node:zlib";
+const html = fs.readFileSync(given.page, "utf8");
+const read = (id) => html.match(new RegExp(`id="${id}">([^]*?)</script>`))[1];
+const raw = zlib.inflateSync(Buffer.from(read("payload"), "base64"));
+const buffer = raw.buffer.slice(raw.byteOffset, raw.byteOffset + raw.length);
+const scene = JSON.parse(read("content")).scenes[given.scene];
+"""
+
+
+@pytest.mark.parametrize("name", ["labeled", "sphere"])
+def test_log_likelihoods_given_a_label_and_on_the_sphere(name, page_of_kinds, kinds, node):
+    """log p(x|y) with the prior p(z|y), and log p(x) over a sphere by its map, against the library's quadrature."""
+    place, run = list(kinds).index(name), kinds[name]
+    images = array_of(page_of_kinds, content_of(page_of_kinds)["scenes"][place]["images"]["pixels"])[:4]
+    x = torch.from_numpy(images.astype(np.float32))
+    labels = [0, 7, 2, 7] if name == "labeled" else [0] * 4
+    found = node(
+        READ
+        + """
+        import { encode, giveLabel, loadModel } from "page/model.mjs";
+        import { FINE, heatMap, Lattice, solve, windowOf } from "page/posterior.mjs";
+        import { encoderBound } from "page/gaps.mjs";
+        const model = loadModel(scene, buffer);
+        const result = given.images.map((x, k) => {
+          giveLabel(model, given.labels[k]);
+          const lattice = new Lattice(model, scene.box);
+          const q = encode(model, x);
+          const solution = solve(lattice, x, FINE);
+          const { mass } = heatMap(lattice, solution, windowOf(lattice, solution, q.factor ? q : null), 64);
+          return { value: solution.logEvidence, mass, mean: q.mean, bound: q.factor ? encoderBound(lattice, solution, q).value : 0 };
+        });
+        """,
+        page=str(page_of_kinds),
+        scene=place,
+        images=x.flatten(1).tolist(),
+        labels=labels,
+    )
+    for image, label, each in zip(x, labels, found, strict=True):
+        vae = run.model.given(label) if name == "labeled" else run.model
+        exact = exact_log_likelihood(vae, image[None], tolerance=0.001).values.item()
+        assert each["value"] == pytest.approx(exact, abs=0.05)
+        assert each["mass"] == pytest.approx(1, abs=0.02)
+        q = vae.encode(image[None])
+        if name == "labeled":
+            np.testing.assert_allclose(each["mean"], q.mean[0].detach(), atol=0.01)
+            torch.manual_seed(0)
+            assert each["bound"] == pytest.approx(vae.elbo(image[None], samples=4000).item(), abs=0.1)
+        else:
+            direction = q.mean[0].detach() / q.mean[0].norm().detach()
+            angle, height = np.pi * each["mean"][0], each["mean"][1]
+            radius = np.sqrt(1 - height**2)
+            np.testing.assert_allclose([radius * np.cos(angle), radius * np.sin(angle), height], direction, atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["bigan", "vae-gan"])
+def test_hybrids_encode_and_generate_as_in_python(name, page_of_kinds, kinds, node):
+    place, gan = list(kinds).index(name), kinds[name].model
+    x = kinds[name].test.x[:3]
+    found = node(
+        READ
+        + """
+        import { decode, encode, loadModel } from "page/model.mjs";
+        const model = loadModel(scene, buffer);
+        const result = given.images.map((x) => Array.from(decode(model, encode(model, x).mean)));
+        """,
+        page=str(page_of_kinds),
+        scene=place,
+        images=x.flatten(1).tolist(),
+    )
+    np.testing.assert_allclose(found, gan.reconstruct(x).flatten(1), atol=0.01)
+
+
 def test_gaussian_fit_and_importance_bounds_on_a_linear_model(node):
     """With a Gaussian decoder that is linear in z the posterior is Gaussian: the best bound and L_K reach log p(x)."""
     rng = np.random.default_rng(5)

@@ -141,7 +141,7 @@ def test_bad_calls_name_the_cure(vae_run, tmp_path):
 
 
 def test_models_that_cannot_be_shown_are_refused(tmp_path):
-    from latentia.recipes import GANRecipe, Recipe
+    from latentia.recipes import GANRecipe
 
     line = train(
         GANRecipe(data="mixture1d", epochs=1, steps_per_epoch=2, fresh_steps=0, network="mlp"),
@@ -150,13 +150,6 @@ def test_models_that_cannot_be_shown_are_refused(tmp_path):
     )
     with pytest.raises(RunError, match="latentia report"):
         latentia.explore(line)
-    hybrid = train(
-        Recipe.parse({"type": "bigan", "epochs": 1, "data": "digits"}),
-        tmp_path / "hybrid",
-        quiet=True,
-    )
-    with pytest.raises(RunError, match="latentia report"):
-        latentia.explore(hybrid)
 
 
 def test_int8_weights_are_smaller_and_their_error_is_stated(vae_run, tmp_path):

@@ -23,9 +23,9 @@ from latentia.errors import ConfigurationError, RunError, UnsupportedError
 from latentia.explorer.gan_scenes import image_gan_scene, toy_scene
 from latentia.explorer.payload import Encoding, Payload
 from latentia.explorer.theory import saved_statements
-from latentia.explorer.vae_scene import Scene, vae_scene
+from latentia.explorer.vae_scene import Scene, encoded_gan_scene, vae_scene
 from latentia.files import atomic_write
-from latentia.models import GAN, VAE, ConditionalVAE
+from latentia.models import GAN, VAE, EncodedGAN
 from latentia.recipes import Run
 
 LARGEST = 4_000_000  # bytes of a page, unless more are allowed
@@ -123,8 +123,10 @@ def _scene(run: Run, payload: Payload, encoding: Encoding) -> Scene:
     """
     model = run.model
     try:
-        if isinstance(model, VAE) and not isinstance(model, ConditionalVAE):
+        if isinstance(model, VAE):
             return vae_scene(run, payload, encoding)
+        if isinstance(model, EncodedGAN):
+            return encoded_gan_scene(run, payload, encoding)
         if isinstance(model, GAN) and isinstance(run.recipe.data, ToyDistribution):
             return toy_scene(run, payload)
         if isinstance(model, GAN):
@@ -132,8 +134,8 @@ def _scene(run: Run, payload: Payload, encoding: Encoding) -> Scene:
     except UnsupportedError as error:
         raise RunError(str(error)) from None
     raise RunError(
-        f"{run.path} holds a {type(model).__name__}, which the explorer cannot show; give a run of a VAE or a GAN, "
-        f"or use `latentia report {run.path}`"
+        f"{run.path} holds a {type(model).__name__}, which the explorer cannot show; give a run of a VAE or a "
+        f"GAN, or use `latentia report {run.path}`"
     )
 
 

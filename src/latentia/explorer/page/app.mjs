@@ -15,16 +15,16 @@ function workerOf(scene, buffer) {
   const post = (message) => listeners.forEach((listen) => listen(message));
   const handle = { listen: (listener) => listeners.push(listener) };
   const { theory, ...plain } = scene;
-  const small = { model: plain.model, shape: plain.shape, latent: plain.latent, box: plain.box };
+  const small = { model: plain.model, shape: plain.shape, latent: plain.latent, box: plain.box, chart: plain.chart };
   try {
     const source = `${document.getElementById("mathematics").textContent}\nserve(self);`;
     const worker = new Worker(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
     worker.onmessage = ({ data }) => post(data);
     worker.postMessage({ kind: "load", scene: small, buffer });
-    handle.ask = (question, image) => worker.postMessage({ kind: "ask", question, image });
+    handle.ask = (question, image, label) => worker.postMessage({ kind: "ask", question, image, label });
   } catch {
     const engine = new Engine(small, buffer, post, () => new Promise((resolve) => setTimeout(resolve, 0)));
-    handle.ask = (question, image) => engine.ask(question, image);
+    handle.ask = (question, image, label) => engine.ask(question, image, label);
   }
   return handle;
 }

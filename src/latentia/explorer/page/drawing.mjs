@@ -127,10 +127,10 @@ export function axes(context, { left, top, right, bottom, x, y, labelX = "", lab
     context.fillText(value.toFixed(horizontal.places).replace("-", "−"), toX(value), bottom + 5);
   }
   context.textAlign = "right";
-  if (labelX) context.fillText(labelX, right, bottom + 20);
+  if (labelX) context.fillText(labelX, right, bottom + 19);
   context.textAlign = "left";
   context.textBaseline = "bottom";
-  if (labelY) context.fillText(labelY, left - 30, top - 6);
+  if (labelY) context.fillText(labelY, 4, top - 5);
   return { toX, toY };
 }
 

@@ -10,14 +10,41 @@ const LOG_2PI = Math.log(2 * Math.PI);
 
 /** The model of a scene, with its arrays read from the payload. */
 export function loadModel(scene, buffer) {
-  const model = { ...scene.model, shape: scene.shape, latent: scene.latent };
+  const model = { ...scene.model, shape: scene.shape, latent: scene.latent, chart: CHARTS[scene.chart] ?? null, label: 0 };
   model.encoder = scene.model.encoder && loadLayers(scene.model.encoder, buffer);
   model.decoder = scene.model.decoder && loadLayers(scene.model.decoder, buffer);
   model.prior = scene.model.prior && loadPrior(scene.model.prior, buffer);
+  model.priors = scene.model.priors?.map((prior) => loadPrior(prior, buffer));
   model.likelihood = LIKELIHOODS[scene.model.likelihood.name]?.(scene.model.likelihood) ?? null;
   model.mean = MEANS[scene.model.likelihood.mean];
   Object.assign(model, model.decoder ? splitHead(model.decoder) : { trunk: null, head: null });
   return model;
+}
+
+/** Give a class-conditional model the label of all that follows. */
+export function giveLabel(model, label) {
+  model.label = label;
+  if (model.priors) model.prior = model.priors[label];
+}
+
+// Maps of a circle and of a sphere, whose coordinates are in [−1, 1] and keep areas: the angle over π, and z₃.
+const CHARTS = {
+  circle: {
+    lift: ([u]) => [Math.cos(Math.PI * u), Math.sin(Math.PI * u)],
+    place: ([x, y]) => [Math.atan2(y, x) / Math.PI],
+  },
+  sphere: {
+    lift: ([u, v]) => {
+      const radius = Math.sqrt(Math.max(0, 1 - v * v));
+      return [radius * Math.cos(Math.PI * u), radius * Math.sin(Math.PI * u), v];
+    },
+    place: ([x, y, z]) => [Math.atan2(y, x) / Math.PI, z / Math.hypot(x, y, z)],
+  },
+};
+
+/** What the decoder reads of a point of the plane: its z. */
+function inputOf(model, z) {
+  return Float32Array.from(model.chart ? model.chart.lift(z) : z);
 }
 
 // Likelihoods: slope s, A of the outputs, c of the image, and whether pixels must be 0 or 1.
@@ -78,6 +105,7 @@ function loadPrior(prior, buffer) {
   if (prior.name === "normal") {
     return { ...prior, logDensity: (z) => z.reduce((sum, u) => sum - (u * u + LOG_2PI) / 2, 0) };
   }
+  if (prior.name === "uniform") return { ...prior, logDensity: () => -Math.log(prior.volume) };
   const [logits, means, factors] = [prior.logits, prior.means, prior.factors].map((part) => arrayOf(part, buffer));
   const d = prior.means.shape[1];
   const total = logSumExp(logits);
@@ -118,10 +146,11 @@ export function gaussian(mean, factor) {
   };
 }
 
-/** The encoder's q(z|x). */
+/** The encoder's q(z|x); of a direction on a sphere the place on the map alone. */
 export function encode(model, image) {
-  const numbers = apply(model.encoder, { data: Float32Array.from(image), shape: model.shape }).data;
+  const numbers = apply(model.encoder, { data: Float32Array.from(image), shape: model.shape }, model.label).data;
   const d = model.latent;
+  if (model.posterior.name === "direction") return { mean: model.chart.place(numbers) };
   const mean = numbers.slice(0, d);
   if (model.posterior.name === "fixed") return gaussian(mean, diagonal(new Array(d).fill(model.posterior.scale)));
   const factor = diagonal(Array.from(numbers.slice(d, 2 * d), Math.exp));
@@ -138,12 +167,12 @@ export function diagonal(scales) {
 
 /** The picture E[x|z], cut to [0, 1]. */
 export function decode(model, z) {
-  return apply(model.decoder, Float32Array.from(z)).data.map((l) => Math.min(1, Math.max(0, model.mean(l))));
+  return apply(model.decoder, inputOf(model, z), model.label).data.map((l) => Math.min(1, Math.max(0, model.mean(l))));
 }
 
 /** What does not depend on the image: h, the trunk's output, and A(z) + log p(z). */
 export function nodeAt(model, z) {
-  const h = apply(model.trunk, Float32Array.from(z)).data;
+  const h = apply(model.trunk, inputOf(model, z), model.label).data;
   const outputs = model.head ? affine(model.head.weight, model.head.bias, h) : h;
   return { h, rest: model.likelihood.normalizer(outputs) + model.prior.logDensity(z) };
 }

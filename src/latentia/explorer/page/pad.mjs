@@ -6,7 +6,8 @@ import { button, element, strip, tile } from "./parts.mjs";
 const SIDE = 168; // pixels of the pad along a side
 const LETTER = [[[40, 140], [84, 28], [128, 140]], [[58, 100], [110, 100]]]; // strokes of the letter A
 
-/** The image that everything is said about. `changed(image, name)` is called with values in [0, 1]. */
+/** The image that everything is said about. `changed(image, name, row)` is called with values in [0, 1], and for a
+ * test image with its row. */
 export function imagePad(scene, model, examples, changed) {
   const [channels, height, width] = scene.shape;
   const binary = model.likelihood?.binary ?? scene.images.binary;
@@ -63,11 +64,11 @@ export function imagePad(scene, model, examples, changed) {
     for (let c = 0; c < channels; c++) image.set(one, c * height * width);
     set(image, name);
   }
-  function set(image, name) {
+  function set(image, name, row) {
     state.image = image;
     state.name = name;
     paint(seen, image, scene.shape);
-    changed(image, name);
+    changed(image, name, row);
   }
 
   // Strokes by pointer: one new image a frame, however many events there are.
@@ -118,7 +119,7 @@ export function imagePad(scene, model, examples, changed) {
 
   const test = strip("Test images", examples.images, scene.shape, examples.names.map((name, k) => `test image ${k + 1}: ${name}`), (k) => {
     wipe();
-    set(examples.images[k], examples.names[k] ? `test image, a ${examples.names[k]}` : "test image");
+    set(examples.images[k], examples.names[k] ? `test image, a ${examples.names[k]}` : "test image", k);
   });
   function preset(image, name) {
     wipe();
@@ -153,6 +154,7 @@ export function imagePad(scene, model, examples, changed) {
     presets,
     preset,
     image: () => state.image,
-    choose: (k) => { test.select(k); wipe(); set(examples.images[k], examples.names[k] ? `test image, a ${examples.names[k]}` : "test image"); },
+    name: () => state.name,
+    choose: (k) => { test.select(k); wipe(); set(examples.images[k], examples.names[k] ? `test image, a ${examples.names[k]}` : "test image", k); },
   };
 }

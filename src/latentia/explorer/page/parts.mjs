@@ -86,6 +86,15 @@ export function choice(name, options, value, changed) {
   return element("label", { class: "row small" }, name, made);
 }
 
+/** One of several, as a row of buttons; `made.select(k)` chooses without calling `chosen`. */
+export function options(name, texts, chosen) {
+  const buttons = texts.map((text, k) => element("button", { type: "button", class: "chip", "aria-pressed": "false", onclick: () => { made.select(k); chosen(k); } }, text));
+  const made = element("div", { class: "chips labels", role: "group", "aria-label": name }, element("span", { class: "hint" }, name), ...buttons);
+  made.select = (k) => buttons.forEach((one, i) => one.setAttribute("aria-pressed", i === k ? "true" : "false"));
+  made.select(0);
+  return made;
+}
+
 /** A row of images to choose from, by mouse or by the arrow keys. */
 export function strip(name, images, shape, labels, chosen) {
   const buttons = images.map((image, k) =>
@@ -153,7 +162,7 @@ export function rowsOf(values, shape, scale = 1) {
 export function imagesOf(reference, arrayFor, shape, classes) {
   const images = rowsOf(arrayFor(reference.pixels), shape, reference.binary ? 1 : 1 / 255);
   const labels = reference.labels ? arrayFor(reference.labels) : null;
-  return { images, names: images.map((_, k) => (labels ? classes[labels[k]] : "")) };
+  return { images, labels, names: images.map((_, k) => (labels ? classes[labels[k]] : "")) };
 }
 
 /** The images nearest to one, by the sum of squared differences of pixels. */

@@ -35,12 +35,13 @@ export function planeCard(scene, model, codes, moved) {
   for (const [key, name] of Object.entries(names)) {
     const missing = (key === "pictures" && !state.layers.pictures) || (["test", "aggregate"].includes(key) && !codes);
     if (missing || (key === "prior" && !model.prior)) continue;
+    if (scene.chart && ["prior", "aggregate"].includes(key)) continue; // the prior is uniform
     chips.append(toggle(name, state.layers[key], (on) => { state.layers[key] = on; request(); }));
   }
   const view = {};
   view.element = card(
-    flat ? "The line of z" : scene.latent === 2 ? "The plane of z" : "A plane through z",
-    "Move over it: each point z is decoded at once.",
+    scene.chart ? (flat ? "The circle of z, by its angle" : "A map of the sphere of z") : flat ? "The line of z" : scene.latent === 2 ? "The plane of z" : "A plane through z",
+    scene.chart === "sphere" ? "Longitude across, height up: equal areas are equal shares of the prior. Move over it: each z is decoded at once." : "Move over it: each point z is decoded at once.",
     canvas,
     readout,
     chips,
@@ -89,11 +90,12 @@ export function planeCard(scene, model, codes, moved) {
   });
 
   function draw() {
-    const { context, width, height } = fitted(canvas, flat ? 0.55 : 1);
-    const [left, top, right, bottom] = [34, 8, width - 8, height - 26];
+    const { context, width, height } = fitted(canvas, flat ? 0.55 : 1.03);
+    const names = axisNames(scene);
+    const [left, top, right, bottom] = [34, flat ? 8 : 22, width - 8, height - 36];
     Object.assign(view, { left, bottom, span: right - left, rise: bottom - top });
     const range = [low, high];
-    const { toX, toY } = axes(context, { left, top, right, bottom, x: range, y: flat ? [0, 1] : range, countX: 6, countY: flat ? 1 : 6 });
+    const { toX, toY } = axes(context, { left, top, right, bottom, x: range, y: flat ? [0, 1] : range, countX: 6, countY: flat ? 0 : 6, labelX: names.x, labelY: flat ? "" : names.y });
     context.save();
     context.beginPath();
     context.rect(left, top, right - left, bottom - top);
@@ -306,12 +308,22 @@ export function planeCard(scene, model, codes, moved) {
   view.cursor = () => state.cursor;
   view.setFrame = (frame) => {
     state.frame = frame;
+    view.refresh();
+  };
+  view.refresh = () => {
     aggregate = null;
     if (running) running.stopped = true;
     if (state.layers.pictures) running = decodeMosaic();
     request();
   };
   return view;
+}
+
+/** What the axes of the plane, or of the map, mean. */
+export function axisNames(scene) {
+  if (scene.chart) return scene.chart === "circle" ? { x: "angle of z, in half turns" } : { x: "longitude, in half turns", y: "z₃" };
+  if (scene.latent > 2) return { x: "first axis", y: "second axis" };
+  return scene.latent === 1 ? { x: "z" } : { x: "z₁", y: "z₂" };
 }
 
 export function unit(length, at) {

@@ -214,7 +214,15 @@ export function windowOf(lattice, solution, q) {
     include(q.mean, spread);
   }
   const half = 0.54 * Math.max(...bounds.map(([low, high]) => high - low));
-  return bounds.map(([low, high]) => [(low + high) / 2 - half, (low + high) / 2 + half]);
+  const windows = bounds.map(([low, high]) => [(low + high) / 2 - half, (low + high) / 2 + half]);
+  return lattice.model.chart ? windows.map((window) => within(window, lattice.box)) : windows;
+}
+
+/** A window moved, and where it must be cut, to lie on a map. */
+function within([low, high], [least, most]) {
+  if (high - low >= most - least) return [least, most];
+  const move = Math.max(0, least - low) - Math.max(0, high - most);
+  return [low + move, high + move];
 }
 
 /** The density p(z|x) at the centers of a grid of `count` cells a side in a window; rows from low to high. */

@@ -1,10 +1,10 @@
 // The tab of a VAE.
 import { arrayOf, logSumExp, meanAndError, superscript, written } from "./numbers.mjs";
-import { encode, loadModel } from "./model.mjs";
+import { encode, giveLabel, loadModel } from "./model.mjs";
 import { importanceBounds } from "./gaps.mjs";
 import { axes, curve, ellipse, fieldPicture, fitted, line, mixed, paint, themed } from "./drawing.mjs";
-import { card, choice, element, imagesOf, nearest, noteList, quantity, redrawn, rowsOf, slider, strip, thumbnail, button } from "./parts.mjs";
-import { planeCard, swatch, unit } from "./plane.mjs";
+import { card, choice, element, imagesOf, nearest, noteList, options, quantity, redrawn, rowsOf, slider, strip, thumbnail, button } from "./parts.mjs";
+import { axisNames, planeCard, swatch, unit } from "./plane.mjs";
 import { imagePad } from "./pad.mjs";
 
 const KS = [1, 2, 4, 8, 16, 32, 64, 128, 256];
@@ -16,11 +16,14 @@ export function vaeTab(scene, page) {
   const codes = codesOf(scene, arrayFor);
   const examples = imagesOf(scene.images, arrayFor, scene.shape, scene.classes);
   const training = imagesOf(scene.training, arrayFor, scene.shape, scene.classes);
-  const grid = Boolean(model.decoder && model.prior && model.likelihood && scene.latent <= 2);
+  const scored = Boolean(model.decoder && model.prior && model.likelihood);
+  const grid = scored && scene.latent <= 2;
+  const gaussian = Boolean(model.encoder && model.posterior && model.posterior.name !== "direction");
+  const given = model.classes ? "x|y" : "x";
   const known = {};
   let question = 0;
 
-  const decodedCanvas = element("canvas", { class: "pixels", role: "img", "aria-label": "The decoded picture E[x|z]" });
+  const decodedCanvas = element("canvas", { class: "pixels", role: "img", "aria-label": `The decoded picture ${scene.decoded}` });
   const decodedCaption = element("figcaption", {});
   const decodedTile = element("figure", { class: "tile" }, decodedCanvas, decodedCaption);
   const picture = scene.atlas ? atlasPicture(scene, arrayFor, codes) : null;
@@ -28,17 +31,20 @@ export function vaeTab(scene, page) {
   if (picture) plane.picture = picture;
 
   const seenCaption = element("span", {});
-  const pad = imagePad(scene, model, examples, ask);
-  const close = closeUp(scene);
-  const gap = gapCard(known, grid);
-  const draws = drawsCard(known, grid);
+  const pad = imagePad(scene, model, examples, (image, name, row) => {
+    if (row !== undefined && examples.labels) relabel(examples.labels[row]);
+    ask(image, name);
+  });
+  const close = closeUp(scene, gaussian);
+  const gap = gapCard(known, grid, given, gaussian);
+  const draws = drawsCard(known, grid, given);
   const near = nearestCard(scene, training);
 
   function showDecoded(z) {
     if (!model.decoder && !picture) return;
     const image = plane.picture(z);
     paint(decodedCanvas, image, scene.shape);
-    decodedCaption.replaceChildren(element("b", {}, "E[x|z]"), picture ? ", nearest of the atlas" : " at the chosen z");
+    decodedCaption.replaceChildren(element("b", {}, scene.decoded), picture ? ", nearest of the atlas" : " at the chosen z");
     near.show(image);
   }
 
@@ -47,14 +53,24 @@ export function vaeTab(scene, page) {
     for (const key of Object.keys(known)) delete known[key];
     seenCaption.replaceChildren(element("b", {}, "x"), `: ${name}`);
     gap.clear();
-    page.worker(scene).ask(question, image);
+    page.worker(scene).ask(question, image, model.label);
+  }
+
+  // A class-conditional model is shown for one label: that of the test image, until another is chosen.
+  const labels = model.classes ? options("label y", scene.classes, (label) => { relabel(label); ask(pad.image(), pad.name()); }) : null;
+  function relabel(label) {
+    if (!labels || label === model.label) return;
+    labels.select(label);
+    giveLabel(model, label);
+    plane.refresh();
+    plane.place(plane.cursor());
   }
 
   page.worker(scene).listen((message) => {
     if (message.question !== question) return;
     if (message.kind === "encoded") {
-      known.q = message.q;
-      if (message.q) plane.place(message.q.mean.slice(), ", the mean of q(z|x)");
+      known.q = message.q?.factor ? message.q : null;
+      if (message.q) plane.place(message.q.mean.slice(), scene.chart ? ", the direction of q(z|x)" : ", the mean of q(z|x)");
     }
     if (message.kind === "posterior") known.posterior = message;
     if (message.kind === "bound") known.bound = message.bound;
@@ -68,7 +84,7 @@ export function vaeTab(scene, page) {
 
   const imageCard = card(
     "The image x",
-    "Choose a test image or draw one. All numbers are about this image.",
+    scored ? "Choose a test image or draw one. All numbers are about this image." : "Choose a test image or draw one: the encoder places it, and the decoder returns it.",
     element("div", { class: "tiles" }, pad.padTile, pad.seenTile(seenCaption), decodedTile),
     pad.test,
     pad.presets,
@@ -83,10 +99,11 @@ export function vaeTab(scene, page) {
   const tab = element("div", {},
     element("p", { class: "lead" }, ...leadOf(scene)),
     noteList(scene.notes),
+    labels,
     element("div", { class: "grid vae" },
-      element("div", { class: "column" }, plane.element, near.element),
-      element("div", { class: "column" }, imageCard, ...many, gap.element),
-      element("div", { class: "column last" }, ...(grid ? [close.element] : []), draws.element, factsCard(scene)),
+      element("div", { class: "column" }, plane.element, scored ? near.element : null),
+      element("div", { class: "column" }, imageCard, ...many, scored && (grid || gaussian) ? gap.element : null, scored ? null : factsCard(scene, scored)),
+      element("div", { class: "column last" }, grid ? close.element : null, scored && gaussian ? draws.element : null, scored ? factsCard(scene, scored) : near.element),
     ),
   );
   return {
@@ -101,10 +118,17 @@ export function vaeTab(scene, page) {
 function leadOf(scene) {
   const { data, epochs, parameters } = scene.recipe;
   const size = parameters ? `, ${Number(parameters).toLocaleString("en")} parameters` : "";
-  const shown = scene.latent <= 2
-    ? "the orange cloud is the exact posterior p(z|x), the ellipse is the encoder’s q(z|x), and their difference is what the bound loses."
-    : "it is encoded, and the plane goes through its code.";
-  return [element("b", {}, `VAE, z ∈ R${superscript(scene.latent)}`), ` trained on ${data} for ${epochs} epochs${size}. Pick an image, or draw one: ${shown}`];
+  const scored = scene.model.likelihood.name !== "none" && scene.model.decoder && scene.model.prior;
+  const shown = !scored
+    ? "the encoder places it in the plane, and the decoder returns a picture from there."
+    : scene.latent > 2
+      ? "it is encoded, and the plane goes through its code."
+      : scene.chart
+        ? "the orange cloud is the exact posterior p(z|x) on the sphere; the cross is the direction of the encoder’s q(z|x)."
+        : "the orange cloud is the exact posterior p(z|x), the ellipse is the encoder’s q(z|x), and their difference is what the bound loses.";
+  const space = `${scene.space[0]}${superscript(Number(scene.space.slice(1)))}`;
+  const labeled = scene.model.classes ? " Everything is shown for one label y, that of the test image or one that you choose." : "";
+  return [element("b", {}, `${scene.title}, z ∈ ${space}`), ` trained on ${data} for ${epochs} epochs${size}. Pick an image, or draw one: ${shown}${labeled}`];
 }
 
 function codesOf(scene, arrayFor) {
@@ -136,7 +160,7 @@ function atlasPicture(scene, arrayFor) {
 }
 
 /** The exact posterior around its mass, with the encoder's and the best Gaussian's ellipses. */
-function closeUp(scene) {
+function closeUp(scene, gaussian) {
   const canvas = element("canvas", { class: "wide", role: "img", "aria-label": "Exact posterior around its mass" });
   const note = element("p", { class: "hint small" });
   const mass = quantity("mass of the heat map", "The sum over the shown cells of density times area. It would be 1 for a picture without error; what is missing lies outside of the window or between the cells.");
@@ -147,14 +171,15 @@ function closeUp(scene) {
     const { context, width, height } = fitted(canvas, flat ? 0.6 : 0.82);
     const { posterior, q, best } = known;
     if (!posterior) return;
-    const [left, top, right, bottom] = [46, 8, width - 8, height - 26];
+    const [left, top, right, bottom] = [46, flat ? 8 : 22, width - 8, height - 36];
+    const names = axisNames(scene);
     if (flat) {
       const [[x0, x1]] = posterior.window;
       const line = Array.from(posterior.density, (value, k) => [x0 + ((k + 0.5) / posterior.count) * (x1 - x0), value]);
       const normal = (g) => line.map(([u]) => [u, Math.exp(-(((u - g.mean[0]) / g.factor[0][0]) ** 2) / 2) / g.factor[0][0] / Math.sqrt(2 * Math.PI)]);
       const curves = [["warm", line], ...(q ? [["ink", normal(q)]] : []), ...(best ? [["cool", normal(best.q)]] : [])];
       const peak = Math.max(...curves.flatMap(([, points]) => points.map(([, value]) => value)));
-      const { toX, toY } = axes(context, { left, top, right, bottom, x: [x0, x1], y: [0, 1.05 * peak], countX: 4 });
+      const { toX, toY } = axes(context, { left, top, right, bottom, x: [x0, x1], y: [0, 1.05 * peak], countX: 4, labelX: names.x });
       for (const [color, points] of curves) {
         context.strokeStyle = themed(color);
         context.lineWidth = 2;
@@ -167,7 +192,7 @@ function closeUp(scene) {
     const stretch = (right - left) / (bottom - top);
     const middle = (x0 + x1) / 2;
     const half = ((x1 - x0) / 2) * stretch;
-    const { toX, toY } = axes(context, { left, top, right, bottom, x: [middle - half, middle + half], y: [y0, y1], countX: 4, countY: 4 });
+    const { toX, toY } = axes(context, { left, top, right, bottom, x: [middle - half, middle + half], y: [y0, y1], countX: 4, countY: 4, labelX: names.x, labelY: names.y });
     context.save();
     context.beginPath();
     context.rect(left, top, right - left, bottom - top);
@@ -198,8 +223,8 @@ function closeUp(scene) {
     element: card("The exact posterior", null, canvas,
       element("div", { class: "legend" },
         element("span", {}, swatch("var(--warm)"), "p(z|x), exact"),
-        element("span", {}, swatch("var(--ink)"), "q(z|x), encoder: 1σ, 2σ"),
-        element("span", {}, swatch("var(--cool)"), "best Gaussian of its family")),
+        gaussian && element("span", {}, swatch("var(--ink)"), "q(z|x), encoder: 1σ, 2σ"),
+        gaussian && element("span", {}, swatch("var(--cool)"), "best Gaussian of its family")),
       note, mass),
     show: (now) => {
       known = now;
@@ -214,9 +239,9 @@ function closeUp(scene) {
 }
 
 /** log p(x), the bounds, and the gap in its two parts. */
-function gapCard(known, grid) {
+function gapCard(known, grid, given, gaussian) {
   const numbers = {
-    evidence: quantity("log p(x)", "The logarithm of the probability that the model gives to this very image, in nats: the integral of p(x|z) p(z) over all z, computed in this page on a grid that is refined where the mass is. The error is the change when the last cells are halved. It is numerical: not a proof."),
+    evidence: quantity(`log p(${given})`, "The logarithm of the probability that the model gives to this very image, in nats: the integral of p(x|z) p(z) over all z, computed in this page on a grid that is refined where the mass is. The error is the change when the last cells are halved. It is numerical: not a proof."),
     best: quantity("bound of the best Gaussian", "The largest bound that a Gaussian of the encoder’s family was found to reach for this image alone, by a search on the grid, evaluated with the decoder. What is still missing to log p(x) is the approximation gap: the posterior is not such a Gaussian."),
     encoder: quantity("bound of the encoder (ELBO)", "E_q[log p(x, z)] + H(q) for the encoder’s own q(z|x), by a Gauss–Hermite rule of 12 × 12 points; its error is the change from 9 × 9 points. It is what training maximizes."),
     sampled: quantity("bound of the encoder (ELBO), sampled", "The mean of log p(x, z) − log q(z|x) over draws of q, with one standard error."),
@@ -228,9 +253,10 @@ function gapCard(known, grid) {
   const approximation = element("div", { class: "approximation" });
   const bar = element("div", { class: "gap", role: "img" }, amortization, approximation);
   const [low, high] = [element("span"), element("span")];
-  const shown = grid ? ["evidence", "best", "encoder", "inference", "approximation", "amortization"] : ["sampled"];
-  const made = card("Why the bound is loose", grid ? "From the encoder’s bound to log p(x), in nats." : "z has more than two dimensions, or a part of the model is not in the page: bounds by draws of q.",
-    ...(grid ? [bar, element("div", { class: "ends" }, low, high),
+  const gaps = grid && gaussian; // without a Gaussian q the page has log p(x) alone
+  const shown = gaps ? ["evidence", "best", "encoder", "inference", "approximation", "amortization"] : grid ? ["evidence"] : ["sampled"];
+  const made = card(gaps || !grid ? "Why the bound is loose" : "How probable the image is", grid && !gaps ? "The integral over all z, in nats." : gaps ? "From the encoder’s bound to log p(x), in nats." : "z has more than two dimensions, or a part of the model is not in the page: bounds by draws of q.",
+    ...(gaps ? [bar, element("div", { class: "ends" }, low, high),
       element("div", { class: "legend" }, element("span", {}, swatch("var(--warm)"), "amortization gap"), element("span", {}, swatch("var(--cool)"), "approximation gap"))] : []),
     element("div", { class: "numbers" }, ...shown.map((key) => numbers[key])));
   made.id = "gap";
@@ -250,7 +276,7 @@ function gapCard(known, grid) {
       }
       if (posterior) {
         numbers.evidence.set({ value: posterior.logEvidence, error: posterior.error, kind: "numerical", places: 3, unit: "nats" });
-        high.textContent = `log p(x) ${written(posterior.logEvidence, 2)}`;
+        high.textContent = `log p(${given}) ${written(posterior.logEvidence, 2)}`;
       }
       if (posterior && bound) {
         numbers.encoder.set({ value: bound.value, error: bound.error, kind: "lower bound", places: 3, unit: "nats" });
@@ -275,7 +301,7 @@ function gapCard(known, grid) {
 }
 
 /** The importance-weighted bound of K draws, with its scatter, climbing to the exact line. */
-function drawsCard(known, grid) {
+function drawsCard(known, grid, given) {
   let K = 8;
   const canvas = element("canvas", { class: "wide", role: "img", "aria-label": "Importance-weighted bounds against the number of draws" });
   const request = redrawn(canvas, draw);
@@ -298,8 +324,8 @@ function drawsCard(known, grid) {
     const bottom = Math.min(means[0].mean, top - 0.05);
     const room = Math.max(0.05, top - bottom);
     const y = [bottom - 0.9 * room, top + 0.45 * room];
-    const [left, upper, right, lower] = [52, 12, width - 10, height - 28];
-    const { toX, toY } = axes(context, { left, top: upper, right, bottom: lower, x: [-0.5, KS.length - 0.5], y, countX: 0, countY: 5 });
+    const [left, upper, right, lower] = [52, 22, width - 10, height - 36];
+    const { toX, toY } = axes(context, { left, top: upper, right, bottom: lower, x: [-0.5, KS.length - 0.5], y, countX: 0, countY: 5, labelX: "K draws", labelY: "bound, nats" });
     context.fillStyle = themed("faint");
     context.textAlign = "center";
     context.textBaseline = "top";
@@ -327,9 +353,14 @@ function drawsCard(known, grid) {
       context.lineWidth = 2;
       line(context, left, toY(posterior.logEvidence), right, toY(posterior.logEvidence));
       context.fillStyle = themed("good");
-      context.textAlign = "left";
+      context.font = "600 12px system-ui, sans-serif";
+      context.textAlign = "right";
       context.textBaseline = "bottom";
-      context.fillText("log p(x)", left + 6, toY(posterior.logEvidence) - 3);
+      context.strokeStyle = themed("card"); // an outline that keeps the points apart from the name
+      context.lineWidth = 4;
+      context.lineJoin = "round";
+      context.strokeText(`log p(${given})`, right - 4, toY(posterior.logEvidence) - 4);
+      context.fillText(`log p(${given})`, right - 4, toY(posterior.logEvidence) - 4);
     }
     context.restore();
   }
@@ -394,14 +425,13 @@ function betweenCard(scene, model, plane, examples) {
   return card("Between two images", "The straight line between their codes, decoded.", strips[0], strips[1], control);
 }
 
-function factsCard(scene) {
+function factsCard(scene, scored) {
   const numbers = scene.facts.map((fact) => {
     const made = quantity(`${fact.name}, ${Number(fact.n).toLocaleString("en")} images`, `The mean over the first ${fact.n} test images, from the run’s own evaluation in Python (${fact.method || "mean over images"}), with one standard error over the images.`);
-    const kind = fact.kind === "exact" ? fact.certificate || "numerical" : fact.kind;
-    made.set({ value: fact.value, error: fact.stderr, kind, unit: "nats" });
+    made.set({ value: fact.value, error: fact.stderr, kind: fact.kind, unit: "nats" });
     return made;
   });
-  const rounding = scene.rounding && quantity("rounding of the weights", `The page holds the weights as ${scene.rounding.encoding === "int8" ? "8-bit whole numbers with a scale for each row" : "half floats"}. Over ${scene.rounding.images} test images, this is the mean change of the sampled bound against the weights of the run; the largest is ${scene.rounding.largest.toFixed(3)} nats.`);
-  if (rounding) rounding.set({ value: scene.rounding.mean, kind: "numerical", places: 4, unit: "nats" });
-  return card("The model on all test images", numbers.length ? null : "Run `latentia evaluate` on this run for log p(x) of the whole test set.", element("div", { class: "numbers" }, ...numbers, rounding));
+  const rounding = scene.rounding && quantity("rounding of the weights", `The page holds the weights as ${scene.rounding.encoding === "int8" ? "8-bit whole numbers with a scale for each row" : "half floats"}. Over ${scene.rounding.images} test images, this is the mean change of ${scene.rounding.of} against the weights of the run; the largest is ${scene.rounding.largest.toFixed(3)} ${scene.rounding.unit}.`);
+  if (rounding) rounding.set({ value: scene.rounding.mean, kind: "numerical", places: 4, unit: scene.rounding.unit });
+  return card(scored ? "The model on all test images" : "How exact this page is", numbers.length || !scored ? null : "Run `latentia evaluate` on this run for log p(x) of the whole test set.", element("div", { class: "numbers" }, ...numbers, rounding));
 }
