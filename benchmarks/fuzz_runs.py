@@ -125,7 +125,8 @@ def _read(words: list[str], output: str | None, folder: Path) -> object:
 
 @cache
 def made(kind: str) -> dict[str, bytes]:
-    """The files of a run by path: `vae`, `gan` (of images), `ring` (of points), `bigan`, `seeds` or `stopped`."""
+    """The files of a run by path: `vae`, `gan` (of images), `ring` (of points), `bigan`, `seeds`, `stopped`, `sampler`
+    (a VAE with a fitted one) or `gaps` (of missing values)."""
     from latentia import evaluate, train
     from latentia.recipes import Recipe, train_seeds
 
@@ -140,6 +141,11 @@ def made(kind: str) -> dict[str, bytes]:
         rng = np.random.default_rng(0)
         np.savez("data.npz", images=rng.integers(0, 256, (60, 4, 4), dtype=np.uint8), labels=np.arange(60) % 3)
         recipe = Recipe.parse({"type": name, **settings})
+        if kind == "gaps":
+            rows = np.where(rng.random((60, 4)) < 0.2, np.nan, rng.normal(size=(60, 4)))
+            np.savez("data.npz", x=rows.astype(np.float32))
+            data = {**IMAGES, "binarize": "none", "missing": "keep"}
+            recipe = Recipe.parse({"type": name, **settings, "data": data, "likelihood": "gaussian"})
         if kind == "seeds":
             for run in train_seeds(recipe, [0, 1], RUN, quiet=True):
                 evaluate(run, samples=True, features="pixels")
@@ -150,6 +156,8 @@ def made(kind: str) -> dict[str, bytes]:
             if kind == "vae":
                 evaluate(run, limit=4, gaps=4, pictures=False)
                 evaluate(run, samples=True, features="pixels")
+            if kind == "sampler":
+                run.sampler("mixture,components=2")
             if kind == "stopped":
                 (run.path / "weights.safetensors").unlink()
         paths = [path for path in Path().rglob("*") if path.is_file() and path.name != ".lock"]
@@ -191,7 +199,7 @@ def follow(kind: str, folder: Path, name: str, text: str) -> None:
         if "resume" in named:
             command("resume", RUN, "--quiet")
         elif "train" in named or "--resume" in text:
-            recipe = {"ring": "gan", "stopped": "vae"}.get(kind, kind)
+            recipe = {"ring": "gan", "stopped": "vae", "sampler": "vae", "gaps": "vae"}.get(kind, kind)
             command("train", recipe, "--out", RUN, "--resume", "--quiet")
         if "evaluate" in named or "evaluate again" in text:
             command("evaluate", RUN, "--samples", "--features", "pixels")
@@ -223,7 +231,7 @@ def _reader(
         may_refuse=among(RECIPE, *needs),
         damage=run_damage,
         cure=partial(follow, kind),
-        writes=words.startswith(("train", "evaluate", "report")),
+        writes=words.startswith(("train", "evaluate", "report", "resume", "export", "explore")) or "sampler" in words,
         weight=weight,
         works=25 if words.startswith("report") else 0,  # pictures that are damaged are made again
     )
@@ -239,7 +247,7 @@ def _weights(folder: Path, *words: str) -> bytes:
 def _resumed(kind: str, recipe: str, weight: float) -> Reader:
     """`--resume` of a run whose weights are not written: it ends with the same bits, whatever else is damaged."""
     return Reader(
-        f"{kind}: resume",
+        f"{kind}: train --resume",
         files_of(kind),
         partial(_weights_of, recipe),
         may_differ=among(RECIPE),
@@ -290,6 +298,23 @@ READERS = [
     _reader("gan", f"sample {RUN} --out a.npz -n 3", (*NEEDED, WEIGHTS), output="a.npz", weight=0.5),
     _reader("gan", f"report {RUN} --out a.html", (*NEEDED, WEIGHTS), PAGE, "a.html", weight=0.2),
     _reader("bigan", f"encode {RUN} --out a.npz", (*NEEDED, WEIGHTS, *DATA), output="a.npz", weight=0.5),
+    _reader("vae", f"explore {RUN} --out a.html", (*NEEDED, WEIGHTS, *DATA), PAGE, "a.html", weight=0.2),
+    _reader("vae", f"export {RUN} --format safetensors --out b", (*NEEDED, WEIGHTS), (), "b/decoder.safetensors"),
+    _reader(
+        "sampler",
+        f"sample {RUN} --sampler mixture,components=2 --out a.npz -n 3",
+        (*NEEDED, WEIGHTS, *DATA, f"{RUN}/samplers/*", f"{RUN}/evaluation/sampler-mixture.json"),
+        output="a.npz",
+        weight=0.5,
+    ),
+    _reader("gaps", f"impute {RUN} --out a.npz --draws 20", (*NEEDED, WEIGHTS, *DATA), (), "a.npz", weight=0.5),
+    _reader(
+        "vae",
+        f"resume {RUN} --extend epochs=3 --quiet",
+        (*NEEDED, WEIGHTS, *DATA, f"{RUN}/checkpoints/*"),
+        output=WEIGHTS,
+        weight=0.3,
+    ),
     _resumed("stopped", "vae", 1.0),
     _resumed("vae", "vae", 0.3),
     _resumed("gan", "gan", 0.3),

@@ -15,12 +15,15 @@ __all__ = [
     "UnsupportedError",
     "counted",
     "first_line",
+    "how_to_go_on",
     "nearest",
     "require_count",
 ]
 
 import difflib
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class LatentiaError(Exception):
@@ -60,6 +63,11 @@ def first_line(error: BaseException) -> str:
     """The first line of another library's message, at most 160 characters and without its full stop; else its type."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:160].rstrip(".")
+
+
+def how_to_go_on(path: Path | str) -> str:
+    """The cure of a run that has stopped: the command that resumes it, as a shell takes it."""
+    return f"go on with `latentia resume {shlex.quote(str(path))}`"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

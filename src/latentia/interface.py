@@ -82,7 +82,7 @@ from latentia.samplers import FittedSampler, Sampler
 from latentia.theory import choose, statements
 from latentia.theory import verify as check
 from latentia.training import seeded
-from latentia.training.progress import FIRST_LINE, Pace
+from latentia.training.progress import FIRST_LINE, Pace, Part
 
 if TYPE_CHECKING:
     from latentia.explorer.build import ExplorerPage
@@ -94,6 +94,7 @@ RunLike = Run | Path | str
 LARGEST_PAGE = 4_000_000  # bytes of an explorer, as in latentia.explorer.build, which is slow to import
 LARGEST_SAMPLE = 5000  # images of both kinds that are scored, unless more are asked for
 AT_ONCE = 1000
+WEIGHT_BYTES = 64  # of an importance weight: itself, sorted, and in the fit of its tail, in float64
 
 
 def evaluate(
@@ -174,7 +175,10 @@ def evaluate(
         parts.append(_keep_scores(run, found, split, fitted))
     if likelihood is not None:
         options: dict[str, Any] = {"tolerance": tolerance, "gaps": gaps, "seconds": seconds, "seed": seed}
-        options |= {} if draws is None else {"draws": draws}
+        if draws is not None:
+            require_count("draws", draws, 2)
+            _require_room("--draws", draws, WEIGHT_BYTES, "draws of an image")
+            options["draws"] = draws
         options |= {} if prove is None else {"prove": prove}
         parts.append(_evaluate_likelihood(run, likelihood, split, limit, options, pictures, fitted))
         if likelihood == "exact" and isinstance(run.recipe.data, ToyDistribution):
@@ -339,8 +343,7 @@ def report(runs: RunLike | Sequence[RunLike], out: Path | str | None = None) -> 
     opened = [_run(run) for run in ([runs] if isinstance(runs, Run | Path | str) else runs)]
     if not opened:
         raise RunError("a report needs at least one run")
-    path = Path(out) if out is not None else opened[0].path / "report.html"
-    require_writable(path)
+    path = _page_file(out, opened[0].path / "report.html")
     return write_report(opened, path)
 
 
@@ -367,8 +370,7 @@ def explore(
     opened = [_run(run) for run in ([runs] if isinstance(runs, Run | Path | str) else runs)]
     if not opened:
         raise RunError("the explorer needs at least one run")
-    path = Path(out) if out is not None else opened[0].path / "explorer.html"
-    require_writable(path)
+    path = _page_file(out, opened[0].path / "explorer.html")
     from latentia.explorer.build import write_explorer  # imports matplotlib
 
     return write_explorer(opened, path, weights=weights, max_bytes=max_bytes)
@@ -557,6 +559,8 @@ def impute(
     columns = Schema.from_mapping(run.environment).columns
     categories = [place for place, column in enumerate(columns) if column.kind in ("category", "ordinal")]
     given = vae.as_tensor(run.recipe.data.whole().x if x is None else x)
+    require_count("draws", draws)
+    _require_room("--draws", draws, 8 * (4 * vae.latent + 8 * math.prod(vae.event_shape)), "draws of an example")
     options: dict[str, Any] = {"draws": draws, "seed": seed, "categories": categories}
     with progress(f"imputing {int(given.isnan().sum())} values"):
         found = impute_values(vae, given, **options)
@@ -672,22 +676,36 @@ def distance(
 
 @contextmanager
 def progress(title: str) -> Iterator[ProgressCallback]:
-    """What is being done and how much of it is done, on standard error: a bar in a terminal, elsewhere some lines."""
+    """What is being done, its share that is done and the time left, on standard error.
+
+    In a terminal it is a bar, elsewhere some lines, the first after two seconds. Where what is done falls, another part
+    of the work has begun.
+    """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        pace = Pace()
+        pace, part = Pace(), Part()
 
-        def line(done: int = 0, total: int = 0, what: str = "") -> None:
+        def line(done: int, total: int, what: str) -> None:
+            part.report(done, total, what)
             if pace.due():
-                count = f"  {done}{f'/{total}' if total else ''}" if done else " …"
-                console.print(
-                    f"{title}{f': {what}' if what else ''}{count}", highlight=False, markup=False, soft_wrap=True
-                )
+                say()
 
-        timer = threading.Timer(FIRST_LINE, line)  # for work that does not report how much is done
+        def say() -> None:
+            what = f": {part.what}" if part.what else ""
+            console.print(f"{title}{what}{part}", highlight=False, markup=False, soft_wrap=True)
+
+        # for work that does not report how much is done
+        timer = threading.Timer(FIRST_LINE, lambda: pace.due() and say())
         timer.daemon = True
         timer.start()
         try:
@@ -697,12 +715,20 @@ def progress(title: str) -> Iterator[ProgressCallback]:
         return
     description = TextColumn("{task.description}", markup=False)
     with Progress(
-        description, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=True
+        description,
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        console=console,
+        transient=True,
     ) as bar:
-        task = bar.add_task(title, total=None)
+        task, part = bar.add_task(title, total=None), Part()
 
         def update(done: int, total: int, what: str) -> None:
             words = f"{title}: {what}" if what else title
+            if part.report(done, total, what):
+                bar.reset(task, total=total or None)
             bar.update(task, completed=done, total=total or None, description=words)
 
         yield update
@@ -947,7 +973,7 @@ def _evaluate_likelihood(
         if isinstance(model, ConditionalVAE):
             found = evaluate_conditional_likelihood(model, images, cast(Tensor, labels), method, **options)
         else:
-            found = evaluate_likelihood(model, images, method, **options)
+            found = evaluate_likelihood(model, images, method, progress=update, **options)
     estimates = [estimate.named(f"{split}/{estimate.name}") for estimate in _with_sampler(found.estimates, fitted)]
     ending = f"-{name_of(fitted)}" if fitted else ""
     target = run.directory.evaluation / f"likelihood-{method}{ending}.json"
@@ -1064,6 +1090,15 @@ def _image_file(out: Path | str | None) -> Path | None:
     return _writable(path)
 
 
+def _page_file(out: Path | str | None, otherwise: Path) -> Path:
+    """The path of a page, checked before any work."""
+    path = otherwise if out is None else Path(out)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ConfigurationError(f"--out {path}: a page's name must end in .html")
+    require_writable(path)
+    return path
+
+
 def _writable(path: Path | None) -> Path | None:
     if path is not None:
         require_writable(path)
@@ -1109,10 +1144,7 @@ def _require_memory(n: int, shape: tuple[int, ...], path: Path | None) -> None:
     each = 2 * 4 * int(np.prod(shape))  # float32, twice while the parts are joined
     if path is not None and path.suffix == ".png" and len(shape) == 3:
         each += 3 * image_grid(torch.zeros(1, *shape)).numel()
-    free = _free_memory()
-    if n * each > free:
-        needed = f"{n} samples need {n * each / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
-        raise ConfigurationError([("-n", f"{needed}; give at most {free // each}")])
+    _require_room("-n", n, each, "samples")
 
 
 def _require_memory_for_draws(draws: int, first: Any) -> None:
@@ -1125,11 +1157,20 @@ def _require_memory_for_draws(draws: int, first: Any) -> None:
         with suppress(ConfigurationError):  # which `distances` words
             first = parse_distribution(first)
     if isinstance(first, Distribution):
-        each = 64 * first.event_shape.numel()  # points, two log-densities and the terms, in float64
-        free = _free_memory()
-        if draws * each > free:
-            needed = f"{draws} draws need {draws * each / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
-            raise ConfigurationError([("--draws", f"{needed}; give at most {free // each}")])
+        # points, two log-densities and the terms, in float64
+        _require_room("--draws", draws, 64 * first.event_shape.numel(), "draws")
+
+
+def _require_room(option: str, count: int, each: int, noun: str) -> None:
+    """Refuse more things than fit in the free memory, `each` bytes one.
+
+    Raises:
+        ConfigurationError: with a number that fits.
+    """
+    free = _free_memory()
+    if count * each > free:
+        needed = f"{count} {noun} need {count * each / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
+        raise ConfigurationError([(option, f"{needed}; give at most {free // each}")])
 
 
 def _free_memory() -> int:

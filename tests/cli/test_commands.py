@@ -108,7 +108,7 @@ def test_an_existing_run_is_not_overwritten(run_directory: Path) -> None:
     before = (run_directory / "weights.safetensors").read_bytes()
     result = latentia("train", "vae", *SMALL, "--out", "run", cwd=run_directory.parent)
     assert result.returncode == 2
-    assert "--resume" in result.stderr
+    assert "latentia resume" in result.stderr
     result = latentia("train", "vae", "epochs=3", "--out", "run", "--resume", cwd=run_directory.parent)
     assert result.returncode == 2
     assert "epochs: 2 there, 3 here" in result.stderr

@@ -28,7 +28,7 @@ def test_several_seeds_by_one_command(tmp_path: Path):
     assert "mean of 2 seeds" in again.stdout
     in_use = latentia("train", "gan", *TOY, "--seeds", "2", "--out", "ring", cwd=tmp_path)
     assert in_use.returncode != 0
-    assert "--resume" in in_use.stderr
+    assert "latentia resume" in in_use.stderr
 
 
 def test_seeds_in_words() -> None:

@@ -83,7 +83,7 @@ def test_sigterm_to_the_parent_of_two_saves_and_resumes(alone, tmp_path, capfd):
 
     watcher = threading.Thread(target=stop_after_a_while, daemon=True)
     watcher.start()
-    with pytest.raises(Interrupted, match=r"stopped after step \d+ of 60, saved in .*--resume"):
+    with pytest.raises(Interrupted, match=r"stopped after step \d+ of 60, saved in .*latentia resume"):
         train(chosen, tmp_path / "run", quiet=True)
     watcher.join()
     with pytest.raises(RunError, match="holds a run already"):
@@ -177,4 +177,4 @@ def test_a_killed_rank_is_one_line(tmp_path):
     threading.Thread(target=kill, daemon=True).start()
     code, _, err = run_script(tmp_path, text)
     assert code != 0
-    assert "process 1 of 2 was killed by SIGKILL; go on with --resume" in err.splitlines()[-1]
+    assert "process 1 of 2 was killed by SIGKILL; go on with `latentia resume RUN`" in err.splitlines()[-1]

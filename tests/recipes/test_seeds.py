@@ -204,7 +204,7 @@ def test_what_cannot_be_trained_at_once(changes: dict[str, Any], seeds: list[int
 
 def test_a_folder_in_use(trained: tuple[Recipe, Path], tmp_path: Path):
     recipe, out = trained
-    with pytest.raises(RunError, match="--resume"):
+    with pytest.raises(RunError, match="latentia resume"):
         train_seeds(recipe, SEEDS, out, quiet=True)
     with pytest.raises(RunError, match="seeds: "):
         train_seeds(recipe, [0, 1], out, resume=True, quiet=True)

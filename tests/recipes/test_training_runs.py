@@ -117,7 +117,7 @@ def test_interrupted_from_outside(rich, tmp_path, number):
     os.kill(process.process.pid, number)
     said = process.result()
     assert "saved in" in said
-    assert "--resume" in said
+    assert "latentia resume" in said
     assert start(train_here, RICH, out).result() == "ended"
     same(rich.path, out)
 
@@ -308,7 +308,7 @@ def test_a_run_with_custom_networks_resumes_if_they_are_given_again(tmp_path):
 def test_directories_in_the_way(tmp_path):
     once = train(recipe(epochs=1), tmp_path / "run", quiet=True)
     weights = (once.path / "weights.safetensors").read_bytes()
-    with pytest.raises(RunError, match="holds a run already; go on with it by --resume"):
+    with pytest.raises(RunError, match="holds a run already; go on with `latentia resume"):
         train(recipe(epochs=1), tmp_path / "run", quiet=True)
     other = recipe(epochs=3, optimizer=Adam(lr=0.5))
     with pytest.raises(

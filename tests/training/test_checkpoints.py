@@ -177,7 +177,9 @@ def test_pruning_keeps_the_newest_and_the_spared(tmp_path):
 def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     play_duel(tmp_path / "whole")
     fill_the_disk_at_step_9(monkeypatch.setattr)
-    cure = r"step-00000009: No space left on device; make room.*last good checkpoint is .*step-00000006; .*--resume"
+    cure = (
+        r"step-00000009: No space left on device; make room.*last good checkpoint is .*step-00000006; .*latentia resume"
+    )
     with pytest.raises(RunError, match=cure):
         play_duel(tmp_path / "torn")
     left = sorted(p.name for p in (tmp_path / "torn" / "checkpoints").iterdir())
@@ -193,7 +195,7 @@ def test_a_file_too_large_for_the_system(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))  # Python ignores SIGXFSZ
     try:
-        with pytest.raises(RunError, match=r"could not write .*step-00000002.*--resume"):
+        with pytest.raises(RunError, match=r"could not write .*step-00000002.*latentia resume"):
             write_checkpoint(tmp_path, Checkpoint(2, {"w": torch.zeros(10_000)}))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

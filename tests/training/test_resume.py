@@ -58,7 +58,7 @@ def test_early_stopping_did_stop_early(tmp_path):
 def test_a_signal_saves_and_leaves(tmp_path, number, settings):
     before = signal.getsignal(number)
     play_duel(tmp_path / "whole", **settings)
-    with pytest.raises(Interrupted, match=r"stopped after step 8 of 24, saved in .*--resume"):
+    with pytest.raises(Interrupted, match=r"stopped after step 8 of 24, saved in .*latentia resume"):
         play_duel(tmp_path / "torn", seen=lambda n: n == 13 and signal.raise_signal(number), **settings)  # in step 7
     assert signal.getsignal(number) is before
     assert (tmp_path / "torn" / "checkpoints" / "step-00000008").is_dir()

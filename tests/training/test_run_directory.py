@@ -65,7 +65,7 @@ def test_a_locked_run_names_its_holder_and_a_killed_holder_leaves_no_lock(tmp_pa
     result = latentia("train", "vae", "--out", "run", "--resume", "--quiet", cwd=tmp_path)
     assert result.returncode == 2
     message = " ".join(result.stderr.split())
-    for part in (f"is being trained by process {process.pid} on", f"kill {process.pid}", "--resume"):
+    for part in (f"is being trained by process {process.pid} on", f"kill {process.pid}", "latentia resume"):
         assert part in message
     assert "Traceback" not in result.stderr
     assert f"process {process.pid} on" in Run(run).status
@@ -86,7 +86,7 @@ def test_a_lock_file_that_is_removed_stops_the_run_that_held_it(tmp_path: Path, 
     error = training.result()
     assert isinstance(error, RunError)
     assert ".lock was removed" in str(error)
-    assert "--resume" in str(error)
+    assert "latentia resume" in str(error)
 
 
 def test_a_run_directory_that_is_moved_stops_the_run(tmp_path: Path, training: Any):
@@ -188,7 +188,7 @@ def test_a_directory_without_a_run(tmp_path: Path):
     for read, word in [
         (directory.recipe, "`train` wrote"),
         (directory.weights, "`latentia resume "),
-        (directory.environment, "--resume"),
+        (directory.environment, "latentia resume"),
     ]:
         with pytest.raises(RunError, match=word):
             read()
@@ -296,7 +296,7 @@ def test_a_damaged_environment_is_written_again_by_resuming(ended: Path, tmp_pat
     path = shutil.copytree(ended, tmp_path / "run")
     file = path / "environment.json"
     file.unlink() if content is None else file.write_bytes(content)
-    with pytest.raises(RunError, match=r"environment\.json.*--resume"):
+    with pytest.raises(RunError, match=r"environment\.json.*latentia resume"):
         _ = Run(path).model
     again = train(SHORT, path, resume=True, quiet=True)
     assert again.environment["data_hash"] == Run(ended).environment["data_hash"]
@@ -324,7 +324,7 @@ def test_an_environment_of_other_shapes_is_not_believed(ended: Path, tmp_path: P
     path = shutil.copytree(ended, tmp_path / "run")
     file = path / "environment.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "shape": [1, 4, 4]}))
-    with pytest.raises(RunError, match=r"environment\.json is damaged.*--resume"):
+    with pytest.raises(RunError, match=r"environment\.json is damaged.*latentia resume"):
         _ = Run(path).model
     train(SHORT, path, resume=True, quiet=True)
     assert Run(path).environment == Run(ended).environment | {
@@ -336,7 +336,7 @@ def test_a_recipe_that_was_changed_is_said_until_it_is_taken_over(ended: Path, t
     path = shutil.copytree(ended, tmp_path / "run")
     file = path / "recipe.yaml"
     file.write_text(file.read_text().replace("record_every: 50", "record_every: 51"))
-    with pytest.warns(RuntimeWarning, match=r"recipe\.yaml was changed after the run began.*--resume"):
+    with pytest.warns(RuntimeWarning, match=r"recipe\.yaml was changed after the run began.*latentia resume"):
         _ = Run(path).model
     train(SHORT.model_copy(update={"record_every": 51}), path, resume=True, quiet=True)
     assert "was changed after the run began" in " ".join(capfd.readouterr().err.split())
@@ -368,7 +368,7 @@ def test_flipped_weights_are_refused_and_resuming_writes_them_again(ended: Path,
     file = path / "weights.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[:-3] + bytes([whole[-3] ^ 64]) + whole[-2:])
-    with pytest.raises(RunError, match=r"not those of its checksum.*--resume"):
+    with pytest.raises(RunError, match=r"not those of its checksum.*latentia resume"):
         _ = Run(path).model
     file.unlink()
     train(SHORT, path, resume=True, quiet=True)

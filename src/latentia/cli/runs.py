@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from latentia.recipes import Recipe, Run
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything random.")]
 Of = Annotated[str, typer.Option(help="Of p(x|z): means, or draws of x.")]
 SamplerName = Annotated[
     str | None,
@@ -32,6 +32,7 @@ AsJSON = Annotated[bool, typer.Option("--json", help="Print a JSON list of estim
 TableFormat = Annotated[str, typer.Option("--format", help="text, markdown, latex or csv.")]
 MaxBytes = Annotated[int, typer.Option(min=1, help="Refuse files whose contents are larger than so many bytes.")]
 LIMIT = 4_000_000_000  # as in latentia.data, which is slow to import
+MOST_SEEDS = 1000
 
 
 def train(
@@ -81,12 +82,18 @@ def resume(
 ) -> None:
     """Go on with a run that was stopped, or train a finished one longer with --extend epochs=40.
 
-    It uses the recipe in the run. The weights and evaluations of the end of a finished run are kept under other names.
+    It uses the recipe in the run; several seeds that were trained at once go on together. The weights and evaluations
+    of the end of a finished run are kept under other names.
     """
     from latentia.configuration import parse_overrides
     from latentia.errors import ConfigurationError
     from latentia.recipes import resume as resume_run
+    from latentia.recipes.train import recipe_of_seeds, seeds_in
 
+    together = next((folder for folder in (path, path.parent) if seeds_in(folder) is not None), None)
+    if together is not None and extend is None:
+        _train_several(recipe_of_seeds(together), seeds_in(together) or [], together, True, quiet)
+        return
     settings = parse_overrides([extend] if extend is not None else [])
     epochs = settings.pop("epochs", None)
     if settings or (extend is not None and not (isinstance(epochs, int) and epochs > 0)):
@@ -424,13 +431,15 @@ def _seeds(text: str, settings: list[str]) -> list[int]:
         raise ConfigurationError([("seed", "--seeds gives every seed; leave seed=… out")])
     try:
         numbers = [int(part) for part in text.split(",")]
-        seeds = numbers if "," in text else list(range(min(numbers[0], 10_000)))
+        seeds = numbers if "," in text else range(numbers[0])
     except ValueError:
         seeds = []
+    if len(seeds) > MOST_SEEDS:
+        raise ConfigurationError([("--seeds", f"give at most {MOST_SEEDS} seeds at once (given: {text})")])
     if not seeds:
         message = f"give at least one seed: their number, such as 5, or a list, such as 0,3,7 (given: {text})"
         raise ConfigurationError([("--seeds", message)])
-    return seeds
+    return list(seeds)
 
 
 def _recipe(name: str, settings: list[str], config: Path | None, resumed: Path | None) -> Recipe:

@@ -55,12 +55,14 @@ class Chains(TypedDict, total=False):
         start: r₀, `prior` by default or `encoder`.
         seed: of the draws, 0 by default; the caller's generator is not changed.
         seconds: time allowed, unlimited by default.
+        progress: is called with the number of images done, of all images, and a name.
     """
 
     chains: int
     start: Start
     seed: int
     seconds: float
+    progress: Callable[[int, int, str], None] | None
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class _Plan:
     start: Start = "prior"
     seed: int = 0
     seconds: float = math.inf
+    progress: Callable[[int, int, str], None] | None = None
 
     def __post_init__(self) -> None:
         if self.temperatures < 1 or self.chains < 1 or self.start not in ("prior", "encoder"):
@@ -85,6 +88,13 @@ class _Plan:
         """0 = β₀ < … < β_T = 1: a sigmoid in t, densest at both ends (Grosse et al. 2015, section 6)."""
         ramp = torch.sigmoid(torch.linspace(-4, 4, self.temperatures + 1, dtype=torch.float64))
         return (ramp - ramp[0]) / (ramp[-1] - ramp[0])
+
+    def reporter(self, before: int, size: int, total: int, what: str) -> Callable[[float], None]:
+        """What reports the share of the temperatures that `size` images have passed, after `before` others."""
+        if self.progress is None:
+            return lambda _: None
+        progress = self.progress
+        return lambda share: progress(before + int(share * size), total, what)
 
     @property
     def images_at_once(self) -> int:
@@ -176,6 +186,7 @@ def annealed_log_likelihood(
         for x in images.split(plan.images_at_once):
             walk = _Walk(subject, x, plan.chains, plan.start)
             walk.end = begin + plan.seconds
+            walk.report = plan.reporter(sum(map(len, values)), len(x), len(images), "chains")
             steps = walk.tune(schedule)
             log_weight = walk.forward(schedule, steps)
             values.append(log_weight.logsumexp(0) - math.log(plan.chains))
@@ -207,6 +218,7 @@ def bidirectional_monte_carlo(
             x = subject.decoder(z).sample()
             walk = _Walk(subject, x, plan.chains, plan.start)
             walk.end = begin + plan.seconds
+            walk.report = plan.reporter(count - left, n, count, "simulated images")
             steps = walk.tune(schedule)
             forward = walk.forward(schedule, steps)
             backward = walk.backward(schedule, steps, z)
@@ -234,6 +246,7 @@ class _Walk:
         if q is None:
             self.scale = model.prior.sample(torch.Size([2000])).std(0).to(self.x).expand(len(x), -1)
         self.end = math.inf
+        self.report: Callable[[float], None] = lambda _: None
         self.acceptance = math.nan
 
     def tune(self, schedule: Tensor) -> Tensor:
@@ -321,6 +334,7 @@ class _Walk:
         return torch.where(take[..., None], place, z), chance.mean(0)
 
     def _check_time(self, done: int, wanted: int) -> None:
+        self.report(done / wanted)
         if time.monotonic() > self.end:
             raise UnsupportedError(
                 f"annealing: time was up after {done} of {wanted} temperatures of the current batch; allow more "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["LikelihoodEvaluation", "evaluate_likelihood"]
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -57,6 +57,7 @@ def evaluate_likelihood(
     gaps: int = 1000,
     simulated: int = 100,
     seed: int = 0,
+    progress: Callable[[int, int, str], None] | None = None,
     **options: Any,
 ) -> LikelihoodEvaluation:
     """log p(x) of images under a model, and the method's other estimates.
@@ -72,6 +73,7 @@ def evaluate_likelihood(
         gaps: of `exact`: the number of images, from the first, whose inference gap is split; 0 for none.
         simulated: of `annealed`: the number of images to simulate for the upper bound; 0 for none.
         seed: of the random methods.
+        progress: is called with the number of images done, of all images, and what is being done.
         **options: of `exact_log_likelihood`, `importance_log_likelihood` or `annealed_log_likelihood`.
 
     Raises:
@@ -84,18 +86,20 @@ def evaluate_likelihood(
             [("likelihood", f"there is no method {method!r}. {nearest(method, get_args(Method))}")]
         )
     if method == "importance":
-        result = importance_log_likelihood(model, images, seed=seed, **options)
+        result = importance_log_likelihood(model, images, seed=seed, progress=progress, **options)
         estimates = result.estimates()
         if isinstance(LatentModel.from_model(model).prior, OneHotCodes) and simulated > 1:
             estimates += _simulated(model, simulated, options.get("draws", 1000), seed)
         return LikelihoodEvaluation(estimates, result.arrays())
     if method == "annealed":
-        result = annealed_log_likelihood(model, images, seed=seed, **options)
+        result = annealed_log_likelihood(model, images, seed=seed, progress=progress, **options)
         estimates = result.estimates()
         if simulated:
-            estimates += bidirectional_monte_carlo(model, simulated, seed=seed, **options).estimates()
+            estimates += bidirectional_monte_carlo(
+                model, simulated, seed=seed, progress=progress, **options
+            ).estimates()
         return LikelihoodEvaluation(estimates, result.arrays())
-    return _exact(model, images, tolerance, gaps, seed, options)
+    return _exact(model, images, tolerance, gaps, seed, {**options, "progress": progress})
 
 
 def _simulated(model: Any, count: int, draws: int, seed: int) -> list[Estimate]:
@@ -120,7 +124,7 @@ def _exact(
         enumerated = enumerate_posterior(model, images, tolerance)
         return LikelihoodEvaluation(enumerated.estimates(), enumerated.arrays(), enumerated=enumerated)
     posterior = exact_posterior(model, images, tolerance, **options)
-    estimates = posterior.estimates() + mutual_information(posterior, images, seed=seed)
+    estimates = posterior.estimates() + mutual_information(posterior, images, seed=seed, progress=options["progress"])
     arrays = posterior.arrays()
     split = None
     if gaps and len(images) > 1 and subject.encoder is not None:
@@ -128,7 +132,7 @@ def _exact(
             gaussian = has_gaussian_encoder(subject, images[:1])
         try:
             some = images[:gaps] if gaussian else images[: min(gaps, SEARCHED)]
-            split = evaluate_gaps(model, some, posterior=posterior)
+            split = evaluate_gaps(model, some, posterior=posterior, progress=options["progress"])
         except UnsupportedError as error:
             estimates += _sampled_gap(subject, images[:gaps], posterior, seed, str(error))
         else:

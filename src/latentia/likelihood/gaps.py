@@ -58,6 +58,7 @@ SEARCH_AGAIN = 0.05  # nats between the rule of the search and a finer one
 DECODED_AT_ONCE = 20_000
 ROUNDS, SMALLEST_STEP, CONVERGED = 60, 1e-3, 1e-5  # of the search; the last in nats
 BASINS, LEAST_BASIN = 6, 0.01  # starts in a posterior of several modes, and the mass that makes one worth it
+SEARCHED_AT_ONCE = 50  # images, whose number done is reported
 DEPTH = 8.0  # nats below the peak, to which basins are followed
 GAPS = ("inference", "approximation", "amortization")
 
@@ -128,7 +129,13 @@ class Gaps:
 
 
 def evaluate_gaps(
-    model: Any, images: Tensor, tolerance: float = 0.01, *, posterior: GridPosterior | None = None, **options: Any
+    model: Any,
+    images: Tensor,
+    tolerance: float = 0.01,
+    *,
+    posterior: GridPosterior | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+    **options: Any,
 ) -> Gaps:
     """Split the inference gap of an encoder, for z of at most three dimensions.
 
@@ -137,6 +144,7 @@ def evaluate_gaps(
         images: (N, *event_shape).
         tolerance: of log p(x), in nats for each image.
         posterior: exact posteriors of these images, or of images that begin with them, if they are known already.
+        progress: is called with the number of images done, of all images, and what is being done.
         **options: of `exact_posterior`, if they are not.
 
     Raises:
@@ -159,15 +167,17 @@ def evaluate_gaps(
     rows = posterior.finished[posterior.finished < len(images)]
     rows = rows[finite[rows]]
     gaps, errors, best_mean, best_covariance = _unknown(len(mean), mean.shape[1])
-    if len(rows):
+    for number, some in enumerate(rows.split(SEARCHED_AT_ONCE)):
+        if progress is not None:
+            progress(number * SEARCHED_AT_ONCE, len(rows), "inference gaps")
         with subject.evaluating(), used.evaluating():
-            bound, rule = gaussian_elbo(used, images[rows], mean[rows], covariance[rows])
-            best, best_rule, best_mean[rows], best_covariance[rows] = _search(
-                used, images[rows], mean[rows], covariance[rows], bound, rule, posterior, rows, structure
+            bound, rule = gaussian_elbo(used, images[some], mean[some], covariance[some])
+            best, best_rule, best_mean[some], best_covariance[some] = _search(
+                used, images[some], mean[some], covariance[some], bound, rule, posterior, some, structure
             )
-        values, error = posterior.likelihood.values[rows], posterior.likelihood.errors[rows]
-        gaps[:, rows] = torch.stack([values - bound, values - best, best - bound])
-        errors[:, rows] = torch.stack([error + rule, error + best_rule + CONVERGED, rule + best_rule])
+        values, error = posterior.likelihood.values[some], posterior.likelihood.errors[some]
+        gaps[:, some] = torch.stack([values - bound, values - best, best - bound])
+        errors[:, some] = torch.stack([error + rule, error + best_rule + CONVERGED, rule + best_rule])
 
     def normal(row: int) -> Distribution:
         return MultivariateNormal(best_mean[row], best_covariance[row])

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from latentia.errors import ConfigurationError, UnsupportedError
+from latentia.errors import ConfigurationError, UnsupportedError, counted
 from latentia.integration.pareto import K_HAT_LIMIT, pareto_k
 from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.quadrature import LikelihoodResult
@@ -33,6 +33,7 @@ Proposal = Literal["encoder", "prior"]
 DECODED_AT_ONCE = 20_000
 RESAMPLES = 1000
 CURE = "; use proposal='prior', method='annealed' or, for z of at most 3 dimensions, method='exact'"
+MUCH_LONGER = 3  # than the time allowed: draws that are refused by their speed before the time is up
 FEWEST_DRAWS = 25  # to which a Pareto tail is fitted
 
 
@@ -45,6 +46,7 @@ def importance_log_likelihood(
     proposal: Proposal = "encoder",
     seed: int = 0,
     seconds: float = math.inf,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> LikelihoodResult:
     """An estimate of log p(x) of each image from K draws.
 
@@ -55,7 +57,8 @@ def importance_log_likelihood(
         defensive: α, the share of the draws that come from the prior.
         proposal: `encoder`, or `prior` to draw without an encoder.
         seed: of the draws; the caller's generator is not changed.
-        seconds: time allowed.
+        seconds: time allowed. Draws that would take much longer, by the speed of the first ones, are refused at once.
+        progress: is called with the number of images done, of all images, and a name.
 
     Returns:
         Values of kind "lower bound" (in expectation), their standard errors by the delta method (infinite for a single
@@ -84,7 +87,12 @@ def importance_log_likelihood(
                     f"importance: {len(parts) * batch} of {len(images)} images were done in {seconds} s; allow more "
                     "seconds, fewer draws, or fewer images"
                 )
-            parts.append(_summarize(log_importance_weights(subject, x, draws, proposal=proposal, defensive=defensive)))
+            weights = log_importance_weights(
+                subject, x, draws, proposal=proposal, defensive=defensive, seconds=begin + seconds - time.monotonic()
+            )
+            parts.append(_summarize(weights))
+            if progress is not None:
+                progress(min(len(parts) * batch, len(images)), len(images), "")
     value, stderr, effective, shape = (torch.cat(part) for part in zip(*parts, strict=True))
     settings: dict[str, Any] = {
         "draws": draws,
@@ -152,7 +160,13 @@ def simulated_bounds(model: Any, count: int, draws: int = 1000, *, seed: int = 0
 
 
 def log_importance_weights(
-    model: LatentModel, images: Tensor, draws: int, *, proposal: Proposal = "encoder", defensive: float = 0.0
+    model: LatentModel,
+    images: Tensor,
+    draws: int,
+    *,
+    proposal: Proposal = "encoder",
+    defensive: float = 0.0,
+    seconds: float = math.inf,
 ) -> Tensor:
     """log p(x, z) − log r(z|x) of draws z ~ r(z|x) from torch's global generator, in nats.
 
@@ -162,12 +176,14 @@ def log_importance_weights(
         draws: K, for each image.
         proposal: r, as for `importance_log_likelihood`.
         defensive: α, likewise.
+        seconds: time allowed.
 
     Returns:
         (N, K), float64, on the CPU.
 
     Raises:
-        UnsupportedError: a model without an encoder where one is needed, or draws that are not finite.
+        UnsupportedError: a model without an encoder where one is needed, draws that are not finite, or too many for the
+            time.
     """
     if proposal == "encoder" and model.encoder is None:
         raise UnsupportedError(
@@ -177,8 +193,16 @@ def log_importance_weights(
     n = len(images)
     x = images.to(model.device, model.dtype)
     q = encode(model.encoder, x) if model.encoder is not None and proposal == "encoder" else None
-    parts = []
+    parts, started = [], time.monotonic()
     for begin in range(0, draws, max(1, DECODED_AT_ONCE // n)):
+        used = time.monotonic() - started
+        wanted = used * draws / begin if begin else 0.0
+        if used > seconds or (used > 1 and wanted > MUCH_LONGER * seconds):
+            raise UnsupportedError(
+                f"importance: {draws} draws of {counted(n, 'image')} take about {wanted:.3g} seconds, and "
+                f"{seconds:.3g} are left; give fewer draws, at most {max(2, int(draws * seconds / wanted))} for these, "
+                "or allow more seconds (--draws, --seconds)"
+            )
         count = min(max(1, DECODED_AT_ONCE // n), draws - begin)
         z = _propose(model, q, n, count, defensive)
         scores = model.decoder(z.flatten(0, 1)).log_prob(x.repeat(count, *[1] * (x.dim() - 1))).view(count, n)

@@ -16,6 +16,7 @@ from __future__ import annotations
 __all__ = ["aggregate_log_ratio", "mutual_information"]
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,13 +33,16 @@ TABLE = 20_000_000  # numbers held at a time
 NEGLIGIBLE = 1e-10  # of an image's mass
 
 
-def mutual_information(posterior: GridPosterior, images: Tensor, *, seed: int = 0) -> list[Estimate]:
+def mutual_information(
+    posterior: GridPosterior, images: Tensor, *, seed: int = 0, progress: Callable[[int, int, str], None] | None = None
+) -> list[Estimate]:
     """I(x; z) over these images under equal weights, and KL of their aggregate posterior to the prior, in nats.
 
     Args:
         posterior: of the images; those that were not reached are left out.
         images: (N, *event_shape).
         seed: of the draws, for many images.
+        progress: is called with the number of nodes done, of all nodes, and what is being done.
 
     Returns:
         `mutual_information` and `aggregate_posterior_kl`, which sum to the mean rate: by quadrature, with
@@ -49,10 +53,11 @@ def mutual_information(posterior: GridPosterior, images: Tensor, *, seed: int = 
         return []
     with posterior.model.evaluating(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        aggregate = _Aggregate(posterior, images)
+        aggregate = _Aggregate(posterior, images, progress)
         nodes = sum(int((mass > NEGLIGIBLE).sum()) for *_, mass in posterior.blocks())
         affordable = PRODUCTS / (len(rows) + DECODING)
         if nodes <= affordable:
+            aggregate.total = nodes
             return _by_nodes(posterior, aggregate)
         return _by_draws(posterior, aggregate, min(max(DRAWS[0], int(affordable)), DRAWS[1]))
 
@@ -66,7 +71,9 @@ def aggregate_log_ratio(posterior: GridPosterior, images: Tensor, z: Tensor) -> 
 class _Aggregate:
     """log p(xₖ|z) − log p(xₖ) of the N images reached, at any z."""
 
-    def __init__(self, posterior: GridPosterior, images: Tensor):
+    def __init__(
+        self, posterior: GridPosterior, images: Tensor, progress: Callable[[int, int, str], None] | None = None
+    ):
         self.model, rows = posterior.model, posterior.finished
         probe = self.model.decoder(posterior.mean[rows[:1]].to(self.model.device, self.model.dtype))
         self.scorer = scorer_for(probe, images[rows].to(self.model.device, self.model.dtype))
@@ -74,6 +81,7 @@ class _Aggregate:
         self.count = len(rows)
         self.number = torch.full((len(posterior),), -1)  # of an image among those reached
         self.number[rows] = torch.arange(self.count)
+        self.progress, self.done, self.total = progress, 0, 0
 
     def log_ratios(self, z: Tensor, image: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """log p̄(z) − log p(z) at z (M, d), and log p(z|x) − log p(z) of one image each, `image` (M,); (M,) each."""
@@ -85,6 +93,9 @@ class _Aggregate:
             block = self.scorer.block(self.model.decoder(points))
             table = block.scores(slice(0, self.count), slice(0, len(points))).double() - self.log_p[:, None]
             mine.append(table.gather(0, own[place].to(table.device)[None])[0].cpu())
+            self.done += len(points)
+            if self.progress is not None:
+                self.progress(self.done, self.total, "mutual information")
             every.append((table.logsumexp(0) - math.log(self.count)).cpu())
         return torch.cat(every), torch.cat(mine)
 
@@ -133,6 +144,7 @@ def _by_nodes(posterior: GridPosterior, aggregate: _Aggregate) -> list[Estimate]
 def _by_draws(posterior: GridPosterior, aggregate: _Aggregate, draws: int) -> list[Estimate]:
     """Averages over draws of an image and of a node of its grid, with the rate as control variate."""
     z, image = _draw(posterior, draws)
+    aggregate.total = len(z)
     every, own = aggregate.log_ratios(z, image)
     gain = own - every
     rate = posterior.rate[posterior.finished].mean().item()

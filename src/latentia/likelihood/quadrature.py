@@ -95,6 +95,7 @@ class Limits(TypedDict, total=False):
         memory: bytes allowed for tables, 4e9 by default.
         require: whether to raise where the tolerance is not met, as by default; otherwise `errors` and `reached` say
             what was met, and images that were not reached are left out of every mean.
+        progress: is called with the number of images done, of all images, and what is being done.
     """
 
     certificate: Literal["auto", "numerical", "proven"]
@@ -103,6 +104,7 @@ class Limits(TypedDict, total=False):
     seconds: float
     memory: float
     require: bool
+    progress: Callable[[int, int, str], None] | None
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,7 @@ def solve(
     memory: float = 4e9,
     require: bool = True,
     keep: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> Solution:
     """The work behind `exact_log_likelihood`; with `keep`, tables of the posterior are kept."""
     if not tolerance > 0:
@@ -261,7 +264,7 @@ def solve(
             )
         subject.require_deterministic(images)
         bounds = None if prove is None else enclose_log_likelihood(subject, images, prove, seconds=seconds / 2)
-        work = _Work(subject, images, tolerance, precision, begin + seconds, memory, keep)
+        work = _Work(subject, images, tolerance, precision, begin + seconds, memory, keep, progress)
         work.run(torch.arange(len(images)))
         if not work.is_network:
             work.check(subject, precision)
@@ -361,6 +364,7 @@ class _Work:
         end: float,
         memory: float,
         keep: bool,
+        progress: Callable[[int, int, str], None] | None = None,
     ):
         self.images, self.tolerance, self.end, self.memory, self.keep = images, tolerance, end, memory, keep
         self.begin = time.monotonic()
@@ -384,6 +388,7 @@ class _Work:
         self.audit = torch.full_like(self.values, -torch.inf)
         self.best, self.seen = torch.zeros(n, subject.latent, dtype=torch.float64), None
         self.turn, self.checked = 0, 0
+        self.progress, self.before, self.size = progress, 0, 0  # images of earlier chunks, and of this one
         self.unexplained = torch.zeros(n, dtype=torch.bool)
         self.deviations = torch.full((n, 2**d), torch.inf, dtype=torch.float64)
         self.level, self.stop = (torch.zeros(n, dtype=torch.long) for _ in range(2))
@@ -403,10 +408,11 @@ class _Work:
             for chart in charts:
                 if not chart.verified and place == 0:
                     _require_proper(chart, model.dimension, self.end - time.monotonic())
-            rough, begin = [], 0
+            rough, begin, count = [], 0, len(rows)
             for some in rows.split(self._chunk(model, charts)):
                 # A share for each chunk, so that a few stubborn images do not leave the others without time.
                 left = (self.end - time.monotonic()) * len(some) / (len(rows) - begin)
+                self.before, self.size = len(self.images) - count + begin, len(some)
                 begin += len(some)
                 rough.append(self._solve(model, charts, some, left, last=model is self.models[-1]))
             rows = torch.cat(rough)
@@ -422,7 +428,14 @@ class _Work:
         begin = time.monotonic()
         used = begin - self.begin
         other = _Work(
-            subject, self.images, self.tolerance, precision, min(self.end, begin + 3 * used + 1), self.memory, False
+            subject,
+            self.images,
+            self.tolerance,
+            precision,
+            min(self.end, begin + 3 * used + 1),
+            self.memory,
+            False,
+            self.progress,
         )
         other.turn, other.seen = 1, self.best
         other.run(torch.isfinite(self.errors).nonzero().squeeze(1))
@@ -692,7 +705,14 @@ class _Work:
             keep=self.keep,
             seconds=seconds,
             memory=self.memory,
+            progress=self._report,
         )
+
+    def _report(self, share: float) -> None:
+        """Report how much of the quadrature is done, `share` of the images of this chunk."""
+        if self.progress is not None:
+            what = "second grid" if self.turn else "integrals"
+            self.progress(self.before + int(share * self.size), len(self.images), what)
 
     def _rounding(self, model: LatentModel, scorer: Scorer, z: Tensor, score: Tensor) -> Tensor:
         """The error of log p(x|z) by rounding at the best z of each image, (n,).

@@ -35,7 +35,7 @@ import itertools
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -162,10 +162,21 @@ class _OutOfTime(Exception):
 
 
 class _Budget:
-    def __init__(self, seconds: float, memory: float):
-        self.end, self.seconds, self.memory = time.monotonic() + seconds, seconds, memory
+    """Time and memory allowed, and how much of the work is done."""
 
-    def spent(self) -> bool:
+    def __init__(self, seconds: float, memory: float, progress: Callable[[float], None] | None):
+        self.end, self.memory, self.progress = time.monotonic() + seconds, memory, progress
+        self.done = self.part = 0.0
+
+    def begin(self, share: float) -> None:
+        """Begin a part that is this share of what remains."""
+        self.done += self.part
+        self.part = share * (1 - self.done)
+
+    def spent(self, share: float) -> bool:
+        """Whether the time is up; `share` of the present part is done."""
+        if self.progress is not None:
+            self.progress(self.done + self.part * share)
         return time.monotonic() > self.end
 
 
@@ -182,6 +193,7 @@ def refine(
     keep: bool = False,
     seconds: float = math.inf,
     memory: float = 4e9,
+    progress: Callable[[float], None] | None = None,
 ) -> Refined:
     """Integrate exp f for every f of the integrand to a tolerance in nats.
 
@@ -199,14 +211,19 @@ def refine(
         keep: whether to keep the final tables.
         seconds: time allowed.
         memory: bytes allowed for tables.
+        progress: is called with the share of the work that is done, by the usual cost of each part.
     """
-    run = _Run(integrand, lattice, tolerance, floor, hints, keep, _Budget(seconds, memory))
+    run = _Run(integrand, lattice, tolerance, floor, hints, keep, _Budget(seconds, memory, progress))
     try:
-        pairs = run.rings(core, run.core(core), log_prior, reach)
+        run.budget.begin(0.1)
+        pairs = run.core(core)
+        run.budget.begin(0.25)
+        pairs = run.rings(core, pairs, log_prior, reach)
         for level in range(1, LEVELS):
             pairs = run.within_size(pairs)
             if len(pairs) == 0:
                 break
+            run.budget.begin(0.75)
             pairs = run.step(pairs, level)
         run.give_up(pairs.function, Stop.LEVELS)
     except _OutOfTime:
@@ -476,7 +493,7 @@ class _Run:
                 functions.append(rows[one])
                 places.append(some[other])
                 parts.append(summarize(table[one.to(table.device), other.to(table.device)], self.lattice))
-            if self.budget.spent():
+            if self.budget.spent((int(some[-1]) + 1) / len(tiles)):
                 raise _OutOfTime
         self._fail((~(most < torch.inf)).nonzero().squeeze(1))
         return Pairs.loose(tiles[torch.cat(places)], torch.cat(functions)), Summary.join(parts), most
@@ -512,7 +529,7 @@ class _Run:
                 max(1, TABLE_AT_ONCE // (8 * NODES))
             ):
                 parts.append(summarize(some, self.lattice))
-            if self.budget.spent():
+            if self.budget.spent(int(pairs.start[last]) / max(1, len(pairs))):
                 raise _OutOfTime
         self.eps = torch.finfo(table.dtype).eps
         summary = Summary.join(parts)

@@ -11,11 +11,12 @@ an integer dtype, with values in 0 … classes − 1.
 
 from __future__ import annotations
 
-__all__ = ["Network", "has_batch_norm", "require_logits", "require_memory"]
+__all__ = ["Network", "has_batch_norm", "require_logits", "require_memory", "require_memory_for_step"]
 
+import math
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -136,6 +137,25 @@ def require_memory(build: Callable[[], nn.Module], device: torch.device, copies:
     if needed > memory:
         text = f"training this model needs about {needed / 2**30:.3g} GiB for its parameters, and {device} has"
         raise ConfigurationError([("latent", f"{text} {memory / 2**30:.3g} GiB. Set a smaller latent or network")])
+
+
+def require_memory_for_step(examples: int, shape: Sequence[int], device: torch.device, key: str) -> None:
+    """Refuse a step whose decoded examples alone do not fit into the memory of the device.
+
+    Args:
+        examples: decoded in a step.
+        shape: of an example.
+        device: where the model will be trained.
+        key: the setting to make smaller.
+
+    Raises:
+        ConfigurationError: with the estimate and a number that fits.
+    """
+    copies = 4  # logits, terms and their gradients
+    needed, memory = copies * 4 * examples * math.prod(shape), _memory_of(device)
+    if needed > memory:
+        text = f"a step would decode {examples} examples, which need about {needed / 2**30:.3g} GiB, and {device} has"
+        raise ConfigurationError([(key, f"{text} {memory / 2**30:.3g} GiB. Set a smaller {key} or batch_size")])
 
 
 def _memory_of(device: torch.device) -> int:

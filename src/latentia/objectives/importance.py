@@ -53,6 +53,10 @@ class IWAE(Objective):
     def bounds_log_likelihood(self) -> bool:
         return True
 
+    @property
+    def draws_of_each(self) -> int:
+        return self.k
+
     def __call__(self, vae: VAE, x: Tensor, progress: Progress) -> Terms:
         numbers = vae.posterior.emit(x)
         q = vae.posterior.distribution(numbers)

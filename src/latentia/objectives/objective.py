@@ -75,6 +75,11 @@ class Objective(Component, family=True):
         It refers to the cost after any warm-up.
         """
 
+    @property
+    def draws_of_each(self) -> int:
+        """Draws of z for each example in a step."""
+        return 1
+
     @abstractmethod
     def __call__(self, vae: VAE, x: Tensor, progress: Progress) -> Terms:
         """Terms of examples x, (B, *shape): `cost`, and others that are recorded, each (B,)."""

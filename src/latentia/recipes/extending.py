@@ -1,6 +1,6 @@
 """How a run goes on: one that was stopped to its end, and a finished one beyond it.
 
-    latentia resume runs/mnist                        # as `train … --out runs/mnist --resume`
+    latentia resume runs/mnist                        # to its end
     latentia resume runs/mnist --extend epochs=40     # 20 epochs more for a run of 20
 
 A run that is extended is trained as if it had been that long from the beginning, to the same bits, where nothing in its

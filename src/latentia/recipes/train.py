@@ -23,7 +23,7 @@ from latentia.estimate import Estimate, write_estimates
 from latentia.networks.network import require_memory
 from latentia.networks.products import exact_float32_setting
 from latentia.recipes.recipe import Recipe
-from latentia.recipes.run import Run
+from latentia.recipes.run import Run, name_file
 from latentia.recipes.starting import InitialWeights, describe_start, freeze_parts
 from latentia.threads import thread_count
 from latentia.training import Game, RunDirectory, Worker, fit, seed_of, seeded, start_worker
@@ -144,6 +144,20 @@ def seeds_in(path: Path) -> list[int] | None:
         cure = "remove it and go on with --resume, --seeds and the settings that the runs began with"
         raise RunError(f"{directory.recipe_file} is damaged: it has no list of seeds; {cure}")
     return seeds
+
+
+def recipe_of_seeds(path: Path) -> Recipe:
+    """The recipe that a folder of several seeds was begun with.
+
+    Raises:
+        RunError: a seeds.yaml that is damaged.
+    """
+    directory = SeedsDirectory(path)
+    written = {key: value for key, value in directory.recipe().items() if key != "seeds"}
+    try:
+        return Recipe.parse(written)
+    except ConfigurationError as error:
+        raise name_file(error, directory.recipe_file, set()) from None
 
 
 def build_games(

@@ -36,6 +36,7 @@ from latentia.estimate import Estimate
 from latentia.likelihood import evaluate_bound
 from latentia.models import VAE
 from latentia.networks import MLP, Network
+from latentia.networks.network import require_memory_for_step
 from latentia.objectives import ELBO, Objective, Progress
 from latentia.recipes.recipe import Recipe
 from latentia.training import Adam, Game, Optimizer, Player, Worker, seed_of, seeded
@@ -130,6 +131,8 @@ class VAERecipe(Recipe, name="vae"):
         if len(splits.test) < 2:
             text = f"the test split has {counted(len(splits.test), 'example')}, and its estimates need at least 2"
             raise DataError(f"{text}; give more examples, or a larger part of them to the test split")
+        decoded = self.batch_size // worker.world_size * self.objective.draws_of_each
+        require_memory_for_step(decoded, splits.schema.shape, worker.device, "objective.k")
         with torch.no_grad():
             first = splits.train.take(torch.arange(2)).in_memory().to(worker.device)
             self.try_objective(vae, Batch(splits.prepare(first.x), first.labels))

@@ -26,7 +26,7 @@ class MixtureSampler(Sampler, name="mixture"):
         steps: of expectation-maximization, at most; it stops earlier where held-out codes no longer gain.
     """
 
-    components: int = Field(default=10, ge=1)
+    components: int = Field(default=10, ge=1, le=10_000)
     steps: int = Field(default=200, ge=1)
 
     def build(self, latent: int) -> nn.Module:

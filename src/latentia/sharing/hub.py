@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ["pull", "push"]
 
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 
 from latentia.errors import RunError, first_line
 from latentia.estimate import Estimate
+from latentia.files import atomic_write
 from latentia.training import RunDirectory
 
 T = TypeVar("T")
@@ -112,15 +114,21 @@ def pull(
     if out is not None and Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
         raise RunError(f"{out} is there already; give another --out")
 
-    def download() -> str:
+    def download(folder: Path | None) -> str:
         api = hub.HfApi(endpoint=endpoint, token=token)
         there = _files(api, name, revision)
         if not {"recipe.yaml", "environment.json", "weights.safetensors"} <= there:
             raise RunError(f"{name} holds no run of latentia: it lacks recipe.yaml, environment.json or weights")
-        options = {"local_dir": str(out)} if out is not None else {}
+        options = {} if folder is None else {"local_dir": str(folder)}
         return api.snapshot_download(name, revision=revision, allow_patterns=list(SHARED), **options)
 
-    return Path(_call(download, f"the files of {name} would be fetched, and none was", name))
+    doing = f"the files of {name} would be fetched, and none was"
+    if out is None:
+        return Path(_call(lambda: download(None), doing, name))
+    with atomic_write(out) as temporary:
+        _call(lambda: download(temporary), doing, name)
+        shutil.rmtree(temporary / ".cache", ignore_errors=True)  # the client's own notes
+    return Path(out)
 
 
 def shared_files(path: Path) -> list[Path]:

@@ -43,6 +43,7 @@ Point = dict[str, Any]
 
 BOUND, COST = "validation/bound", "validation/cost"
 MOST_RUNS = 10_000
+WORKERS_PER_CORE = 4  # at most
 SHOWN = 4  # estimates of the end of training in the table
 ROUND = 4  # trials of a search that are proposed at a time
 
@@ -170,9 +171,10 @@ def sweep(
         RunError: a folder that is in use or holds something else.
         Interrupted: after Ctrl-C, with all runs saved.
     """
-    seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    if workers is not None and workers < 1:
-        raise ConfigurationError([("workers", f"give at least 1 (given: {workers})")])
+    seeds = list(range(min(seeds, MOST_RUNS + 1)) if isinstance(seeds, int) else seeds)
+    most = MOST_RUNS if cluster else WORKERS_PER_CORE * (os.cpu_count() or 1)
+    if workers is not None and not 1 <= workers <= most:
+        raise ConfigurationError([("workers", f"give 1 to {most} here (given: {workers})")])
     folder = new_folder(f"{recipe.default_name}-sweep") if out is None else Path(out)
     described: dict[str, Any] = {
         "recipe": recipe.to_mapping(),
@@ -272,6 +274,10 @@ class _SweepDirectory(RunDirectory):
     @property
     def recipe_file(self) -> Path:
         return self.path / "sweep.yaml"
+
+    @property
+    def how_to_go_on(self) -> str:
+        return "go on with the same command and --resume"
 
     def describe(self) -> None:
         """Write sweep.yaml."""

@@ -30,10 +30,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from latentia.errors import RunError
+from latentia.errors import RunError, how_to_go_on
 from latentia.files import atomic_write, read_json
 
-_CURE = "an older checkpoint serves; `--resume` takes the newest sound one"
+_CURE = "an older checkpoint serves; `latentia resume RUN` takes the newest sound one"
 
 
 @dataclass
@@ -108,7 +108,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
             text = json.dumps({**about, "seal": seal_of(about)}, indent=2)
             (temporary / "state.json").write_text(text, encoding="utf-8")
     except RunError as error:
-        raise RunError(f"{error}; {describe_last(folder)}; then go on with --resume") from error
+        raise RunError(f"{error}; {describe_last(folder)}; then {how_to_go_on(folder.parent)}") from error
     return final
 
 

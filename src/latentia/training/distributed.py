@@ -149,7 +149,7 @@ def _talking() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise _LostWorker("another process of this run has ended; go on with --resume") from error
+        raise _LostWorker("another process of this run has ended; go on with `latentia resume RUN`") from error
 
 
 def on_rank_zero(worker: Worker, action: Callable[[], _T]) -> _T:
@@ -289,7 +289,7 @@ def launch(function: Callable[..., Any], processes: int, **arguments: Any) -> An
                 raise Interrupted("stopped before the first step; start again")
             rank, code = min(((rank, code) for rank, code in enumerate(codes) if code), key=lambda pair: pair[1] >= 0)
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            raise RunError(f"process {rank} of {processes} {how}; go on with --resume")
+            raise RunError(f"process {rank} of {processes} {how}; go on with `latentia resume RUN`")
         return pickle.loads((folder / "result").read_bytes())
 
 

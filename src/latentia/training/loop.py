@@ -21,12 +21,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from latentia.errors import ConfigurationError, Interrupted, LatentiaError, RunError, first_line
+from latentia.errors import (
+    ConfigurationError,
+    Interrupted,
+    LatentiaError,
+    RunError,
+    first_line,
+    how_to_go_on,
+)
 from latentia.estimate import Estimate
 from latentia.networks.products import exact_float32_setting
 from latentia.objectives import Progress, Terms
@@ -104,7 +112,7 @@ def fit(
     started = time.perf_counter()
     state = TrainState(game, training, directory, worker)
     with ExitStack() as stack:
-        stack.enter_context(_dead_loaders_reported())
+        stack.enter_context(_dead_loaders_reported(directory.path))
         stack.enter_context(_matmul_precision(training.matmul))
         stack.enter_context(seeded(0, worker.device))
         bar = stack.enter_context(ProgressBar(state.total, quiet=quiet, mute=worker.rank > 0))
@@ -391,7 +399,7 @@ def _loop(state: TrainState, bar: ProgressBar, record: _Record) -> None:
             if stopping and not last and not state.ended:
                 raise Interrupted(
                     f"stopped after step {state.step} of {state.total}, saved in {state.directory.path}; "
-                    "go on with --resume"
+                    f"{how_to_go_on(state.directory.path)}"
                 )
 
 
@@ -433,7 +441,9 @@ def _terms(state: TrainState, player: Player, number: int, progress: Progress) -
         return state.gradients[player.name](batch, progress)
     except (ConnectionError, EOFError) as error:  # the other end of a pipe
         time.sleep(0.2)  # torch's signal handler raises here, if it is to name the process that has ended
-        raise RunError(f"a process that loads data has ended ({error}); go on with --resume") from error
+        raise RunError(
+            f"a process that loads data has ended ({error}); {how_to_go_on(state.directory.path)}"
+        ) from error
     except (RuntimeError, ValueError, OSError) as error:
         if isinstance(error, LatentiaError):
             raise
@@ -552,14 +562,14 @@ def set_training_mode(model: nn.Module) -> None:
 
 
 @contextmanager
-def _dead_loaders_reported() -> Iterator[None]:
+def _dead_loaders_reported(path: Path) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
         if _DEAD_LOADER not in str(error):
             raise
         reason = str(error).strip().splitlines()[0]
-        raise RunError(f"a process that loads data has ended ({reason}); go on with --resume") from error
+        raise RunError(f"a process that loads data has ended ({reason}); {how_to_go_on(path)}") from error
 
 
 @contextmanager

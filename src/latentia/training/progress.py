@@ -119,6 +119,31 @@ class Pace:
         return True
 
 
+class Part:
+    """How much of one part of some work is done; `str` gives it with the time left, by the mean speed so far."""
+
+    def __init__(self) -> None:
+        self.done = self.total = 0
+        self.what, self._began, self._first = "", time.perf_counter(), 0
+
+    def report(self, done: int, total: int, what: str) -> bool:
+        """Note what is done; returns whether another part has begun, as less is done than before."""
+        again = done < self.done
+        if again or total != self.total:
+            self._began, self._first = time.perf_counter(), done
+        self.done, self.total, self.what = done, total, what
+        return again
+
+    def __str__(self) -> str:
+        if not self.total:
+            return f"  {self.done}" if self.done else " …"
+        text = f"  {self.done}/{self.total} ({self.done / self.total:.0%})"
+        if self._first < self.done < self.total:
+            used = time.perf_counter() - self._began
+            text += f", {used * (self.total - self.done) / (self.done - self._first):.0f} s left"
+        return text
+
+
 class ProgressBar:
     """The progress on standard error: a bar in a terminal, elsewhere lines at the intervals of `Pace`.
 

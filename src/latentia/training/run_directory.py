@@ -40,7 +40,7 @@ from pydantic import ConfigDict, with_config
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from latentia.errors import RunError
+from latentia.errors import RunError, how_to_go_on
 from latentia.estimate import Estimate, read_estimates
 from latentia.files import atomic_write, read_json, read_tensors, read_yaml, write_tensors
 from latentia.training.checkpoint import find_checkpoints, records_counted, seal_of
@@ -161,7 +161,7 @@ class RunDirectory:
             if resume is False:
                 raise RunError(
                     f"{self.path} holds a run already; "
-                    "go on with it by --resume, or give another --out (in Python resume=True, out=...)"
+                    f"{self.how_to_go_on}, or give another --out (in Python resume=True, out=...)"
                 )
             other = _differences(with_defaults(self.recipe()), recipe)
             if other:
@@ -258,8 +258,8 @@ class RunDirectory:
                 who, process = _describe_holder(lock)
                 stop = f"stop it (kill {process})" if process else "stop it"
                 raise RunError(
-                    f"{self.path} is being trained by {who}; wait for it, or {stop} and go on with --resume, or give "
-                    "another --out"
+                    f"{self.path} is being trained by {who}; wait for it, or {stop} and {self.how_to_go_on}, "
+                    "or give another --out"
                 ) from None
             except OSError as error:
                 text = f"{self.path} cannot be locked ({error}): make sure that no other process trains there"
@@ -310,10 +310,16 @@ class RunDirectory:
             if (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino):
                 return
         if not self._folder.is_dir():
-            text = "was moved or removed while the run trained; go on where it is now with --resume --out"
+            text = "was moved or removed while the run trained; go on with `latentia resume` where it is now"
         else:
-            text = "may be in use by another process: its .lock was removed while the run trained; go on with --resume"
+            text = "may be in use by another process: its .lock was removed while the run trained; "
+            text += how_to_go_on(self._folder)
         raise RunError(f"{self.path} {text}")
+
+    @property
+    def how_to_go_on(self) -> str:
+        """The cure of what has stopped here."""
+        return how_to_go_on(self.path)
 
     # Recipe and environment
 
@@ -345,7 +351,7 @@ class RunDirectory:
         Raises:
             RunError: if it is missing or damaged.
         """
-        cure = f"write it again with `latentia train … --out {self.path} --resume`"
+        cure = f"to write it again, {how_to_go_on(self.path)}"
         if not self._environment_file.exists():
             raise RunError(f"{self.path} has no environment.json: its run did not begin; {cure}")
         content = read_json(self._environment_file, _Environment, cure)
@@ -369,7 +375,7 @@ class RunDirectory:
         """
         if self.environment()["recipe_hash"] == self._recipe_hash():
             return ""
-        cure = f"bring it back from a copy, or take it over with `latentia train … --out {self.path} --resume`"
+        cure = f"bring it back from a copy, or take it over: {how_to_go_on(self.path)}"
         return f"{self.recipe_file} was changed after the run began; {cure}"
 
     def _recipe_hash(self) -> str:
@@ -404,7 +410,7 @@ class RunDirectory:
             with self._records_file.open("a", encoding="utf-8") as file:
                 file.write("".join(lines))
         except OSError as error:
-            cure = "make room on the disk and go on with --resume"
+            cure = f"make room on the disk and {how_to_go_on(self.path)}"
             raise RunError(f"could not write {self._records_file}: {error.strerror}; {cure}") from error
         return len(lines)
 
@@ -474,11 +480,9 @@ class RunDirectory:
                 raise RunError(
                     f"{self.path} has no weights yet: it is being trained by {holder}; wait until it has ended"
                 )
-            cure = f"go on with `latentia resume {self.path}`"
+            cure = how_to_go_on(self.path)
             raise RunError(f"{self.path} has no weights.safetensors: its run has not ended; {cure}")
-        cure = (
-            f"write them again from its checkpoint: remove the file and `latentia train … --out {self.path} --resume`"
-        )
+        cure = f"to write them again from its checkpoint, remove the file and {how_to_go_on(self.path)}"
         tensors, sealed = read_tensors(self._weights_file, cure)
         if not sealed:
             warnings.warn(f"{self._weights_file} has no checksum: training did not write it", stacklevel=2)
