@@ -96,8 +96,10 @@ class Peer:
 
 
 def environment(threads: int, accelerator: str) -> dict[str, str]:
-    """Variables for the peers: so many threads, on the CPU or a GPU that JAX is not to take whole."""
-    told = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    """Variables for the peers: so many threads (0: what each chooses), on the CPU or a GPU, not all of it for JAX."""
+    told = dict(os.environ)
+    if threads:
+        told |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     told |= {"BENCHMARK_DEVICE": accelerator, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     if accelerator == "cpu":
         told["JAX_PLATFORMS"] = "cpu"

@@ -1,14 +1,19 @@
 """latentia: its own engine, recipe and objective, records and checkpoints included, as a user runs it.
 
-Arguments are settings of the recipe, `compile=true`.
+Arguments are settings of the recipe, `compile=true`. Threads wait for one another as in the command line.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+
+from latentia.threads import brief_waits
+
+os.environ.update(brief_waits() | os.environ)
 
 from common import BATCH, DEVICE, HIDDEN, LATENT, STEPS, Gate
 from engine_gate import gate_engine

@@ -91,7 +91,7 @@ def refuse(text: str) -> None:
     raise AssertionError(text)
 
 
-def same_gradients(recipe: Recipe, steps: int = 3) -> None:
+def same_gradients(recipe: Recipe, steps: int = 3, cuda_graphs: bool = False) -> None:
     """Both ways give the same terms, gradients and buffers for every player, by the same random numbers."""
     worker = start_worker(recipe)
     splits = recipe.data.load()
@@ -102,7 +102,9 @@ def same_gradients(recipe: Recipe, steps: int = 3) -> None:
     loose = recipe.precision != "32-true"  # bfloat16 keeps eight bits, and the graph rounds where it likes
     for player in game.players:
         one = eager_gradients(player, player.parameters, worker)
-        two = compiled_gradients(player, player.parameters, worker, say=lambda _: None, warn=refuse)
+        two = compiled_gradients(
+            player, player.parameters, worker, say=lambda _: None, warn=refuse, cuda_graphs=cuda_graphs
+        )
         for step in range(steps):
             batch, progress = game.draw(step), Progress(step, step / 2, game.data_size)
             found = []
@@ -142,6 +144,15 @@ def traced_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_traced_gradients_are_the_eager_ones(name: str):
     with traceable_gradients():
         same_gradients(RECIPES[name])
+
+
+def test_cuda_graphs_need_a_gpu_and_their_way_gives_the_same_gradients(tmp_path: Path):
+    """On a CPU the same program runs without graphs: what is copied and marked is right; the replay is not tested."""
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigurationError, match="compile=true"):
+            train(RECIPES["elbo"].model_copy(update={"compile": "cuda-graphs"}), tmp_path / "run", quiet=True)
+    with traceable_gradients():
+        same_gradients(RECIPES["elbo"], cuda_graphs=True)
 
 
 @pytest.mark.slow
@@ -292,7 +303,7 @@ def test_a_program_that_computes_something_else_is_not_used(tmp_path: Path, caps
 
 def test_the_test_of_the_program_changes_nothing(tmp_path: Path, monkeypatch):
     """Where eager gradients stand for the program, the run with the test has the bits of the run without."""
-    monkeypatch.setattr("latentia.training.loop.compiled_gradients", lambda p, q, w, *_: eager_gradients(p, q, w))
+    monkeypatch.setattr("latentia.training.loop.compiled_gradients", lambda p, q, w, *_, **__: eager_gradients(p, q, w))
     play_duel(tmp_path / "plain")
     play_duel(tmp_path / "run", compile=True)
     same_run(tmp_path / "plain", tmp_path / "run")

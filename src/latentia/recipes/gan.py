@@ -97,7 +97,7 @@ class GANRecipe(Recipe, name="gan"):
             problems.append(("packing", f"{text}. Set batch_size={larger}, or another packing"))
         if self.packing > 1 and self.conditional:
             problems.append(("packing", "a pack of examples has no single label. Use packing=1, or conditional=false"))
-        if self.compile is True and self.reuse_fakes:
+        if self.compile not in (False, "auto") and self.reuse_fakes:
             text = "compile=true frees each step's graph, which reuse_fakes=true needs"
             problems.append(("compile", f"{text}. Set reuse_fakes=false, or compile=auto"))
         if self.keep == "best":

@@ -338,8 +338,11 @@ def _beginning(directory: RunDirectory) -> dict[str, Any]:
     return {}
 
 
-def _compiled(recipe: Recipe, game: Game, worker: Worker, began: Mapping[str, Any] | None) -> bool:
+def _compiled(recipe: Recipe, game: Game, worker: Worker, began: Mapping[str, Any] | None) -> bool | str:
     """Whether steps are compiled: as the recipe says, or as the run began; `auto` decides for a new run."""
+    if recipe.compile == "cuda-graphs" and worker.device.type != "cuda":
+        text = f"CUDA graphs are for a GPU, and the device is {worker.device.type}"
+        raise ConfigurationError([("compile", f"{text}. Set compile=true, or accelerator=cuda")])
     if recipe.compile != "auto":
         return recipe.compile
     if began is not None:

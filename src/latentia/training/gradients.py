@@ -52,6 +52,8 @@ def compiled_gradients(
     worker: Worker,
     say: Callable[[str], None],
     warn: Callable[[str], None],
+    *,
+    cuda_graphs: bool = False,
 ) -> GradientFn:
     """Terms and gradients as one program, compiled at the first call; if that fails, warns and goes on eagerly.
 
@@ -64,6 +66,8 @@ def compiled_gradients(
         worker: whose precision, and of how many.
         say: shows a line of information.
         warn: shows a line of warning.
+        cuda_graphs: on a GPU, record the program's kernels once and replay them. A replay writes to the memory of the
+            one before, so terms, which records keep, are copied; gradients are used before the next replay.
     """
     eager = eager_gradients(player, parameters, worker)
     program: Callable[[Batch, Progress], tuple[Terms, Sequence[Tensor | None]]] | None = None
@@ -79,7 +83,7 @@ def compiled_gradients(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch's own parts about one another
-                options = {"fallback_random": True}
+                options = {"fallback_random": True, "triton.cudagraphs": cuda_graphs}
                 made = torch.compile(traced, fullgraph=True, isolate_recompiles=True, options=options)  # pyright: ignore[reportCallIssue]
                 result = made(batch, progress)
         finally:
@@ -92,7 +96,11 @@ def compiled_gradients(
         if failed:
             return eager(batch, progress)
         try:
+            if cuda_graphs:
+                torch.compiler.cudagraph_mark_step_begin()
             terms, gradients = (program or first)(batch, progress)
+            if cuda_graphs:
+                terms = {name: term.clone() for name, term in terms.items()}
         except Exception as error:  # anything that a compiler may meet, or an error of the cost, which `eager` repeats
             # Nothing has been computed, sampled or written yet: a graph runs only once it is whole and compiled.
             terms = eager(batch, progress)

@@ -123,7 +123,7 @@ def fit(
         broadcast_weights(worker, game.model)
         if resume:
             state.restore(bar)
-        if training.compile is True:
+        if training.compile not in (False, "auto"):
             stack.enter_context(traceable_gradients())
             state.compile_gradients(bar)
         loggers = training.loggers if worker.rank == 0 else ()
@@ -201,7 +201,10 @@ class TrainState:
                 bar.warn(f"{text}; they run uncompiled from here on")
 
         for p in self.game.players:
-            compiled[p.name] = compiled_gradients(p, self.parameters[p.name], self.worker, bar.say, complain)
+            graphs = self.training.compile == "cuda-graphs"
+            compiled[p.name] = compiled_gradients(
+                p, self.parameters[p.name], self.worker, bar.say, complain, cuda_graphs=graphs
+            )
         if not failures:
             try:
                 number = self.step * self.batches_per_step

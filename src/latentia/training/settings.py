@@ -45,9 +45,10 @@ class Training(Component):
         default="auto",
         description="torch's setting of float32 matrix products; auto takes the faster one with whole float32 digits",
     )
-    compile: bool | Literal["auto"] = Field(
+    compile: bool | Literal["auto", "cuda-graphs"] = Field(
         default="auto",
-        description="compile each player's cost with its gradients; auto does where a long run gains by it",
+        description="compile each player's cost with its gradients; auto does where a long run gains by it; "
+        "cuda-graphs replays the programs on a GPU as recorded graphs",
     )
     loggers: tuple[OneOf[Logger], ...] = Field(
         default=(), description="other places that get the records: [tensorboard, csv, wandb, mlflow]"
