@@ -4,13 +4,21 @@ BIN := .venv/bin
 INPUTS ?= 20000
 RUNS ?= 200
 
-.PHONY: demo test check slow fuzz storm docs bench verify clean
+.PHONY: demo test test-lowest check slow zoo fuzz storm docs bench verify clean
 
 demo: .venv/installed
 	$(BIN)/latentia demo
 
 test: .venv/installed check
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
+
+# every package at the lowest version that pyproject.toml declares, torch as in constraints.txt
+test-lowest:
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	$(PYTHON) benchmarks/lowest.py constraints.txt > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-lowest/lowest.txt torch
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-lowest/lowest.txt -e '.[test]' pytest-xdist
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -q -n auto -W ignore::DeprecationWarning
 
 check: .venv/installed
 	$(BIN)/ruff check .
@@ -32,6 +40,9 @@ fuzz: .venv/installed
 
 storm: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/storm.py -n $(RUNS) --starts 40
+
+zoo: .venv/installed
+	$(BIN)/python benchmarks/zoo.py --out dist/zoo
 
 slow: .venv/installed
 	$(BIN)/pytest -q -m slow
