@@ -231,6 +231,7 @@ def enclosures(
     *,
     tolerance: float,
     stop: float,
+    mean: bool = False,
     about: str = "",
 ) -> Case:
     """Proven bounds of log p(x) of a few images, from a search that is stopped after `stop` seconds.
@@ -241,11 +242,12 @@ def enclosures(
         truths: value and error of the oracle for each image.
         tolerance: to ask for.
         stop: the search ends then, whatever it has reached.
+        mean: whether the tolerance is of the mean over the images.
         about: see `Case`.
     """
 
     def ask(seconds: float) -> list[Answer]:
-        found = enclose_log_likelihood(model, images, tolerance, seconds=min(stop, seconds))
+        found = enclose_log_likelihood(model, images, tolerance, mean=mean, seconds=min(stop, seconds))
         answers = []
         for i, (low, high, (value, error)) in enumerate(
             zip(found.lower.tolist(), found.upper.tolist(), truths, strict=True)

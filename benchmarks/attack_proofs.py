@@ -54,7 +54,9 @@ def ask(
     """Enclosures of the rows of x, stopped at a random time, against truths and their errors."""
     tolerance, stop = log_uniform(rng, 1e-7, 1.0), float(pick(rng, *STOPS))
     images = tensor(x).reshape(len(x), 1, 1, -1)
-    return enclosures(subject, images, found, tolerance=tolerance, stop=stop, about=f"{about} stop={stop}")
+    mean = rng.random() < 0.4
+    about = f"{about} stop={stop} mean={mean}"
+    return enclosures(subject, images, found, tolerance=tolerance, stop=stop, mean=mean, about=about)
 
 
 def observed(rng: np.random.Generator, out: Array, noise: float | None) -> Array:

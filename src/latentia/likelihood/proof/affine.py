@@ -117,13 +117,19 @@ class AffineBounds:
         """
         weight = weight.detach().double()
         boxes, rows = self.coefficients.shape[:2]
-        gamma = gamma_of(terms)
         coefficients = operation(self.coefficients.flatten(0, 1), weight).unflatten(0, (boxes, rows))
-        spread = operation(self.error + 2 * gamma * self.magnitude, weight.abs()) * (1 + 4 * gamma)
+        spread = self.spread(operation, weight, self.error, terms)
         if bias is not None:
             coefficients[:, 0] += bias.detach().double()
             spread = spread + 2 * UNIT * coefficients[:, 0].abs()
         return AffineBounds(coefficients, spread + TINY, self.kinks)
+
+    def spread(
+        self, operation: Callable[[Tensor, Tensor], Tensor], weight: Tensor, error: Tensor, terms: int
+    ) -> Tensor:
+        """The error after that map from one before it, with the rounding of the map."""
+        gamma = gamma_of(terms)
+        return operation(error + 2 * gamma * self.magnitude, weight.abs()) * (1 + 4 * gamma) + TINY
 
     def scaled(self, factor: Tensor, shift: Tensor) -> AffineBounds:
         """factor · f + shift, both broadcast against (*shape) and each known to 16 roundings."""

@@ -13,7 +13,7 @@ __all__: list[str] = []  # used by the proofs only
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -42,6 +42,8 @@ class Table:
         flat: (S,), whether the upper bound is better without H and with `above_flat` in place of `above`.
         above_flat: (S,).
         rounding: the part of the slack that smaller tiles do not make smaller, (S,).
+        moments: of the part of the slack that is known on average, (n, S, Q) (see `kinks`); None where none is.
+        rest: what of the slack is not in that part, (n, S).
     """
 
     value: Tensor
@@ -53,6 +55,8 @@ class Table:
     flat: Tensor
     above_flat: Tensor
     rounding: Tensor
+    moments: Tensor | None = None
+    rest: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,7 @@ class Likelihoods(ABC):
         products: Products,
         choices: list[Tensor],
         limit: float,
+        integrate: bool = False,
     ) -> list[tuple[Tensor, Table]]:
         """Bounds for the images `rows` on S tiles, in parts: (rows of the part, table).
 
@@ -168,8 +173,9 @@ class Likelihoods(ABC):
             choices: ways to group the tiles to cells of neighbors, from few cells to one for each tile: the cell of
                 each tile, (S,), from 0 up, all of one size.
             limit: how much slack in nats it may cost to expand A once for each cell.
+            integrate: whether to find how far rectifiers lie from their lines on average, and not only at most.
         """
-        variables = network.variables(tiles)
+        variables, known = network.integrated(tiles) if integrate else (network.variables(tiles), None)
         center, slopes, error = variables.center, variables.slopes, variables.error
         expansion = self._chosen(network, variables, choices if network.weight is not None else choices[-1:], limit)
         middle = expansion.pull.mean(0)
@@ -188,6 +194,13 @@ class Likelihoods(ABC):
             slack = (product - middle).abs() @ error.T
             slack += fixed + self.noise[some, None]
             table = Table(value, slope, slack, expansion.curvature, above, below, flat, expansion.tangent, floor)
+            if known is not None:
+                shape = known.moments.shape[:2]
+                moments = ((product - middle) @ known.moments.flatten(0, 1).T).unflatten(1, shape)
+                moments -= (known.moments @ (expansion.pull - middle).unsqueeze(-1)).squeeze(-1)
+                rest = (product - middle).abs() @ known.rest.T
+                rest += floor + ((middle - expansion.pull).abs() * known.rest).sum(-1) + self.noise[some, None]
+                table = replace(table, moments=moments, rest=rest)
             parts.append((some, table))
         return parts
 
@@ -235,7 +248,8 @@ class Likelihoods(ABC):
             weighted = network.transposed(variance.unsqueeze(1) * tangents).unsqueeze(1)
             wide = network.absolute(error[:, 0])
             squares = (variance * wide.square()).sum(-1, keepdim=True)
-            crossed = (variance.unsqueeze(1) * tangents.abs() * wide.unsqueeze(1)).sum((-1, -2)).unsqueeze(1)
+            crossed = (weighted.abs() * error.unsqueeze(2)).sum((-1, -2))
+            rounding = rounding + gamma * (variance * reach.square()).sum(-1, keepdim=True) * 4
         else:
             assert network.weight is not None
             hessian = (network.weight.T * variance.unsqueeze(1)) @ network.weight  # (cells, V, V)

@@ -8,6 +8,16 @@ With m₀ the mean of exp(g·t) over the tile and E the mean under the density t
 
     at least  |tile| m₀ exp(α − slack − E w)                          by Jensen's inequality,
     at most   |tile| m₀ exp(α + slack) (1 − (1 − w̄/2) E w)            by e^{−w} ≤ 1 − w + w²/2, for w̄ ≤ 1.
+
+Where the slack is known on average, log p(x|z) p(z) = α + g·t − w(t) + X(t) ± rest with |X| ≤ s, and with the moments
+of X against Legendre polynomials. Since e^{g·t} is a sum of products of aₚ(gᵢ) Pₚ(tᵢ) with aₚ = (2p + 1) iₚ (modified
+spherical Bessel functions, positive for g > 0), the terms of total degree above 3 add at most s (e^{|g|₁}/m₀ − Σ |aₚ
+a_q|/m₀) to E X, over total degrees at most 3. The mass is
+
+    at least  |tile| m₀ exp(α − rest + E X − E w)                     by Jensen's inequality,
+    at most   |tile| m₀ exp(α + rest) (1 + E X − E w + κ (s² + (2s + w̄) E w)),    κ = 1/2 + s e^s/6,
+
+by e^y ≤ 1 + y + κ y² for y ≤ s.
 """
 
 from __future__ import annotations
@@ -20,6 +30,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from latentia.likelihood.proof.kinks import DEGREES
 from latentia.likelihood.proof.likelihoods import Table
 from latentia.likelihood.proof.rounding import UNIT
 
@@ -71,6 +82,17 @@ def log_masses(table: Table, prior: Density, log_volume: float, supremum: Tensor
     if bool((most > 1).any()):
         peak = table.value + (prior.value + log_volume) + largest(slope, minorant(above)) + table.slack + extra
         upper = torch.where(peak < upper, peak, upper)
+    if table.moments is not None and table.rest is not None and prior.edge is None:
+        size = table.slack + table.rest
+        mean = _mean_deviation(slope, log_mean, first, second, table.moments, size)
+        base, bend = table.value + (prior.value + log_volume) + log_mean.sum(-1), _mean_square(below, first, second)
+        floor = base + mean[0] - bend - table.rest - (table.below + prior.below + noise)
+        lower = torch.where(floor > lower, floor, lower)
+        w = _mean_square(above, first, second)
+        growth = mean[1] - w + (0.5 + size * size.exp() / 6) * (size.square() + (2 * size + most) * w)
+        growth = (growth + 1e-13 * (1 + most)).clamp(min=-0.75)
+        ceiling = base + torch.log1p(growth) + table.rest + extra
+        upper = torch.where(ceiling < upper, ceiling, upper)
     cap = supremum[:, None] + (prior.top + log_volume + 1e-13)
     upper = torch.where(upper < cap, upper, cap)  # also where it is not a number
     return upper, torch.where(torch.isnan(lower), -math.inf, lower)
@@ -89,6 +111,35 @@ def _moments(slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     closed = safe + torch.log((1 - decay) / (2 * safe))
     log_series = square * (1 / 6 - square * (1 / 180 - square * (1 / 2835 - square * (1 / 37800))))
     return torch.where(small, log_series, closed), slope * ratio, 1 - 2 * ratio
+
+
+def _mean_deviation(
+    slope: Tensor, log_mean: Tensor, first: Tensor, second: Tensor, moments: Tensor, most: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Lower and upper bounds of E X under the density ∝ exp(g·t), (n, S) each.
+
+    Args:
+        slope: g, (n, S, d).
+        log_mean, first, second: of that density, as `_moments` gives them.
+        moments: of X, (n, S, Q).
+        most: bound of |X|, (n, S).
+    """
+    size = slope.abs()
+    square = size.square().clamp(max=0.01)
+    cubic = slope * square * (1 / 105 - square * (1 / 945 - square * 1.0903e-4))
+    quadratic = 0.5 * (3 * second - 1)
+    third = torch.where(size < 0.1, cubic, first - 5 * quadratic / torch.where(size < 0.1, 1.0, slope))
+    shares = torch.stack([torch.ones_like(first), 3 * first, 5 * quadratic, 7 * third])  # (4, n, S, d)
+    total, absolute = torch.zeros_like(most), torch.zeros_like(most)
+    for number, degrees in enumerate(DEGREES[slope.shape[-1]]):
+        product = shares[degrees[0], ..., 0]
+        if len(degrees) > 1:
+            product = product * shares[degrees[1], ..., 1]
+        total = total + product * moments[..., number]
+        absolute = absolute + product.abs()
+    whole = torch.exp(size.sum(-1) - log_mean.sum(-1))
+    error = ((whole - absolute).clamp(min=0) + 1e-8 * whole) * most
+    return total - error, total + error
 
 
 def _mean_square(curvature: Tensor, first: Tensor, second: Tensor) -> Tensor:

@@ -68,6 +68,7 @@ class PerPixelLikelihoods(Likelihoods):
         products: Products,
         choices: list[Tensor],
         limit: float,
+        integrate: bool = False,
     ) -> list[tuple[Tensor, Table]]:
         outputs = _outputs(network, network.variables(tiles))
         mean, raw = _half(outputs, 0), _half(outputs, 1)

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from latentia.likelihood.proof.affine import AffineBounds, Bends, joined, with_rows
 from latentia.likelihood.proof.curves import Rectifier, rectifier
+from latentia.likelihood.proof.kinks import DEGREES, ROUNDING, rectifier_moments
 from latentia.likelihood.proof.modules import bound_network, rule_of
 from latentia.likelihood.proof.rounding import ELEMENTARY, TINY, UNIT
 
@@ -153,6 +154,12 @@ class Restriction:
         """Bounds of v, (T, V), on boxes inside, from those of s."""
         return self.inner(bounds)
 
+    def integrated(self, bounds: AffineBounds) -> tuple[AffineBounds, Deviations | None]:
+        """The same with how far they lie from their lines on average; None where only the most is known."""
+        if isinstance(self.inner, _Local) and self.inner.groups and bounds.error.shape[1] in DEGREES:
+            return self.inner.integrated(bounds)
+        return self.inner(bounds), None
+
     def outputs(self, variables: Tensor) -> Tensor:
         """weight · v + bias, (…, V) → (…, D)."""
         return self.linear(variables) + self.bias
@@ -221,6 +228,19 @@ def _flat(bounds: AffineBounds) -> AffineBounds:
 
 
 @dataclass(frozen=True)
+class Deviations:
+    """The deviations D of V variables from their lines on S boxes, as a part with known moments and a rest.
+
+    Attributes:
+        moments: means of the known part times Legendre polynomials in t, of the degrees of `DEGREES`, (S, Q, V).
+        rest: the largest size of what else there is, (S, V).
+    """
+
+    moments: Tensor
+    rest: Tensor
+
+
+@dataclass(frozen=True)
 class _Local:
     """Bounds of the variables t and ε of a box, on boxes inside.
 
@@ -233,14 +253,69 @@ class _Local:
     groups: list[_Group]
 
     def __call__(self, bounds: AffineBounds) -> AffineBounds:
+        variables = self._place(bounds)
+        for group in self.groups:
+            inputs = _inputs(group, variables)
+            variables = joined(variables, _excess(group, inputs.through(_curve(group))))
+        return variables
+
+    def _place(self, bounds: AffineBounds) -> AffineBounds:
+        """t of the box."""
         center, radii = self.box.coefficients[:, 0], torch.diagonal(self.box.coefficients[0, 1:])[None]
         moved = bounds.coefficients.clone()
         moved[:, 0] -= center
-        variables = AffineBounds(moved / radii, 4 * UNIT * bounds.magnitude / radii, bounds.kinks)  # t of the box
+        return AffineBounds(moved / radii, 4 * UNIT * bounds.magnitude / radii, bounds.kinks)
+
+    def integrated(self, bounds: AffineBounds) -> tuple[AffineBounds, Deviations]:
+        """The same with the moments of the deviations, for boxes of one or two dimensions.
+
+        With u = a + b·t + D, a rectifier f(u) − line is f(a + b·t) − line, whose moments are known, and f(u) − f(a +
+        b·t), which is the slope times D where the sign of u is known. Elsewhere it is the mean of the two slopes times
+        D, up to half of |D|.
+        """
+        d = bounds.error.shape[1]
+        variables = self._place(bounds)
+        rest, moments = variables.error, variables.error.new_zeros(len(variables.error), len(DEGREES[d]), d)
         for group in self.groups:
-            inputs = variables.linear(functional.linear, group.weight, group.bias, group.weight.shape[1])
-            inputs = AffineBounds(inputs.coefficients, inputs.error + group.error, bounds.kinks)
-            excess = inputs.through(rectifier(-group.slope, 1 - group.slope))  # relu(u) − λ u = μ (1 + ε)
-            minus_one = -torch.ones((), dtype=torch.float64)
-            variables = joined(variables, excess.scaled(1 / group.height, minus_one))
-        return variables
+            inputs = _inputs(group, variables)
+            unknown = variables.spread(functional.linear, group.weight, rest, group.weight.shape[1])
+            unknown = unknown + 2 * UNIT * inputs.center.abs() + group.error
+            slope, shift, _ = _curve(group).line(inputs.center, inputs.radius())
+            lo, hi = inputs.interval()
+            bends = ~((lo >= 0) | (hi <= 0))
+            follow = torch.where(bends, 0.5 - group.slope, slope)
+            known = (moments @ group.weight.T) * follow.unsqueeze(1)
+            box, unit = bends.nonzero(as_tuple=True)
+            if len(box):
+                a, b = inputs.center[box, unit], inputs.slopes[box, :, unit]
+                line = group.slope[unit] + slope[box, unit]  # what is taken off relu(u)
+                own = rectifier_moments(a, b)
+                own[:, 0] -= line * a + shift[box, unit]
+                own[:, 1 : 1 + d] -= line[:, None] * b / 3
+                known[box, :, unit] += own
+            rounding = ROUNDING * ((inputs.magnitude + inputs.error) * (1 + slope.abs()) + shift.abs())
+            unknown = (unknown * follow.abs() + rounding).add_(0.5 * inputs.error * bends)
+            excess = _excess(group, inputs.through(_curve(group)))
+            variables = joined(variables, excess)
+            moments = torch.cat([moments, known / group.height], -1)
+            rest = torch.cat([rest, unknown / group.height + ROUNDING * (1 + excess.magnitude)], -1)
+        return variables, Deviations(moments, rest * (1 + ELEMENTARY) + ROUNDING * variables.error)
+
+
+_MINUS_ONE = -torch.ones((), dtype=torch.float64)
+
+
+def _inputs(group: _Group, variables: AffineBounds) -> AffineBounds:
+    """u of the group."""
+    inputs = variables.linear(functional.linear, group.weight, group.bias, group.weight.shape[1])
+    return AffineBounds(inputs.coefficients, inputs.error + group.error, variables.kinks)
+
+
+def _curve(group: _Group) -> Rectifier:
+    """relu(u) − λ u."""
+    return rectifier(-group.slope, 1 - group.slope)
+
+
+def _excess(group: _Group, bounds: AffineBounds) -> AffineBounds:
+    """ε from μ (1 + ε)."""
+    return bounds.scaled(1 / group.height, _MINUS_ONE)

@@ -26,9 +26,13 @@ from latentia.likelihood.proof.rounding import UNIT
 
 LARGEST_SPLIT = {1: 64, 2: 16, 3: 4}  # parts along each side that a tile is divided into at most
 WIDE = 8.0  # nats between two bounds beyond which the gap does not yet fall with the square of the side
+NARROW = 64.0  # nats between two bounds on a tile, up to which the rectifiers of its parts are integrated
 LENIENCY = math.log(4.0)  # by which a gap may exceed its share on the parts of a tile that were to be the last
 LARGEST_ROUNDING = 1e-4  # share of the tolerance that rounding may take before something is computed from the start
 EXPANSION = 0.05  # share of the tolerance that may be lost to expanding the normalizer once for several tiles
+FIRST_WAVE = 64  # share of all nats that may be left, that a tile of the first wave has at least
+SMALL = 1 / 2000  # share of the tolerance of a mean that the gap of a pair may be to be settled at once
+PAIRS_OF_A_WIDE_SPLIT = 20_000  # at most, where a tile is divided into four along a side before its gap is small
 DEEPEST = 48  # level whose tiles are not divided: below 2^−53 of the box the centers of tiles would be rounded
 
 
@@ -82,6 +86,12 @@ class _Sums:
         self.values = torch.full((count,), -math.inf, dtype=torch.float64)
         self.groups = 0
 
+    def copy(self) -> _Sums:
+        """The same numbers, to be added to apart."""
+        found = _Sums(0)
+        found.values, found.groups = self.values.clone(), self.groups
+        return found
+
     def add(self, images: Tensor, values: Tensor) -> None:
         """Add a group: values (n, S) or (n,), of distinct images (n,)."""
         new = values.logsumexp(-1) if values.dim() > 1 else values
@@ -128,6 +138,38 @@ class Search:
                 break
         return (lower.values - lower.rounding)[index], (upper.values + upper.rounding)[index]
 
+    def run_for_mean(self, index: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds of log p(x) for the images `index`, (n,) each, whose mean width is within the tolerance.
+
+        Tiles are divided in waves: in each, those whose gaps, summed over their images, are above a threshold, from
+        wave to wave a lower one. So a division is made where it narrows most.
+        """
+        frontier, known, lower, upper = self._start(index, reference)
+        waiting, threshold = list(frontier.all()), len(index) * self.tolerance / FIRST_WAVE
+        while True:
+            self._learn(known, lower, waiting, _Frontier())
+            frontier, later = _Frontier(), []
+            for tile in waiting:
+                frontier.add(tile) if _total_gap(tile, known) > threshold else later.append(tile)
+            waiting = later
+            while level := frontier.next_level():
+                self._learn(known, lower, [*level, *waiting], frontier)
+                for tile in level:
+                    if time.monotonic() > self.deadline:
+                        waiting.append(tile)
+                        continue
+                    for child in self._divide(tile, known, self.tolerance, lower, upper, together=True):
+                        frontier.add(child) if _total_gap(child, known) > threshold else waiting.append(child)
+            low, high = lower.copy(), upper.copy()
+            for tile in waiting:
+                low.add(tile.images, tile.lower)
+                high.add(tile.images, tile.upper)
+            below, above = (low.values - low.rounding)[index], (high.values + high.rounding)[index]
+            width = float((above - below).mean())
+            if not waiting or width <= self.tolerance or time.monotonic() > self.deadline:
+                return below, above
+            threshold *= min(0.85, max(0.5, self.tolerance / width))
+
     def exclude(self, index: Tensor, reference: Tensor, level: int, share: float) -> tuple[Tensor, Tensor, list[Tile]]:
         """Log-mass that was excluded at most, log p(x) at least, (n,) each, and the tiles of the level that were not.
 
@@ -172,11 +214,19 @@ class Search:
         return Tile(0, center, index, most, nothing, 2, math.inf, self.problem.whole, None)
 
     def _divide(
-        self, tile: Tile, known: Tensor, share: float, lower: _Sums, upper: _Sums, deepest: int | None = None
+        self,
+        tile: Tile,
+        known: Tensor,
+        share: float,
+        lower: _Sums,
+        upper: _Sums,
+        deepest: int | None = None,
+        together: bool = False,
     ) -> list[Tile]:
         """Bound the masses on the parts of a tile, add up those that are settled, and return the others as tiles.
 
-        With `deepest` only the upper bound counts: a part is settled where it is small.
+        With `deepest` only the upper bound counts: a part is settled where it is small. `together` is for a mean over
+        images: a pair is settled where its gap is next to nothing, since others of the tile may be divided anyway.
         """
         prior, d = self.problem.prior, len(tile.center)
         radius = 2.0**-tile.level
@@ -197,16 +247,24 @@ class Search:
         sizes = [size for size in (4, 8) if size < tile.parts] if deepest is None else []
         choices = [_cells(tile.parts, d, size) for size in (*sizes, tile.parts)]
         limit = EXPANSION * min(self.tolerance, 1.0)
-        for rows, table in self.problem.family.table(network, boxes, tile.images, products, choices, limit):
+        integrate = deepest is None and not float((tile.upper - tile.lower).min()) > NARROW
+        tables = self.problem.family.table(network, boxes, tile.images, products, choices, limit, integrate)
+        for rows, table in tables:
             high, low = log_masses(table, density, log_volume, self.problem.family.supremum[rows])
             threshold = (known[rows] + math.log(share))[:, None]
             gap = torch.where(low > -math.inf, high + torch.log(-torch.expm1(low - high)), high)
             if deepest is None:
-                enough = threshold if tile.parts == 2 else threshold + LENIENCY
                 stuck = torch.where(table.rounding > 0.5 * tile.rounding, 8 * table.rounding, 0.0)
-                done = (gap <= enough) | (high - low <= stuck.clamp(min=0.5 * self.tolerance)) | (level >= DEEPEST)
+                if together:
+                    enough, narrow = known[rows, None] + math.log(SMALL * self.tolerance), stuck
+                else:
+                    enough = threshold if tile.parts == 2 else threshold + LENIENCY
+                    narrow = stuck.clamp(min=0.5 * self.tolerance)
+                done = (gap <= enough) | (high - low <= narrow) | (level >= DEEPEST)
                 lower.add(rows, low.masked_fill(~done, -math.inf))
-                need = torch.minimum((gap - threshold) / (d + 2), 0.5 * ((high - low) / (0.5 * self.tolerance)).log())
+                order = 2 if table.moments is None else 3  # of the gap in the side of a tile
+                excess = ((high - low) / (0.5 * self.tolerance)).log()
+                need = torch.minimum((gap - threshold) / (d + order), excess / order)
                 need = need.masked_fill(~(high - low < WIDE), 0.0)
             else:
                 done, need = high <= threshold, torch.zeros_like(high)
@@ -220,7 +278,8 @@ class Search:
         for column in (~done).any(0).nonzero().flatten().tolist():
             rows = (~done[:, column]).nonzero().flatten()
             wanted = float(need[rows, column].quantile(0.95, interpolation="higher")) / math.log(2)
-            parts = 2 ** math.ceil(min(max(1.0, wanted - 0.2), math.log2(LARGEST_SPLIT[d])))
+            least = 2.0 if d < 3 and len(rows) * 4**d <= PAIRS_OF_A_WIDE_SPLIT else 1.0
+            parts = 2 ** math.ceil(min(max(least, wanted - 0.2), math.log2(LARGEST_SPLIT[d])))
             if deepest is not None:
                 parts = 2
             kept = None if network is self.problem.whole else products.of(rows)
@@ -254,11 +313,19 @@ def _cells(parts: int, d: int, size: int) -> Tensor:
     return (axes * size ** torch.arange(d)).sum(-1)
 
 
+def _total_gap(tile: Tile, known: Tensor) -> float:
+    """About how many nats the bounds of log p(x) lie apart by this tile, summed over its images."""
+    gap = tile.upper + torch.log(-torch.expm1(tile.lower - tile.upper)) - known[tile.images]
+    return float(torch.logaddexp(gap, torch.zeros_like(gap)).nan_to_num(nan=0.0, posinf=1e9).sum())
+
+
 class _Frontier:
     """Tiles that wait, by level: the coarsest are next."""
 
-    def __init__(self, root: Tile):
-        self._levels = {root.level: [root]}
+    def __init__(self, *tiles: Tile):
+        self._levels: dict[int, list[Tile]] = {}
+        for tile in tiles:
+            self.add(tile)
 
     def next_level(self) -> list[Tile]:
         """All tiles of the coarsest level, taken out; none where nothing waits."""
