@@ -69,13 +69,21 @@ def page(tmp_path_factory: pytest.TempPathFactory, vae_run: Run, toy_run: Run, g
 
 @pytest.fixture(scope="session")
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """A class-conditional VAE, with its own prior for each class, a VAE on the sphere, and two hybrids."""
+    """A class-conditional VAE, with its own prior for each class, VAEs on the sphere and over codes, two hybrids."""
     path, small = tmp_path_factory.mktemp("kinds"), {"type": "mlp", "hidden": [32]}
     binary = {"type": "digits", "binarize": "dynamic"}
     vae = {"data": binary, "network": small, "epochs": 6, "optimizer": {"type": "adam", "lr": 3e-3}}
     recipes = {
         "labeled": {**vae, "type": "conditional-vae", "latent": 2, "conditional_prior": True},
         "sphere": {**vae, "type": "vae", "latent": 3, "posterior": "von-mises-fisher", "prior": "sphere"},
+        "codes": {
+            **vae,
+            "type": "vae",
+            "latent": 6,
+            "posterior": {"type": "categorical", "variables": 2},
+            "prior": {"type": "categorical", "variables": 2, "learned": True},
+            "objective": {"type": "elbo", "gradient": "enumerated"},
+        },
         "bigan": {"type": "bigan", "latent": 2, "data": "digits", "epochs": 1},
         "vae-gan": {"type": "vae-gan", "latent": 3, "data": "digits", "epochs": 1},
     }

@@ -212,6 +212,34 @@ def test_log_likelihoods_given_a_label_and_on_the_sphere(name, page_of_kinds, ki
             np.testing.assert_allclose([radius * np.cos(angle), radius * np.sin(angle), height], direction, atol=0.01)
 
 
+def test_sums_over_codes_are_those_of_the_library(page_of_kinds, kinds, node):
+    place, vae = list(kinds).index("codes"), kinds["codes"].model
+    scene = content_of(page_of_kinds)["scenes"][place]
+    images = array_of(page_of_kinds, scene["images"]["pixels"])[:5].astype(np.float32)
+    found = node(
+        READ
+        + """
+        import { imageTerms, loadModel, logJoint, nodeAt } from "page/model.mjs";
+        import { codeLogits, valuesOfCodes } from "page/enumeration.mjs";
+        const model = loadModel(scene, buffer);
+        const codes = valuesOfCodes(scene.variables, scene.values);
+        const result = given.images.map((x) => ({
+          joint: codes.map(({ z }) => logJoint(imageTerms(model, x), nodeAt(model, z))),
+          q: codeLogits(model, scene, x),
+        }));
+        """,
+        page=str(page_of_kinds),
+        scene=place,
+        images=images.reshape(len(images), -1).tolist(),
+    )
+    x = torch.from_numpy(images)
+    exact = exact_log_likelihood(vae, x).values
+    joint = torch.tensor([each["joint"] for each in found])
+    np.testing.assert_allclose(joint.logsumexp(1), exact, atol=0.02)
+    np.testing.assert_allclose([each["q"] for each in found], vae.encode(x).log_probs().detach(), atol=0.01)
+    assert array_of(page_of_kinds, scene["usage"]).sum() == pytest.approx(1, abs=1e-4)
+
+
 @pytest.mark.parametrize("name", ["bigan", "vae-gan"])
 def test_hybrids_encode_and_generate_as_in_python(name, page_of_kinds, kinds, node):
     place, gan = list(kinds).index(name), kinds[name].model

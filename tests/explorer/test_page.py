@@ -152,6 +152,16 @@ def test_models_that_cannot_be_shown_are_refused(tmp_path):
         latentia.explore(line)
 
 
+def test_a_run_that_cannot_be_shown_is_a_line_among_others(vae_run, tmp_path):
+    table = train(VAERecipe(data="wine", likelihood="gaussian-per-column", epochs=1), tmp_path / "table", quiet=True)
+    written = latentia.explore([vae_run, table], tmp_path / "page.html")
+    scene = content_of(written.path)["scenes"][1]
+    assert scene["kind"] == "none"
+    assert "latentia report" in scene["notes"][0]
+    with pytest.raises(RunError, match="latentia report"):
+        latentia.explore([table, table], tmp_path / "page.html")
+
+
 def test_int8_weights_are_smaller_and_their_error_is_stated(vae_run, tmp_path):
     pages = [latentia.explore(vae_run, tmp_path / f"{kind}.html", weights=kind).path for kind in ("float16", "int8")]
     first, second = (content_of(path)["scenes"][0]["rounding"]["mean"] for path in pages)

@@ -30,8 +30,8 @@ from latentia.recipes import Run
 
 LARGEST = 4_000_000  # bytes of a page, unless more are allowed
 # In the order in which they use each other. The mathematics runs in a worker as well, the rest with the page alone.
-MATHEMATICS = ("numbers", "network", "model", "posterior", "gaps", "digits", "dirac", "toys", "engine")
-VIEWS = ("drawing", "parts", "plane", "pad", "vae", "toy", "gan", "theory", "app")
+MATHEMATICS = ("numbers", "network", "model", "posterior", "gaps", "digits", "dirac", "toys", "enumeration", "engine")
+VIEWS = ("drawing", "parts", "plane", "pad", "vae", "codes", "toy", "gan", "theory", "app")
 HEIGHT = 860  # of the frame in a notebook, in pixels
 
 
@@ -95,13 +95,21 @@ def write_explorer(runs: Sequence[Run], path: Path, *, weights: str = "auto", ma
 
 def _page(runs: Sequence[Run], encoding: Encoding) -> tuple[str, tuple[str, ...]]:
     payload = Payload()
-    scenes, notes = [], []
+    scenes, notes, refused = [], [], []
     for run in runs:
-        scene = _scene(run, payload, encoding)
+        try:
+            scene = _scene(run, payload, encoding)
+        except RunError as error:
+            if len(runs) == 1:
+                raise
+            refused.append(error)
+            scene = Scene({"kind": "none"}, [f"{error}."])
         name = run.path.resolve().name
         scene.content |= {"name": name, "recipe": _about(run), "notes": scene.notes}
         scenes.append(scene.content)
         notes += [f"{name}: {note}" for note in scene.notes]
+    if len(refused) == len(runs):
+        raise refused[0]
     content = {"version": version("latentia"), "scenes": scenes, "theory": saved_statements()}
     template = _read("page.html")
     parts = {

@@ -15,12 +15,14 @@ from torch.distributions import Distribution, Independent, MixtureSameFamily, Mu
 
 from latentia.distributions import (
     Bernoulli,
+    CategoricalPosterior,
     ContinuousBernoulli,
     Diagonal,
     Fixed,
     Full,
     Gaussian,
     GaussianLearnedScale,
+    OneHotCodes,
     VonMisesFisher,
 )
 from latentia.distributions.conditional import Family
@@ -47,6 +49,7 @@ FACTS = {  # estimates of the run that the page repeats, with their names there
     "approximation_gap": "approximation gap",
     "amortization_gap": "amortization gap",
 }
+MOST_CODES = 400  # that a page shows
 PLANE = 2  # dimensions of z, at most, for a heat map of the posterior
 ATLAS = 28  # decoded pictures along a side, where the decoder cannot be exported
 TITLES: dict[type[nn.Module], str] = {
@@ -79,12 +82,17 @@ def vae_scene(run: Run, payload: Payload, encoding: Encoding) -> Scene:
     vae = cast(VAE, run.model)
     scene = _images_scene(run, payload)
     content, test = scene.content, run.test
+    if content["kind"] == "codes":
+        content |= _codes(vae, payload, test.x[:ENCODED])
     content["model"] = _model(vae, payload, encoding, scene)
     content["facts"] = [
         {"name": FACTS[e.name.rpartition("/")[2]], "value": e.value, "stderr": e.stderr, "n": e.n, "kind": e.kind}
         | {"method": e.method}
         for e in _likelihoods(run)
     ]
+    complete = content["model"]["decoder"] and content["model"]["likelihood"]["name"] != "none"
+    if content["kind"] == "codes" and not complete:
+        raise UnsupportedError(f"the page cannot compute {run.path}: {scene.notes[0]} `latentia report` shows this run")
     if content["model"]["decoder"]:
         labels = None if test.labels is None else test.labels[:COMPARED]
         content["rounding"] = _rounding(vae, test.x[:COMPARED], labels, encoding)
@@ -132,12 +140,16 @@ def _images_scene(run: Run, payload: Payload) -> Scene:
             "`latentia show` and `latentia report` show this run"
         )
     test, latent = run.test, model.latent
+    enumerable = isinstance(model, VAE) and not isinstance(model, ConditionalVAE) and _is_of_codes(model, run)
     labels = None if test.labels is None else test.labels[:ENCODED]
     codes = _encoded(model, test.x[:ENCODED], labels)
     chart = _chart(model)
     if chart is not None and codes is not None:
         codes = _on_chart(codes[0]), torch.zeros(len(codes[0]), latent - 1)
-    scene = Scene({"kind": "vae", "latent": latent, "shape": list(shape), "classes": list(run.splits.classes)})
+    if enumerable:
+        codes = None  # they have no place in a plane
+    kind = "codes" if enumerable else "vae"
+    scene = Scene({"kind": kind, "latent": latent, "shape": list(shape), "classes": list(run.splits.classes)})
     content = scene.content
     content |= {
         "title": next((title for kind, title in TITLES.items() if isinstance(model, kind)), "VAE"),
@@ -165,6 +177,31 @@ def _images_scene(run: Run, payload: Payload) -> Scene:
     train = run.splits.examples("train", NEIGHBORS)
     content["training"] = _images(payload, train.x, train.labels, torch.arange(len(train.x)))
     return scene
+
+
+def _is_of_codes(vae: VAE, run: Run) -> bool:
+    """Whether z is a code.
+
+    Raises:
+        UnsupportedError: for more codes than a page can show.
+    """
+    prior = vae.prior
+    if not isinstance(prior, OneHotCodes):
+        return False
+    if prior.values**prior.variables > MOST_CODES:
+        raise UnsupportedError(
+            f"the page shows up to {MOST_CODES} codes, and z of {run.path} has {prior.values}^{prior.variables}; "
+            "`latentia report` shows this run"
+        )
+    return True
+
+
+@torch.no_grad()
+def _codes(vae: VAE, payload: Payload, x: Tensor) -> dict[str, Any]:
+    """Number of variables and of their values, and the share of every code among test images under q(z|x)."""
+    prior = cast(OneHotCodes, vae.prior)
+    shares = torch.cat([cast(OneHotCodes, vae.encode(part)).log_probs().exp() for part in x.split(1000)]).mean(0)
+    return {"variables": prior.variables, "values": prior.values, "usage": payload.add(shares)}
 
 
 def _chart(model: VAE | EncodedGAN) -> str | None:
@@ -260,6 +297,8 @@ def _family(family: Family, scene: Scene) -> dict[str, Any] | None:
         return {"name": "fixed", "scale": family.scale}
     if isinstance(family, Diagonal | Full):
         return {"name": "diagonal" if isinstance(family, Diagonal) else "full"}
+    if isinstance(family, CategoricalPosterior):
+        return {"name": "codes"}
     if isinstance(family, VonMisesFisher) and scene.content["chart"]:
         scene.notes.append(
             "Of q(z|x), a von Mises-Fisher distribution, the page shows the direction; its bound is left out."
@@ -288,6 +327,8 @@ def _prior(prior: Distribution, payload: Payload) -> dict[str, Any] | None:
     """N(0, I), or a mixture of Gaussians by weights, means and triangular factors; None for any other."""
     if isinstance(prior, StandardGaussian):
         return {"name": "normal"}
+    if isinstance(prior, OneHotCodes):
+        return {"name": "codes", "logits": payload.add(prior.logits)}
     if is_on_sphere(prior):
         return {"name": "uniform", "volume": 4.0 if prior.event_shape[0] == 3 else 2.0}  # of the map
     if isinstance(prior, Independent) and isinstance(prior.base_dist, Normal):

@@ -1,13 +1,19 @@
 // The page: tabs, theme, the payload, and a worker for each VAE.
 import { inflate } from "./numbers.mjs";
 import { Engine } from "./engine.mjs";
-import { element } from "./parts.mjs";
+import { element, noteList } from "./parts.mjs";
 import { vaeTab } from "./vae.mjs";
 import { toyTab } from "./toy.mjs";
 import { ganTab } from "./gan.mjs";
+import { codesTab } from "./codes.mjs";
 import { theoryTab } from "./theory.mjs";
 
-const TABS = { vae: vaeTab, toy: toyTab, gan: ganTab };
+/** The tab of a run that the page cannot show: why, and where it is shown. */
+function emptyTab(scene) {
+  return { element: element("div", {}, noteList(scene.notes)), start: () => {} };
+}
+
+const TABS = { none: emptyTab, vae: vaeTab, codes: codesTab, toy: toyTab, gan: ganTab };
 
 /** Something that answers questions about a scene's model: a worker, or the page itself where workers are refused. */
 function workerOf(scene, buffer) {

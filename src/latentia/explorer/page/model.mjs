@@ -105,6 +105,10 @@ function loadPrior(prior, buffer) {
   if (prior.name === "normal") {
     return { ...prior, logDensity: (z) => z.reduce((sum, u) => sum - (u * u + LOG_2PI) / 2, 0) };
   }
+  if (prior.name === "codes") {
+    const logits = arrayOf(prior.logits, buffer); // normalized, of each variable in turn
+    return { ...prior, logDensity: (z) => z.reduce((sum, u, i) => sum + (u > 0 ? logits[i] : 0), 0) };
+  }
   if (prior.name === "uniform") return { ...prior, logDensity: () => -Math.log(prior.volume) };
   const [logits, means, factors] = [prior.logits, prior.means, prior.factors].map((part) => arrayOf(part, buffer));
   const d = prior.means.shape[1];

@@ -368,7 +368,7 @@ function drawsCard(known, grid, given) {
 }
 
 /** The training images that are nearest to the decoded picture. */
-function nearestCard(scene, training) {
+export function nearestCard(scene, training) {
   const place = element("div", { class: "strip" });
   let timer = 0;
   const made = card("Nearest training images", `By squared differences of pixels, among ${training.images.length.toLocaleString("en")} training images in this page.`, place);
@@ -425,7 +425,7 @@ function betweenCard(scene, model, plane, examples) {
   return card("Between two images", "The straight line between their codes, decoded.", strips[0], strips[1], control);
 }
 
-function factsCard(scene, scored) {
+export function factsCard(scene, scored) {
   const numbers = scene.facts.map((fact) => {
     const made = quantity(`${fact.name}, ${Number(fact.n).toLocaleString("en")} images`, `The mean over the first ${fact.n} test images, from the run’s own evaluation in Python (${fact.method || "mean over images"}), with one standard error over the images.`);
     made.set({ value: fact.value, error: fact.stderr, kind: fact.kind, unit: "nats" });
