@@ -9,8 +9,8 @@ scikit-learn's `PCA.score` (Tipping and Bishop 1999, eq. 7; Lucas et al. 2019 fo
 *counts*: data from a negative binomial distribution. The best Poisson and the best negative binomial distribution of
 columns that do not depend on each other have known expected log-probabilities, and so has their difference.
 *toys*: a VAE and a GAN on ring, grid, moons and checkerboard, with KL(data, model) and KL(model, data) by quadrature.
-G(z) of a GAN has no density on its own; Gaussian noise is added to it, whose scale is halved as long as that makes
-100 further points more likely.
+G(z) of a GAN has no density on its own; Gaussian noise is added to it, whose scale is halved, down to 0.04, as long as
+that makes 100 further points more likely.
 
 Everything is in nats per example. The log-likelihood of a linear Gaussian model is that of N(b, W Wᵀ + Ψ), exactly.
 """
@@ -182,7 +182,7 @@ class Generate(torch.nn.Module):
 
 
 def with_noise(gan: GAN, toy: ToyDistribution) -> tuple[LatentModel, float]:
-    """G(z) plus Gaussian noise; its scale is halved as long as 100 points become more likely."""
+    """G(z) plus Gaussian noise; its scale is halved, down to 0.04, as long as 100 points become more likely."""
     with torch.random.fork_rng():
         torch.manual_seed(123)
         x = toy.distribution().sample((100,))
@@ -195,14 +195,17 @@ def with_noise(gan: GAN, toy: ToyDistribution) -> tuple[LatentModel, float]:
         return exact_log_likelihood(noisy(scale), x, 0.05, require=False).values.mean().item()
 
     scale, best = 0.64, score(0.64)
-    while (below := score(scale / 2)) > best:
+    while scale > 0.05 and (below := score(scale / 2)) > best:
         scale, best = scale / 2, below
     return noisy(scale), scale
 
 
 def toys(seeds: list[int], epochs: int) -> None:
-    """A VAE and a GAN with z ∈ R² on each of four toy distributions: 1 000 steps an epoch, batches of 256."""
-    data: list[ToyDistribution] = [Ring(), Grid(), Moons(), Checkerboard()]
+    """A VAE and a GAN with z ∈ R² on each of four toy distributions: 1 000 steps an epoch, batches of 256.
+
+    The modes of ring and grid are wider than their defaults, which no model of this budget resolves.
+    """
+    data: list[ToyDistribution] = [Ring(sigma=0.1), Grid(sigma=0.2), Moons(), Checkerboard()]
     found: dict[tuple[str, str], list[list[Estimate]]] = {}
     for seed, toy, name in itertools.product(seeds, data, ("VAE", "GAN")):
         begun = time.process_time()
@@ -249,14 +252,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", default=["pca", "factors", "counts"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--epochs", type=int, help="4000; of toys 3")
+    parser.add_argument("--epochs", type=int, help="4000; of toys 2")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.what:
         if name == "counts":
             counts(options.seeds, 30)
         elif name == "toys":
-            toys(options.seeds, options.epochs or 3)
+            toys(options.seeds, options.epochs or 2)
         else:
             linear(name, options.seeds, options.epochs or 4000)
 

@@ -383,6 +383,7 @@ def sample(
     of: Output = "means",
     sampler: str | Sampler | None = None,
     label: str | int | None = None,
+    given: Mapping[str, float] | str | None = None,
     out: Path | str | None = None,
     seed: int = 0,
 ) -> Tensor:
@@ -395,6 +396,8 @@ def sample(
         sampler: of z, in the place of a VAE's prior; see `evaluate`.
         label: of a class-conditional model, the class of all samples, by its name or its number from 0; by default the
             classes have the frequencies of the training examples (a VAE) or equal ones (a GAN).
+        given: of a model of covariates, the value of each, {"age": 40, "dose": 1.5} or "age=40,dose=1.5"; by default
+            covariates of training examples.
         out: F.png (a grid of images, densities by column, signals as lines), F.npz (array `images`, `points` or `x`),
             or for vectors F.csv to write.
         seed: of the samples.
@@ -411,7 +414,12 @@ def sample(
     _require_memory(n, shape, path)
     fitted = _fitted(run, sampler, None)
     model = run.model if fitted is None else fitted.vae  # built outside of the block, which it must not change
+    if label is not None and given is not None:
+        text = "a model takes a label or covariates, not both; leave one of them out"
+        raise ConfigurationError([("given", text)])
     labels = None if label is None else torch.full((n,), _class_of(run, label))
+    if given is not None:
+        labels = _covariates_of(run, given).expand(n, -1)
     with progress(f"{run.path}") as update, seeded(seed):
         images, _ = draw_samples(model, n, output=of, progress=update, labels=labels)
     if path is not None and (len(shape) == 3 or path.suffix == ".npz"):
@@ -483,7 +491,7 @@ def encode(
         codes = [_given(model, labels, part).encode(images[part]) for part in rows]
         arrays = {"mean": torch.cat([q.mean for q in codes]), "stddev": torch.cat([q.stddev for q in codes])}
     if part.labels is not None:
-        arrays["labels"] = part.labels
+        arrays["covariates" if part.labels.is_floating_point() else "labels"] = part.labels
     if path is not None:
         _write_arrays(path, {name: values.numpy() for name, values in arrays.items()})
     return arrays
@@ -765,7 +773,8 @@ def _require_likelihood(run: Run, likelihood: str) -> None:
             "--samples (in Python samples=True), or add an observation model to its generator with "
             f"latentia.likelihood.LatentModel.from_generator(…, {suitable}, …)"
         )
-    subject = LatentModel.from_model(model.given(0))  # of one label, where the model takes labels
+    one = model.draw_labels(1)[0] if isinstance(model, ConditionalVAE) else None
+    subject = LatentModel.from_model(model.given(one))  # of one label, where the model takes labels
     if likelihood == "exact":
         require_enumerable(subject.prior)
     if likelihood == "exact" and not subject.prior.has_enumerate_support and not subject.has_grid:
@@ -1062,6 +1071,36 @@ def _takes_labels(model: Any) -> bool:
     return isinstance(model, ConditionalVAE) or (isinstance(model, GAN) and model.classes > 0)
 
 
+def _covariates_of(run: Run, given: Mapping[str, float] | str) -> Tensor:
+    """The covariates in the order of the model, float32 (k,).
+
+    Raises:
+        RunError: for a model that takes none.
+        ConfigurationError: for unknown or missing names, and values that are not finite numbers.
+    """
+    names = list(Schema.from_mapping(run.environment).covariates)
+    if not names or not isinstance(run.model, ConditionalVAE):
+        cure = "sample it by --label" if _takes_labels(run.model) else "train a conditional-vae on data with covariates"
+        raise RunError(f"{run.path} holds a model that takes no covariates; {cure}")
+    parts = [part.partition("=")[::2] for part in given.split(",")] if isinstance(given, str) else list(given.items())
+    values: dict[str, float] = {}
+    for name, text in ((str(name).strip(), text) for name, text in parts):
+        if name not in names:
+            raise ConfigurationError([("given", f"there is no covariate {name!r:.40}. {nearest(name, names)}")])
+        try:
+            values[name] = float(text)
+        except (TypeError, ValueError):
+            values[name] = math.nan
+        if not math.isfinite(values[name]):
+            problem = f"{name} must be a finite number, as in {name}=1.5 (given: {text!r:.40})"
+            raise ConfigurationError([("given", problem)])
+    missing = [name for name in names if name not in values]
+    if missing:
+        example = ",".join(f"{name}={value:.3g}" for name, value in zip(names, run.model.covariate_center, strict=True))
+        raise ConfigurationError([("given", f"{', '.join(missing)} is missing; give all, as in {example}")])
+    return torch.tensor([values[name] for name in names])
+
+
 def _class_of(run: Run, label: str | int) -> int:
     """The number of a class from its name or number.
 
@@ -1069,6 +1108,8 @@ def _class_of(run: Run, label: str | int) -> int:
         RunError: for a model that is not class-conditional.
         ConfigurationError: for a class that the data do not have.
     """
+    if Schema.from_mapping(run.environment).covariates:
+        raise RunError(f"{run.path} holds a model of covariates; sample it by --given (in Python given={{…}})")
     if not _takes_labels(run.model):
         raise RunError(
             f"{run.path} holds a model that takes no labels; train a conditional-vae, or a gan with conditional=true, "

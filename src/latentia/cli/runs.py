@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__: list[str] = []
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -191,6 +192,10 @@ def sample(
         str | None,
         typer.Option(help="Of a class-conditional model: the class, by name or number.", show_default=False),
     ] = None,
+    given: Annotated[
+        str | None,
+        typer.Option(help="Of a model of covariates: all of them, as in age=40,dose=1.5.", show_default=False),
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Sample images, rows of a table, signals or points from a trained model."""
@@ -202,8 +207,9 @@ def sample(
     images = len(run.environment["shape"]) == 3
     suffix = ".png" if images else ".csv" if run.environment.get("columns") else ".npz"
     by = (f"-{sampler.split(',')[0]}" if sampler else "") + (f"-class-{Path(label).name}" if label else "")
+    by += "-" + re.sub(r"[^\w.=-]+", "-", given)[:60] if given else ""
     target = out or path / f"sample{by}-seed-{seed}{suffix}"
-    interface.sample(run, n, of=of, sampler=sampler, label=label, out=target, seed=seed)  # pyright: ignore[reportArgumentType]
+    interface.sample(run, n, of=of, sampler=sampler, label=label, given=given, out=target, seed=seed)  # pyright: ignore[reportArgumentType]
     kind = "image" if images else "example" if len(run.environment["shape"]) > 1 else "point"
     _wrote(target, counted(n, kind))
 

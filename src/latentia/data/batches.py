@@ -21,7 +21,10 @@ from latentia.errors import ConfigurationError
 
 
 class Batch(NamedTuple):
-    """Examples x, (B, …), and their labels, int64 (B,), or None. Training gets floats that the networks take."""
+    """Examples x, (B, …), and their labels, int64 (B,), or None. Training gets floats that the networks take.
+
+    Of data with covariates, `labels` are these, float32 (B, k).
+    """
 
     x: Tensor
     labels: Tensor | None = None

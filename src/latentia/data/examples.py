@@ -53,6 +53,7 @@ class Schema:
         missing: whether values are missing (NaN).
         levels: of whole numbers, the largest one plus 1; else 0.
         standardize: whether the model standardizes the examples.
+        covariates: names of the numbers that a conditional model is given in the place of labels.
     """
 
     shape: tuple[int, ...]
@@ -61,6 +62,7 @@ class Schema:
     missing: bool = False
     levels: int = 0
     standardize: bool = False
+    covariates: tuple[str, ...] = ()
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain data for environment.json: what `from_mapping` takes back."""
@@ -79,6 +81,7 @@ class Schema:
             bool(mapping.get("missing", False)),
             int(mapping.get("levels", 0)),
             bool(mapping.get("standardize", False)),
+            tuple(mapping.get("covariates", ())),
         )
 
 

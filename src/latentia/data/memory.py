@@ -2,6 +2,7 @@
 
     latentia.train(VAERecipe(data=x))                         an array, a tensor, a data frame, a data set
     latentia.train(VAERecipe(data=(x, labels)))               with labels
+    latentia.train(ConditionalVAERecipe(data=(x, covariates)))  with reals (N, k) or a frame, which the model is given
     latentia.train(VAERecipe(data=InMemory(data=frame, target="species", categorical=("sex",))))
 
 A recipe is text, so that it holds what the data were and their hash, not the data. To resume such a run, or to evaluate
@@ -25,15 +26,15 @@ from latentia.data.examples import as_examples, suggested_for
 from latentia.data.source import Parts
 from latentia.data.split import Split, sha256_of
 from latentia.data.table_file import as_objects, table_parts
-from latentia.data.tables import TabularSource, Values, labels_of, read_table
+from latentia.data.tables import TabularSource, Values, covariates_of, labels_of, read_table
 from latentia.errors import ConfigurationError, DataError
 
 _AGAIN = "give the same data again: latentia.Run(path, data=x), latentia.load(path, data=x), or VAERecipe(data=x)"
 
 
 class InMemory(TabularSource, name="memory"):
-    """Data given in Python: a NumPy array, a tensor, a pair (x, labels), a pandas or polars frame, a map-style
-    `torch.utils.data.Dataset` or a Hugging Face data set.
+    """Data given in Python: a NumPy array, a tensor, a pair (x, labels) or (x, covariates), a pandas or polars frame, a
+    map-style `torch.utils.data.Dataset` or a Hugging Face data set.
 
     Attributes:
         data: the data; they are not written to a recipe.
@@ -80,20 +81,19 @@ class InMemory(TabularSource, name="memory"):
 
     def _converted(self) -> tuple[Parts, str]:
         """The examples, and what was given in words."""
-        data, labels, classes = self.data, None, ()
+        data, labels, classes, names = self.data, None, (), ()
         pair = isinstance(data, tuple)
         if pair:
             if len(data) != 2:
                 text = f"a tuple of {len(data)} is not known; give a pair (x, labels)"
                 raise ConfigurationError([("data", text)])
             data, labels = data
+            labels, classes, names = _conditions(labels)
         table, given = _as_table(data)
         if table is not None:
-            if labels is not None:
-                labels, classes = labels_of(_as_array(labels, "the labels"), "the labels")
             read = read_table(table, self, "the data frame")
             if labels is not None:
-                read = type(read)(read.x, _of_length(labels, len(read.x)), classes, read.columns)
+                read = type(read)(read.x, _of_length(labels, len(read.x)), classes, read.columns, names)
             return table_parts(read), given
         self._refuse_column_options()
         if isinstance(data, torch.utils.data.IterableDataset):
@@ -101,19 +101,19 @@ class InMemory(TabularSource, name="memory"):
             raise ConfigurationError([("data", text)])
         if isinstance(data, torch.utils.data.Dataset):
             data, own, given = _read_dataset(data)
-            labels = own if labels is None else labels
+            if labels is None and own is not None:
+                labels, classes, names = _conditions(own)
         array = _as_array(data, "the data")
         given = given or f"{'a tensor' if isinstance(data, Tensor) else 'a NumPy array'}"
-        given = f"{given}, {array.dtype}, {array.shape}{', with labels' if labels is not None else ''}"
+        conditions = f", with {'covariates' if names else 'labels'}" if labels is not None else ""
+        given = f"{given}, {array.dtype}, {array.shape}{conditions}"
         x = as_examples(array, "the data")
-        if labels is not None:
-            labels, classes = labels_of(_as_array(labels, "the labels"), "the labels")
-            labels = _of_length(labels, len(x))
+        labels = None if labels is None else _of_length(labels, len(x))
         split = Split(x.clone(), labels)  # what the caller does to the array later does not change the run
-        return Parts(split, None, classes, sha256_of([split])), given
+        return Parts(split, None, classes, sha256_of([split]), covariates=names), given
 
     def _refuse_column_options(self) -> None:
-        options = ("target", "columns", "drop", "categorical", "ordinal", "real", "counts", "positive")
+        options = ("target", "covariates", "columns", "drop", "categorical", "ordinal", "real", "counts", "positive")
         for option in options:
             if getattr(self, option):
                 text = "columns have names in a data frame alone; give pandas.DataFrame(x, columns=[…])"
@@ -122,8 +122,24 @@ class InMemory(TabularSource, name="memory"):
 
 def _of_length(labels: Tensor, count: int) -> Tensor:
     if len(labels) != count:
-        raise DataError(f"there are {count} examples and {len(labels)} labels; give one label for each")
+        what = "rows of covariates" if labels.is_floating_point() else "labels"
+        raise DataError(f"there are {count} examples and {len(labels)} {what}; give one for each")
     return labels
+
+
+def _conditions(given: Any) -> tuple[Tensor, tuple[str, ...], tuple[str, ...]]:
+    """Labels with the names of their classes, or covariates with their names: reals, or several numbers an example."""
+    table, _ = _as_table(given)
+    if table is not None:
+        return covariates_of(table, "the covariates"), (), tuple(table)
+    array = _as_array(given, "the labels")
+    reals = array.dtype.kind == "f" and not bool((array == np.round(array)).all())
+    if (array.ndim == 2 and (array.shape[1] > 1 or reals)) or (array.ndim == 1 and reals):
+        columns = array.reshape(len(array), -1)
+        names = tuple(f"c{place}" for place in range(columns.shape[1]))
+        return covariates_of(dict(zip(names, columns.T, strict=True)), "the covariates"), (), names
+    labels, classes = labels_of(array, "the labels")
+    return labels, classes, ()
 
 
 def _as_array(data: Any, what: str) -> Values:

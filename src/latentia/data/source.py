@@ -43,6 +43,7 @@ class Parts:
         classes: names of the labels.
         content_hash: for streamed examples, which are too many to hash; None elsewhere.
         columns: of a table; () elsewhere.
+        covariates: names of the numbers that take the place of labels; () elsewhere.
     """
 
     train: Split
@@ -50,6 +51,7 @@ class Parts:
     classes: tuple[str, ...] = ()
     content_hash: str | None = None
     columns: tuple[Column, ...] = ()
+    covariates: tuple[str, ...] = ()
 
 
 class Source(Component, family=True):
@@ -138,6 +140,7 @@ class Source(Component, family=True):
             parts.columns,
             _standardizes(self.standardize, dtype, whole.event_shape),
             self.missing == "keep" and dtype.is_floating_point,
+            parts.covariates,
         )
 
     def _observed(self, parts: Parts) -> Parts:

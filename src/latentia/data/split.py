@@ -34,7 +34,7 @@ class Split:
 
     Args:
         x: examples, (N, *event): images of uint8, (N, C, H, W), or int64, bool, float32 or float64 of any shape.
-        labels: int64, (N,), or None.
+        labels: int64, (N,), or covariates, float32 (N, k), or None.
     """
 
     def __init__(self, x: Tensor, labels: Tensor | None = None):
@@ -43,7 +43,7 @@ class Split:
                 f"examples must be uint8 of shape (N, C, H, W), or int64, bool, float32 or float64 of shape (N, …), "
                 f"and these are {x.dtype} of shape {tuple(x.shape)}"
             )
-        if labels is not None and labels.shape != x.shape[:1]:
+        if labels is not None and (len(labels) != len(x) or labels.dim() != 1 + labels.is_floating_point()):
             raise DataError(f"there are {len(x)} examples and labels of shape {tuple(labels.shape)}; give one each")
         self._x, self.labels = x, labels
 
@@ -54,6 +54,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self._x)
+
+    @property
+    def classes_of(self) -> Tensor | None:
+        """The class of each example, int64 (N,); None without labels, and for covariates."""
+        return None if self.labels is None or self.labels.is_floating_point() else self.labels
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -115,6 +120,7 @@ class Splits:
         columns: of a table; () for other data.
         standardize: whether the model standardizes the examples.
         keeps_missing: whether a model must take missing values, although there may be none.
+        covariates: names of the numbers that take the place of labels.
     """
 
     train: Split
@@ -126,6 +132,7 @@ class Splits:
     columns: tuple[Column, ...] = ()
     standardize: bool = False
     keeps_missing: bool = False
+    covariates: tuple[str, ...] = ()
 
     @cached_property
     def schema(self) -> Schema:
@@ -137,7 +144,7 @@ class Splits:
                     break
                 missing |= bool(x.isnan().any()) if x.is_floating_point() else False
                 levels = max(levels, int(x.max()) + 1) if x.dtype == torch.int64 else 0
-        return Schema(self.shape, self.classes, self.columns, missing, levels, self.standardize)
+        return Schema(self.shape, self.classes, self.columns, missing, levels, self.standardize, self.covariates)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -216,7 +223,7 @@ def hold_out_by_class(split: Split, fraction: float, seed: int) -> tuple[Split, 
             f"{counted(len(split), 'example')} in all, of which {_FEWEST} would be the test part; give at least "
             f"{_FEWEST + 1}, and many more to train on"
         )
-    labels = torch.zeros(len(split), dtype=torch.int64) if split.labels is None else split.labels
+    labels = torch.zeros(len(split), dtype=torch.int64) if split.classes_of is None else split.classes_of
     counts = labels.bincount()
     sizes = counts[labels]
     is_small = (sizes * fraction).round() == 0

@@ -39,8 +39,9 @@ class Table(TabularSource, name="table"):
 def table_parts(table: TableParts) -> Parts:
     """The parts of a table without a published test part; its hash includes the columns."""
     split = Split(table.x, table.labels)
-    digest = hashlib.sha256(repr((sha256_of([split]), table.columns, table.classes)).encode()).hexdigest()
-    return Parts(split, None, table.classes, digest, table.columns)
+    named = (sha256_of([split]), table.columns, table.classes, *([table.covariates] if table.covariates else []))
+    digest = hashlib.sha256(repr(named).encode()).hexdigest()
+    return Parts(split, None, table.classes, digest, table.columns, table.covariates)
 
 
 def read_columns(path: Path, limit: int) -> dict[str, Values]:

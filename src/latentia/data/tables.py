@@ -32,6 +32,8 @@ class TabularSource(Source):
 
     Attributes:
         target: the column with labels, words or whole numbers, which the model does not see; null for none.
+        covariates: columns of numbers that a conditional model is given, and does not model; they take the place of
+            labels.
         columns: the columns to use; null for all.
         drop: columns to leave out.
         categorical: columns whose values, words or numbers, name categories.
@@ -42,6 +44,7 @@ class TabularSource(Source):
     """
 
     target: str | None = None
+    covariates: tuple[str, ...] = ()
     columns: tuple[str, ...] | None = None
     drop: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
@@ -57,12 +60,16 @@ class TabularSource(Source):
 
 @dataclass(frozen=True)
 class TableParts:
-    """A table as examples: x float64 (N, d), labels int64 (N,) or None, names of the classes, and the columns."""
+    """A table as examples: x float64 (N, d), labels int64 (N,) or None, names of the classes, and the columns.
+
+    With `covariates`, their names, `labels` are these, float32 (N, k).
+    """
 
     x: Tensor
     labels: Tensor | None
     classes: tuple[str, ...]
     columns: tuple[Column, ...]
+    covariates: tuple[str, ...] = ()
 
 
 def read_table(table: Mapping[str, Values], source: TabularSource, name: str) -> TableParts:
@@ -91,20 +98,27 @@ def read_table(table: Mapping[str, Values], source: TabularSource, name: str) ->
             f"data.categorical=[{','.join(text[:_SHOWN])}], or leave them out: data.drop=[{','.join(text[:_SHOWN])}]"
         )
     numbers, columns = zip(*(_column(table[c], c, kinds.get(c), f"{name}: {c}") for c in used), strict=True)
+    x = torch.from_numpy(np.stack(numbers, 1))
+    if source.covariates:
+        chosen = {column: table[column] for column in source.covariates}
+        return TableParts(x, covariates_of(chosen, name), (), tuple(columns), source.covariates)
     labels, classes = _labels(table, source, name)
-    return TableParts(torch.from_numpy(np.stack(numbers, 1)), labels, classes, tuple(columns))
+    return TableParts(x, labels, classes, tuple(columns))
 
 
 def _used(table: Mapping[str, Values], source: TabularSource, name: str) -> list[str]:
     """The names of the columns that the model sees."""
-    for option in ("columns", "drop", "categorical", "ordinal", "real", "counts", "positive"):
+    for option in ("columns", "drop", "covariates", "categorical", "ordinal", "real", "counts", "positive"):
         for column in getattr(source, option) or ():
             if column not in table:
                 raise ConfigurationError([(option, f"{name} has no column {column}. {nearest(column, table)}")])
     if source.target is not None and source.target not in table:
         raise ConfigurationError([("target", f"{name} has no column {source.target}. {nearest(source.target, table)}")])
+    if source.target is not None and source.covariates:
+        text = "labels and covariates are given to a model in the same place, so give one of them"
+        raise ConfigurationError([("covariates", f"{text}: leave target out, or number it as a covariate")])
     chosen = source.columns if source.columns is not None else table
-    return [column for column in chosen if column not in source.drop and column != source.target]
+    return [column for column in chosen if column not in (*source.drop, *source.covariates, source.target)]
 
 
 def _kinds(source: TabularSource, used: Sequence[str]) -> dict[str, Kind]:
@@ -196,6 +210,28 @@ def _labels(table: Mapping[str, Values], source: TabularSource, name: str) -> tu
     if source.target is None:
         return None, ()
     return labels_of(table[source.target], f"{name}: {source.target}")
+
+
+def covariates_of(table: Mapping[str, Values], what: str) -> Tensor:
+    """Columns of numbers that a model is given, float32 (N, k).
+
+    Raises:
+        DataError: for text, and for missing and infinite values.
+    """
+    columns = []
+    for name, values in table.items():
+        numbers, _ = _numbers(values, f"{what}: covariate {name}") if values.dtype.kind in "OUS" else (values, False)
+        if numbers.dtype.kind not in "biuf":
+            raise DataError(f"{what}: covariate {name} holds {numbers.dtype}; give numbers")
+        numbers = numbers.astype(np.float64)
+        require_finite(numbers, f"{what}: covariate {name}")
+        if bool(np.isnan(numbers).any()):
+            text = (
+                f"{int(np.isnan(numbers).sum())} values of the covariate {name} are missing, and a model is given all"
+            )
+            raise DataError(f"{what}: {text}; fill them in, or remove these rows")
+        columns.append(numbers)
+    return torch.from_numpy(np.stack(columns, 1)).float()
 
 
 def labels_of(values: Values, what: str) -> tuple[Tensor, tuple[str, ...]]:

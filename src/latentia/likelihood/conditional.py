@@ -1,4 +1,7 @@
-"""log p(x|y) of a class-conditional VAE: the examples of each label are evaluated under the VAE of that label."""
+"""log p(x|y) of a conditional VAE: the examples of each label are evaluated under the VAE of that label.
+
+Of covariates, y is a vector that hardly two examples share, so that nearly each is evaluated on its own.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 from latentia.likelihood.evaluate import LikelihoodEvaluation, Method, evaluate_likelihood
+from latentia.likelihood.quadrature import exact_log_likelihood
 from latentia.models import ConditionalVAE
 
 NEW_NAMES = {"log_likelihood", "elbo", "iwae"}  # of log p(x|y), which is another number than log p(x)
@@ -35,7 +40,7 @@ def evaluate_conditional_likelihood(
     Args:
         vae: the model.
         images: (N, *event_shape).
-        labels: (N,).
+        labels: (N,); of covariates, floats (N, k).
         method: for each label.
         gaps: of `exact`: the number of examples, from the first, whose inference gap is split.
         seconds: for all labels together; each gets its share by its number of examples.
@@ -43,26 +48,37 @@ def evaluate_conditional_likelihood(
 
     Raises:
         DataError: labels out of range. Also as `evaluate_likelihood`.
+        ConfigurationError: annealing of a model of covariates, which simulates examples of each label.
     """
     vae.require_labels(labels)
+    if vae.covariates and method == "annealed":
+        text = "annealing moves the examples of one label together, and covariates differ for each example"
+        raise ConfigurationError([("likelihood", f"{text}; use exact (z of at most 3 dimensions) or importance")])
     started = time.monotonic()
     found: list[tuple[Tensor, LikelihoodEvaluation]] = []
-    for label in labels.unique().tolist():
-        rows = (labels == label).nonzero().squeeze(1)
-        left = sum(int((labels == other).sum()) for other in labels.unique().tolist() if other >= label)
+    distinct, place = labels.unique(dim=0, return_inverse=True)
+    for number, label in enumerate(distinct):
+        rows = (place == number).nonzero().squeeze(1)
+        left = int((place >= number).sum())
         about = {**options, "seconds": max(1.0, (seconds - (time.monotonic() - started)) * len(rows) / left)}
         if method == "exact":
-            about["gaps"] = int((rows < gaps).sum())
+            about["gaps"] = 0 if vae.covariates else int((rows < gaps).sum())
         if method == "annealed":
             about["simulated"] = max(2, options.get("simulated", 100) // vae.classes)
-        found.append((rows, evaluate_likelihood(vae.given(label), images[rows], method, **about)))
+        if method == "exact" and vae.covariates:  # what else it gives are means over many examples of one label
+            kept = {name: value for name, value in about.items() if name not in ("gaps", "simulated", "seed")}
+            result = exact_log_likelihood(vae.given(label), images[rows], **kept)
+            found.append((rows, LikelihoodEvaluation(result.estimates(), result.arrays())))
+        else:
+            found.append((rows, evaluate_likelihood(vae.given(label), images[rows], method, **about)))
     parts = [part for _, part in found]
     names = list(dict.fromkeys(e.name for part in parts for e in part.estimates))
-    estimates = [_pooled([e for part in parts for e in part.estimates if e.name == name]) for name in names]
+    given = "covariates" if vae.covariates else "label"
+    estimates = [_pooled([e for part in parts for e in part.estimates if e.name == name], given) for name in names]
     return LikelihoodEvaluation([each for each in estimates if each is not None], _arrays(found, len(images), gaps))
 
 
-def _pooled(parts: Sequence[Estimate]) -> Estimate | None:
+def _pooled(parts: Sequence[Estimate], given: str) -> Estimate | None:
     """The mean over the examples of all labels from the means of each; None for what is not a mean over examples.
 
     The variance over all examples is that within the labels and between them, so that the standard error is the one of
@@ -80,7 +96,7 @@ def _pooled(parts: Sequence[Estimate]) -> Estimate | None:
     )
     first = means[0]
     kinds = {each.kind for each in means}
-    settings: dict[str, Any] = {**first.settings, "given": "label", "labels": len(means)}
+    settings: dict[str, Any] = {**first.settings, "given": given, "labels": len(means)}
     for key, combined in (
         ("error", lambda values: sum(c * v for c, v in zip(counts, values, strict=True)) / n),
         ("worst_error", max),

@@ -98,7 +98,8 @@ def _integrated(model: LatentModel, mixture: Categorical, base: Normal | Uniform
     dimension = base.batch_shape[1]
     if dimension not in GRID or model.latent not in LATTICES or not model.has_grid:
         return None
-    ends, before = time.monotonic() + seconds, math.inf
+    ends, before, value, error, nodes = time.monotonic() + seconds, math.inf, math.nan, math.inf, 0
+    log_p = torch.zeros(0)
     with model.evaluating():
         charts = charts_of(model.prior, model.log_prior)
         box = _box(model, charts, dimension)

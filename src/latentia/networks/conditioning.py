@@ -4,6 +4,9 @@ A class-conditional encoder adds to its linear head an inner product of the feat
 f(x, y) = ψ(φ(x)) + V_y φ(x) (Miyato & Koyama 2018, eq. 4): the *projection*. Feature maps enter it as their mean
 over pixels. With more than one output, V_y has one row for each. A class-conditional decoder reads z concatenated with
 an embedding of the label.
+
+Continuous covariates take the place of labels in any network: an encoder reads them next to what a network makes of
+x, a decoder next to z.
 """
 
 from __future__ import annotations
@@ -85,6 +88,40 @@ class LabeledDecoder(nn.Module):
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """Map z, (B, inputs), and labels, (B,), to (B, *output_shape)."""
         return self.decoder(torch.cat([z, self.embedding(labels).to(z.dtype)], dim=1))
+
+
+class CovariateEncoder(nn.Module):
+    """An encoder of x and covariates: a network of x to numbers, and a perceptron of these and the covariates.
+
+    Args:
+        trunk: (B, *shape) → (B, width).
+        width: of what the trunk gives.
+        covariates: how many.
+        outputs: how many numbers the result gives for each x.
+    """
+
+    def __init__(self, trunk: nn.Module, width: int, covariates: int, outputs: int):
+        super().__init__()
+        self.trunk = trunk
+        self.head = nn.Sequential(nn.Linear(width + covariates, width), nn.SiLU(), nn.Linear(width, outputs))
+        self.straight = nn.Linear(width + covariates, outputs, bias=False)
+
+    def forward(self, x: Tensor, covariates: Tensor) -> Tensor:
+        """Map x, (B, *shape), and covariates, (B, k), to (B, outputs)."""
+        seen = torch.cat([self.trunk(x), covariates], 1)
+        return self.head(seen) + self.straight(seen)
+
+
+class CovariateDecoder(nn.Module):
+    """A decoder that reads z with the covariates appended."""
+
+    def __init__(self, decoder: nn.Module):
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, z: Tensor, covariates: Tensor) -> Tensor:
+        """Map z, (B, d), and covariates, (B, k), to (B, *output_shape)."""
+        return self.decoder(torch.cat([z, covariates.to(z.dtype)], 1))
 
 
 def encode_each_class(network: nn.Module, x: Tensor, classes: int) -> Tensor:

@@ -22,12 +22,15 @@ from latentia.training import Game, Worker
 
 
 class ConditionalVAERecipe(VAERecipe, name="conditional-vae"):
-    """Train a VAE of x given its label: encoder and decoder take the label, and by choice the prior.
+    """Train a VAE of x given its label or its covariates: encoder and decoder take them, and by choice the prior.
 
-    Its bounds are those of log p(x|y).
+    Its bounds are those of log p(x|y). Covariates are columns of a table, data.covariates=[age,dose], or in Python
+    data=(x, covariates).
     """
 
-    conditional_prior: bool = Field(default=False, description="learn p(z|y), a Gaussian for each label")
+    conditional_prior: bool = Field(
+        default=False, description="learn p(z|y), a Gaussian for each label or vector of covariates"
+    )
 
     @model_validator(mode="after")
     def _prior_suits_labels(self) -> Self:
@@ -54,11 +57,18 @@ class ConditionalVAERecipe(VAERecipe, name="conditional-vae"):
         Raises:
             ConfigurationError: for data without labels.
         """
-        if not classes:
+        covariates = schema.covariates if schema else ()
+        if not classes and not covariates:
             text = f"data={self.data.type_name} has no labels to condition on"
-            raise ConfigurationError([("data", f"{text}. Choose labeled data, or train vae")])
-        parts = self.parts(shape, schema, classes)
-        return {**parts, "classes": classes, "conditional_prior": self.conditional_prior}
+            cure = "Choose labeled data, name columns of a table, data.covariates=[age,dose], or train vae"
+            raise ConfigurationError([("data", f"{text}. {cure}")])
+        parts = self.parts(shape, schema, classes, len(covariates))
+        return {
+            **parts,
+            "classes": classes,
+            "conditional_prior": self.conditional_prior,
+            "covariates": covariates,
+        }
 
     def build_game(self, model: nn.Module, splits: Splits, worker: Worker) -> Game:
         vae = cast(ConditionalVAE, model)
@@ -74,14 +84,13 @@ class ConditionalVAERecipe(VAERecipe, name="conditional-vae"):
     def final_estimates(
         self, model: nn.Module, splits: Splits, progress: Callable[[int, int], None] | None = None
     ) -> list[Estimate]:
-        return [given_label(estimate) for estimate in super().final_estimates(model, splits, progress)]
+        given = "covariates" if cast(ConditionalVAE, model).covariates else "label"
+        return [given_label(estimate, given) for estimate in super().final_estimates(model, splits, progress)]
 
 
-def given_label(estimate: Estimate) -> Estimate:
+def given_label(estimate: Estimate, given: str = "label") -> Estimate:
     """The same number under a name that says that it is of p(x|y): bounds of log p(x) are not compared with it."""
     split, _, name = estimate.name.rpartition("/")
     if name in ("elbo", "iwae", "log_likelihood"):
         name = f"conditional_{name}"
-    return replace(
-        estimate, name=f"{split}/{name}" if split else name, settings={**estimate.settings, "given": "label"}
-    )
+    return replace(estimate, name=f"{split}/{name}" if split else name, settings={**estimate.settings, "given": given})

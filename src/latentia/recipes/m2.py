@@ -20,6 +20,7 @@ from latentia.models import M2, VAE
 from latentia.objectives import ELBO, Progress, Terms, m2_terms
 from latentia.objectives.m2 import MISSING
 from latentia.recipes.conditional_vae import ConditionalVAERecipe
+from latentia.recipes.recipe import refuse_covariates
 from latentia.recipes.vae import VAERecipe, likelihood_for
 from latentia.training import Game, Player, Worker, seed_of, seeded
 
@@ -52,6 +53,7 @@ class M2Recipe(ConditionalVAERecipe, name="m2"):
         return self
 
     def build_model(self, shape: tuple[int, ...], classes: int = 0, schema: Schema | None = None) -> M2:
+        refuse_covariates(schema)
         parts = self.conditional_parts(shape, classes, schema)
         likelihood = likelihood_for(self.likelihood, schema or Schema(shape))
         seen = input_shape(likelihood, shape, bool(schema and schema.missing))

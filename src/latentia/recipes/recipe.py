@@ -35,6 +35,7 @@ class Recipe(Training, family=True):
 
     def build(self, schema: Schema) -> nn.Module:
         """The model, untrained, for data of this schema."""
+        refuse_covariates(schema)
         return self.build_model(schema.shape, len(schema.classes))
 
     @abstractmethod
@@ -79,3 +80,15 @@ class Recipe(Training, family=True):
             return Recipe.parse({**written, **same}).to_mapping()
         except ConfigurationError:
             return written
+
+
+def refuse_covariates(schema: Schema | None) -> None:
+    """Refuse data with covariates, for a model that is not given any.
+
+    Raises:
+        ConfigurationError: naming them.
+    """
+    if schema is not None and schema.covariates:
+        listed = ", ".join(schema.covariates)
+        text = f"the data have covariates ({listed}), which this model is not given"
+        raise ConfigurationError([("data", f"{text}. Train conditional-vae, or leave the covariates out")])

@@ -36,12 +36,14 @@ from latentia.estimate import Estimate
 from latentia.likelihood import evaluate_bound
 from latentia.models import VAE
 from latentia.networks import MLP, Network
+from latentia.networks.conditioning import CovariateDecoder, CovariateEncoder
 from latentia.networks.network import require_memory_for_step
 from latentia.objectives import ELBO, Objective, Progress
-from latentia.recipes.recipe import Recipe
+from latentia.recipes.recipe import Recipe, refuse_covariates
 from latentia.training import Adam, Game, Optimizer, Player, Worker, seed_of, seeded
 
 CHECKED_AT_ONCE = 5_000
+COVARIATE_WIDTH = 64  # numbers that an encoder makes of x, which it reads next to covariates
 
 
 class _Data(Component):
@@ -98,9 +100,12 @@ class VAERecipe(Recipe, name="vae"):
         return self.build_model(schema.shape, len(schema.classes), schema)
 
     def build_model(self, shape: tuple[int, ...], classes: int = 0, schema: Schema | None = None) -> VAE:
+        refuse_covariates(schema)
         return VAE(**self.parts(shape, schema))
 
-    def parts(self, shape: tuple[int, ...], schema: Schema | None = None, classes: int = 0) -> dict[str, Any]:
+    def parts(
+        self, shape: tuple[int, ...], schema: Schema | None = None, classes: int = 0, covariates: int = 0
+    ) -> dict[str, Any]:
         """The arguments of the `VAE`, for data of a schema where one is given; with classes, networks take labels."""
         schema = schema or Schema(shape)
         likelihood = likelihood_for(self.likelihood, schema)
@@ -108,9 +113,21 @@ class VAERecipe(Recipe, name="vae"):
             text = f"{likelihood.type_name} cannot leave out missing values. Use a likelihood of independent numbers"
             raise ConfigurationError([("likelihood", text)])
         (numbers,) = self.posterior.parameter_shape((self.latent,))
+        seen, made = input_shape(likelihood, shape, schema.missing), likelihood.parameter_shape(shape)
+        decoder = self.decoder or self.network
+        if covariates:
+            trunk = self.network.encoder(seen, COVARIATE_WIDTH)
+            networks = {
+                "encoder": CovariateEncoder(trunk, COVARIATE_WIDTH, covariates, numbers),
+                "decoder": CovariateDecoder(decoder.decoder(self.latent + covariates, made)),
+            }
+        else:
+            networks = {
+                "encoder": self.network.encoder(seen, numbers, classes),
+                "decoder": decoder.decoder(self.latent, made, classes),
+            }
         return {
-            "encoder": self.network.encoder(input_shape(likelihood, shape, schema.missing), numbers, classes),
-            "decoder": (self.decoder or self.network).decoder(self.latent, likelihood.parameter_shape(shape), classes),
+            **networks,
             "latent": self.latent,
             "event_shape": shape,
             "posterior": self.posterior,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["plot_arrays", "plot_columns", "plot_signals", "table_text"]
+__all__ = ["plot_arrays", "plot_columns", "plot_given", "plot_signals", "table_text"]
 
 import csv
 import io
@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -70,6 +71,30 @@ def plot_reconstructed_columns(x: Tensor, again: Tensor, columns: Sequence[Colum
         axes.title.set_fontsize(SMALL)
         axes.locator_params(nbins=3)
     figure.suptitle(title, fontsize=SMALL + 2, color=INK)
+    return figure
+
+
+def plot_given(covariate: Tensor, draws: Tensor, name: str, columns: Sequence[Column], title: str) -> Figure:
+    """Each column of a table against a covariate: the mean of draws of x, and the band that holds 90 % of them.
+
+    Args:
+        covariate: values (K,).
+        draws: of x for each value, (K, n, d).
+        name: of the covariate.
+        columns: of the table; () numbers them.
+        title: what is shown.
+    """
+    shown, named = _shown(draws.shape[2], columns)
+    figure, panels = _panels(shown)
+    low, high = draws.float().quantile(torch.tensor([0.05, 0.95], device=draws.device), dim=1).cpu().numpy()
+    means = draws.double().mean(1).cpu().numpy()
+    for place, axes in enumerate(panels):
+        axes.fill_between(covariate.cpu().numpy(), low[:, place], high[:, place], color=REAL, alpha=0.4, linewidth=0)
+        axes.plot(covariate.cpu().numpy(), means[:, place], color=MADE, linewidth=1.2)
+        label_axes(axes, plain_text(named[place].name, length=24))
+        axes.title.set_fontsize(SMALL)
+        axes.locator_params(nbins=3)
+    figure.suptitle(f"{title} (horizontal: {plain_text(name, length=24)})", fontsize=SMALL + 2, color=INK)
     return figure
 
 

@@ -26,7 +26,7 @@ from latentia.likelihood import evaluate_likelihood
 from latentia.likelihood.latent_model import full_precision
 from latentia.models import GAN, VAE, ConditionalVAE, EncodedGAN
 from latentia.recipes import Run
-from latentia.reports.array_figures import plot_arrays
+from latentia.reports.array_figures import plot_arrays, plot_given
 from latentia.reports.code_figures import plot_code_usage, plot_decoded_codes
 from latentia.reports.curve_figures import plot_curves
 from latentia.reports.image_figures import (
@@ -52,7 +52,8 @@ SHOWN = 20
 ROWS, STEPS = 6, 9
 SAMPLES = 100
 POINTS = 2000
-MOST_CLASSES, MOST_PLANES = 20, 10
+MOST_CLASSES, MOST_PLANES, MOST_COVARIATES = 20, 10, 6
+DRAWS_GIVEN = 400  # of x, for each value of a covariate
 GENERATED = f"{SAMPLES} samples $x = G(z)$, $z$ drawn from $p(z)$"
 CURVES = "Terms of the objective against the epoch."
 ENCODED = "Means of q(z|x) of the test set, with the regions of the prior."
@@ -89,7 +90,7 @@ def save_sampler_figures(run: Run, fitted: FittedSampler) -> list[Path]:
     pictures = [Picture(f"samples_{name}", caption, lambda: plot_samples(vae.sample(SAMPLES, mean=True), title))]
     if fitted.sampler.has_density:
         means = _encoded(vae, run.splits.examples("test").x)
-        encoded = partial(plot_encoded, means, vae.prior, test.labels, run.splits.classes)
+        encoded = partial(plot_encoded, means, vae.prior, test.classes_of, run.splits.classes)
         caption = f"Means of q(z|x) of the test set, with the regions of the {name} sampler."
         pictures.append(Picture(f"encoded_{name}", caption, encoded))
     return [picture.save(run.directory.figures, run.recipe.seed) for picture in pictures]
@@ -233,26 +234,33 @@ def _vae(run: Run) -> Iterator[Picture]:
 def _encoded_picture(vae: VAE, means: Tensor, test: Split, classes: Sequence[str]) -> Picture:
     if isinstance(vae.prior, OneHotCodes):
         caption = "The most probable codes of the test set, by class."
-        return Picture("encoded_test_set", caption, partial(plot_code_usage, means, test.labels, classes))
+        return Picture("encoded_test_set", caption, partial(plot_code_usage, means, test.classes_of, classes))
     if is_on_sphere(vae.prior) and vae.latent <= 3:
         return Picture(
             "encoded_test_set",
             "Directions of q(z|x) of the test set, in a map that keeps areas.",
-            partial(plot_encoded_sphere, means, test.labels, classes),
+            partial(plot_encoded_sphere, means, test.classes_of, classes),
         )
-    return Picture("encoded_test_set", ENCODED, partial(plot_encoded, means, vae.prior, test.labels, classes))
+    return Picture("encoded_test_set", ENCODED, partial(plot_encoded, means, vae.prior, test.classes_of, classes))
 
 
 def _conditional_vae(run: Run) -> Iterator[Picture]:
     vae = cast(ConditionalVAE, run.model)
     names = run.splits.classes
     yield Picture("curves", CURVES, lambda: plot_curves(run.records, units={"cost": "nats"}))
-    if len(vae.event_shape) != 3:
-        yield from _samples_of_arrays(run, vae, run.splits.examples("test").x)
-        return
     test = run.splits.test
     x, labels = run.splits.examples("test")
     chosen = _one_of_each(test, SHOWN)
+    if len(vae.event_shape) != 3:
+        yield from _samples_of_arrays(run, vae, x)
+        rows = torch.arange(min(POINTS, len(x))) if len(vae.event_shape) == 1 else chosen
+        again = vae.given(cast(Tensor, labels)[rows]).reconstruct(x[rows])
+        yield from _reconstructed_arrays(run, x[rows], again, "E[x|z, y], z the mean of q(z|x, y)")
+    if vae.covariates:
+        yield from _along_covariates(run, vae)
+        return
+    if len(vae.event_shape) != 3:
+        return
     given = vae.given(cast(Tensor, labels)[chosen])
     caption = "Test images x over their reconstructions E[x|z, y], z the mean of q(z|x, y)."
     again = partial(plot_reconstructions, x[chosen], given.reconstruct(x[chosen]), decoded=r"E[$x\,|\,z,y$]")
@@ -275,7 +283,7 @@ def _conditional_vae(run: Run) -> Iterator[Picture]:
         rows = torch.arange(len(x)).split(ENCODED_AT_ONCE)
         means = torch.cat([vae.given(cast(Tensor, labels)[part]).encode(x[part]).mean for part in rows])
     if not vae.conditional_prior:
-        encoded = partial(plot_encoded, means, vae.prior, test.labels, names)
+        encoded = partial(plot_encoded, means, vae.prior, test.classes_of, names)
         yield Picture("encoded_test_set", "Means of q(z|x, y) of the test set.", encoded)
 
 
@@ -302,17 +310,50 @@ def _samples_of_arrays(run: Run, vae: VAE, x: Tensor) -> Iterator[Picture]:
 def _of_arrays(run: Run, vae: VAE, x: Tensor, chosen: Tensor) -> Iterator[Picture]:
     """Samples and reconstructions of vectors and signals."""
     yield from _samples_of_arrays(run, vae, x)
-    columns = run.splits.columns
     if len(vae.event_shape) == 1:
-        title = "E[x|z], z the mean of q(z|x), against x of the test data"
-        again = partial(plot_arrays, x[:POINTS], title, columns, again=vae.reconstruct(x[:POINTS]))
-        yield Picture("reconstructions", f"{title}, by column.", again)
+        again = vae.reconstruct(x[:POINTS])
+        yield from _reconstructed_arrays(run, x[:POINTS], again, "E[x|z], z the mean of q(z|x)")
     elif len(vae.event_shape) == 2:
         title = "E[x|z] for draws of z from the prior"
         yield Picture("means", f"{title}.", lambda: plot_arrays(vae.sample(SHOWN, mean=True), title))
-        title = "Test signals (gray) and their reconstructions E[x|z], z the mean of q(z|x)"
-        again = partial(plot_arrays, x[chosen], title, again=vae.reconstruct(x[chosen]))
-        yield Picture("reconstructions", f"{title}.", again)
+        again = vae.reconstruct(x[chosen])
+        yield from _reconstructed_arrays(run, x[chosen], again, "E[x|z], z the mean of q(z|x)")
+
+
+def _reconstructed_arrays(run: Run, x: Tensor, again: Tensor, what: str) -> Iterator[Picture]:
+    """Reconstructions of vectors, by column, or of signals, over the originals."""
+    if x.dim() > 3:
+        return
+    title = f"{what}, against x of the test data" if x.dim() == 2 else f"Test signals (gray) and {what}"
+    plot = partial(plot_arrays, x, title, run.splits.columns, again=again)
+    yield Picture("reconstructions", f"{title}{', by column' if x.dim() == 2 else ''}.", plot)
+
+
+def _along_covariates(run: Run, vae: ConditionalVAE) -> Iterator[Picture]:
+    """What the model makes where one covariate goes from its 5 % to its 95 % quantile, the others at their medians."""
+    known, columns = vae.known_covariates, run.splits.columns
+    middle = known.median(0).values
+
+    def draws(values: Tensor, place: int) -> Tensor:
+        given = middle.repeat(len(values), 1)
+        given[:, place] = values
+        drawn = vae.sample(len(values) * DRAWS_GIVEN, labels=given.repeat_interleave(DRAWS_GIVEN, 0))
+        return drawn.unflatten(0, (len(values), DRAWS_GIVEN))
+
+    def picture(values: Tensor, place: int, title: str) -> Figure:
+        if len(vae.event_shape) == 1:
+            return plot_given(values, draws(values, place), vae.covariates[place], columns, title)
+        means = draws(values, place).mean(1)
+        return plot_arrays(means, title) if means.dim() == 3 else plot_samples(means.clamp(0, 1), title, STEPS)
+
+    for place, name in enumerate(vae.covariates[:MOST_COVARIATES]):
+        low, high = known[:, place].quantile(torch.tensor([0.05, 0.95])).tolist()
+        values = torch.linspace(low, high, STEPS)
+        what = "Mean and 5 to 95 % of x" if len(vae.event_shape) == 1 else "Mean of x"
+        title = f"{what} given {name}, other covariates at their medians"
+        file = "given_" + (re.sub(r"\W+", "_", name).strip("_") or str(place))
+        if len(vae.event_shape) <= 3:
+            yield Picture(file[:60], f"{title}.", partial(picture, values, place, title))
 
 
 def _encoded_gan(run: Run) -> Iterator[Picture]:
@@ -326,7 +367,7 @@ def _encoded_gan(run: Run) -> Iterator[Picture]:
     again = partial(plot_reconstructions, x[chosen], gan.reconstruct(x[chosen]), decoded="$G(z)$")
     yield Picture("reconstructions", caption, again)
     yield Picture("samples", "Samples G(z), z drawn from p(z).", lambda: plot_samples(gan.sample(SAMPLES), GENERATED))
-    encoded = partial(plot_encoded, means, gan.prior, test.labels, run.splits.classes)
+    encoded = partial(plot_encoded, means, gan.prior, test.classes_of, run.splits.classes)
     yield Picture("encoded_test_set", ENCODED, encoded)
     if len(chosen) > 1:
         half = min(ROWS, len(chosen) // 2)
@@ -401,9 +442,10 @@ def _encoded(model: VAE | EncodedGAN, x: Tensor) -> Tensor:
 def _one_of_each(split: Split, count: int) -> Tensor:
     """The first rows of each class in turn, so that few images show all classes; the first rows without labels."""
     count = min(count, len(split))
-    if split.labels is None:
+    labels = split.classes_of
+    if labels is None:
         return torch.arange(count)
-    rows = [(split.labels == label).nonzero().squeeze(1).tolist() for label in split.labels.unique()]
+    rows = [(labels == label).nonzero().squeeze(1).tolist() for label in labels.unique()]
     longest = max(len(part) for part in rows)
     turns = [part[turn] for turn in range(min(longest, count)) for part in rows if turn < len(part)]
     return torch.tensor(turns[:count])

@@ -26,6 +26,8 @@ LABELS = DIVERGENCES | {
     "lattice_bound": "lattice bound",
     "bound": "bound of log p(x)",
     "log_likelihood": "log p(x)",
+    "conditional_elbo": "ELBO of log p(x|y)",
+    "conditional_log_likelihood": "log p(x|y)",
     "log_likelihood_lower": "log p(x), proven from below",
     "log_likelihood_upper": "log p(x), proven from above",
     "kl_data_model": "KL(data, model)",
