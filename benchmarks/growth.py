@@ -187,26 +187,24 @@ def shown(slope: tuple[float, float | None] | None) -> str:
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """Both curves of each kind, on logarithmic axes."""
-    import matplotlib
+    """Both curves of each kind, on logarithmic axes of at least one decade."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(2, len(found), figsize=(3 * len(found), 5.5), squeeze=False, layout="constrained")
+    figure = Figure(figsize=(2.4 * len(found), 5), layout="constrained")
+    axes = figure.subplots(2, len(found), squeeze=False)
     for column, (name, curve) in enumerate(found.items()):
         xs = [point["value"] for point in curve["points"]]
-        for row, (what, unit, factor) in enumerate((("seconds", "ms", 1e3), ("mib", "MiB", 1.0))):
-            axis = axes[row][column]
-            axis.plot(xs, [factor * point[what] for point in curve["points"]], "o-", color="C0")
-            axis.set_xscale("log")
-            axis.set_yscale("log" if all(point[what] > 0 for point in curve["points"]) else "linear")
-            slope = curve["exponents"][what]
-            axis.set_title(f"{name}: exponent {shown(slope)}", fontsize=9)
-            axis.set_xlabel(name)
+        for row, (what, unit, factor, least) in enumerate((("seconds", "ms", 1e3, 1e-3), ("mib", "MiB", 1.0, 1.0))):
+            axis, ys = axes[row][column], [max(least, factor * point[what]) for point in curve["points"]]
+            axis.loglog(xs, ys, "o-", color="C0")
+            middle = math.sqrt(min(ys) * max(ys))
+            axis.set_ylim(min(min(ys) / 1.5, middle / 4), max(1.5 * max(ys), 4 * middle))
+            axis.set_xticks(xs, [f"{x:,}".replace(",", "\u202f") for x in xs], fontsize=7, rotation=45)
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.set_title(f"{name}: exponent {shown(curve['exponents'][what])}", fontsize=9)
             axis.set_ylabel(unit)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def main() -> None:
