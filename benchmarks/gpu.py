@@ -54,7 +54,7 @@ class Sizes:
 def data_of(sizes: Sizes, *, binary: bool = True) -> Any:
     """MNIST where LATENTIA_DATA names a folder and the test is not the short one; else random images."""
     if "LATENTIA_DATA" in os.environ and not sizes.short:
-        return MNIST(validation=0, **({"binarize": "dynamic"} if binary else {}))
+        return MNIST(validation=0, binarize="dynamic") if binary else MNIST(validation=0)
     x = torch.rand(sizes.images, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     return (x > 0.8).float() if binary else x
 
@@ -164,7 +164,7 @@ def likelihood(options: argparse.Namespace, sizes: Sizes) -> dict[str, Any]:
         step()
     model = state.game.model.eval()
     images = recipe.data.load().examples("train", sizes.evaluated).x.to(state.worker.device)
-    seconds = []
+    seconds, estimate = [], None
     for _ in range(2):  # the first one warms up
         _wait(state.worker.device)
         began = time.perf_counter()
@@ -206,6 +206,7 @@ def main() -> None:
             found["parts"][name] = {"error": "left out: no time"}
             continue
         start = time.perf_counter()
+        part: dict[str, Any]
         try:
             part = PARTS[name](options, sizes)
         except Exception as error:

@@ -16,7 +16,12 @@ from benchmarks import turns
 @pytest.mark.slow
 def test_every_part_runs_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     torchs = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, *, options, **k: torchs(f, backend="aot_eager", **k))  # quicker
+
+    def quicker(function: Any, *, options: dict[str, Any], **settings: Any) -> Any:
+        assert options["fallback_random"]
+        return torchs(function, backend="aot_eager", **settings)
+
+    monkeypatch.setattr(torch, "compile", quicker)
     monkeypatch.syspath_prepend(str(Path(turns.__file__).parent))
     file = tmp_path / "gpu.json"
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--accelerator", "cpu", "--short", "--json", str(file)])
