@@ -82,8 +82,14 @@ def test_points_are_standardized_for_both_networks():
 @pytest.mark.parametrize("classes", [0, 3])
 @pytest.mark.parametrize("network", [MLP(hidden=(16,)), DCGAN(width=4), R3GAN(width=4), Residual(width=4)], ids=str)
 def test_our_networks_give_logits(network: Network, classes: int):
-    require_logits("discriminator", network.encoder(IMAGE, 1, classes), IMAGE, "a test", classes)
-    require_logits("decoder", network.decoder(3, IMAGE, classes), (3,), "a test", classes)
+    for name, module, shape in (
+        ("discriminator", network.encoder(IMAGE, 1, classes), IMAGE),
+        ("decoder", network.decoder(3, IMAGE, classes), (3,)),
+    ):
+        require_logits(name, module, shape, "a test", classes)
+        module.register_forward_hook(lambda module, given, logits: logits.sigmoid())
+        with pytest.raises(ConfigurationError, match=name):
+            require_logits(name, module, shape, "a test", classes)
 
 
 class Squashed(nn.Module):
@@ -142,6 +148,8 @@ def test_a_constant_discriminator_passes():
     nn.init.zeros_(zero[1].weight)  # pyright: ignore
     nn.init.zeros_(zero[1].bias)  # pyright: ignore
     require_logits("discriminator", zero, IMAGE, "a test")
+    gan = GAN(DECODER(2, IMAGE), zero, latent=2, shape=IMAGE)  # which tries its discriminator, too
+    assert torch.equal(gan.discriminate(torch.rand(3, *IMAGE)), torch.zeros(3))
 
 
 def test_packs_have_no_label():

@@ -47,6 +47,7 @@ WHO: Mapping[str, str] = {
     "validation": "validation",
 }
 MOST_POINTS = 400
+LEGEND_LINE = 0.1  # height of a line of a legend, of that of the values
 TITLE_WIDTH = 28  # characters that fit over one of three panels side by side
 SETTLING = 0.1  # share of the run in which values may leave the panel
 FLATTENED = 1.6  # they may if the whole run spans this many times the range of the rest
@@ -98,13 +99,23 @@ def plot_curves(
         axes.grid(visible=True, linewidth=0.3, color="#d9d9d9")
         axes.set_axisbelow(True)
         if len(drawn) > 1 or (len(colors) > 1 and term in TERMS):
-            axes.legend(fontsize=SMALL, frameon=False)
+            _put_legend(axes, list(drawn.values()))
     for axes in figure.axes[len(terms) :]:
         axes.set_axis_off()
     banded = any((values[:, 2] > 0).any() for values in series.values())
     notes = ["bands: ± 1 standard error"] * banded + ["the first tenth of the run may leave a panel"] * cut
     figure.supxlabel("; ".join(notes), fontsize=SMALL, color="#666666", x=0.995, ha="right")
     return figure
+
+
+def _put_legend(axes: Axes, drawn: Sequence[NDArray[np.float64]]) -> None:
+    """A legend where matplotlib finds room among lines; it does not see bands, so above these room is made."""
+    if not any((values[:, 2] > 0).any() for values in drawn):
+        axes.legend(fontsize=SMALL, frameon=False)
+        return
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + (LEGEND_LINE * len(drawn) + 0.04) * (high - low))
+    axes.legend(fontsize=SMALL, frameon=False, loc="upper right", borderaxespad=0.1)
 
 
 def _series(records: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], NDArray[np.float64]]:

@@ -44,7 +44,7 @@ INK, FAINT, PAPER = "#1f1f1f", "#8c8c8c", "#ffffff"
 PALETTE = (
     "#1f6fb4",
     "#d93d00",
-    "#00e800",
+    "#61c169",
     "#46175d",
     "#a28ba2",
     "#740000",
