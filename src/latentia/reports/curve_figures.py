@@ -47,7 +47,7 @@ WHO: Mapping[str, str] = {
     "validation": "validation",
 }
 MOST_POINTS = 400
-LEGEND_LINE = 0.1  # height of a line of a legend, of that of the values
+LEGEND_LINE = 0.14  # height of a line of a legend, of that of the values
 TITLE_WIDTH = 28  # characters that fit over one of three panels side by side
 SETTLING = 0.1  # share of the run in which values may leave the panel
 FLATTENED = 1.6  # they may if the whole run spans this many times the range of the rest
