@@ -118,7 +118,10 @@ CALLS: dict[str, tuple[list[str], str]] = {
         ["evaluate", "run", "--likelihood", "importance", "--draws", "100000000000"],
         "give at most",
     ),
-    "sample: too many components": (["sample", "run", "--sampler", "mixture,components=1000000000"], "sampler.components"),
+    "sample: too many components": (
+        ["sample", "run", "--sampler", "mixture,components=1000000000"],
+        "sampler.components",
+    ),
     "sweep: too many workers": (["sweep", "vae", "latent=1,2", "--workers", "1000000000"], "workers: give 1 to"),
     "sweep: too many seeds": (["sweep", "vae", "latent=1,2", "--seeds", "1000000000"], "at most 1000"),
     "verify: large seed": (["verify", "1a", "--seed", "99999999999999999999999"], "--seed"),

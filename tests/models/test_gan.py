@@ -87,7 +87,7 @@ def test_our_networks_give_logits(network: Network, classes: int):
         ("decoder", network.decoder(3, IMAGE, classes), (3,)),
     ):
         require_logits(name, module, shape, "a test", classes)
-        module.register_forward_hook(lambda module, given, logits: logits.sigmoid())
+        module.register_forward_hook(lambda *parts: parts[-1].sigmoid())
         with pytest.raises(ConfigurationError, match=name):
             require_logits(name, module, shape, "a test", classes)
 
