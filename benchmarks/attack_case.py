@@ -87,7 +87,8 @@ class Answer:
             its input, both the function as it rounds and the function it rounds are right.
         high: largest value that is true.
         wanted: the error that was asked for; a larger claim is honest but did not serve.
-        kind: `exact`, `proven`, `numerical`, `random`; `unexplained` where latentia says so of the image.
+        kind: `exact`, `proven`, `numerical`, `lower bound`, `random`; `unexplained` where latentia says so of the
+            image.
     """
 
     label: str
@@ -203,6 +204,11 @@ def likelihood(
         reached = [True] * len(images) if result.reached is None else result.reached.tolist()
         flagged = result.details.get("unexplained", torch.zeros(len(images), dtype=torch.bool)).tolist()
         rows = zip(result.values.tolist(), result.errors.tolist(), reached, flagged, strict=True)
+        if result.kind == "lower bound":  # nothing explains any image, and the decoder is a function
+            return [
+                Answer(f"image {i}", value - claim, 0.0, -math.inf, high[i], math.inf, "lower bound")
+                for i, (value, claim, *_) in enumerate(rows)
+            ]
         answers = [
             Answer(
                 f"image {i}",

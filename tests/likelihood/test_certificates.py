@@ -353,11 +353,60 @@ def test_draws_of_the_prior_or_a_second_grid_detect_a_wrong_integral(chosen, mon
         assert abs(found.values.item() - truth) <= found.errors.item()
 
 
-def test_an_image_that_no_z_explains_is_named():
+def test_an_image_that_no_z_explains_has_a_lower_bound_where_the_decoder_is_a_function():
     model = LatentModel(gaussian(0.1, lambda z: z.new_zeros(len(z), 1)), standard_normal(1))
-    found = exact_log_likelihood(model, torch.tensor([[0.0], [9.0]], dtype=D), certificate="numerical")
+    x = torch.tensor([[0.0], [9.0]], dtype=D)
+    found = exact_log_likelihood(model, x, certificate="numerical", require=False)
     assert found.details["unexplained"].tolist() == [False, True]
     assert found.settings["unexplained"] == 1
+    assert found.reached is not None
+    assert found.reached.tolist() == [True, False]
+    assert found.errors[1].item() == math.inf
+    assert found.values[1].item() == pytest.approx(log_normal(9, 0, 0.1), abs=0.01)
+    with pytest.raises(UnsupportedError, match=r"lower bound.*nn\.Module"):
+        exact_log_likelihood(model, x, certificate="numerical")
+    alone = exact_log_likelihood(model, x[1:], certificate="numerical", require=False)
+    assert alone.kind == "lower bound"
+    assert [estimate.kind for estimate in alone.estimates()] == ["lower bound"]
+
+
+def test_a_needle_between_all_nodes_is_not_certified_for_a_function():
+    center = torch.tensor([0.3714, -0.2718], dtype=D)
+
+    def needle(z):
+        return 6 * torch.exp(-(z - center).square().sum(-1, keepdim=True) / (2 * 2e-4**2))
+
+    model = LatentModel(gaussian(0.25, needle), standard_normal(2))
+    found = exact_log_likelihood(model, torch.tensor([[6.0], [0.0]], dtype=D), require=False)
+    assert found.details["unexplained"].tolist() == [True, False]
+    assert found.errors[0].item() == math.inf
+    assert abs(found.values[1].item() - log_normal(0, 0, 0.25)) <= found.errors[1].item() + 1e-6
+
+
+def test_draws_of_the_posterior_found_detect_what_two_grids_agree_on(monkeypatch):
+    original = quadrature.refine
+
+    def wrong(*args, **kwargs):  # both grids have lost a fifth of the mass, consistently with their tables
+        found = original(*args, **kwargs)
+        for table in found.tables:
+            table.values.sub_(0.2)
+        return replace(found, log_integral=found.log_integral - 0.2)
+
+    monkeypatch.setattr(quadrature, "refine", wrong)
+    model = LatentModel(gaussian(0.5), standard_normal(2))
+    found = exact_log_likelihood(model, torch.tensor([[0.4, -0.3]], dtype=D), certificate="numerical", require=False)
+    assert found.settings["posterior_draws"] >= 100
+    truth = sum(log_normal(v, 0, math.hypot(1, 0.5)) for v in (0.4, -0.3))
+    assert abs(found.values.item() - truth) <= found.errors.item()
+
+
+def test_perturbed_points_of_the_rounding_check_stay_in_the_support():
+    prior = Independent(Beta(torch.full((1,), 3.0, dtype=D), torch.full((1,), 0.5, dtype=D)), 1)
+    model = LatentModel(lambda z: Independent(Bernoulli(probs=z.expand(-1, 11), validate_args=True), 1), prior)
+    x = torch.ones(1, 11, dtype=D)
+    found = exact_log_likelihood(model, x, certificate="numerical")
+    truth = math.lgamma(14) + math.lgamma(3.5) - math.lgamma(14.5) - math.lgamma(3)  # B(14, ½) / B(3, ½)
+    assert abs(found.values.item() - truth) <= found.errors.item()
 
 
 def test_an_encoder_that_refuses_one_image_gives_hints_for_the_others():

@@ -190,8 +190,11 @@ class Summary:
 
     @classmethod
     def join(cls, parts: list[Summary]) -> Summary:
-        """One summary of the pairs of several, in order."""
-        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__})
+        """One summary of the pairs of several, in order; the parts are emptied, so that memory holds them once."""
+        joined = {}
+        for name in cls.__dataclass_fields__:
+            joined[name] = torch.cat([vars(part).pop(name) for part in parts])
+        return cls(**joined)
 
 
 def summarize(table: Tensor, lattice: Lattice) -> Summary:

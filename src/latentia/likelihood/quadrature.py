@@ -37,7 +37,7 @@ from latentia.errors import ConfigurationError, UnsupportedError, nearest
 from latentia.estimate import Estimate, Kind
 from latentia.likelihood.charts import FIRST_SPACING, Chart, charts_of
 from latentia.likelihood.latent_model import LatentModel
-from latentia.likelihood.lattice import Lattice
+from latentia.likelihood.lattice import Lattice, segment
 from latentia.likelihood.proof.enclosure import Enclosure, enclose_log_likelihood
 from latentia.likelihood.refinement import Integrand, Refined, Stop, refine
 from latentia.objectives.score_table import Block, Scorer, score_pairs, scorer_for
@@ -59,6 +59,10 @@ PROBED = 50  # images whose rounding is measured before any other work
 PAIRS_AT_ONCE = 1000  # pairs of an image and a z that are scored together
 PRIOR_DRAWS = 1000  # points that show where mass may be, besides the grid
 AUDIT = 0.001  # probability that the audit by these draws rejects a right value
+# Draws of the posterior found, for each image and in all, that audit a decoder that is a function.
+POSTERIOR_DRAWS, POSTERIOR_POINTS = 256, 200_000
+UNCHECKED = 3.0  # times the error of an image of such a decoder, where time did not allow a second grid
+AUDIT_DEVIATIONS = 5.0  # standard errors of such an audit within which it agrees
 # An image whose log p(x|z) lies so many standard deviations below what the decoder expects at the best z is searched
 # for with many more draws: something that no node met may explain it. Images that a model was fitted to stay below 20.
 UNEXPLAINED = 20.0
@@ -76,6 +80,9 @@ CURES = {
     Stop.NAN: "has log-densities that are not finite numbers (NaN)",
     Stop.PRECISION: "is at the floor of its precision; use precision='float64'",
     Stop.DISAGREE: "differs between two grids, so the decoder has features finer than both; allow more seconds",
+    Stop.UNEXPLAINED: "is unlike everything that the decoder, a Python function, was seen to give, so that a feature "
+    "finer than the grid may explain it: its value is a lower bound. Give the decoder as a module (Conditional or "
+    "nn.Module)",
     Stop.NONE: "has rounding above the tolerance; use precision='float64'",
 }
 
@@ -112,7 +119,8 @@ class LikelihoodResult:
     """log p(x), image by image.
 
     Attributes:
-        values: log p(x) in nats, (N,), float64.
+        values: log p(x) in nats, (N,), float64. Where `details["unexplained"]` is set and the error is ∞, the value is
+            a lower bound: the mass that was found.
         errors: bounds on their numerical errors in nats, (N,), proven if `kind` says so; for random methods, standard
             errors.
         kind: what the values are (see `Estimate`): `numerical` assumes what `settings["assumes"]` states.
@@ -273,6 +281,8 @@ def solve(
             work.accept(bounds)
         elif certificate == "auto" and not keep and len(images) <= PROVEN_BY_DEFAULT:
             work.prove(min(seconds - seconds_used, PROOF_SECONDS + seconds_used))
+        if not work.is_network:
+            work.withdraw()
     seconds_used = time.monotonic() - begin
     result = work.result(seconds_used)
     reached = torch.isfinite(work.errors)
@@ -281,7 +291,7 @@ def solve(
             f"quadrature: none of {len(images)} images was reached in {seconds_used:.1f} s: {work.reasons(~reached)}. "
             f"Allow more seconds or memory, take fewer images, or use {OTHERS}"
         )
-    short = ~(work.errors <= tolerance)
+    short = ~(work.errors <= tolerance) | (work.stop == Stop.UNEXPLAINED)
     if require and bool(short.any()):
         worst, met = result.errors.max().item(), int((~short).sum())
         raise UnsupportedError(
@@ -387,7 +397,8 @@ class _Work:
         self.errors, self.left_out, self.rounding = (torch.full_like(self.values, torch.inf) for _ in range(3))
         self.audit = torch.full_like(self.values, -torch.inf)
         self.best, self.seen = torch.zeros(n, subject.latent, dtype=torch.float64), None
-        self.turn, self.checked = 0, 0
+        self.turn, self.checked, self.audited = 0, 0, 0
+        self.is_bound = False
         self.progress, self.before, self.size = progress, 0, 0  # images of earlier chunks, and of this one
         self.unexplained = torch.zeros(n, dtype=torch.bool)
         self.deviations = torch.full((n, 2**d), torch.inf, dtype=torch.float64)
@@ -434,7 +445,7 @@ class _Work:
             precision,
             min(self.end, begin + 3 * used + 1),
             self.memory,
-            False,
+            True,
             self.progress,
         )
         other.turn, other.seen = 1, self.best
@@ -449,8 +460,94 @@ class _Work:
         disagree = distance > self.errors + other.errors
         self.stop[disagree] = int(Stop.DISAGREE)
         self.errors = torch.maximum(self.errors, torch.where(disagree, 2 * distance, distance))
+        self.errors = torch.where(both, self.errors, UNCHECKED * self.errors)
         self.checked = int(both.sum())
         self.nodes, self.products = self.nodes + other.nodes, self.products + other.products
+        if self.turn == 0:
+            self._audit_found(other)
+
+    def _audit_found(self, other: _Work) -> None:
+        """Compare with Monte Carlo over the posterior that another integration found.
+
+        Its nodes, drawn by their mass and moved at random within their cells, are a proposal q(u) = exp(f(node)) / Z,
+        so the mean of exp(f(u) − f(node)) is the integral over the cells found divided by the sum Z. An image that
+        contradicts it, by more than its error and `AUDIT_DEVIATIONS` standard errors, is integrated again from the best
+        of the draws. The error of one that still does reaches to the far end of the Monte Carlo interval.
+        """
+        draws = max(1, min(POSTERIOR_DRAWS, POSTERIOR_POINTS // len(self.values)))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(4)
+            value, noise, best = other._sampled(draws)
+        found = torch.isfinite(self.errors) & torch.isfinite(value)
+
+        def contradicted() -> Tensor:
+            claim = self.errors + other.errors + AUDIT_DEVIATIONS * noise
+            return found & torch.isfinite(self.errors) & ((self.values - value).abs() > claim)
+
+        if bool(contradicted().any()):
+            self.seen = best
+            self.run(contradicted().nonzero().squeeze(1))
+        distance = (self.values - value).abs() + AUDIT_DEVIATIONS * noise
+        self.errors = torch.where(contradicted(), torch.maximum(self.errors, distance), self.errors)
+        self.audited = draws if bool(found.any()) else 0
+
+    def _sampled(self, draws: int) -> tuple[Tensor, Tensor, Tensor]:
+        """log p(x) of each image by some `draws` of its posterior on the grid.
+
+        Returns:
+            log p(x) (N,), NaN where there is no posterior; its standard error (N,); the z with the highest f (N, d).
+        """
+        n = len(self.values)
+        tables = [
+            (piece, table, piece.used[table.function] & torch.isfinite(self.errors[piece.rows[table.function]]))
+            for piece in self.pieces
+            for table in piece.refined.tables
+        ]
+        whole = torch.full((n,), -torch.inf, dtype=torch.float64)
+        for piece, table, used in tables:
+            sums = table.values[used].double().logsumexp(-1) + piece.lattice.log_cell(table.level)
+            whole = torch.logaddexp(whole, segment(sums, piece.rows[table.function[used]], n))
+        count, total, square = (torch.zeros(n, dtype=torch.float64) for _ in range(3))
+        best, top = self.best.clone(), torch.full((n,), -torch.inf, dtype=torch.float64)
+        for piece, table, used in tables:
+            lattice, image, values = piece.lattice, piece.rows[table.function[used]], table.values[used].double()
+            mass = (values + lattice.log_cell(table.level) - whole[image, None]).exp()
+            # Each node as often as draws · mass, rounded up or down at random: systematic sampling.
+            edge = torch.cat([torch.rand(1, dtype=torch.float64), draws * mass.flatten()]).cumsum(0)
+            where = torch.repeat_interleave(edge.floor().diff().long())
+            nodes = lattice.nodes(table.tiles[used], table.level)
+            for some in where.split(PAIRS_AT_ONCE) if len(where) else ():
+                jitter = torch.rand(len(some), lattice.dimension, dtype=torch.float64) - 0.5
+                z, log_density = _on_chart(piece.chart, nodes[some] + jitter * lattice.spacing * 2.0**-table.level)
+                own = image[some // values.shape[1]]
+                points = z.to(piece.model.device, piece.model.dtype)
+                score = score_pairs(piece.model.decoder(points), self.images[own].to(points)).cpu()
+                f = (score + log_density).nan_to_num(-torch.inf, posinf=-torch.inf)
+                ratio = (f - values.flatten()[some]).clamp(max=300).exp()
+                count.index_add_(0, own, torch.ones_like(ratio))
+                total.index_add_(0, own, ratio)
+                square.index_add_(0, own, ratio.square())
+                highest = torch.full_like(top, -torch.inf).scatter_reduce(0, own, f, "amax")
+                is_top = (f == highest[own]) & (f > top[own])
+                best[own[is_top]] = z[is_top]
+                top = torch.maximum(top, highest)
+        mean = total / count
+        noise = (square / count - mean.square()).clamp_min(0).sqrt() / count.sqrt() / mean
+        return whole + mean.log(), noise + 1 / count, best
+
+    def withdraw(self) -> None:
+        """Take numerical errors back from images that nothing explains, for decoders that are functions.
+
+        The mass that was found is a lower bound of p(x), and nothing bounds what was not. Where all images are of this
+        kind the result is a lower bound; otherwise they are not reached.
+        """
+        doubtful = self.unexplained & ~self.proven & torch.isfinite(self.errors)
+        if not bool(doubtful.any()):
+            return
+        self.stop[doubtful] = int(Stop.UNEXPLAINED)
+        self.is_bound = bool((doubtful == torch.isfinite(self.errors)).all())
+        if not self.is_bound:
+            self.errors = torch.where(doubtful, torch.inf, self.errors)
 
     def result(self, seconds: float) -> LikelihoodResult:
         reached = torch.isfinite(self.errors)
@@ -476,6 +573,8 @@ class _Work:
             settings |= {"assumes": ASSUMES, "audit_draws": PRIOR_DRAWS, "audit_level": AUDIT}
             if self.checked:
                 settings["second_grid"] = self.checked
+            if self.audited:
+                settings["posterior_draws"] = self.audited
             if bool((self.unexplained & ~self.proven).any()):
                 settings["unexplained"] = int((self.unexplained & ~self.proven).sum())
         bounds = {} if self.bounds is None else {"lower": self.bounds.lower, "upper": self.bounds.upper}
@@ -484,7 +583,7 @@ class _Work:
         return LikelihoodResult(
             self.values,
             self.errors,
-            "proven" if proven else "numerical",
+            "proven" if proven else "lower bound" if self.is_bound else "numerical",
             "enclosure" if proven else "quadrature",
             settings,
             details={
@@ -532,7 +631,7 @@ class _Work:
 
     def _solve(self, model: LatentModel, charts: list[Chart], rows: Tensor, seconds: float, *, last: bool) -> Tensor:
         """Integrate a chunk of images over every chart; returns the images that need a finer precision."""
-        images, end = self.images[rows], time.monotonic() + seconds
+        images, end = _rows(self.images, rows), time.monotonic() + seconds
         scorer = self._scorer(model, images)
         hints, rounding = self._hints(model, images, scorer, rows, last=last)
         rough = (rounding > ROUNDING_SHARE * self.tolerance) & (not last)
@@ -551,7 +650,8 @@ class _Work:
                 some = (~torch.isfinite(parts[k].rule)).nonzero().squeeze(1) if again else everyone
                 if len(some) == 0:
                     continue
-                found = self._refine(model, chart, images[some], hints, some, floor[some], end - time.monotonic())
+                mine = _rows(images, some)
+                found = self._refine(model, chart, mine, hints, some, floor[some], end - time.monotonic())
                 parts[k].put(some, found, chart)
                 for piece in pieces:
                     if piece.chart is chart:
@@ -747,7 +847,8 @@ class _Work:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(3)
             near = [z + 1e-3 * torch.randn_like(z) for _ in range(3)]
-        for point in near:
+        for moved in near:
+            point = torch.where(torch.isfinite(model.log_prior(moved))[:, None], moved, z)  # within the support
             own = score_pairs(model.decoder(point), images.to(model.dtype))
             change = (own - score_pairs(self.double.decoder(point.double()), images)).abs().cpu()
             worst = torch.maximum(worst, change.nan_to_num(0.0, posinf=0.0))
@@ -814,6 +915,13 @@ def _encoder_mean(model: LatentModel, images: Tensor, otherwise: Tensor) -> Tens
         halves = zip(images.tensor_split(2), otherwise.tensor_split(2), strict=True)
         return torch.cat([_encoder_mean(model, some, place) for some, place in halves])
     return torch.where(torch.isfinite(mean).all(-1)[:, None], mean, otherwise)
+
+
+def _rows(images: Tensor, rows: Tensor) -> Tensor:
+    """Some images, without a copy where they follow each other."""
+    first = int(rows[0])
+    follow = torch.equal(rows, torch.arange(first, first + len(rows)))
+    return images[first : first + len(rows)] if follow else images[rows]
 
 
 def _draws(model: LatentModel, count: int, seed: int = 1) -> Tensor:

@@ -46,6 +46,7 @@ from latentia.likelihood.lattice import NODES, Lattice, Pairs, Summary, mass_upp
 
 RESOLVED = 0.95  # nats for each dimension that ∫ u may exceed ∫ f by; a Gaussian of scale h gives 1.06
 TABLE_AT_ONCE = 4_000_000  # numbers of the table f(image, node) in work at a time
+PAIRS_AT_ONCE = 20_000  # pairs of a function and a tile in work at a time, where each needs some kilobytes
 LEVELS = 16
 SLOW = 0.43  # a fall of the roughness between a quarter, at kinks, and a half, at jumps
 RINGS = 12
@@ -110,6 +111,7 @@ class Stop(IntEnum):
     NAN = 5
     PRECISION = 6
     DISAGREE = 7
+    UNEXPLAINED = 8
 
 
 @dataclass
@@ -612,12 +614,16 @@ class _Run:
 
     def _enclosed(self, pairs: Pairs, summary: Summary, level: int) -> Tensor:
         """Whether no mass runs out of the tiles of a function to where it has none, (N,); notes what may."""
-        n = self.integrand.count
-        _, beyond = self._across(pairs.tiles[pairs.tile_of_pair])
-        mass = summary.faces + self.lattice.log_cell(level)
-        function = pairs.function[:, None, None].expand_as(mass)
-        there = pairs.holds(beyond.flatten(0, 2).div(2, rounding_mode="floor"), function.flatten()).view(mass.shape)
-        function, mass = function[~there], mass[~there]
+        n, tile_of_pair = self.integrand.count, pairs.tile_of_pair
+        functions, masses = [], []
+        for some in torch.arange(len(pairs)).split(PAIRS_AT_ONCE):
+            _, beyond = self._across(pairs.tiles[tile_of_pair[some]])
+            mass = summary.faces[some] + self.lattice.log_cell(level)
+            function = pairs.function[some, None, None].expand_as(mass)
+            there = pairs.holds(beyond.flatten(0, 2).div(2, rounding_mode="floor"), function.flatten()).view(mass.shape)
+            functions.append(function[~there])
+            masses.append(mass[~there])
+        function, mass = torch.cat(functions), torch.cat(masses)
         # What is smaller counts as left out, and so as error: were it asked to be as small as `_least`, which falls as
         # parts are added, the tiles would have to grow by more than the one ring that a level adds.
         matters = mass > self.reference[function] - self.depth
@@ -652,11 +658,16 @@ class _Run:
         stays &= waiting
         # A tile knows how f rises toward its own nodes, and its neighbor how f rises toward it.
         out = waiting[..., None] & (summary.faces + cell > least[:, None, None])
+        known = None
+        if table is not None:
+            kept = stays.to(table.device).split(PAIRS_AT_ONCE)
+            rows = zip(table.split(PAIRS_AT_ONCE), kept, strict=True)
+            known = torch.cat([self.lattice.split(some)[mine] for some, mine in rows])
         return Pairs.of(
             torch.cat([split[stays], beyond[out]]),
             torch.cat([group[stays], pairs.function[:, None, None].expand_as(out)[out]]),
             torch.cat([summary.most_bound[stays], summary.faces[out].new_full((int(out.sum()),), torch.inf)]),
-            None if table is None else self.lattice.split(table)[stays.to(table.device)],
+            known,
         )
 
     def _prior_bound(self, tiles: Tensor, level: int, log_prior: Integrand) -> Tensor:

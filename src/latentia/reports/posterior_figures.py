@@ -73,12 +73,13 @@ def plot_posteriors(posterior: GridPosterior, images: Tensor, rows: Sequence[int
         _inset(axes, images[row], shown)
         words = f"log p(x) = {number(posterior.likelihood.values[row].item(), 1)}"
         if gaps is not None and row < len(gaps.inference):
-            words += f"\ninference gap {number(gaps.inference[row].item(), 2)} nats"
+            words += f"\ngap {number(gaps.inference[row].item(), 2)} nats"
         _frame(axes, view, words)
     for axes in panels.flat[len(rows) :]:
         axes.set_axis_off()
     with_q = r" and the encoder's $q(z\,|\,x)$" if posterior.model.encoder is not None else ""
-    figure.suptitle(rf"Exact posteriors $p(z\,|\,x)$ of {len(rows)} images{with_q}", fontsize=NORMAL + 1)
+    gap = "; gap: log p(x) − ELBO" if gaps is not None else ""
+    figure.suptitle(rf"Exact posteriors $p(z\,|\,x)$ of {len(rows)} images{with_q}{gap}", fontsize=NORMAL + 1)
     handles: list[Any] = [
         Patch(color=color, label=f"{held * 100:.0f} % of p(z|x)") for held, color in zip(HELD, FILLS, strict=True)
     ]
@@ -275,7 +276,7 @@ def _strip(axes: Axes, posterior: GridPosterior, image: Tensor, q: Distribution,
 
 def _frame(axes: Axes, view: tuple[NDArray[Any], NDArray[Any]], title: str = "") -> None:
     label_axes(axes, "", "$z_1$", "$z_2$")
-    axes.set_title(title, fontsize=SMALL, color=INK)
+    axes.set_title(title, fontsize=SMALL, color=INK, wrap=False)  # wrapped in the last column alone
     axes.set(xlim=(view[0][0], view[0][-1]), ylim=(view[1][0], view[1][-1]))
     axes.set_box_aspect(1)
     for axis in (axes.xaxis, axes.yaxis):
