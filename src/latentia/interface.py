@@ -72,6 +72,7 @@ from latentia.metrics import (
     parse_metrics,
     reference_images,
     same_protocol,
+    score_arrays,
 )
 from latentia.metrics import score as score_images
 from latentia.models import GAN, VAE, ConditionalVAE, EncodedGAN
@@ -106,7 +107,7 @@ def evaluate(
     metrics: str | Iterable[str | Metric] | None = None,
     features: str | Features | None = None,
     n: int | None = None,
-    of: Output = "means",
+    of: Output | None = None,
     split: Split = "test",
     real_vs_real: bool = True,
     tolerance: float = 0.01,
@@ -128,14 +129,14 @@ def evaluate(
         run: a run or its directory.
         likelihood: `exact` (z of 1 to 3 dimensions), `importance` or `annealed`; exact by default, or none if samples
             or metrics are asked for.
-        samples: score samples of the model.
+        samples: score samples of the model: images by their features, tables and signals by their standardized values.
         sampler: a distribution of z that takes the place of the prior, fitted to the codes of the training images:
             `mixture`, `flow` or `two-stage`, with settings as in `mixture,components=50`, or a `Sampler`. The files
             then have its name at their end.
         metrics: for samples, by name; all that the data allow by default.
         features: for samples; those of a digit classifier for digits by default, random convolutional ones otherwise.
         n: number of real and of generated images.
-        of: score the means of p(x|z) or draws from it.
+        of: score the means of p(x|z) or draws from it; by default means of images, and draws of other data.
         split: of the data; select models by `validation`, report `test`.
         real_vs_real: also score real images against real ones.
         tolerance: error allowed for each image by `exact`, in nats.
@@ -154,7 +155,8 @@ def evaluate(
     """
     run, chosen = _run(run), _metrics(metrics)
     _require_known("split", split, Split)
-    _require_known("of", of, Output)
+    if of is not None:
+        _require_known("of", of, Output)
     samples = samples or chosen is not None
     if likelihood is None and not samples:
         likelihood = "exact"
@@ -169,7 +171,11 @@ def evaluate(
     fitted = _fitted(run, sampler, likelihood)
     parts: list[Results] = [] if fitted is None else [_sampler_results(run, fitted, pictures)]
     if samples:
-        found = _score_run(run, chosen, features, n, of, split, seed, real_vs_real, fitted)
+        if len(run.environment["shape"]) == 3 or isinstance(run.recipe.data, ToyDistribution):
+            found = _score_run(run, chosen, features, n, of or "means", split, seed, real_vs_real, fitted)
+        else:
+            _refuse_features(features)
+            found = _score_arrays(run, chosen, n, of or "draws", split, seed, real_vs_real, fitted)
         if likelihood is None:
             _require_scores(*found)
         parts.append(_keep_scores(run, found, split, fitted))
@@ -882,6 +888,59 @@ def _score_run(
     return _with_sampler(found, fitted), found.skipped
 
 
+def _refuse_features(features: str | Features | None) -> None:
+    """Refuse features of images for other data.
+
+    Raises:
+        ConfigurationError: naming the cure.
+    """
+    if features is not None:
+        text = "features are of images; tables and signals are scored by their standardized values"
+        raise ConfigurationError([("features", f"{text}. Leave features out")])
+
+
+def _score_arrays(
+    run: Run,
+    metrics: Sequence[Metric] | None,
+    n: int | None,
+    of: Output,
+    split: Split,
+    seed: int,
+    real_vs_real: bool,
+    fitted: FittedSampler | None = None,
+) -> tuple[list[Estimate], dict[str, str]]:
+    """Score a run's samples of a table or of signals against its data; also why metrics are missing.
+
+    Raises:
+        ConfigurationError: the training split, on which every model scores well.
+        DataError: more examples asked for than there are.
+    """
+    if split == "train":
+        text = "samples are scored against examples that the model was not trained on"
+        raise ConfigurationError([("split", f"{text}: use validation (to select) or test (to report)")])
+    real, train = run.splits.examples(split).x, run.splits.examples("train").x
+    size = n or min(len(real) // (2 if real_vs_real else 1), LARGEST_SAMPLE)
+    model = run.model if fitted is None else fitted.vae
+    with progress(f"{run.path}") as update:
+        with seeded(seed):
+            labels = model.draw_labels(size).cpu() if _takes_labels(model) else None
+            samples, what = draw_samples(model, size, output=of, progress=update, labels=labels)
+        found = score_arrays(
+            real,
+            samples,
+            train,
+            columns=Schema.from_mapping(run.environment).columns,
+            metrics=metrics,
+            n=size,
+            real_vs_real=real_vs_real,
+            split=split,
+            samples=what,
+            seed=seed,
+            progress=update,
+        )
+    return _with_sampler(found, fitted), found.skipped
+
+
 def name_of(fitted: FittedSampler | None) -> str:
     """The name of a sampler; empty for the model's own prior."""
     return "" if fitted is None else fitted.sampler.type_name
@@ -956,7 +1015,7 @@ def _require_scores(found: Sequence[Estimate], skipped: Mapping[str, str]) -> No
         DataError: with the first reason.
     """
     if not found and skipped:
-        raise DataError("no metric can score these images. " + next(iter(_skipped(skipped))))
+        raise DataError("no metric can score these samples. " + next(iter(_skipped(skipped))))
 
 
 def _skipped(reasons: Mapping[str, str]) -> list[str]:

@@ -40,7 +40,9 @@ TestSplit = Annotated[str, typer.Option("--split", help="test, for reports; vali
 
 def evaluate(
     path: RunPath,
-    samples: Annotated[bool, typer.Option("--samples", help="Score samples of the model: VAE, GAN or hybrid.")] = False,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="Score samples of the model: images, tables, signals.")
+    ] = False,
     metrics: Metrics = None,
     likelihood: Annotated[
         str | None,
@@ -63,7 +65,10 @@ def evaluate(
     seconds: Annotated[float, typer.Option(min=1, help="Time allowed for likelihoods.")] = 300,
     features: FeaturesName = None,
     n: Count = None,
-    of: Of = "means",
+    of: Annotated[
+        str | None,
+        typer.Option(help="Of p(x|z): means, or draws of x; by default means of images, draws of other data."),
+    ] = None,
     sampler: SamplerName = None,
     real_vs_real: RealVsReal = True,
     pictures: Annotated[bool, typer.Option(help="Make pictures of posteriors, gaps and bounds (exact).")] = True,

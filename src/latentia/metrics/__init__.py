@@ -5,6 +5,7 @@ score(test_images, samples, features="classifier", train=train_images)
 """
 
 from latentia.metrics.accuracy import ClassificationAccuracy, classification_accuracy
+from latentia.metrics.arrays import ColumnDistances, score_arrays
 from latentia.metrics.classes import Classes, InceptionScore, class_coverage, inception_score
 from latentia.metrics.classifier import classify
 from latentia.metrics.comparison import ModelScores, best_of
@@ -33,6 +34,7 @@ __all__ = [
     "Classes",
     "ClassificationAccuracy",
     "Classifier",
+    "ColumnDistances",
     "Diversity",
     "Features",
     "Frechet",
@@ -73,6 +75,7 @@ __all__ = [
     "require_comparable",
     "same_protocol",
     "score",
+    "score_arrays",
     "sliced_wasserstein",
     "two_sample_test",
 ]

@@ -9,9 +9,9 @@ from __future__ import annotations
 __all__ = ["Metric", "higher_is_better", "measured_by", "parse_metrics"]
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ class MetricInputs:
         probabilities: p(y|x) of the real and of the fake images, (n, K) and (m, K), by the features' classifier.
         seed: for a metric that samples.
         labeled: bytes and labels of the real images, and of the samples; None where one of them has no labels.
+        columns: of a table, each with its values in the data and in the samples; None for other data.
     """
 
     features: Features
@@ -45,6 +46,7 @@ class MetricInputs:
     probabilities: Callable[[], tuple[Tensor, Tensor]]
     seed: int = 0
     labeled: Callable[[], tuple[Tensor, Tensor, Tensor, Tensor]] | None = None
+    columns: Sequence[Any] | None = None
 
 
 class Metric(Component, family=True):
@@ -57,6 +59,7 @@ class Metric(Component, family=True):
         needs_train: whether it needs the training images.
         needs_classes: whether it needs features that come from a classifier.
         needs_labels: whether it needs samples with labels, and labels of the real images.
+        needs_columns: whether it is for the columns of a table.
         aliases: other names for it, such as those of its scores.
     """
 
@@ -65,6 +68,7 @@ class Metric(Component, family=True):
     needs_train: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
+    needs_columns: ClassVar[bool] = False
     aliases: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

@@ -30,7 +30,7 @@ class Protocol:
         features: the setting.
         features_hash: sha256 of the features' weights.
         seed: of the subset of images, and of a metric that samples.
-        reals: `gray`, `color`, or `binary` (0 and 255 alone), as the real images are.
+        reals: `gray`, `color`, or `binary` (0 and 255 alone), as the real images are; `values` of tables and signals.
         samples: what was scored: `means of p(x|z)`, `draws of p(x|z)`, `G(z)`, or `as given`. The means of a Bernoulli
             decoder are gray and smooth, its draws binary and speckled, so their scores cannot be compared.
         metric: the metric's setting.
@@ -81,6 +81,11 @@ def require_comparable(estimates: Iterable[Estimate]) -> None:
 
 def protocol_text(protocol: Mapping[str, Any]) -> str:
     """A protocol on one line, for captions."""
+    if protocol.get("reals") == "values":  # of tables and signals
+        return (
+            f"{protocol['n_real']} real examples ({protocol['split']}) and {protocol['n_fake']} samples "
+            f"({protocol.get('samples', AS_GIVEN)}) of {protocol['size']}, standardized; seed {protocol['seed']}"
+        )
     return (
         f"{protocol['n_real']} {protocol.get('reals', 'gray')} real images ({protocol['split']}) and "
         f"{protocol['n_fake']} fake ones ({protocol.get('samples', AS_GIVEN)}), {protocol['size']}, "

@@ -85,6 +85,7 @@ def default_metrics(features: Features, train: bool, labels: bool = False) -> li
         if (train or not member.needs_train)
         and (has_classes or not member.needs_classes)
         and (labels or not member.needs_labels)
+        and not member.needs_columns
     ]
 
 
@@ -148,7 +149,7 @@ def score(
         ConfigurationError: an unknown metric or unknown features.
         UnsupportedError: a named metric that these features or data do not allow.
     """
-    seen: Features = _parsed(Features, features, "features")
+    seen: Features = parsed(Features, features, "features")
     labels = labels or Labels()
     pixels = {"real": quantize(real, "the real images"), "fake": quantize(fake, "the fake images")}
     if train is not None:
@@ -157,10 +158,10 @@ def score(
     chosen = (
         default_metrics(seen, train is not None, labels.real is not None and labels.fake is not None)
         if metrics is None
-        else [_parsed(Metric, m, "metrics") for m in metrics]
+        else [parsed(Metric, m, "metrics") for m in metrics]
     )
-    size = _how_many(n, len(real), len(fake), real_vs_real)
-    order = {name: _order(len(images), seed, name) for name, images in pixels.items()}
+    size = how_many(n, len(real), len(fake), real_vs_real)
+    order = {name: order_of(len(images), seed, name) for name, images in pixels.items()}
     rows = {"real": order["real"][:size], "fake": order["fake"][:size], "other": order["real"][size : 2 * size]}
     with_train = train is not None and len(train) >= size
     pieces = count(0)
@@ -173,7 +174,7 @@ def score(
     begin("features")
     real_features, fake_features = cached_features(seen, pixels["real"]), seen(pixels["fake"][rows["fake"]])
     train_features = cached_features(seen, pixels["train"]) if train is not None else None
-    _refuse_constant(fake_features)
+    refuse_constant(fake_features)
     protocol = Protocol(
         real=content_hash(pixels["real"]),
         split=split,
@@ -203,7 +204,7 @@ def score(
 
         known = labeled if labels.real is not None and other_labels is not None else None
         inputs = MetricInputs(seen, real_features[rows["real"]], other, train_features, probabilities, seed, known)
-        return list(_with_protocols(chosen, inputs, protocol, suffix, begin, skipped))
+        return list(with_protocols(chosen, inputs, protocol, suffix, begin, skipped))
 
     def labels_at(of: Tensor | None, chosen: Tensor) -> Tensor | None:
         return None if of is None else of[chosen]
@@ -298,7 +299,7 @@ def draw_samples(
     return torch.cat(parts), f"{output} of p(x|z)" if noisy else NOISELESS
 
 
-def _with_protocols(
+def with_protocols(
     metrics: Sequence[Metric],
     inputs: MetricInputs,
     protocol: Protocol,
@@ -322,7 +323,7 @@ def _with_protocols(
             )
 
 
-def _parsed(family: Any, value: Any, key: str) -> Any:
+def parsed(family: Any, value: Any, key: str) -> Any:
     try:
         return family.parse(value)
     except ConfigurationError as error:
@@ -336,7 +337,7 @@ def _require_same_size(pixels: dict[str, Tensor]) -> None:
         raise DataError(f"the images have different sizes (C, H, W): {listed}. Resize one set to the size of the other")
 
 
-def _how_many(n: int | None, real: int, fake: int, real_vs_real: bool) -> int:
+def how_many(n: int | None, real: int, fake: int, real_vs_real: bool) -> int:
     most, without = min(real // 2 if real_vs_real else real, fake), min(real, fake)
     size = most if n is None else n
     if not 1 <= size <= most:
@@ -351,7 +352,7 @@ def _how_many(n: int | None, real: int, fake: int, real_vs_real: bool) -> int:
     return size
 
 
-def _order(length: int, seed: int, name: str) -> Tensor:
+def order_of(length: int, seed: int, name: str) -> Tensor:
     """A fixed permutation; that of the fake images differs from that of the real ones."""
     generator = torch.Generator().manual_seed(2 * seed + (name == "fake"))
     return torch.randperm(length, generator=generator)
@@ -364,7 +365,7 @@ def _levels(pixels: Tensor) -> str:
     return "gray" if pixels.shape[1] == 1 else "color"
 
 
-def _refuse_constant(features: Tensor) -> None:
+def refuse_constant(features: Tensor) -> None:
     if len(features) > 1 and bool((features == features[0]).all()):
         raise DataError(
             f"all {len(features)} samples have the same features: the model has collapsed to one image, or the "

@@ -17,7 +17,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -350,6 +350,8 @@ def scores_table(estimates: Sequence[Estimate], title: str = "") -> Table:
         Column("samples", right=True),
         *(Column(list(REFERENCES.values())[place - 1], right=True, faint=True) for place in present),
     ]
+    if all("real examples" in protocol for protocol in scores.protocols):  # of tables and signals
+        columns = [replace(column, head=column.head.replace("images", "examples")) for column in columns]
     rows = []
     for row in scores.rows:
         cells = ["" if cell is None else value_text(cell, unit=False) for cell in (row[0], *(row[p] for p in present))]
@@ -367,6 +369,8 @@ def score_notes(protocols: Sequence[str], references: Iterable[str]) -> list[str
     meaning = {"real_vs_real": "a perfect model scores like the real images",
                "train_vs_test": "one that has memorized its training images scores like those"}  # fmt: skip
     words = [meaning[key] for key in references]
+    if all("real examples" in protocol for protocol in protocols):
+        words = [text.replace("images", "examples") for text in words]
     return [*notes, "in the place of samples: " + ", ".join(words)] if words else notes
 
 

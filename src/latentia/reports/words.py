@@ -52,6 +52,7 @@ LABELS = DIVERGENCES | {
     "cpu_to_train": "CPU time to train",
     "p_value": "p-value",
     "classes/found": "classes found",
+    "columns/mean": "column distance, mean of all columns",
     "classes/kl": "class shares, KL from the data",
     "classes/kl_perfect": "class shares, KL of a perfect model",
     "accuracy_real": "accuracy on real examples",
@@ -65,6 +66,7 @@ GROUPS = {
     "memorization": "memorization",
     "classes": "classes",
     "game": "",
+    "columns": "column distance",
     "modes": "modes",
     "fresh": "fresh discriminator",
 }
@@ -73,6 +75,7 @@ FEATURES = {
     "pixels": "pixels",
     "random-convolutional": "random convolutional features",
     "inception": "Inception features",
+    "standardized": "standardized values",
 }
 ASPECTS = ("likelihood", BOTH, FIDELITY, COVERAGE, MEMORIZATION, "cost", "")  # of a table of models, in order
 SPLITS = ("train", "validation", "test")
@@ -84,6 +87,8 @@ def label_of(name: str) -> str:
     if name in LABELS or not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name):
         return LABELS.get(name, name)
     parts = name.split("/")
+    if parts[0] == "columns" and len(parts) > 1:  # a column has the name that its user gave it
+        return f"{GROUPS['columns']}: {parts[1]}"
     split = parts.pop(0) if parts[0] in SPLITS and len(parts) > 1 else ""
     whole = LABELS.get("/".join(parts)) if len(parts) > 1 else None
     if whole is not None:
