@@ -1,5 +1,6 @@
 """`train` from the outside: directories, interruptions, kills, errors, several processes."""
 
+import math
 import os
 import random
 import re
@@ -23,7 +24,7 @@ from latentia.files import atomic_write
 from latentia.networks import MLP, Custom
 from latentia.networks.products import exact_float32_setting
 from latentia.objectives import Progress
-from latentia.recipes import Run, VAERecipe, load, train
+from latentia.recipes import Recipe, Run, VAERecipe, load, train
 from latentia.training import SGD, Adam, Cosine, RunDirectory, Worker
 from latentia.training import checkpoint as checkpoints
 
@@ -514,3 +515,46 @@ def test_a_run_with_own_networks_is_read_without_them(tmp_path):
     with pytest.raises(ConfigurationError, match=r"network=Custom"):
         _ = Run(path).model
     assert Run(path, network=own).model is not None
+
+
+KL = {"type": "elbo", "kl": "monte-carlo"}
+CODES = {"type": "elbo", "gradient": "enumerated"}
+FAULTY = {
+    "diagonal": ("vae", {}),
+    "full": ("vae", {"posterior": "full"}),
+    "flow": ("vae", {"posterior": "flow", "objective": KL}),
+    "mixture": ("vae", {"posterior": "mixture", "objective": KL}),
+    "sphere": ("vae", {"posterior": "von-mises-fisher", "prior": "sphere"}),
+    "codes": ("vae", {"posterior": "categorical", "prior": "categorical", "latent": 4, "objective": CODES}),
+    "vamp": ("vae", {"prior": "vamp", "objective": KL}),
+    "exact likelihood": ("vae", {"objective": "exact-likelihood", "latent": 1}),
+    "logistics": ("vae", {"likelihood": "logistic-mixture", "data": {"type": "digits"}}),
+    "student-t": ("vae", {"likelihood": "student-t", "data": {"type": "wine"}}),
+    "mixed": ("vae", {"likelihood": "mixed", "data": {"type": "wine"}}),
+    "m2": ("m2", {}),
+    "conditional": ("conditional-vae", {}),
+    "bigan": ("bigan", {}),
+    "vae-gan": ("vae-gan", {}),
+    "adversarial autoencoder": ("adversarial-autoencoder", {}),
+    "gan": ("gan", {}),
+}
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_a_number_that_is_not_finite_names_step_and_checkpoint(name, tmp_path):
+    kind, settings = FAULTY[name]
+    wild = {key: Adam(lr=1e18) for key in Recipe.members()[kind].model_fields if key.endswith("optimizer")}
+    small = {**SMALL, "network": MLP(hidden=(8,)), "latent": 2, "checkpoint_every": 0.01}
+    with pytest.raises(RunError, match=r"step \d+.*(no checkpoint|last good checkpoint is .*step-\d+)"):
+        train(Recipe.parse({"type": kind, **small, **wild, **settings}), tmp_path / "run", quiet=True)
+
+
+def test_estimates_of_the_end_that_are_not_finite_name_step_and_checkpoint(tmp_path, monkeypatch):
+    def spoiled(*_, **__):
+        return [Estimate(math.nan, "elbo")]
+
+    monkeypatch.setattr(VAERecipe, "final_estimates", spoiled)
+    with pytest.raises(
+        RunError, match=r"after step 4, the estimates.*last good checkpoint is .*step-00000004.*lower lr"
+    ):
+        train(recipe(epochs=1, batch_size=300), tmp_path / "run", quiet=True)

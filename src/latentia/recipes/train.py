@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 
 from latentia.data import Splits
-from latentia.errors import ConfigurationError, RunError
+from latentia.errors import ConfigurationError, LatentiaError, RunError, first_line
 from latentia.estimate import Estimate, write_estimates
 from latentia.networks.network import require_memory
 from latentia.networks.products import exact_float32_setting
@@ -27,7 +27,7 @@ from latentia.recipes.run import Run, name_file
 from latentia.recipes.starting import InitialWeights, describe_start, freeze_parts
 from latentia.threads import thread_count
 from latentia.training import Game, RunDirectory, Worker, fit, seed_of, seeded, start_worker
-from latentia.training.checkpoint import newest_sound
+from latentia.training.checkpoint import describe_last, newest_sound
 from latentia.training.compiling import worth_compiling
 from latentia.training.distributed import (
     check_devices,
@@ -277,8 +277,15 @@ def _train_here(recipe: Recipe, seeds: Sequence[int] | None, out: Path | None, r
                 directory.divide_checkpoint()
             for seed, run in runs.items():
                 own = recipe if seeds is None else _with_seed(recipe, seed)
-                with _final_progress(quiet) as progress:
-                    estimates = own.final_estimates(games[seed].model, splits, progress)
+                try:
+                    with _final_progress(quiet) as progress:
+                        estimates = own.final_estimates(games[seed].model, splits, progress)
+                except (ValueError, RuntimeError) as error:  # a number that is not finite
+                    if isinstance(error, LatentiaError):
+                        raise
+                    what = f"after step {outcome.step}, the estimates on test data failed: {first_line(error)}"
+                    last = describe_last(directory.checkpoints)
+                    raise RunError(f"{what}; {last}; train again with a lower lr, or clip=1") from error
                 write_estimates(run.evaluation / "training.json", estimates)
                 run.add_to_environment(training_seconds=round(outcome.total_seconds / len(runs), 3))
 
