@@ -53,8 +53,8 @@ MOST_CODES = 400  # that a page shows
 PLANE = 2  # dimensions of z, at most, for a heat map of the posterior
 ATLAS = 28  # decoded pictures along a side, where the decoder cannot be exported
 TITLES: dict[type[nn.Module], str] = {
-    ConditionalVAE: "class-conditional VAE",
-    AdversarialAutoencoder: "adversarial autoencoder",
+    ConditionalVAE: "Class-conditional VAE",
+    AdversarialAutoencoder: "Adversarial autoencoder",
     BiGAN: "BiGAN",
     VAEGAN: "VAE/GAN",
 }

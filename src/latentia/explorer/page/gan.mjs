@@ -3,9 +3,9 @@ import { arrayOf, normalSource, superscript, uniformSource, written } from "./nu
 import { apply, loadLayers, sigmoid } from "./network.mjs";
 import { onGreatCircle } from "./toys.mjs";
 import { fitted, line, paint, themed } from "./drawing.mjs";
-import { button, card, element, imagesOf, nearest, noteList, quantity, redrawn, rowsOf, slider, strip, thumbnail, choice } from "./parts.mjs";
+import { button, card, element, imagesOf, nearest, noteList, options, quantity, redrawn, rowsOf, slider, strip, thumbnail } from "./parts.mjs";
 
-const SAMPLES = 24;
+const SAMPLES = 30;
 
 export function ganTab(scene, page) {
   const arrayFor = (reference) => arrayOf(reference, page.buffer);
@@ -72,7 +72,7 @@ export function ganTab(scene, page) {
     line(context, toX(logit), 4, toX(logit), height - 4);
   }
 
-  const control = slider("from 0 to 1", { min: 0, max: 1, step: generator ? 0.01 : 1 / (scene.atlas.steps - 1), value: 0 }, (t) => written(t, 2), (t) => { state.t = t; show(); });
+  const control = slider("position", { min: 0, max: 1, step: generator ? 0.01 : 1 / (scene.atlas.steps - 1), value: 0 }, (t) => written(t, 2), (t) => { state.t = t; show(); });
   const ends = element("div", {});
   function choosers() {
     const shown = noises.map((z, k) => (generator ? make(z) : atlas[k * scene.atlas.steps]));
@@ -84,7 +84,15 @@ export function ganTab(scene, page) {
     }));
     from.select(state.from);
     to.select(state.to);
-    ends.replaceChildren(element("p", { class: "hint small" }, "from"), from, ...(generator ? [element("p", { class: "hint small" }, "to"), to] : []));
+    const row = (name, made) => element("div", { class: "named" }, element("span", { class: "hint" }, name), made);
+    ends.replaceChildren(row("from", from), ...(generator ? [row("to", to)] : []));
+  }
+
+  // The class of the interpolations; the samples below show every class in turn.
+  const labels = scene.model.conditional && generator ? options("label y", scene.classes, (label) => { give(label); choosers(); show(); }) : null;
+  function give(label) {
+    state.label = label;
+    labels?.select(label);
   }
 
   const samples = element("div", { class: "strip", style: "flex-wrap:wrap" });
@@ -106,7 +114,7 @@ export function ganTab(scene, page) {
       const z = Float32Array.from({ length: d }, () => (scene.distribution === "normal" ? normal() : 2 * uniform() - 1));
       const label = scene.model.conditional ? k % scene.model.conditional : 0;
       const image = apply(generator, z, label).data.map(sigmoid);
-      return element("button", { type: "button", "aria-label": `use sample ${k + 1}`, onclick: () => { noises[state.from] = z; state.label = label; state.t = 0; control.move(0); choosers(); show(); } },
+      return element("button", { type: "button", "aria-label": `use sample ${k + 1}`, onclick: () => { noises[state.from] = z; give(label); state.t = 0; control.move(0); choosers(); show(); } },
         thumbnail(image, scene.shape, `sample ${k + 1}`));
     }));
   }
@@ -116,19 +124,19 @@ export function ganTab(scene, page) {
 
   return {
     element: element("div", {},
-      element("p", { class: "lead" }, element("b", {}, `GAN, z ∈ R${superscript(d)}`), ` trained on ${scene.recipe.data} for ${scene.recipe.epochs} epochs. A GAN has no likelihood and no encoder: look at what it makes, how it changes with z, and whether it copies.`),
+      element("p", { class: "lead" }, element("b", {}, `${scene.model.conditional ? "Class-conditional GAN" : "GAN"}, z ∈ R${superscript(d)}`), ` trained on ${scene.recipe.data} for ${scene.recipe.epochs} epochs. A GAN has no likelihood and no encoder: look at what it makes, how it changes with z, and whether it copies.`),
       noteList(scene.notes),
+      labels,
       element("div", { class: "grid gan" },
         element("div", { class: "column" },
-          card("Between two noises", generator ? "The great circle between two draws of z, generated in this page." : "Pictures on the great circle between two draws of z, made in Python.",
+          card("Between two draws of z", generator ? "Move the slider: z goes along the great circle from one draw to the other, and the page computes G(z)." : "Pictures on the great circle between two draws of z, made in Python.",
             element("div", { class: "row" }, large), control, ends,
-            element("div", { class: "chips" }, generator && button("new noises", sample)),
-            scene.model.conditional && generator ? choice("class", scene.classes.map((name, k) => [String(k), name]), "0", (label) => { state.label = Number(label); choosers(); show(); }) : null),
-          generator && card("Samples", "Choose one to start from it.", samples)),
+            element("div", { class: "chips" }, generator && button("new draws", sample))),
+          scene.film.length ? filmCard(scene.film) : null),
         element("div", { class: "column" },
+          generator && card("Samples", "Choose one to start from it.", samples),
           discriminator && card("What D says of it", "D’s logit (line) among those of 500 training and 500 generated images: 5, 25, 50, 75 and 95 %.", scale, score),
           card("Nearest training images", `By squared differences of pixels, among ${training.images.length.toLocaleString("en")} training images in this page: a copy would have a distance near 0.`, near),
-          scene.film.length ? filmCard(scene.film) : null,
           rounding && card("How exact this page is", null, rounding)))),
     start: () => { choosers(); fill(); show(); },
   };
@@ -139,5 +147,5 @@ function filmCard(film) {
   const picture = element("img", { alt: "", style: "width:100%;border-radius:8px;image-rendering:pixelated;display:block" });
   const show = (k) => { picture.src = film[k].picture; picture.alt = `samples after epoch ${film[k].epoch}`; };
   show(film.length - 1);
-  return card("One noise through training", "64 latents that stay the same.", slider("epoch", { min: 0, max: film.length - 1, step: 1, value: film.length - 1 }, (k) => String(film[k].epoch), show), picture);
+  return card("One noise through training", "The same 64 draws of z after each of these epochs.", slider("epoch", { min: 0, max: film.length - 1, step: 1, value: film.length - 1 }, (k) => String(film[k].epoch), show), picture);
 }
