@@ -38,6 +38,7 @@ class FlowPosterior(Posterior, name="flow"):
 
     kind: Literal["iaf", "nsf"] = Field(default="nsf", description="affine (iaf) or spline (nsf) transforms")
     transforms: int = Field(default=3, ge=1)
+    bins: int = Field(default=8, ge=2, description="pieces of each spline (nsf)")
     context: int = Field(default=16, ge=1, description="numbers of the network for the transforms")
     hidden: tuple[int, ...] = Field(default=(64, 64), description="hidden layers of each transform's network")
 
@@ -49,6 +50,8 @@ class FlowPosterior(Posterior, name="flow"):
         flows = zuko_flows()
         flow = {"iaf": flows.MAF, "nsf": flows.NSF}[self.kind]
         settings: dict[str, Any] = {"hidden_features": self.hidden, "activation": nn.SiLU}
+        if self.kind == "nsf":
+            settings["bins"] = self.bins
         transform = flow(d, self.context, transforms=self.transforms, **settings).transform
         for part in transform.transforms:
             weight, bias = list(part.parameters())[-2:]  # of the last layer

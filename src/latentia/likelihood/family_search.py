@@ -1,14 +1,16 @@
 r"""The best q of any reparametrizable family for each image: the gaps of flows, mixtures and other posteriors.
 
-A `Conditional` maps x to numbers and the numbers to q. The search changes the numbers of one image at a time; what the
-family shares between images, such as a flow's weights, stays as it is. It maximizes
+A `Conditional` maps x to numbers and the numbers to q. The search changes the numbers of each image. Weights that
+images share, as those of a flow, belong to the family: copies of them are fitted, too, each for `TOGETHER` images at
+most, since that one set of weights serves all images is a part of the amortization. The search maximizes
 
     ELBO(q) = E_q[log p(x, z) − log q(z)]
 
 by stochastic gradients without the score of q (Roeder et al. 2017), whose noise vanishes where q = p(z|x). A step is
 scaled by the Fisher information of q, so that a mean moves by a share of q's own width. The start is the best of the
 encoder's numbers, of those, among all images' numbers, under which draws of the exact posterior are most probable, and
-of these when they are fitted to the draws.
+of these when they are fitted to the draws. Where weights are fitted, the first steps make draws of the exact posteriors
+more probable, so that q covers all modes.
 
 Bounds are averages over draws. As log p(x) is exact, an average of log p(x) − log p(x, z) + log q(z) has little noise
 where q is close to p(z|x).
@@ -22,7 +24,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +40,8 @@ ROUNDS = (0.1, 0.05, 0.02)  # learning rates, in units of the Fisher scale; each
 STEPS, DRAWS = 100, 16  # of each round, and for each step
 FISHER_DRAWS, FLOOR = 16, 0.01  # least information of a number, so that one without effect makes no long step
 FITTED_LR, FITTED_STEPS, FITTED_DRAWS = 0.2, 200, 128  # of the start that covers the exact posterior
+TOGETHER, TOGETHER_STEPS, COVERING_SHARE = 40, 1200, 0.4  # images, steps, and the share of steps that cover p(z|x)
+TOGETHER_LR, WEIGHTS_LR, COVERING_DRAWS, POOL = 0.05, 2e-3, 32, 5000
 START_DRAWS, COMPARED, EVALUATED = 64, 256, 2000
 DECODED_AT_ONCE = 20_000
 
@@ -49,7 +53,6 @@ class FamilyGap:
     Attributes:
         bound: ELBO of the encoder's q, (N,), and `bound_error`, its standard error over draws.
         best: ELBO of the best q found, (N,), and `best_error`.
-        numbers: of the best q, (N, P).
         mean: of the best q, over draws, (N, d).
         covariance: likewise, (N, d, d).
         distribution: of the best q of one image, by its number.
@@ -59,7 +62,6 @@ class FamilyGap:
     bound_error: Tensor
     best: Tensor
     best_error: Tensor
-    numbers: Tensor
     mean: Tensor
     covariance: Tensor
     distribution: Callable[[int], Distribution]
@@ -87,11 +89,12 @@ def search_family(
             "not; its inference gap is log p(x) − ELBO"
         )
     shared = encoder.shared
-    frozen = copy.deepcopy(shared).requires_grad_(False) if isinstance(shared, nn.Module) else shared
+    weights = copy.deepcopy(shared).requires_grad_(False) if isinstance(shared, nn.Module) else None
 
-    def family(numbers: Tensor) -> Distribution:
-        return encoder.family.distribution(numbers, frozen, 1)
+    def with_shared(shared: Any) -> Family:
+        return lambda numbers: encoder.family.distribution(numbers, shared, 1)
 
+    family = with_shared(shared if weights is None else weights)
     x = images[rows].to(model.device, model.dtype)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -100,17 +103,34 @@ def search_family(
         if not q.has_rsample and not isinstance(q, Stratified):
             raise UnsupportedError(f"the best q is searched by gradients of draws, and {type(q).__name__} has none")
         start = _start(model, family, x, own, posterior, rows)
-        fitted = _covering(family, start, _posterior_draws(posterior, rows, FITTED_DRAWS, start))
-        start = _better(model, family, x, start, fitted)
-        found = start
-        for lr in ROUNDS:
-            found = torch.cat([_climb(model, family, some, n, lr) for some, n in _chunks(x, found, DRAWS)])
-        found = _better(model, family, x, _better(model, family, x, own, start), found)
-        bound, bound_error, *_ = _evaluate(model, family, x, own, EVALUATED)
-        best, best_error, mean, covariance = _evaluate(model, family, x, found, EVALUATED)
-    return FamilyGap(
-        bound, bound_error, best, best_error, found, mean, covariance, lambda row: family(found[row : row + 1])
-    )
+        if weights is None:
+            fitted = _covering(family, start, _posterior_draws(posterior, rows, FITTED_DRAWS, start))
+            start = _better(model, family, x, start, fitted)
+        start = _better(model, family, x, own, start)
+        bound, bound_error, *_ = _evaluate(model, family, own, x, EVALUATED)
+        best: list[tuple[Tensor, ...]] = []
+        distributions: list[Distribution] = []
+        for group in torch.arange(len(x)).split(len(x) if weights is None else TOGETHER):
+            some, first = x[group], (family, start[group])
+            if weights is None:
+                found = start[group]
+                for lr in ROUNDS:
+                    found = torch.cat([_climb(model, family, part, n, lr) for part, n in _chunks(some, found, DRAWS)])
+                second = family, found
+            else:
+                drawn = _posterior_draws(posterior, rows[group], POOL, start)
+                fitted, found = _fit_together(model, with_shared, weights, some, start[group], drawn)
+                second = with_shared(fitted), found
+            a, b = (_evaluate(model, *one, some, COMPARED)[0] for one in (first, second))
+            values = [_evaluate(model, *one, some, EVALUATED) for one in (first, second)]
+            higher = b > a
+            best.append(
+                tuple(torch.where(higher.view(-1, *[1] * (u.dim() - 1)), v, u) for u, v in zip(*values, strict=True))
+            )
+            for row, chosen in enumerate(higher.tolist()):
+                q, numbers = second if chosen else first
+                distributions.append(q(numbers[row : row + 1]))
+    return FamilyGap(bound, bound_error, *map(torch.cat, zip(*best, strict=True)), distributions.__getitem__)
 
 
 Family = Callable[[Tensor], Distribution]
@@ -158,7 +178,7 @@ def _covering(family: Family, numbers: Tensor, drawn: Tensor) -> Tensor:
 
 def _better(model: LatentModel, family: Family, x: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """For each image the numbers whose bound is higher, by draws that are not used again."""
-    a, b = (_evaluate(model, family, x, numbers, COMPARED)[0] for numbers in (first, second))
+    a, b = (_evaluate(model, family, numbers, x, COMPARED)[0] for numbers in (first, second))
     return torch.where((b > a)[:, None].to(first.device), second, first)
 
 
@@ -182,6 +202,53 @@ def _climb(model: LatentModel, family: Family, x: Tensor, numbers: Tensor, lr: f
 
 
 @torch.enable_grad()
+def _fit_together(
+    model: LatentModel,
+    with_shared: Callable[[Any], Family],
+    weights: nn.Module,
+    x: Tensor,
+    numbers: Tensor,
+    drawn: Tensor,
+) -> tuple[nn.Module, Tensor]:
+    """Adam on the numbers of some images and on a copy of the weights that they share.
+
+    Args:
+        model: whose joint density it is.
+        with_shared: the family with other weights.
+        weights: to start from; they are not changed.
+        x: the images.
+        numbers: to start from, (n, P).
+        drawn: draws of the exact posteriors, (S, n, d).
+
+    Returns:
+        The weights and the numbers.
+    """
+    fitted = copy.deepcopy(weights).requires_grad_(True)
+    stopped = copy.deepcopy(weights)
+    for own, other in zip(stopped.parameters(), fitted.parameters(), strict=True):
+        own.data = other.data  # the same memory, without gradients
+    scale = _fisher_scale(with_shared(stopped), numbers)
+    change = torch.zeros_like(numbers, requires_grad=True)
+    parameters = [change, *fitted.parameters()]
+    groups = [{"params": [change], "lr": TOGETHER_LR}, {"params": parameters[1:], "lr": WEIGHTS_LR}]
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, TOGETHER_STEPS)
+    for step in range(TOGETHER_STEPS):
+        now = numbers + scale * change
+        q = with_shared(fitted)(now)
+        if step < COVERING_SHARE * TOGETHER_STEPS:
+            cost = -q.log_prob(drawn[torch.randint(len(drawn), (COVERING_DRAWS,))]).mean(0).sum()
+        else:
+            z = q.rsample(torch.Size([DRAWS]))
+            cost = (with_shared(stopped)(now.detach()).log_prob(z).double() - _log_joint(model, x, z)).mean(0).sum()
+        for parameter, gradient in zip(parameters, torch.autograd.grad(cost, parameters), strict=True):
+            parameter.grad = gradient.nan_to_num(0.0, 0.0, 0.0)
+        optimizer.step()
+        schedule.step()
+    return fitted.requires_grad_(False), (numbers + scale * change).detach()
+
+
+@torch.enable_grad()
 def _fisher_scale(family: Family, numbers: Tensor) -> Tensor:
     """1/√F, (N, P), with F = E_q (∂ log q/∂ number)² from draws."""
     given = numbers.clone().requires_grad_()
@@ -196,7 +263,7 @@ def _fisher_scale(family: Family, numbers: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _evaluate(
-    model: LatentModel, family: Family, x: Tensor, numbers: Tensor, draws: int
+    model: LatentModel, family: Family, numbers: Tensor, x: Tensor, draws: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """ELBO and its standard error over draws, (N,) each, and q's mean (N, d) and covariance (N, d, d), on the CPU."""
     parts = []
