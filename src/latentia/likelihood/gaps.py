@@ -101,7 +101,7 @@ class Gaps:
             return []
         settings: dict[str, Any] = {"stderr_over": "images"}
         if self.draws:
-            settings |= {"draws": self.draws, "draws_by": "search of the family's numbers"}
+            settings |= {"draws": self.draws, "draws_by": "search of the family"}
         if len(rows) < len(self.inference):
             settings["not_reached"] = len(self.inference) - len(rows)
         elbo = self.posterior.likelihood.values[: len(self.inference)] - self.inference
