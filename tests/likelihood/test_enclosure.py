@@ -214,6 +214,25 @@ def test_standardized_columns():
     assert float(found.width.max()) <= 0.01
 
 
+@pytest.mark.parametrize("mean", [False, True])
+def test_missing_values_are_integrated_out(mean):
+    """The marginal normal distribution of the values that are there; 0 where none is."""
+    torch.manual_seed(0)
+    likelihood, decoder = GaussianLearnedScale(initial_scale=0.5), linear(torch.randn(4, 2), torch.randn(4))
+    vae = VAE(nn.Linear(8, 4), decoder, latent=2, event_shape=(4,), likelihood=likelihood, missing=True).double().eval()
+    covariance = decoder.weight.detach() @ decoder.weight.detach().T + 0.25 * torch.eye(4, dtype=D)
+    x = torch.randn(6, 4, dtype=D)
+    x[torch.tensor([[0, 1, 0, 0], [0, 0, 0, 0], [1, 0, 1, 0], [0, 1, 0, 0], [0, 1, 1, 1], [1, 1, 1, 1]]) > 0] = math.nan
+    truth = torch.zeros(6, dtype=D)
+    for row in range(5):
+        seen = ~x[row].isnan()
+        normal_part = MultivariateNormal(decoder.bias.detach()[seen], covariance[seen][:, seen])
+        truth[row] = normal_part.log_prob(x[row, seen])
+    found = enclose_log_likelihood(vae, x, 0.01, mean=mean)
+    assert holds(found, truth, 1e-6)
+    assert float(found.width.mean()) <= 0.01
+
+
 def log_normal(x: float, mean: float, scale: float) -> float:
     return -0.5 * ((x - mean) / scale) ** 2 - math.log(scale) - 0.5 * math.log(2 * math.pi)
 

@@ -99,7 +99,8 @@ def enclose_log_likelihood(
 
     Args:
         model: a `VAE`, a run, or a `LatentModel` whose decoder is a `Conditional`; in evaluation mode.
-        images: (N, *event_shape).
+        images: (N, *event_shape). Missing values (NaN) are integrated out; images that miss the same ones are bounded
+            together.
         tolerance: how far apart the two bounds of an image may be, in nats.
         mean: ask for the tolerance of the mean over the images only, at a fraction of the cost; single images may have
             bounds further apart.
@@ -111,15 +112,29 @@ def enclose_log_likelihood(
     """
     if not tolerance > 0:
         raise ConfigurationError(f"tolerance is {tolerance}; it must be above 0 nats")
-    begin = time.monotonic()
+    begin, count = time.monotonic(), len(images)
+    lower = torch.full((count,), -math.inf, dtype=torch.float64)
+    upper, statistics = -lower, {"tiles": 0.0, "pairs": 0.0, "rounds": 0.0}
+    groups = _of_one_pattern(images)
+    for number, index in enumerate(groups):
+        until = time.monotonic() + (begin + seconds - time.monotonic()) / (len(groups) - number)
+        lower[index], upper[index], found = _enclose(model, images[index], tolerance, mean, until)
+        statistics = {name: value + found[name] for name, value in statistics.items()}
+    return Enclosure(lower, upper, {**statistics, "seconds": time.monotonic() - begin})
+
+
+def _enclose(
+    model: Any, images: Tensor, tolerance: float, mean: bool, until: float
+) -> tuple[Tensor, Tensor, dict[str, float]]:
+    """Bounds for images of the same missing values, and statistics."""
     with torch.no_grad():
         problem = _problem(model, images)
-        search, share, rounds, every = Search(problem, tolerance, begin + seconds), tolerance / 200, 1, len(images)
+        search, share, rounds, every = Search(problem, tolerance, until), tolerance / 200, 1, len(images)
         if mean:
             lower, upper = search.run_for_mean(torch.arange(every), problem.hints)
         else:
             lower, upper = search.run(torch.arange(every), problem.hints, share)
-        while not mean and time.monotonic() < begin + seconds and rounds < 8:
+        while not mean and time.monotonic() < until and rounds < 8:
             open_ = ~(upper - lower <= tolerance) & torch.isfinite(lower)
             index = open_.nonzero().flatten()
             if len(index) == 0:
@@ -127,8 +142,15 @@ def enclose_log_likelihood(
             share, rounds = share / 8, rounds + 1
             low, high = search.run(index, lower[index], share)
             lower[index], upper[index] = torch.maximum(low, lower[index]), torch.minimum(high, upper[index])
-    statistics = {**search.statistics(), "rounds": float(rounds), "seconds": time.monotonic() - begin}
-    return Enclosure(lower, upper, statistics)
+    return lower, upper, {**search.statistics(), "rounds": float(rounds)}
+
+
+def _of_one_pattern(images: Tensor) -> list[Tensor]:
+    """Indices of images, grouped by which of their values are missing (NaN)."""
+    if not images.is_floating_point() or not bool(images.isnan().any()):
+        return [torch.arange(len(images))]
+    _, pattern = images.isnan().flatten(1).cpu().unique(dim=0, return_inverse=True)
+    return [(pattern == number).nonzero().flatten() for number in range(int(pattern.max()) + 1)]
 
 
 def prove_exclusion(
@@ -170,10 +192,15 @@ def _problem(model: Any, images: Tensor) -> Problem:
             f"tiles serve z of at most {MOST_DIMENSIONS} dimensions, and this model has {latent}; use "
             "method='importance' or method='annealed'"
         )
-    family = likelihoods_of(conditional, images)
+    if len(_of_one_pattern(images)) > 1:
+        raise UnsupportedError("the images have different missing values; call it for each pattern by itself")
+    seen = None
+    if images.is_floating_point() and bool(images.isnan().any()):
+        seen = ~images[0].isnan().flatten().cpu()
+    family = likelihoods_of(conditional, images, seen)
     components = parts_of(subject.prior)
     first = components.origin(0.0)
-    whole = Restriction.of_network(conditional.network, first, torch.ones_like(first), MOST_VARIABLES)
+    whole = Restriction.of_network(conditional.network, first, torch.ones_like(first), MOST_VARIABLES, seen)
     at_center = family.at(whole, torch.zeros(1, latent, dtype=torch.float64))
     if not bool(torch.isfinite(at_center).all()):
         raise UnsupportedError(
@@ -181,7 +208,7 @@ def _problem(model: Any, images: Tensor) -> Problem:
         )
     reach = float((family.supremum - at_center).max().clamp(0, 1e12)) + 200
     prior = components.box(math.sqrt(2 * reach))
-    whole = Restriction.of_network(conditional.network, prior.origin, prior.scale, MOST_VARIABLES)
+    whole = Restriction.of_network(conditional.network, prior.origin, prior.scale, MOST_VARIABLES, seen)
     return Problem(family, prior, whole, _hints(subject, images))
 
 

@@ -34,22 +34,23 @@ SERVED = "bernoulli, poisson, gaussian, gaussian-learned, gaussian-per-column or
 INSTEAD = "the numerical quadrature (exact_log_likelihood without prove)"
 
 
-def likelihoods_of(conditional: Conditional, images: Tensor) -> Likelihoods:
+def likelihoods_of(conditional: Conditional, images: Tensor, seen: Tensor | None = None) -> Likelihoods:
     """Bounds of log p(x|z) for some images.
 
     Args:
         conditional: the decoder.
         images: (N, *event_shape).
+        seen: which values are not missing, the same ones in all images, (D,); None for all.
 
     Raises:
         UnsupportedError: for a likelihood without a bound.
     """
-    images = images.detach().double().flatten(1).cpu()
+    images, every = images.detach().double().flatten(1).cpu(), images[0].numel()
+    seen = torch.ones(every, dtype=torch.bool) if seen is None else seen
+    images = images[:, seen]
     kind, shared, scaling = conditional.family, conditional.shared, None
     if isinstance(conditional, StandardizedConditional):
         scaling = conditional.standardization
-        if conditional.missing:
-            raise UnsupportedError(f"no proven bound is known where values may be missing; use {INSTEAD}")
         if scaling is not None and type(kind) is not GaussianPerColumn:
             raise UnsupportedError(
                 f"no proven bound is known for the likelihood {type(kind).__name__} of standardized values; set "
@@ -62,12 +63,15 @@ def likelihoods_of(conditional: Conditional, images: Tensor) -> Likelihoods:
     if type(kind) is Gaussian:
         return NormalLikelihoods(images, torch.full(images.shape[1:], kind.scale, dtype=torch.float64))
     if type(kind) in (GaussianLearnedScale, GaussianPerColumn) and isinstance(shared, Tensor):
-        scales = shared.detach().double().cpu().flatten().exp().expand(images.shape[1])
+        scales = shared.detach().double().cpu().flatten().exp().expand(every)[seen]
         if scaling is None:
             return NormalLikelihoods(images, scales)
-        center, spread = (x.detach().double().flatten().cpu() for x in (scaling.center, scaling.spread))
+        both = (scaling.center, scaling.spread)
+        center, spread = (x.detach().double().flatten().cpu().expand(every)[seen] for x in both)
         return NormalLikelihoods((images - center) / spread, scales).shifted(-spread.log().sum())
     if type(kind) is GaussianPerPixel:
+        if not bool(seen.all()):
+            raise UnsupportedError(f"missing values have no proven bound with a scale for each pixel; use {INSTEAD}")
         return PerPixelLikelihoods(images, kind.smallest_scale)
     raise UnsupportedError(
         f"no proven bound is known for the likelihood {type(kind).__name__}; use likelihood={SERVED}, or {INSTEAD}"

@@ -11,6 +11,7 @@ __all__: list[str] = []  # used by the proofs only
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,10 @@ class _Group:
     height: Tensor
 
 
+class _TooManyError(Exception):
+    """More rectifiers bend than may become variables, or another step is not affine."""
+
+
 class _Bends(Bends):
     """Collects the rectifiers that bend on one box while bounds pass through a network; the others are affine there.
 
@@ -54,7 +59,7 @@ class _Bends(Bends):
         self.dimension, self.limit = dimension, limit
         self.groups: list[_Group] = []
         self.count = 0
-        self.exact = True  # whether every other step so far was affine, and the limit was kept
+        self.exact = True  # whether every other step so far was affine
 
     def rectify(self, bounds: AffineBounds, curve: Rectifier) -> AffineBounds:
         """The bounds after the rectifier, with a variable for each number that bends."""
@@ -67,7 +72,7 @@ class _Bends(Bends):
         thin = bends & (height <= 1e-11 * (hi - lo))  # too thin for a variable: into the error
         index = (bends & ~thin).nonzero().flatten()
         if self.count + len(index) > self.limit or not self.exact:
-            self.exact, index = False, index[:0]  # the caller discards what comes after
+            raise _TooManyError
         # The rectifier is negative · u + (positive − negative) · max(u, 0).
         negative, positive = (
             torch.as_tensor(x, dtype=torch.float64).expand(bounds.error.shape[1:]).flatten()
@@ -119,7 +124,9 @@ class Restriction:
     change: tuple[Tensor, Tensor] | None = None
 
     @classmethod
-    def of_network(cls, network: nn.Module, origin: Tensor, scale: Tensor, limit: int = 1500) -> Restriction:
+    def of_network(
+        cls, network: nn.Module, origin: Tensor, scale: Tensor, limit: int = 1500, seen: Tensor | None = None
+    ) -> Restriction:
         """The network everywhere, as a function of s with z = origin + scale ∘ s.
 
         Args:
@@ -127,6 +134,7 @@ class Restriction:
             origin: (d,).
             scale: (d,).
             limit: of variables; a box on which more rectifiers bend is bounded without them.
+            seen: which outputs to keep, (D,); None for all.
 
         Raises:
             UnsupportedError: as `bound_network`.
@@ -134,13 +142,16 @@ class Restriction:
         head, last = _split(network)
 
         def outer(x: AffineBounds) -> AffineBounds:
-            return _flat(bound_network(network, x.scaled(scale.double(), origin.double())))
+            every = _flat(bound_network(network, x.scaled(scale.double(), origin.double())))
+            return every if seen is None else every.reshaped(lambda numbers: numbers[:, seen])
 
         if last is None:
             zero = torch.zeros((), dtype=torch.float64)
             return cls(None, zero, zero, outer, outer, limit)
         weight = last.weight.detach().double()
         bias = torch.zeros(len(weight), dtype=torch.float64) if last.bias is None else last.bias.detach().double()
+        if seen is not None:
+            weight, bias = weight[seen], bias[seen]
 
         def inner(x: AffineBounds) -> AffineBounds:
             x = x.scaled(scale.double(), origin.double())
@@ -170,7 +181,12 @@ class Restriction:
 
     def absolute(self, variables: Tensor) -> Tensor:
         """|weight| · v, (…, V) → (…, D)."""
-        return variables if self.weight is None else variables @ self.weight.abs().T
+        return variables if self._sizes is None else variables @ self._sizes
+
+    @cached_property
+    def _sizes(self) -> Tensor | None:
+        """|weight|ᵀ, (V, D)."""
+        return None if self.weight is None else self.weight.abs().T
 
     def transposed(self, outputs: Tensor) -> Tensor:
         """weightᵀ · y, (…, D) → (…, V)."""
@@ -190,12 +206,15 @@ class Restriction:
         kinks = _Bends(dimension, self.limit)
         traced = AffineBounds(bounds.coefficients, bounds.error, kinks)
         variables = None
-        if self.outer is None:
-            variables = self.inner(traced)
-            assert self.weight is not None
-            output = variables.linear(functional.linear, self.weight, self.bias, self.weight.shape[1])
-        else:
-            output = self.outer(traced)
+        try:
+            if self.outer is None:
+                variables = self.inner(traced)
+                assert self.weight is not None
+                output = variables.linear(functional.linear, self.weight, self.bias, self.weight.shape[1])
+            else:
+                output = self.outer(traced)
+        except _TooManyError:
+            return self
         if not kinks.exact or not bool(torch.isfinite(output.error).all()):
             return self
         count = 1 + dimension + kinks.count

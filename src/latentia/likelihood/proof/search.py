@@ -11,7 +11,7 @@ __all__: list[str] = []  # used by the proofs only
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ LENIENCY = math.log(4.0)  # by which a gap may exceed its share on the parts of 
 LARGEST_ROUNDING = 1e-4  # share of the tolerance that rounding may take before something is computed from the start
 EXPANSION = 0.05  # share of the tolerance that may be lost to expanding the normalizer once for several tiles
 FIRST_WAVE = 64  # share of all nats that may be left, that a tile of the first wave has at least
+RESTRICTED_ABOVE = 32  # share of a wave's threshold, above which a tile that waits keeps its restricted network
 SMALL = 1 / 2000  # share of the tolerance of a mean that the gap of a pair may be to be settled at once
 PAIRS_OF_A_WIDE_SPLIT = 20_000  # at most, where a tile is divided into four along a side before its gap is small
 DEEPEST = 48  # level whose tiles are not divided: below 2^−53 of the box the centers of tiles would be rounded
@@ -159,7 +160,13 @@ class Search:
                         waiting.append(tile)
                         continue
                     for child in self._divide(tile, known, self.tolerance, lower, upper, together=True):
-                        frontier.add(child) if _total_gap(child, known) > threshold else waiting.append(child)
+                        gap = _total_gap(child, known)
+                        if gap > threshold:
+                            frontier.add(child)
+                        elif gap > threshold / RESTRICTED_ABOVE:
+                            waiting.append(child)
+                        else:  # it will hardly be divided: forget the restricted network, which takes memory
+                            waiting.append(replace(child, network=self.problem.whole, products=None))
             low, high = lower.copy(), upper.copy()
             for tile in waiting:
                 low.add(tile.images, tile.lower)
