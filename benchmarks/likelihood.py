@@ -40,6 +40,7 @@ from latentia.likelihood.annealed import Start
 from latentia.likelihood.latent_model import full_precision
 from latentia.likelihood.lattice import NODES
 from latentia.likelihood.quadrature import _Joint
+from latentia.objectives.score_table import scorer_for
 from latentia.recipes import Run
 from machine import machine
 
@@ -161,22 +162,23 @@ def verify(model: object, images: Tensor, tolerance: float) -> list[Estimate]:
     posterior = exact_posterior(model, images, tolerance)
     parts = []
     with full_precision():
-        joint = _Joint(posterior.model, images)
         for image in range(len(images)):
-            table, rows = posterior._where[image]
-            level, tiles = posterior._tables[table].level, posterior._tables[table].tiles[rows]
-            d = tiles.shape[1]
-            around = torch.cartesian_prod(*[torch.arange(-1, 2)] * d).view(-1, d)
-            wider = torch.unique((tiles[:, None] + around).flatten(0, 1), dim=0)
-            within = torch.cartesian_prod(*[torch.arange(4)] * d).view(-1, d)
-            finer = (4 * wider[:, None] + within).flatten(0, 1)
             total = torch.tensor(-torch.inf, dtype=torch.float64)
-            for some in finer.split(64):
-                prepared = joint.prepare(posterior.lattice.nodes(some, level + 2))
-                values = joint.table(prepared, torch.tensor([image]), slice(0, len(some) * NODES)).double()
-                total = torch.logaddexp(total, values.logsumexp(-1)[0])
-            value = total + posterior.lattice.log_cell(level + 2)
-            moved = (value - posterior.likelihood.values[image]).abs()
+            for piece, table, rows in posterior._where(image):
+                probe = piece.model.decoder(posterior.mean[:2].to(piece.model.device, piece.model.dtype))
+                scorer = scorer_for(probe, images[image : image + 1].to(piece.model.device, piece.model.dtype))
+                joint = _Joint(piece.model, piece.chart, scorer, has_kinks=False)
+                level, tiles = table.level, table.tiles[rows]
+                d = tiles.shape[1]
+                around = torch.cartesian_prod(*[torch.arange(-1, 2)] * d).view(-1, d)
+                wider = torch.unique((tiles[:, None] + around).flatten(0, 1), dim=0)
+                within = torch.cartesian_prod(*[torch.arange(4)] * d).view(-1, d)
+                finer = (4 * wider[:, None] + within).flatten(0, 1)
+                for some in finer.split(64):
+                    prepared = joint.prepare(piece.lattice.nodes(some, level + 2))
+                    values = joint.table(prepared, slice(None), slice(0, len(some) * NODES)).double()
+                    total = torch.logaddexp(total, values.logsumexp(-1)[0] + piece.lattice.log_cell(level + 2))
+            moved = (total - posterior.likelihood.values[image]).abs()
             parts.append(moved / posterior.likelihood.errors[image])
     part = torch.stack(parts)
     settings = {"seconds": round(time.monotonic() - begin, 2), "images": len(images)}
