@@ -28,7 +28,7 @@ from latentia.recipes.starting import InitialWeights, describe_start, freeze_par
 from latentia.threads import thread_count
 from latentia.training import Game, RunDirectory, Worker, fit, seed_of, seeded, start_worker
 from latentia.training.checkpoint import describe_last, newest_sound
-from latentia.training.compiling import worth_compiling
+from latentia.training.compiling import keep_programs, worth_compiling
 from latentia.training.distributed import (
     check_devices,
     launch,
@@ -230,6 +230,8 @@ def _final_progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
 
 def _train_here(recipe: Recipe, seeds: Sequence[int] | None, out: Path | None, resume: bool, quiet: bool) -> Path:
     """What every process runs; returns the run directory."""
+    if recipe.compile is not False:
+        keep_programs()
     worker = start_worker(recipe)
     with ExitStack() as stack:
         directory = _open(stack, recipe, seeds, out, resume, worker)

@@ -7,7 +7,7 @@ command decides alike on every machine and at every load. What was decided is ke
 
 from __future__ import annotations
 
-__all__ = ["worth_compiling"]
+__all__ = ["keep_programs", "worth_compiling"]
 
 import os
 import shutil
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from latentia.files import cache_folder
 from latentia.objectives import Progress, Terms
 from latentia.training.distributed import Worker
 from latentia.training.ensemble import put_back
@@ -64,6 +65,15 @@ def missing_compiler(device: torch.device) -> str | None:
         names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++", "cl"]
         return None if any(shutil.which(name) for name in names) else f"there is no C++ compiler ({' or '.join(names)})"
     return None if find_spec("triton") else "there is no Triton"
+
+
+def keep_programs() -> None:
+    """Keep compiled programs in latentia's cache, unless the user has named a folder.
+
+    torch keeps them under the temporary folder, which is empty after a restart, and decides on the folder when its
+    compiler is imported, as by the first step in a process: call it before.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
 
 
 def differing(

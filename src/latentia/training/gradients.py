@@ -12,7 +12,6 @@ from __future__ import annotations
 
 __all__: list[str] = []
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,7 +22,6 @@ from torch.distributions import Distribution
 
 from latentia.data import Batch
 from latentia.errors import first_line
-from latentia.files import cache_folder
 from latentia.objectives import Progress, Terms
 from latentia.training.distributed import Worker
 from latentia.training.game import Player, cost_of
@@ -120,8 +118,6 @@ def traceable_gradients() -> Iterator[None]:
     `step` and `epoch` are marked as dynamic, so that Dynamo does not specialize on their first values. The numbers that
     an earlier game needed as constants are forgotten, as Dynamo would take them for constants in this one too.
     """
-    # torch keeps compiled programs under the temporary folder otherwise, which is empty after a restart.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     with ExitStack() as stack:
         with suppress(
             ImportError, AttributeError
