@@ -343,7 +343,7 @@ def demo(
     _wrote(save_side_by_side(runs, out / "side_by_side.png"))
     _wrote(interface.report(runs, out / "report.html"))
     _wrote(
-        interface.explore(runs, out / "explorer.html", max_bytes=8_000_000).path,
+        interface.explore(runs, out / "explorer.html", max_bytes=10_000_000).path,
         "open it in a browser, and draw a digit",
     )
 

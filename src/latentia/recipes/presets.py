@@ -81,12 +81,12 @@ def _digits_vae() -> VAERecipe:
     """A VAE with z ∈ R² on 28×28 digits, dynamically binarized."""
     return VAERecipe(
         data=MNIST5k(binarize="dynamic"),
-        network=MLP(hidden=(512, 512)),
-        optimizer=Adam(lr=2e-3, schedule=OneCycle()),
-        batch_size=64,
-        epochs=60,
+        network=MLP(hidden=(512, 512, 512)),
+        optimizer=Adam(lr=2.5e-3, schedule=OneCycle()),
+        batch_size=100,
+        epochs=120,
         validate_every=5,
-        checkpoint_every=20,
+        checkpoint_every=40,
     )
 
 
