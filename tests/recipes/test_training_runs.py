@@ -25,6 +25,7 @@ from latentia.networks import MLP, Custom
 from latentia.networks.products import exact_float32_setting
 from latentia.objectives import Progress
 from latentia.recipes import Recipe, Run, VAERecipe, load, train
+from latentia.threads import free_cores, thread_count
 from latentia.training import SGD, Adam, Cosine, RunDirectory, Worker
 from latentia.training import checkpoint as checkpoints
 
@@ -224,6 +225,28 @@ def test_a_resumed_run_keeps_its_number_of_threads(tmp_path, monkeypatch):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("idle", "free"), [(40, 4), (30, 3), (21, 2), (0, 1)])
+def test_free_cores_are_those_that_nothing_else_uses(monkeypatch, idle, free):
+    readings = iter([(100, 1000), (100 + idle, 1040)])  # idle ticks and all ticks of four cores, ten each
+    monkeypatch.setattr("latentia.threads._ticks", lambda: next(readings))
+    monkeypatch.setattr("latentia.threads._affinity", lambda: {0, 1, 2, 3})
+    monkeypatch.setattr("latentia.threads._usable_cores", lambda: 4)
+    assert free_cores() == free
+
+
+def test_threads_that_a_resumed_run_cannot_keep_are_reported(monkeypatch):
+    monkeypatch.setattr("latentia.threads._usable_cores", lambda: 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with thread_count(2) as line:
+        assert "OMP_NUM_THREADS" in line
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    with thread_count(64) as line:
+        assert "64 threads" in line
+        assert torch.get_num_threads() == 1
+    with thread_count(1) as line:
+        assert line is None
 
 
 def test_auto_takes_products_with_whole_digits():
