@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from latentia.errors import UnsupportedError
-from latentia.likelihood import evaluate_gaps, evaluate_likelihood, exact_log_likelihood, exact_posterior, refinement
+from latentia.likelihood import (
+    evaluate_gaps,
+    evaluate_likelihood,
+    exact_log_likelihood,
+    exact_posterior,
+    importance_log_likelihood,
+    refinement,
+)
 
 from .known_models import toy_images, toy_vae
 
@@ -83,3 +90,27 @@ def test_no_image_at_all_is_an_error_that_names_the_cure(vae, images, out_of_lev
         exact_posterior(vae, images, require=False)
     with pytest.raises(UnsupportedError, match="none of 40 images was reached"):
         exact_posterior(vae, images, seconds=-1.0)
+
+
+def test_what_is_done_is_reported_image_by_image(vae, images):
+    reports: dict[str, list[tuple[int, int]]] = {}
+    evaluate_likelihood(
+        vae,
+        images,
+        gaps=len(images),
+        progress=lambda done, total, what: reports.setdefault(what, []).append((done, total)),
+    )
+    assert list(reports) == ["integrals", "mutual information", "inference gaps"]
+    for what, counts in reports.items():
+        done, totals = zip(*counts, strict=True)
+        assert list(done) == sorted(done), what
+        assert all(0 <= n <= total for n, total in counts)
+        assert len(set(totals)) == 1
+    assert reports["integrals"][-1][1] == len(images)
+
+
+def test_draws_that_would_take_days_are_refused_by_their_speed(vae, images):
+    with pytest.raises(
+        UnsupportedError, match=r"10000000000 draws of 1 image take about .* seconds.*--draws, --seconds"
+    ):
+        importance_log_likelihood(vae, images[:1], draws=10**10, seconds=3.0)

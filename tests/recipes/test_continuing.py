@@ -17,7 +17,7 @@ from latentia.errors import ConfigurationError, LatentiaError, RunError
 from latentia.networks import MLP, Custom
 from latentia.objectives import R1R2
 from latentia.recipes import GANRecipe, Run, VAERecipe, resume, train, train_seeds
-from latentia.training import Adam, Constant, Cosine, OneCycle
+from latentia.training import Adam, Constant, Cosine, OneCycle, RunDirectory
 
 from ..cli.test_commands import latentia as command
 
@@ -223,3 +223,31 @@ def test_the_command_resumes_and_extends(tmp_path: Path):
         result = command("resume", "run", "--extend", wrong, cwd=tmp_path)
         assert result.returncode == 2
         assert "epochs=40" in result.stderr or "key=value" in result.stderr
+
+
+def test_an_extension_that_cannot_be_written_leaves_the_run_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = train(VAERecipe(epochs=1, **SMALL), tmp_path / "run", quiet=True)
+
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file() and path.name != ".lock"}
+
+    def full(*_: Any) -> None:
+        raise RunError("No space left on device")
+
+    before = files()
+    monkeypatch.setattr(RunDirectory, "_write", full)
+    with pytest.raises(RunError, match="No space left"):
+        resume(run.path, epochs=2, quiet=True)
+    assert files() == before
+
+
+def test_resume_goes_on_with_all_seeds(tmp_path: Path):
+    whole = train_seeds(VAERecipe(epochs=2, **SMALL), [0, 3], tmp_path / "whole", quiet=True)
+    train_seeds(VAERecipe(epochs=2, **SMALL), [0, 3], tmp_path / "cut", quiet=True)
+    for folder in (tmp_path / "cut", tmp_path / "cut" / "seed-0", tmp_path / "cut" / "seed-3"):
+        for path in (folder / "weights.safetensors", *sorted(folder.glob("checkpoints/step-*"))[1:]):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    assert command("resume", "cut/seed-3", "--quiet", cwd=tmp_path).returncode == 0
+    for run in whole:
+        again = tmp_path / "cut" / run.path.name / "weights.safetensors"
+        assert again.read_bytes() == (run.path / "weights.safetensors").read_bytes()

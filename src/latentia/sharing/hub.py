@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ["pull", "push"]
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from latentia.files import atomic_write
 from latentia.training import RunDirectory
 
 T = TypeVar("T")
+DISK_FAULTS = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO)
 
 SHARED = (
     "recipe.yaml",
@@ -242,9 +244,13 @@ def _call(action: Callable[[], T], what: str, name: str) -> T:
             )
         else:
             text = f"the Hub answers {status} for {name} ({first_line(error)}): {what}; try again later"
+    except OSError as error:
+        if error.errno in DISK_FAULTS:  # of the files here, not of the network
+            raise
+        text = f"the Hub cannot be reached ({first_line(error)}): {what}; try again with a network"
     except Exception as error:
         client = type(error).__module__.split(".")[0].rstrip("2")  # the client's transport is httpx, or a fork of it
-        if not isinstance(error, OSError | errors.OfflineModeIsEnabled) and client not in ("httpx", "requests"):
+        if not isinstance(error, errors.OfflineModeIsEnabled) and client not in ("httpx", "requests"):
             raise
         text = f"the Hub cannot be reached ({first_line(error)}): {what}; try again with a network"
     raise RunError(text)

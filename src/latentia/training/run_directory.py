@@ -223,7 +223,8 @@ class RunDirectory:
     def extend(self, recipe: Mapping[str, Any], epochs: int, facts: Mapping[str, Any]) -> None:
         """Make this the directory of a longer run; what a finished one ended with is kept under another name.
 
-        A process that is killed here leaves a run that `resume` goes on with.
+        A process that is killed here leaves a run that `resume` goes on with; where the disk is full, the run stays as
+        it was.
 
         Args:
             recipe: the longer one.
@@ -232,12 +233,19 @@ class RunDirectory:
         """
         self.check_held()
         ended = self._weights_file.exists()
-        for path in (self._weights_file, self.evaluation) if ended else ():
-            if path.exists():
-                path.replace(path.with_name(f"{path.stem}-epoch-{epochs}{path.suffix}"))
         extensions = [*self.environment().get("extended", []), dict(facts)]
-        self.add_to_environment(extended=extensions, recipe_hash=seal_of(dict(recipe)))
-        self._write(self.recipe_file, yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True))
+        kept: list[tuple[Path, Path]] = []
+        try:
+            for path in (self._weights_file, self.evaluation) if ended else ():
+                if path.exists():
+                    kept.append((path, path.with_name(f"{path.stem}-epoch-{epochs}{path.suffix}")))
+                    path.replace(kept[-1][1])
+            self.add_to_environment(extended=extensions, recipe_hash=seal_of(dict(recipe)))
+            self._write(self.recipe_file, yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True))
+        except RunError:
+            for path, other in kept:
+                other.replace(path)
+            raise
 
     # The lock
 
