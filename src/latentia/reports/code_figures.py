@@ -122,8 +122,8 @@ def plot_code_posteriors(found: EnumeratedPosterior, images: Tensor, rows: Seque
             gap = number(found.inference_gap[row].item(), 3)
             axes.text(0.99, 0.9, f"gap {gap} nats", fontsize=SMALL, color=INK, ha="right", va="top",
                       transform=axes.transAxes)  # fmt: skip
-        top = 1.25 * float(exact[row].max())
-        axes.set(ylim=(0, top), xticks=place[:: max(1, len(place) // 12)])
+        top = max(float(exact[row].max()), 0.0 if found.log_q is None else float(found.log_q[row].exp().max()))
+        axes.set(ylim=(0, 1.25 * top), xticks=place[:: max(1, len(place) // 12)])
         axes.set_xticklabels([str(int(order[at])) for at in axes.get_xticks()])
         label_axes(axes)
     label_axes(panels[-1, 1], x="code")
