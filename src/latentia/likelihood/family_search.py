@@ -130,7 +130,8 @@ def search_family(
             for row, chosen in enumerate(higher.tolist()):
                 q, numbers = second if chosen else first
                 distributions.append(q(numbers[row : row + 1]))
-    return FamilyGap(bound, bound_error, *map(torch.cat, zip(*best, strict=True)), distributions.__getitem__)
+    highest, error, mean, covariance = (torch.cat(part) for part in zip(*best, strict=True))
+    return FamilyGap(bound, bound_error, highest, error, mean, covariance, distributions.__getitem__)
 
 
 Family = Callable[[Tensor], Distribution]
