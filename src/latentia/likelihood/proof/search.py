@@ -32,7 +32,7 @@ LARGEST_ROUNDING = 1e-4  # share of the tolerance that rounding may take before 
 EXPANSION = 0.05  # share of the tolerance that may be lost to expanding the normalizer once for several tiles
 FIRST_WAVE = 64  # share of all nats that may be left, that a tile of the first wave has at least
 RESTRICTED_ABOVE = 32  # share of a wave's threshold, above which a tile that waits keeps its restricted network
-SMALL = 1 / 50  # share of the tolerance of a mean that the gap of a pair may be to be settled at once
+SMALL = 1 / 2000  # share of the tolerance of a mean that the gap of a pair may be to be settled at once
 PAIRS_OF_A_WIDE_SPLIT = 20_000  # at most, where a tile is divided into four along a side before its gap is small
 DEEPEST = 48  # level whose tiles are not divided: below 2^−53 of the box the centers of tiles would be rounded
 
