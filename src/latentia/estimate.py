@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, get_args
 
@@ -130,6 +131,17 @@ class Estimate:
         unit = "" if self.unit == "1" else f" {self.unit}"
         sign = {"lower bound": "≥ ", "upper bound": "≤ "}.get(self.kind, "")
         return f"{sign}{_digits(self.value, self.stderr or self.error or None)}{unit}"
+
+    def _repr_html_(self) -> str:
+        return f"<b>{escape(self.name or self.method)}</b>: {escape(str(self))} <small>({escape(self._origin)})</small>"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(f"{self.name or self.method}: {self} ({self._origin})")
+
+    @property
+    def _origin(self) -> str:
+        """Kind, method and number of draws, for readers."""
+        return ", ".join([self.kind, *([self.method] if self.method else []), *([f"n = {self.n}"] if self.n else [])])
 
     def to_json(self) -> dict[str, Any]:
         """The estimate as a JSON object; values that are not finite become strings, so that any reader takes it."""

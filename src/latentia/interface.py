@@ -83,7 +83,7 @@ from latentia.samplers import FittedSampler, Sampler
 from latentia.theory import choose, statements
 from latentia.theory import verify as check
 from latentia.training import seeded
-from latentia.training.progress import FIRST_LINE, Pace, Part
+from latentia.training.progress import FIRST_LINE, NotebookLine, Pace, Part
 
 if TYPE_CHECKING:
     from latentia.explorer.build import ExplorerPage
@@ -707,16 +707,20 @@ def progress(title: str) -> Iterator[ProgressCallback]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        pace, part = Pace(), Part()
+        pace, part, notebook = Pace(), Part(), NotebookLine() if console.is_jupyter else None
 
         def line(done: int, total: int, what: str) -> None:
             part.report(done, total, what)
-            if pace.due():
+            if notebook or pace.due():
                 say()
 
         def say() -> None:
             what = f": {part.what}" if part.what else ""
-            console.print(f"{title}{what}{part}", highlight=False, markup=False, soft_wrap=True)
+            text = f"{title}{what}{part}"
+            if notebook:
+                notebook.show(text)
+            else:
+                console.print(text, highlight=False, markup=False, soft_wrap=True)
 
         # for work that does not report how much is done
         timer = threading.Timer(FIRST_LINE, lambda: pace.due() and say())
@@ -726,6 +730,8 @@ def progress(title: str) -> Iterator[ProgressCallback]:
             yield line
         finally:
             timer.cancel()
+            if notebook:
+                notebook.clear()
         return
     description = TextColumn("{task.description}", markup=False)
     with Progress(

@@ -250,6 +250,8 @@ class Results(list[Estimate]):
     def __str__(self) -> str:
         return "\n\n".join([*map(str, self.tables), *(f"warning: {text}" for text in self.warnings)])
 
+    __repr__ = __str__
+
 
 class Verdicts(list[Verdict]):
     """A list of verdicts that shows itself as a table."""
@@ -264,6 +266,9 @@ class Verdicts(list[Verdict]):
         ]
         estimates = [estimate for verdict in self for estimate in verdict.estimates()]
         return Table(columns, rows, verdict_count(self), estimates=estimates)
+
+    def __repr__(self) -> str:
+        return str(self.table())
 
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()

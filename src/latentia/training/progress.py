@@ -144,8 +144,41 @@ class Part:
         return text
 
 
+class NotebookLine:
+    """One line of text under a notebook's cell, which each new one replaces."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._shown_at = -math.inf
+
+    def show(self, text: str, *, at_once: bool = False) -> None:
+        """Replace the line, if the last time was long enough ago or `at_once`."""
+        now = time.perf_counter()
+        if not at_once and now - self._shown_at < BAR_SECONDS:
+            return
+        self._shown_at = now
+        from IPython.display import display  # every notebook has it
+
+        content = {"text/plain": text}
+        if self._handle is None:
+            self._handle = display(content, raw=True, display_id=True)
+        else:
+            self._handle.update(content, raw=True)
+
+    def clear(self) -> None:
+        """Remove the line, if there is one."""
+        if self._handle is not None:
+            self.show("", at_once=True)
+
+
+def text_bar(done: int, total: int, width: int = 24) -> str:
+    """A bar of text, such as ━━━━━━╌╌ for three quarters."""
+    full = min(width, width * done // max(total, 1))
+    return "━" * full + "╌" * (width - full)
+
+
 class ProgressBar:
-    """The progress on standard error: a bar in a terminal, elsewhere lines at the intervals of `Pace`.
+    """The progress on standard error: a bar in a terminal or a notebook, elsewhere lines at the intervals of `Pace`.
 
     Args:
         total: steps of the run.
@@ -159,6 +192,7 @@ class ProgressBar:
         self.quiet = quiet or mute
         self.console = Console(stderr=True, quiet=mute)
         self._pace = Pace()
+        self._notebook = NotebookLine() if self.console.is_jupyter and not self.quiet else None
         self._bar = RichProgress(
             TextColumn(label),
             MofNCompleteColumn(),
@@ -197,7 +231,7 @@ class ProgressBar:
         last = step >= self.total
         if self.quiet:
             return
-        if self.console.is_terminal:
+        if self.console.is_terminal or self._notebook:
             if now - self._shown_at < BAR_SECONDS and not last:
                 return
             self._shown_at = now
@@ -208,6 +242,9 @@ class ProgressBar:
         if self.console.is_terminal:
             self._bar.update(self._task, completed=step, rate=rate, costs=costs)
             self._bar.refresh()
+        elif self._notebook:
+            bar = text_bar(step, self.total)
+            self._notebook.show(f"{self.label} {step}/{self.total} {bar} {rate}  {costs}".rstrip(), at_once=True)
         else:
             self._print(f"{self.label} {step}/{self.total}  {rate}  {costs}".rstrip())
 
