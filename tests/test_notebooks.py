@@ -1,0 +1,38 @@
+"""The notebooks run from top to bottom, and what they show is in order."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs_and_shows_tables_pictures_and_whole_lines(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    notebook = nbformat.read(path, as_version=4)
+    where = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=200, kernel_name="python3", resources=where).execute()
+
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    shown = [output.data for output in outputs if output.output_type in ("display_data", "execute_result")]
+    bars = [data["text/plain"] for data in shown if data["text/plain"].startswith(("step ", "final estimates: step "))]
+    assert [output for output in outputs if output.output_type == "stream" and output.name == "stderr"] == []
+    assert bars, "training shows how far it is"
+    assert [text for text in bars if "\n" in text or "\x1b" in text or "━" not in text or "╌" in text] == []
+    assert any("<table>" in data.get("text/html", "") for data in shown)
+    assert any("image/png" in data for data in shown) or path.stem == "5-your-own-data"
+
+
+def test_notebooks_hold_no_outputs_and_five_subjects() -> None:
+    assert len(NOTEBOOKS) == 5
+    for path in NOTEBOOKS:
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in cells), path
