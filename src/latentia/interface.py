@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, get_args
 
 import numpy as np
 import torch
@@ -1132,7 +1132,7 @@ def _given(model: VAE | EncodedGAN, labels: Tensor | None, rows: Tensor) -> VAE 
     return model.given(None if labels is None else labels[rows]) if isinstance(model, VAE) else model
 
 
-def _takes_labels(model: Any) -> bool:
+def _takes_labels(model: Any) -> TypeGuard[ConditionalVAE | GAN]:
     return isinstance(model, ConditionalVAE) or (isinstance(model, GAN) and model.classes > 0)
 
 
