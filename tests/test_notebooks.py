@@ -36,3 +36,12 @@ def test_notebooks_hold_no_outputs_and_five_subjects() -> None:
     for path in NOTEBOOKS:
         cells = json.loads(path.read_text("utf-8"))["cells"]
         assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in cells), path
+
+
+def test_an_error_in_a_notebook_is_its_message(capsys: pytest.CaptureFixture[str]) -> None:
+    shell = pytest.importorskip("IPython.core.interactiveshell").InteractiveShell()
+    shell.run_cell("import latentia; latentia.VAERecipe(latent=-1)")
+    printed = capsys.readouterr().out
+    assert "latent" in printed
+    assert "Traceback" not in printed
+    assert printed.count("\n") <= 2

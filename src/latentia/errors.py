@@ -29,6 +29,10 @@ from pathlib import Path
 class LatentiaError(Exception):
     """Base of all errors whose message is meant for a person."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and Jupyter show in place of a traceback."""
+        return [f"error: {self}"]
+
 
 class ConfigurationError(LatentiaError, ValueError):
     """An invalid recipe, option or distribution: `problems` holds one (key, message) pair for each fault."""
