@@ -929,7 +929,7 @@ def _score_arrays(
     model = run.model if fitted is None else fitted.vae
     with progress(f"{run.path}") as update:
         with seeded(seed):
-            labels = model.draw_labels(size).cpu() if _takes_labels(model) else None
+            labels = cast(Any, model).draw_labels(size).cpu() if _takes_labels(model) else None
             samples, what = draw_samples(model, size, output=of, progress=update, labels=labels)
         found = score_arrays(
             real,

@@ -158,7 +158,6 @@ def shrinking(row):
         ((X, np.where(X > 1, np.nan, X)), "covariate c0 are missing.*remove these rows"),
         ({"type": "memory", "data": frame(), "target": "name", "covariates": ["age"]}, "leave target out"),
         ((X, X, X), r"pair \(x, labels\)"),
-        (Stream(), "map-style Dataset"),
         (Rows(lambda row: X[row % 60], lengths=range(60, 80)), "the length of .* changed from"),
         (Rows(shrinking), "claims 60 examples and ends after 50"),
         (Rows(lambda row: X[row, : 1 + row % 2]), "make them alike"),

@@ -100,3 +100,12 @@ def test_gradients_pass_by_points_outside_the_support():
 def test_impossible_mixtures_are_refused(weights, components, message):
     with pytest.raises(ConfigurationError, match=message):
         Mixture(weights, components)
+
+
+def test_the_density_of_a_mixture_of_boxes_is_that_of_the_box_that_holds_x():
+    ends = td.Uniform(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [4.0]]), validate_args=False)
+    mixture = td.MixtureSameFamily(
+        td.Categorical(torch.tensor([0.5, 0.5])), td.Independent(ends, 1, validate_args=False), validate_args=False
+    )
+    found = log_density(mixture, torch.tensor([[0.5], [3.0], [1.5], [-1.0]]))
+    assert torch.allclose(found.exp(), torch.tensor([0.5, 0.25, 0.0, 0.0]))

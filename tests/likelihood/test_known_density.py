@@ -125,6 +125,16 @@ def test_nodes_integrate_moments_of_the_data(toy, order):
         assert abs((weights * function(x)).sum() - values.mean()) < 5 * values.std() / math.sqrt(len(draws))
 
 
+def test_the_integral_over_a_checkerboard_is_the_mean_over_its_points():
+    vae, model = linear_vae()
+    data = Checkerboard().distribution()
+    forward = divergences_from_known(data, vae)[0]
+    torch.manual_seed(0)
+    x = data.sample((100_000,))
+    terms = (-math.log(8) - model.log_prob(x)).double()  # eight squares of side 1
+    assert abs(forward.value - terms.mean().item()) < 5 * terms.std().item() / math.sqrt(len(x))
+
+
 def test_a_point_mass_is_refused():
     with pytest.raises(UnsupportedError, match="likelihood='exact'"):
         divergences_from_known(Dirac(point=(0.0, 1.0)).distribution(), linear_vae()[0])

@@ -21,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from latentia.data.examples import as_examples, image_bytes, suggested_for
+from latentia.data.hdf5 import MAGIC, HDF5Arrays
 from latentia.data.opening import DataPath, limit_of_environment, opened, read_at_most, require_below
 from latentia.data.source import Parts, Source, number_labels
 from latentia.data.split import Split
@@ -56,7 +57,8 @@ LAYOUTS = (  # of images, or of examples of any shape
 
 
 def read_arrays(path: Path, limit: int | None = None, option: str = "LATENTIA_LIMIT") -> Mapping[str, Array]:
-    """The arrays of an `.npz` or `.npy` file by name, each read when it is first asked for; an `.npy` holds `arr_0`.
+    """The arrays of an `.npz`, `.npy` or HDF5 file by name, each read when it is first asked for; an `.npy` holds
+    `arr_0`.
 
     The content decides what the file is, not its name. Objects are never unpickled. An array that is not asked for is
     not decoded.
@@ -81,6 +83,8 @@ def read_arrays(path: Path, limit: int | None = None, option: str = "LATENTIA_LI
             for info in archive.infolist():
                 archive.open(info).close()  # compares the two places that give its name
         return _Arrays(path, names, limit, option)
+    if start == MAGIC[:6]:
+        return HDF5Arrays(path, limit)
     if start[:1] == b"\x80":
         raise DataError(f"{path} holds pickled objects; {_CURE}")
     raise DataError(f"{path} is not an .npz or .npy file, or is damaged; {_CURE}")
@@ -183,7 +187,8 @@ def _header(stream: IO[bytes], name: str) -> tuple[np.dtype[Any], bool, tuple[in
 
 class NPZ(Source, name="npz"):
     """A `.npz` file with `images` or `x`, and perhaps `labels`; parts are `train_images` and `test_images`, or those of
-    Keras (`x_train`, `y_train`, `x_test`, `y_test`). An `.npy` holds the examples alone.
+    Keras (`x_train`, `y_train`, `x_test`, `y_test`). An `.npy` holds the examples alone; an `.h5` the same names as
+    an `.npz` (with the extra hdf5).
 
     `images` are uint8 of 0 to 255, or bool, of shape (N, H, W), (N, C, H, W) or (N, H, W, C) with one or three
     channels. Other arrays have any shape (N, …) and type: vectors, signals, counts; NaN is a missing value. Labels are
@@ -191,7 +196,7 @@ class NPZ(Source, name="npz"):
     is held out.
 
     Attributes:
-        file: the archive, or an `.npy`.
+        file: the archive, an `.npy` or an `.h5`.
     """
 
     file: DataPath

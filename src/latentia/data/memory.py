@@ -14,7 +14,7 @@ from __future__ import annotations
 __all__ = ["InMemory"]
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ _AGAIN = "give the same data again: latentia.Run(path, data=x), latentia.load(pa
 
 class InMemory(TabularSource, name="memory"):
     """Data given in Python: a NumPy array, a tensor, a pair (x, labels) or (x, covariates), a pandas or polars frame, a
-    map-style `torch.utils.data.Dataset` or a Hugging Face data set.
+    `torch.utils.data.Dataset` (an iterable one is read into memory in one pass) or a Hugging Face data set.
 
     Attributes:
         data: the data; they are not written to a recipe.
@@ -96,11 +96,8 @@ class InMemory(TabularSource, name="memory"):
                 read = type(read)(read.x, _of_length(labels, len(read.x)), classes, read.columns, names)
             return table_parts(read), given
         self._refuse_column_options()
-        if isinstance(data, torch.utils.data.IterableDataset):
-            text = "an IterableDataset has no rows to split; give a map-style Dataset, or read it into an array"
-            raise ConfigurationError([("data", text)])
         if isinstance(data, torch.utils.data.Dataset):
-            data, own, given = _read_dataset(data)
+            data, own, given = _read_dataset(data, self.limit)
             if labels is None and own is not None:
                 labels, classes, names = _conditions(own)
         array = _as_array(data, "the data")
@@ -157,7 +154,7 @@ def _as_array(data: Any, what: str) -> Values:
             return _items(list(data)) if _is_text(data) else np.asarray(data)
     text = (
         f"{what} are of the type {type(data).__name__}; give a NumPy array, a tensor, a pair (x, labels), a data "
-        "frame, a map-style Dataset, or a source such as latentia.data.Table(file=…)"
+        "frame, a Dataset, or a source such as latentia.data.Table(file=…)"
     )
     raise ConfigurationError([("data", text)])
 
@@ -211,30 +208,45 @@ def _items(items: Sequence[Any]) -> Values:
     return as_objects(items)
 
 
-def _read_dataset(dataset: Any) -> tuple[Values, Any, str]:
-    """All examples of a map-style Dataset, its labels or None, and what it is.
+def _rows_of(dataset: Any, count: int, name: str) -> Iterator[Any]:
+    for row in range(count):
+        try:
+            yield dataset[row]
+        except IndexError:
+            text = f"{name} claims {count} examples and ends after {row}; correct its __len__"
+            raise ConfigurationError([("data", text)]) from None
+
+
+def _read_dataset(dataset: Any, limit: int) -> tuple[Values, Any, str]:
+    """All examples of a Dataset, its labels or None, and what it is; an iterable one is read in one pass.
 
     Raises:
-        ConfigurationError: for one that is empty, whose length changes, or whose examples do.
+        ConfigurationError: for one that is empty, does not end within the limit of bytes, or whose length or examples
+            change.
     """
     name = f"a Dataset ({type(dataset).__name__})"
     try:
         count = len(dataset)
     except TypeError:
-        raise ConfigurationError([("data", f"{name} has no length; give a map-style Dataset with __len__")]) from None
-    if not count:
-        raise ConfigurationError([("data", f"{name} is empty")])
-    items = []
-    for row in range(count):
-        try:
-            items.append(_example(dataset[row]))
-        except IndexError:
-            text = f"{name} claims {count} examples and ends after {row}; correct its __len__"
-            raise ConfigurationError([("data", text)]) from None
-    if len(dataset) != count:
-        text = f"the length of {name} changed from {count} to {len(dataset)} while it was read; give one that does not"
+        count = None
+    streams = isinstance(dataset, torch.utils.data.IterableDataset)
+    if count is None and not streams:
+        raise ConfigurationError([("data", f"{name} has no length; give a map-style Dataset with __len__")])
+    items, size = [], 0
+    for item in dataset if streams else _rows_of(dataset, count or 0, name):
+        items.append(_example(item))
+        size += items[-1][0].nbytes
+        if size > limit:
+            text = f"{name} gives more than {limit:,} bytes; it may not end. Take a part of it, or set limit higher"
+            raise ConfigurationError([("data", text)])
+    if count is not None and (len(dataset) != count or len(items) != count):
+        found = len(items) if len(items) != count else len(dataset)
+        text = f"the length of {name} changed from {count} to {found} while it was read; give one that does not"
         raise ConfigurationError([("data", text)])
-    first, again = items[0][0], _example(dataset[0])[0]
+    if not items:
+        raise ConfigurationError([("data", f"{name} is empty")])
+    count = len(items)
+    first, again = items[0][0], _example(next(iter(dataset)) if streams else dataset[0])[0]
     if not np.array_equal(first, again, equal_nan=first.dtype.kind == "f"):
         text = f"{name} gives another example at each reading: remove its random augmentation"
         raise ConfigurationError([("data", text)])

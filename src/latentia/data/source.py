@@ -92,9 +92,9 @@ class Source(Component, family=True):
     @classmethod
     def _hint(cls, name: str) -> str:
         path = Path(name)
-        if path.suffix in (".csv", ".tsv", ".parquet", ".feather"):
+        if path.suffix in (".csv", ".tsv", ".parquet", ".feather", ".h5ad"):
             return f"A table is data=table data.file={name}"
-        if path.suffix in (".npz", ".npy"):
+        if path.suffix in (".npz", ".npy", ".h5", ".hdf5"):
             return f"An archive of arrays is data=npz data.file={name}"
         return f"A folder of images is data=folder data.folder={name}" if path.is_dir() else ""
 

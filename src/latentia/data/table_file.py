@@ -1,4 +1,4 @@
-"""Tables in files: CSV with the standard library, Parquet and Feather with pyarrow."""
+"""Tables in files: CSV with the standard library, Parquet and Feather with pyarrow, .h5ad with h5py."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from latentia.data.hdf5 import read_annotated
 from latentia.data.opening import DataPath, opened, read_at_most, require_below
 from latentia.data.source import Parts
 from latentia.data.split import Split, sha256_of
@@ -20,11 +21,12 @@ from latentia.errors import ConfigurationError, DataError
 
 
 class Table(TabularSource, name="table"):
-    """A table in a file: `.csv` (also gzipped, with commas, semicolons or tabs), `.parquet` or `.feather`.
+    """A table in a file: `.csv` (also gzipped, with commas, semicolons or tabs), `.parquet`, `.feather` or `.h5ad`.
 
     The first row of a CSV file names the columns, if none of its cells is a number. Empty cells, NA, nan, null, none,
     `-` and `?` are missing values. Whole numbers from 0 are counts, 0 and 1 alone bits, other numbers reals, unless
-    the settings say otherwise. Parquet and Feather need the extra: pip install 'latentia[tables]'.
+    the settings say otherwise. Parquet and Feather need the extra: pip install 'latentia[tables]'. Of an `.h5ad`
+    (pip install 'latentia[hdf5]') the columns are the variables of X, and those of `obs` that a setting names.
 
     Attributes:
         file: the table.
@@ -33,7 +35,14 @@ class Table(TabularSource, name="table"):
     file: DataPath
 
     def _read(self) -> Parts:
-        return table_parts(read_table(read_columns(self.file, self.limit), self, str(self.file)))
+        return table_parts(read_table(self._columns(), self, str(self.file)))
+
+    def _columns(self) -> dict[str, Values]:
+        if self.file.suffix.lower() != ".h5ad":
+            return read_columns(self.file, self.limit)
+        options = (self.columns or (), self.drop, self.covariates, self.categorical, self.ordinal, self.real)
+        named = [name for option in (*options, self.counts, self.positive) for name in option]
+        return read_annotated(self.file, self.limit, [*named, *([self.target] if self.target else [])])
 
 
 def table_parts(table: TableParts) -> Parts:
@@ -56,7 +65,9 @@ def read_columns(path: Path, limit: int) -> dict[str, Values]:
         return _arrow(path, limit)
     if suffix in (".csv", ".tsv", ".txt", ".gz"):
         return _csv(path, limit)
-    raise DataError(f"{path} is not a table that can be read; give a .csv, .parquet or .feather (arrays: data=npz)")
+    raise DataError(
+        f"{path} is not a table that can be read; give a .csv, .parquet, .feather or .h5ad (arrays: data=npz)"
+    )
 
 
 def _arrow(path: Path, limit: int) -> dict[str, Values]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 __all__ = ["Mixture", "log_density"]
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, MixtureSameFamily, constraints
 
 from latentia.errors import ConfigurationError
 
@@ -33,7 +34,11 @@ def log_density(distribution: Distribution, x: Tensor) -> Tensor:
         support = None
     if support is None:
         return distribution.log_prob(x)
-    inside = support.check(x)
+    if isinstance(distribution, MixtureSameFamily):  # its support is the union of its components', such as boxes
+        parts: Any = distribution.component_distribution
+        inside = cast(Tensor, parts.support.check(x.unsqueeze(-1 - len(distribution.event_shape)))).any(-1)
+    else:
+        inside = support.check(x)
     if bool(inside.all()):
         return distribution.log_prob(x)
     result = torch.full(inside.shape, -torch.inf, dtype=x.dtype, device=x.device)
