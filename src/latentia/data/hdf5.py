@@ -35,7 +35,7 @@ class HDF5Arrays(Mapping[str, np.ndarray[Any, Any]]):
     def __init__(self, path: Path, limit: int):
         self._path, self._limit = path, limit
         with _open(path) as file:
-            self._names = [name for name in file if hasattr(_hard(file, name), "shape")]
+            self._names = [name for name in file if _is_array(_hard(file, name))]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -83,7 +83,7 @@ def read_annotated(path: Path, limit: int, observed: Sequence[str]) -> dict[str,
 def _matrix(file: Any, path: Path, limit: int) -> np.ndarray[Any, Any]:
     """X as a dense array (N, genes)."""
     x = _hard(file, "X")
-    if hasattr(x, "shape"):
+    if _is_array(x):
         return _read(x, f"{path}: X", limit)
     kind = x.attrs.get("encoding-type", "")
     kind = kind.decode() if isinstance(kind, bytes) else str(kind)
@@ -103,7 +103,7 @@ def _matrix(file: Any, path: Path, limit: int) -> np.ndarray[Any, Any]:
 def _column(group: Any, name: str, path: Path, limit: int) -> np.ndarray[Any, Any]:
     """A column of obs or var: numbers, text, or a categorical column as its words; None where one is missing."""
     held, what = _hard(group, name), f"{path}: {name}"
-    if hasattr(held, "shape"):
+    if _is_array(held):
         return _words(_read(held, what, limit))
     codes = _read(_hard(held, "codes"), what, limit)
     words = _words(_read(_hard(held, "categories"), what, limit))
@@ -123,9 +123,14 @@ def _words(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def _hard(group: Any, name: str) -> Any:
     """A member that the file itself holds."""
     link = group.get(name, getlink=True)
-    if link is None or "filename" in vars(type(link)):
+    if not isinstance(link, importlib.import_module("h5py").HardLink):
         raise DataError(f"{name} is {'missing' if link is None else 'a link to another file'}; {_CURE}")
     return group[name]
+
+
+def _is_array(member: Any) -> bool:
+    """Whether a member is an array, not a group of members."""
+    return isinstance(member, importlib.import_module("h5py").Dataset)
 
 
 def _read(dataset: Any, what: str, limit: int) -> np.ndarray[Any, Any]:
