@@ -48,13 +48,16 @@ def on_files(files: Files, config: Any) -> Files:
     pages["reference/latentia.md"] = "# latentia\n\n" + "".join(_top_level())
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        files.append(File.generated(config, f"notebooks/{path.name}", content=path.read_text(encoding="utf-8")))
     files.append(File.generated(config, "llms.txt", content=_llms(files, pages)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Point links to files outside of docs/ at the generated pages."""
+    """Point links to files outside of docs/ at the generated pages and copies."""
     up = "../" * page.file.src_uri.count("/")
+    markdown = re.sub(r"\]\((?:\.\./)+notebooks/", f"]({up}notebooks/", markdown)
     for source, target in OUTSIDE.items():
         markdown = re.sub(rf"\]\((?:\.\./)+{re.escape(source)}", f"]({up}{target}", markdown)
     return markdown
