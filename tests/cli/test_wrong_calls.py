@@ -53,7 +53,7 @@ SETTINGS = {  # setting: the cure
     "accelerator=tpu": "cpu",
     "precision=8": "32-true",
     "checkpoint_every=.nan": "checkpoint_every",
-    "compile=perhaps": "boolean",
+    "compile=perhaps": "one of auto, true, false",
     "patience=3": "keep=best",
 }
 CALLS: dict[str, tuple[list[str], str]] = {

@@ -67,7 +67,7 @@ def test_runs_of_tables_and_signals_have_the_pictures_that_suit_them(tmp_path):
     labeled = (rng.normal(size=(60, 3)), np.arange(60) % 2)
     recipe = Recipe.parse({"type": "conditional-vae", "data": labeled, **small})
     pictures = save_figures(latentia.train(recipe, tmp_path / "labels", quiet=True))
-    assert {path.stem for path in pictures} == {"curves", "samples"}
+    assert {path.stem for path in pictures} == {"curves", "samples", "reconstructions"}
     drawn = latentia.sample(tmp_path / "table", 5, of="draws", out=tmp_path / "s.csv")
     read = np.loadtxt(tmp_path / "s.csv", delimiter=",", skiprows=1)
     assert np.allclose(read, drawn.numpy(), rtol=1e-6)

@@ -6,7 +6,7 @@ __all__ = ["Training"]
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from latentia.configuration import Component, OneOf
 from latentia.training.loggers import Logger
@@ -53,6 +53,25 @@ class Training(Component):
     loggers: tuple[OneOf[Logger], ...] = Field(
         default=(), description="other places that get the records: [tensorboard, csv, wandb, mlflow]"
     )
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _one_of_four(cls, value: object) -> object:
+        """`on`, `off`, 1 and 0 are true and false, as everywhere."""
+        known = {
+            "true": True,
+            "on": True,
+            "yes": True,
+            "1": True,
+            "false": False,
+            "off": False,
+            "no": False,
+            "0": False,
+        }
+        given = known.get(str(value).lower(), value)
+        if not isinstance(given, bool) and given not in ("auto", "cuda-graphs"):
+            raise ValueError("give one of auto, true, false, cuda-graphs")
+        return given
 
     @model_validator(mode="after")
     def _early_stopping_keeps_the_best(self) -> Self:
