@@ -20,7 +20,7 @@ from latentia.errors import DataError, RunError
 from latentia.estimate import Estimate, exact
 from latentia.metrics import ModelScores, best_of, higher_is_better, protocol_text, require_comparable
 from latentia.recipes import Run
-from latentia.reports.tables import REFERENCES, Column, Results, Table, score_notes
+from latentia.reports.tables import REFERENCES, Column, Format, Results, Table, score_notes
 from latentia.reports.words import ASPECTS, count_text, group_of, score_label, shared_unit, value_text
 
 SCORES = "samples"  # the file of evaluation/ that holds them
@@ -100,6 +100,10 @@ class Comparison:
     def results(self) -> Results:
         """The comparison as results with one table."""
         return Results(self.estimates(), [self.table()])
+
+    def to_format(self, name: Format) -> str:
+        """The table as text, csv, markdown or latex."""
+        return self.table().to_format(name)
 
     def __str__(self) -> str:
         return str(self.table())
