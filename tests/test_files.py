@@ -268,3 +268,9 @@ def test_weights_are_as_readable_as_other_files(tmp_path: Path):
     write_tensors(tmp_path / "weights.safetensors", {"a": torch.ones(2)})
     (tmp_path / "plain").write_text("")
     assert (tmp_path / "weights.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    before = os.umask(0o027)  # a program may change it after the import
+    try:
+        write_tensors(tmp_path / "others.safetensors", {"a": torch.ones(2)})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "others.safetensors").stat().st_mode & 0o777 == 0o640

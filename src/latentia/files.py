@@ -44,8 +44,6 @@ MAX_DEPTH = 32
 MAX_NODES = 5_000
 
 _TEMPORARY = re.compile(r"\.latentia-(\d+)-[0-9a-f]{16}(\..*)?")
-_UMASK = os.umask(0o077)
-os.umask(_UMASK)
 _active: set[Path] = set()  # the temporary paths of this process
 
 _CURES = {
@@ -139,11 +137,22 @@ def _publish(temporary: Path, final: Path) -> None:
                 _remove(final.with_name(name))
 
 
+def _umask() -> int:
+    """The permissions that this process takes from new files."""
+    with suppress(OSError), open("/proc/self/status", encoding="utf-8") as status:  # reading changes nothing
+        for line in status:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def _sync(path: Path) -> None:
     """Make the disk hold what was written to a file or folder; a file is readable as others of this user are."""
     if path.is_file():
         with suppress(OSError):
-            path.chmod(0o666 & ~_UMASK)  # safetensors makes files that the owner alone may read
+            path.chmod(0o666 & ~_umask())  # safetensors makes files that the owner alone may read
     if os.name == "nt" and path.is_dir():  # Windows does not open folders
         return
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
