@@ -121,10 +121,12 @@ def _publish(temporary: Path, final: Path) -> None:
     old = None
     if temporary.is_dir():
         for part in temporary.iterdir():
+            _open_to_others(part)
             _sync(part)
         if final.exists():  # a folder cannot replace a folder that is not empty
             old = temporary.with_name(f"{temporary.stem[:-16]}{secrets.token_hex(8)}")
             final.rename(old)
+    _open_to_others(temporary)
     _sync(temporary)
     temporary.replace(final)
     if old is not None:
@@ -148,11 +150,15 @@ def _umask() -> int:
     return mask
 
 
-def _sync(path: Path) -> None:
-    """Make the disk hold what was written to a file or folder; a file is readable as others of this user are."""
+def _open_to_others(path: Path) -> None:
+    """Give a file the permissions of any new file; safetensors makes files that the owner alone may read."""
     if path.is_file():
         with suppress(OSError):
-            path.chmod(0o666 & ~_umask())  # safetensors makes files that the owner alone may read
+            path.chmod(0o666 & ~_umask())
+
+
+def _sync(path: Path) -> None:
+    """Make the disk hold what was written to a file or folder."""
     if os.name == "nt" and path.is_dir():  # Windows does not open folders
         return
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
