@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from latentia.data import NPZ, read_arrays
+from latentia.data.examples import layout_note
 from latentia.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -231,3 +232,25 @@ def test_a_damaged_name_of_an_array_does_not_hide_the_array(tmp_path, copy):
     path.write_bytes(data)
     with pytest.raises(DataError, match="damaged"):
         NPZ(file=path).load()
+
+
+@pytest.mark.parametrize(
+    ("shape", "cure"),
+    [
+        ((28, 28), "(N, 1, 28, 28)"),
+        ((16, 20), "(N, 1, 16, 20)"),
+        ((32, 32, 3), "(N, 3, 32, 32)"),
+        ((9, 8, 1), "(N, 1, 9, 8)"),
+        ((1, 28, 28), None),
+        ((3, 32, 32), None),
+        ((3, 3, 3), None),
+        ((1, 100), None),
+        ((3, 50), None),
+        ((22, 250), None),
+        ((12,), None),
+        ((), None),
+    ],
+)
+def test_arrays_that_look_like_images_in_another_layout_are_named(shape, cure):
+    note = layout_note(shape)
+    assert (cure in note) if cure else note == ""

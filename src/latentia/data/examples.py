@@ -103,6 +103,23 @@ def image_axes(array: np.ndarray[Any, Any], name: str) -> np.ndarray[Any, Any]:
     return np.ascontiguousarray(array)
 
 
+def layout_note(shape: tuple[int, ...]) -> str:
+    """How examples of this shape are read, where they look like images in another layout; else an empty string."""
+    if len(shape) == 2 and min(shape) > 4 and max(shape) < 3 * min(shape):
+        rows, columns = shape
+        return (
+            f"data: examples of shape {shape} are read as signals with {rows} channels of {columns} values; "
+            f"if they are images, give an array (N, 1, {rows}, {columns})"
+        )
+    if len(shape) == 3 and shape[2] in CHANNELS and shape[0] not in CHANNELS:
+        height, width, channels = shape
+        return (
+            f"data: examples of shape {shape} are read as images with {height} channels; "
+            f"if the channels come last, give an array (N, {channels}, {height}, {width})"
+        )
+    return ""
+
+
 def image_bytes(array: np.ndarray[Any, Any], name: str) -> Tensor:
     """Images of uint8 or bool as bytes, (N, C, H, W).
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 
 from latentia.data import Splits
+from latentia.data.examples import layout_note
 from latentia.errors import ConfigurationError, LatentiaError, RunError, first_line
 from latentia.estimate import Estimate, write_estimates
 from latentia.networks.network import require_memory
@@ -251,10 +252,11 @@ def _train_here(recipe: Recipe, seeds: Sequence[int] | None, out: Path | None, r
             **splits.schema.to_mapping(),
             "data_hash": splits.content_hash,
         }
-        started: list[str] = []
+        note = layout_note(splits.schema.shape)
+        started = [note] if note else []
         if initial is not None:
             facts["init_from"] = initial.load_into(next(iter(games.values())).model)
-            started = describe_start(facts["init_from"])
+            started += describe_start(facts["init_from"])
         training = recipe.model_copy(update={"matmul": matmul, "compile": compiled})
         if seeds is None:
             facts |= {"seed": recipe.seed}

@@ -287,7 +287,7 @@ def estimates_table(estimates: Iterable[Estimate], title: str = "") -> Table:
     texts = [[row[name] for name in _COLUMNS if name not in shared] for row in rows]
     notes = [note] if note else []
     if any(estimate.settings.get("stderr_over") for estimate in found):
-        notes.append("± is the standard error over the images")
+        notes.append("± is the standard error over the examples")
     return Table(columns, texts, title, notes, estimates=found)
 
 
