@@ -128,6 +128,19 @@ def test_wrong_grids_are_refused_before_anything_is_written(tmp_path: Path, grid
     assert not (tmp_path / "s").exists()
 
 
+def test_several_seeds_need_no_grid(done: Sweep, tmp_path: Path) -> None:
+    recipe = VAERecipe(**SMALL, optimizer={"type": "adam", "lr": 1e-2}, keep="best")  # refused by train_seeds
+    result = sweep(recipe, out=tmp_path / "s", seeds=[0, 3], workers=2, quiet=True)
+    assert [run.path for run in result.runs[0]] == [tmp_path / "s/recipe" / name for name in ("seed-0", "seed-3")]
+    assert result.points == [{}]
+    assert [column.head for column in result.table().columns[:2]] == ["point", "validation/bound ↑"]
+    (mean,), (_, expected) = result.chosen, done.chosen  # the same two runs as points of a grid
+    assert mean is not None
+    assert expected is not None
+    assert mean.value == pytest.approx(expected.value, abs=1e-3)
+    assert [path.name for path in result.files] == ["table.csv", "table.md"]
+
+
 def test_networks_of_the_user_are_refused(tmp_path: Path) -> None:
     own = Custom(encoder=torch.nn.Linear(64, 4), decoder=torch.nn.Linear(2, 64))
     with pytest.raises(ConfigurationError, match="by name"):

@@ -106,8 +106,9 @@ def resume(
 def sweep(
     recipe: Annotated[str, typer.Argument(help="What to train: vae, gan, …", show_default=False)],
     settings: Annotated[
-        list[str], typer.Argument(metavar="KEY=VALUE...", help="Settings; several values make the grid, latent=2,8,32.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE...", help="Settings; several values make the grid, latent=2,8,32."),
+    ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of each point: their number, or a list, 0,3,7.")] = "1",
     trials: Annotated[
         int | None,
@@ -146,7 +147,7 @@ def sweep(
 
     fixed: list[str] = []
     grid: dict[str, Any] = {}
-    for setting in settings:
+    for setting in settings or []:
         key, _, text = setting.partition("=")
         values = values_of(text)
         if is_range(text):

@@ -26,7 +26,7 @@ from latentia.errors import ConfigurationError
 from latentia.networks.layers import PreciseLinear
 from latentia.networks.mlp import FourierFeatures
 
-ALONE = "Train such seeds one by one, with seed=…"
+ALONE = "Train such seeds one by one, with `latentia sweep RECIPE --seeds 3` or seed=…"
 
 Forward = Callable[..., Tensor]
 

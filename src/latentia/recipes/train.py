@@ -373,14 +373,30 @@ def _check_seeds(recipe: Recipe, seeds: Sequence[int]) -> None:
         problems.append(("seeds", text))
     if recipe.devices > 1 or launched_by_torchrun():
         problems.append(("devices", "several seeds at once are trained in one process; set devices=1"))
+    alone = f"train the seeds one by one: latentia sweep {recipe.type_name} --seeds {len(seeds)}"
     if recipe.clip is not None:
         text = "the norm of a gradient would be that of all seeds together"
-        problems.append(("clip", f"{text}; set clip=null, or train the seeds one by one"))
+        problems.append(
+            (
+                "clip",
+                f"{text}; set clip=null, or {alone}",
+            )
+        )
     if recipe.freeze:
         text = "seeds that are trained at once step all of their networks"
-        problems.append(("freeze", f"{text}; set freeze=[], or train the seeds one by one"))
+        problems.append(
+            (
+                "freeze",
+                f"{text}; set freeze=[], or {alone}",
+            )
+        )
     if recipe.keep == "best":
         text = "seeds that are trained at once end together, and each has another best step"
-        problems.append(("keep", f"{text}; set keep=last and patience=null, or train the seeds one by one"))
+        problems.append(
+            (
+                "keep",
+                f"{text}; set keep=last and patience=null, or {alone}",
+            )
+        )
     if problems:
         raise ConfigurationError(problems)

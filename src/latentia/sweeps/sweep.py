@@ -28,7 +28,7 @@ from typing import Any
 import yaml
 
 from latentia.configuration import Component, apply_overrides
-from latentia.errors import ConfigurationError, RunError
+from latentia.errors import ConfigurationError, RunError, counted
 from latentia.estimate import Estimate
 from latentia.files import atomic_write
 from latentia.recipes import Recipe, Run, mean_over_seeds
@@ -114,7 +114,7 @@ class Sweep:
         if self.by:
             notes.insert(0, f"bold: the best {self.by}, which chooses; values on test data choose nothing")
         best = frozenset() if self.best is None else frozenset({(self.best, 1 + len(keys))})
-        title = f"{self.path}: {len(self.points)} points"
+        title = f"{self.path}: {counted(len(self.points), 'point')}"
         return Table(columns, rows, title, notes, best, estimates=estimates)
 
     def _repr_html_(self) -> str:
@@ -126,7 +126,7 @@ class Sweep:
 
 def sweep(
     recipe: Recipe,
-    grid: Mapping[str, Sequence[Any] | str],
+    grid: Mapping[str, Sequence[Any] | str] | None = None,
     out: Path | str | None = None,
     *,
     seeds: int | Sequence[int] = 1,
@@ -152,7 +152,8 @@ def sweep(
     Args:
         recipe: with the settings that stay.
         grid: values by dotted key, `{"latent": [2, 8], "objective.beta": [0.5, 1, 4]}`; in a search also a range as a
-            text, `{"optimizer.lr": "1e-4..1e-2:log", "latent": "2..32"}`, its ends included.
+            text, `{"optimizer.lr": "1e-4..1e-2:log", "latent": "2..32"}`, its ends included. None for the recipe alone,
+            with several seeds.
         out: the folder; by default a new one under runs/.
         seeds: of each point: their number, or a list.
         trials: points of a search; None for the whole grid.
@@ -166,12 +167,16 @@ def sweep(
         quiet: show warnings alone.
 
     Raises:
-        ConfigurationError: an empty grid, a key or value that the recipe does not have, a recipe with objects that only
-            Python can give, a search or cluster whose package is not installed.
+        ConfigurationError: an empty grid with one seed, a key or value that the recipe does not have, a recipe with
+            objects that only Python can give, a search or cluster whose package is not installed.
         RunError: a folder that is in use or holds something else.
         Interrupted: after Ctrl-C, with all runs saved.
     """
+    grid = {} if grid is None else grid
     seeds = list(range(min(seeds, MOST_RUNS + 1)) if isinstance(seeds, int) else seeds)
+    if not grid and (trials is not None or len(seeds) < 2):
+        cure = "give at least one key with several values, such as latent=2,8,32"
+        raise ConfigurationError([("grid", cure if trials is not None else f"{cure}, or several seeds: --seeds 3")])
     most = MOST_RUNS if cluster else WORKERS_PER_CORE * (os.cpu_count() or 1)
     if workers is not None and not 1 <= workers <= most:
         raise ConfigurationError([("workers", f"give 1 to {most} here (given: {workers})")])
@@ -288,8 +293,6 @@ def _check_keys(grid: Mapping[str, Sequence[Any] | str]) -> None:
     problems = [(key, "give at least one value, such as 2,8,32") for key, values in grid.items() if not len(values)]
     if "seed" in grid:
         problems.append(("seed", "seeds are given by --seeds (in Python seeds=3)"))
-    if not grid:
-        problems.append(("grid", "give at least one key with several values, such as latent=2,8,32"))
     if problems:
         raise ConfigurationError(problems)
 
@@ -350,6 +353,8 @@ def _name(points: Sequence[Point], place: int, search: Search | None) -> str:
     """The folder of a point: its settings, in letters that every file system takes, and distinct from all others."""
     if search is not None:
         return f"trial-{place + 1}"
+    if not points[place]:
+        return "recipe"  # no grid
 
     def spelled(point: Point) -> str:
         text = ",".join(f"{key}={_text(value)}" for key, value in point.items())
@@ -424,7 +429,7 @@ def _write(result: Sweep) -> list[Path]:
         with atomic_write(result.path / name) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
         files.append(result.path / name)
-    if any(found is not None for found in result.chosen):
+    if result.points[0] and any(found is not None for found in result.chosen):
         from latentia.reports.sweep_figures import save_search, save_sweep
 
         save = save_search if result.search else save_sweep
