@@ -218,7 +218,8 @@ class _Choose:
             for family in families:
                 if isinstance(value, family) or (isinstance(name, str) and name in family.members()):
                     return family.parse(value)
-            if not isinstance(value, Component | str | Mapping | list | bool | int | float | None):
+            is_data = not (isinstance(value, Mapping) and "type" in value)
+            if is_data and not isinstance(value, Component | str | bool | int | float | None):
                 for family in families:
                     made = family.from_value(value)
                     if made is not None:

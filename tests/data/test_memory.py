@@ -3,6 +3,7 @@
 import numpy as np
 import pandas
 import pytest
+import scipy.sparse
 import torch
 
 import latentia
@@ -158,6 +159,21 @@ def shrinking(row):
         ((X, np.where(X > 1, np.nan, X)), "covariate c0 are missing.*remove these rows"),
         ({"type": "memory", "data": frame(), "target": "name", "covariates": ["age"]}, "leave target out"),
         ((X, X, X), r"pair \(x, labels\)"),
+        (X.tolist(), r"numpy\.asarray"),
+        ({"x": X}, r"pandas\.DataFrame\(data\)"),
+        (np.array(3.0), "one example a row"),
+        (X * 1e300, "beyond .* the range of float32"),
+        (np.ma.masked_array(X, X > 1), "of 60 examples .*data.missing=keep"),
+        (torch.tensor(X).to_sparse(), r"x\.to_dense"),
+        (torch.empty(60, 3, device="meta"), "without values"),
+        (scipy.sparse.csr_array(X), r"x\.toarray"),
+        (pandas.DataFrame(X, columns=["a", "b", "a"]), "named 'a'; give each its own name"),
+        (pandas.DataFrame({"a": X.tolist(), "b": LABELS}), r"an array of shape \(3,\).*data\.columns=\[a\]"),
+        (pandas.DataFrame({"a": pandas.date_range("2020", periods=60)}), r"leave it out by data\.drop"),
+        (Rows(lambda row: {"x": X[row]}), r"of the type dict; let it give x or \(x, label\)"),
+        (Rows(lambda row: (X[row], 1, 2)), r"\(ndarray, int, int\); let it give"),
+        (Rows(lambda row: (X[row], X[row])), r"\(ndarray, ndarray\); let it give"),
+        (Rows(lambda row: "a"), "of the type str; let it give"),  # noqa: ARG005
         (Rows(lambda row: X[row % 60], lengths=range(60, 80)), "the length of .* changed from"),
         (Rows(shrinking), "claims 60 examples and ends after 50"),
         (Rows(lambda row: X[row, : 1 + row % 2]), "make them alike"),
@@ -174,7 +190,63 @@ def shrinking(row):
 )
 def test_other_values_are_refused_with_the_cure(given, cure):
     with pytest.raises((ConfigurationError, DataError), match=cure):
-        VAERecipe(data=given)
+        VAERecipe(data=given).data.load()
+
+
+def test_negative_whole_numbers_are_measurements_as_floats(tmp_path):
+    recipe = VAERecipe(data=LABELS[:, None] - 1, epochs=1, batch_size=8, network={"type": "mlp", "hidden": [4]})
+    assert recipe.likelihood.type_name == "gaussian-per-column"
+    with pytest.raises(DataError, match=r"x\.astype\('float32'\)"):
+        latentia.train(recipe, tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "datasets"])
+def test_a_column_of_arrays_is_the_examples_and_another_their_labels(library):
+    columns = {"signal": X[:, None, :].tolist(), "kind": LABELS.tolist(), "name": ["u", "v", "w"] * 20}
+    module = pytest.importorskip(library)
+    frame = module.Dataset.from_dict(columns) if library == "datasets" else module.DataFrame(columns)
+    source = InMemory(data=frame, target="kind", drop=("name",))
+    assert source.load().shape == (1, 3)
+    assert source.load().classes == ("0", "1", "2")
+    pairs = {(*row, label) for row, label in zip(X.tolist(), LABELS.tolist(), strict=True)}
+    train = source.load().train
+    assert {(*row, int(label)) for row, label in zip(train.x[:, 0].tolist(), train.labels, strict=True)} <= pairs
+    given = InMemory(data=frame, covariates=("kind",), columns=("signal",)).load()
+    assert given.schema.covariates == ("kind",)
+    assert {(*row, int(c)) for row, (c,) in zip(given.train.x[:, 0].tolist(), given.train.labels, strict=True)} <= pairs
+
+
+def test_polars_frames_give_the_numbers_of_pandas_frames():
+    polars = pytest.importorskip("polars")
+    given = frame().astype({"grade": str})
+    ours = {"target": "name", "categorical": ("city", "grade"), "real": ("age",)}
+    there = InMemory(data=polars.DataFrame({name: given[name].tolist() for name in given.columns}), **ours)
+    assert there.sha256 == InMemory(data=given, **ours).sha256
+    holes = polars.DataFrame(
+        {"a": [1.0, None, 2.0] * 20, "b": polars.Series(["u", "v", "w"] * 20, dtype=polars.Categorical)}
+    )
+    kept = InMemory(data=holes, categorical=("b",), missing="keep").load()
+    assert np.isnan(whole(InMemory(data=holes, categorical=("b",), missing="keep"))).sum() == 20
+    assert [column.categories for column in kept.columns] == [(), ("u", "v", "w")]
+    assert whole(InMemory(data=polars.Series(X[:, 0]))).shape == (60, 1)
+    with pytest.raises(ConfigurationError, match=r"frame\.collect\(\)"):
+        VAERecipe(data=holes.lazy())
+
+
+def test_data_sets_of_hugging_face_are_tables_or_images():
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_dict({"a": X[:, 0], "city": ["u", "v", "w"] * 20})
+    source = InMemory(data=table, target="city")
+    assert (source.load().shape, source.load().classes) == ((1,), ("u", "v", "w"))
+    pictures = RNG.integers(0, 256, (30, 8, 8), dtype=np.uint8)
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["u", "v", "w"])})
+    images = datasets.Dataset.from_dict({"image": list(pictures), "label": LABELS[:30]}, features=features)
+    splits = InMemory(data=images, target="label", validation=5).load()
+    assert (splits.shape, splits.train.dtype, len(splits.classes)) == ((1, 8, 8), torch.uint8, 3)
+    with pytest.raises(ConfigurationError, match=r"data\['train'\]"):
+        VAERecipe(data=datasets.DatasetDict({"train": table}))
+    with pytest.raises(ConfigurationError, match="of the type dict; let it give x"):
+        VAERecipe(data=table.to_iterable_dataset())
 
 
 def test_missing_values_are_refused_kept_or_dropped():

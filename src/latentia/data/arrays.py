@@ -204,7 +204,7 @@ class NPZ(Source, name="npz"):
     @property
     def suggested_likelihood(self) -> str:
         try:
-            return suggested_for(read_npz(self.file, self.limit).train.dtype)
+            return suggested_for(read_npz(self.file, self.limit).train.x)
         except DataError:  # it is raised again where the data are loaded
             return "bernoulli"
 

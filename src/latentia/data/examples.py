@@ -192,7 +192,7 @@ def require_exact(array: np.ndarray[Any, Any], name: str) -> None:
 
 
 def require_finite(array: np.ndarray[Any, Any], name: str) -> None:
-    """Refuse infinite values; NaN is a missing value.
+    """Refuse infinite values, and those that float32 cannot hold; NaN is a missing value.
 
     Raises:
         DataError: with their number and the place of the first.
@@ -204,10 +204,12 @@ def require_finite(array: np.ndarray[Any, Any], name: str) -> None:
             f"{name} has {int(infinite.sum())} infinite values, the first at {list(place)}; replace them by numbers, "
             "or by NaN where the value is missing"
         )
+    if array.dtype == np.float64 and bool((np.abs(array) > np.finfo(np.float32).max).any()):
+        raise DataError(f"{name} has values beyond ±3.4e38, the range of float32; divide them, or take logarithms")
 
 
-def suggested_for(dtype: torch.dtype) -> str:
-    """The name of the likelihood that suits examples of this type, where no columns are known."""
-    if dtype.is_floating_point:
+def suggested_for(x: Tensor) -> str:
+    """The name of the likelihood that suits these examples, where no columns are known."""
+    if x.is_floating_point() or (x.dtype == torch.int64 and int(x.min()) < 0):
         return "gaussian-per-column"
-    return "negative-binomial" if dtype == torch.int64 else "bernoulli"
+    return "negative-binomial" if x.dtype == torch.int64 else "bernoulli"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 __all__ = ["InMemory"]
 
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -26,7 +27,7 @@ from latentia.data.examples import as_examples, suggested_for
 from latentia.data.source import Parts
 from latentia.data.split import Split, sha256_of
 from latentia.data.table_file import as_objects, table_parts
-from latentia.data.tables import TabularSource, Values, covariates_of, labels_of, read_table
+from latentia.data.tables import TabularSource, Values, covariates_of, labels_of, read_table, used_columns
 from latentia.errors import ConfigurationError, DataError
 
 _AGAIN = "give the same data again: latentia.Run(path, data=x), latentia.load(path, data=x), or VAERecipe(data=x)"
@@ -35,6 +36,8 @@ _AGAIN = "give the same data again: latentia.Run(path, data=x), latentia.load(pa
 class InMemory(TabularSource, name="memory"):
     """Data given in Python: a NumPy array, a tensor, a pair (x, labels) or (x, covariates), a pandas or polars frame, a
     `torch.utils.data.Dataset` (an iterable one is read into memory in one pass) or a Hugging Face data set.
+
+    A frame with one column of arrays, signals or images, besides `target` or `covariates` gives these as examples.
 
     Attributes:
         data: the data; they are not written to a recipe.
@@ -51,7 +54,7 @@ class InMemory(TabularSource, name="memory"):
     def suggested_likelihood(self) -> str:
         if self._parts is None or self._parts.columns:
             return "mixed"
-        return suggested_for(self._parts.train.dtype)
+        return suggested_for(self._parts.train.x)
 
     @model_validator(mode="after")
     def _read_once(self) -> InMemory:
@@ -90,12 +93,22 @@ class InMemory(TabularSource, name="memory"):
             data, labels = data
             labels, classes, names = _conditions(labels)
         table, given = _as_table(data)
-        if table is not None:
+        used = [] if table is None else used_columns(table, self, "the data frame")
+        if table is not None and len(used) == 1 and table[used[0]].ndim > 1:  # signals or images, and their labels
+            data = table[used[0]]
+            given = f"the column {used[0]} of {given}"
+            if self.target is not None:
+                labels, classes = labels_of(table[self.target], f"the column {self.target}")
+            elif self.covariates:
+                names = self.covariates
+                labels = covariates_of({name: table[name] for name in names}, "the data frame")
+        elif table is not None:
             read = read_table(table, self, "the data frame")
             if labels is not None:
                 read = type(read)(read.x, _of_length(labels, len(read.x)), classes, read.columns, names)
             return table_parts(read), given
-        self._refuse_column_options()
+        else:
+            self._refuse_column_options()
         if isinstance(data, torch.utils.data.Dataset):
             data, own, given = _read_dataset(data, self.limit)
             if labels is None and own is not None:
@@ -140,23 +153,41 @@ def _conditions(given: Any) -> tuple[Tensor, tuple[str, ...], tuple[str, ...]]:
 
 
 def _as_array(data: Any, what: str) -> Values:
-    """An array or tensor as an array of NumPy."""
-    if isinstance(data, Tensor):
+    """An array or tensor as an array of NumPy, NaN where it is masked."""
+    if isinstance(data, Tensor) and data.layout == torch.strided and not data.is_quantized and not data.is_meta:
         data = data.detach().cpu()
         return (data.float() if data.dtype == torch.bfloat16 else data).numpy()
+    if isinstance(data, np.ma.MaskedArray) and bool(np.ma.getmaskarray(data).any()):
+        return np.ma.filled(data.astype(np.float32 if data.dtype == np.float32 else np.float64), np.nan)
     if isinstance(data, np.ndarray):
-        return data
-    if isinstance(data, list) and all(isinstance(item, int | str) for item in data):  # labels
+        return np.asarray(data)
+    if what == "the labels" and isinstance(data, list) and all(isinstance(item, int | str) for item in data):
         return np.asarray(data)
     for library in ("pandas", "polars"):
         module = sys.modules.get(library)
         if module is not None and isinstance(data, module.Series):
             return _items(list(data)) if _is_text(data) else np.asarray(data)
-    text = (
-        f"{what} are of the type {type(data).__name__}; give a NumPy array, a tensor, a pair (x, labels), a data "
-        "frame, a Dataset, or a source such as latentia.data.Table(file=…)"
+    cure = _conversion(data) or (
+        "give a NumPy array, a tensor, a pair (x, labels), a data frame, a Dataset, or a source such as "
+        "latentia.data.Table(file=…)"
     )
-    raise ConfigurationError([("data", text)])
+    raise ConfigurationError([("data", f"{what} are of the type {type(data).__name__}; {cure}")])
+
+
+def _conversion(data: Any) -> str:
+    """How to convert a container that is not taken; empty for others."""
+    polars, datasets, sparse = (sys.modules.get(name) for name in ("polars", "datasets", "scipy.sparse"))
+    if isinstance(data, Tensor):
+        return "this one is sparse, quantized or without values: give x.to_dense() or x.dequantize()"
+    if polars is not None and isinstance(data, polars.LazyFrame):
+        return "give frame.collect()"
+    if datasets is not None and isinstance(data, datasets.DatasetDict | datasets.IterableDatasetDict):
+        return f"give one of its splits: data[{next(iter(data), 'train')!r}]"
+    if sparse is not None and sparse.issparse(data):
+        return "give x.toarray()"
+    if isinstance(data, Mapping):
+        return "give pandas.DataFrame(data), a pair (x, labels), or a mapping with a type"
+    return "give numpy.asarray(data)" if isinstance(data, list | tuple) else ""
 
 
 def _is_text(series: Any) -> bool:
@@ -170,18 +201,26 @@ def _as_table(data: Any) -> tuple[Mapping[str, Values] | None, str]:
     """
     pandas, polars, datasets = (sys.modules.get(name) for name in ("pandas", "polars", "datasets"))
     if pandas is not None and isinstance(data, pandas.DataFrame):
+        twice = data.columns[data.columns.map(str).duplicated()]
+        if len(twice):
+            text = f"two columns of the frame are named {twice[0]!r:.40}; give each its own name: frame.columns = […]"
+            raise ConfigurationError([("data", text)])
         columns = {str(name): _pandas_column(data[name]) for name in data.columns}
         return columns, f"a pandas DataFrame of {len(data)} rows and {len(columns)} columns"
     if polars is not None and isinstance(data, polars.DataFrame):
         columns = {
-            name: as_objects(data[name].to_list())
+            name: _items(data[name].to_list())
             if data[name].null_count() or _is_text(data[name])
             else data[name].to_numpy()
             for name in data.columns
         }
         return columns, f"a polars DataFrame of {len(data)} rows and {len(columns)} columns"
     if datasets is not None and isinstance(data, datasets.Dataset):
-        columns = {name: _items(data[name][:]) for name in data.column_names}
+        images = datasets.Image
+        columns = {
+            name: _images(data[name][:]) if isinstance(data.features[name], images) else _items(data[name][:])
+            for name in data.column_names
+        }
         return columns, f"a Hugging Face Dataset of {len(data)} rows and {len(columns)} columns"
     return None, ""
 
@@ -200,12 +239,23 @@ def _items(items: Sequence[Any]) -> Values:
     kinds = {type(item) for item in items}
     if kinds <= {int} or kinds <= {float} or kinds <= {bool}:
         return np.array(items)
-    if items and isinstance(items[0], list):
+    if items and isinstance(items[0], list | np.ndarray):  # arrays, if they are alike
         try:
-            return np.asarray(items, np.float64)
-        except (TypeError, ValueError):
-            pass
+            arrays = np.asarray(items)
+        except ValueError:
+            return as_objects(items)
+        if arrays.dtype.kind in "biuf":
+            return arrays
     return as_objects(items)
+
+
+def _images(items: Sequence[Any]) -> Values:
+    """Decoded images as bytes, (N, H, W) or (N, H, W, C), if they are alike."""
+    images = [np.asarray(item) for item in items]
+    if len({image.shape for image in images}) > 1:
+        text = "the images of the data set differ in size; make them alike, or train on data=folder, which resizes them"
+        raise ConfigurationError([("data", text)])
+    return np.stack(images)
 
 
 def _rows_of(dataset: Any, count: int, name: str) -> Iterator[Any]:
@@ -234,7 +284,7 @@ def _read_dataset(dataset: Any, limit: int) -> tuple[Values, Any, str]:
         raise ConfigurationError([("data", f"{name} has no length; give a map-style Dataset with __len__")])
     items, size = [], 0
     for item in dataset if streams else _rows_of(dataset, count or 0, name):
-        items.append(_example(item))
+        items.append(_example(item, name))
         size += items[-1][0].nbytes
         if size > limit:
             text = f"{name} gives more than {limit:,} bytes; it may not end. Take a part of it, or set limit higher"
@@ -246,7 +296,7 @@ def _read_dataset(dataset: Any, limit: int) -> tuple[Values, Any, str]:
     if not items:
         raise ConfigurationError([("data", f"{name} is empty")])
     count = len(items)
-    first, again = items[0][0], _example(next(iter(dataset)) if streams else dataset[0])[0]
+    first, again = items[0][0], _example(next(iter(dataset)) if streams else dataset[0], name)[0]
     if not np.array_equal(first, again, equal_nan=first.dtype.kind == "f"):
         text = f"{name} gives another example at each reading: remove its random augmentation"
         raise ConfigurationError([("data", text)])
@@ -264,11 +314,22 @@ def _read_dataset(dataset: Any, limit: int) -> tuple[Values, Any, str]:
     return np.stack([x for x, _ in items]), stacked, name
 
 
-def _example(item: Any) -> tuple[Values, Any]:
-    """x and its label, or None, of what a Dataset gives: x, or (x, label)."""
+def _example(item: Any, name: str) -> tuple[Values, Any]:
+    """x and its label, or None, of what a Dataset gives: x, or (x, label).
+
+    Raises:
+        ConfigurationError: for other items.
+    """
     if isinstance(item, tuple | list) and len(item) == 1:  # of a TensorDataset of one tensor
         item = item[0]
     x, label = (item[0], item[1]) if isinstance(item, tuple | list) and len(item) == 2 else (item, None)
-    if isinstance(label, Tensor | np.ndarray):
+    if isinstance(label, Tensor | np.ndarray) and math.prod(label.shape) == 1:
         label = np.asarray(label).item()
-    return np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x), label
+    is_x = isinstance(x, Tensor | np.ndarray | np.number | bool | int | float)
+    if not is_x or not isinstance(label, int | float | str | np.generic | None):
+        what = f"of the type {type(item).__name__}"
+        if isinstance(item, tuple | list):
+            what = f"({', '.join(type(part).__name__ for part in item)})"
+        text = f"{name} gives examples {what}; let it give x or (x, label), of arrays or tensors and one label each"
+        raise ConfigurationError([("data", text)])
+    return _as_array(x, "the examples") if isinstance(x, Tensor | np.ndarray) else np.asarray(x), label

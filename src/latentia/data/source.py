@@ -87,7 +87,11 @@ class Source(Component, family=True):
     def from_value(cls, value: Any) -> Any:
         """A source of data that are given in Python: an array, a data frame, a data set; see `InMemory`."""
         given = cls.members().get("memory")
-        return None if given is None else given.parse({"type": "memory", "data": value})
+        try:
+            return None if given is None else given.parse({"type": "memory", "data": value})
+        except ConfigurationError as error:  # the user wrote data=value, not data.data=value
+            problems = [("" if key == "data" else key, message) for key, message in error.problems]
+            raise ConfigurationError(problems) from None
 
     @classmethod
     def _hint(cls, name: str) -> str:

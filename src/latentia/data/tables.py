@@ -84,7 +84,7 @@ def read_table(table: Mapping[str, Values], source: TabularSource, name: str) ->
         ConfigurationError: for columns that do not exist, or have two kinds.
         DataError: for text that is not named categorical, infinite values, and tables without rows.
     """
-    used = _used(table, source, name)
+    used = used_columns(table, source, name)
     if not used or not len(table[used[0]]):
         raise DataError(
             f"{name}: {len(used)} of {len(table)} columns are used, and no rows or columns are left; give some"
@@ -106,7 +106,7 @@ def read_table(table: Mapping[str, Values], source: TabularSource, name: str) ->
     return TableParts(x, labels, classes, tuple(columns))
 
 
-def _used(table: Mapping[str, Values], source: TabularSource, name: str) -> list[str]:
+def used_columns(table: Mapping[str, Values], source: TabularSource, name: str) -> list[str]:
     """The names of the columns that the model sees."""
     for option in ("columns", "drop", "covariates", "categorical", "ordinal", "real", "counts", "positive"):
         for column in getattr(source, option) or ():
@@ -151,7 +151,10 @@ def _example(values: Values) -> str:
 def _column(values: Values, name: str, kind: Kind | None, what: str) -> tuple[Values, Column]:
     """A column as float64 (N,), NaN where it is missing, with its kind."""
     if values.ndim != 1:
-        raise DataError(f"{what} has the shape {values.shape}; a column of a table holds one value in each row")
+        raise DataError(
+            f"{what} holds an array of shape {values.shape[1:]} in each row, and the columns of a table one value; "
+            f"leave it out (data.drop=[{name}]), or give it alone (data.columns=[{name}], and data.target=… for labels)"
+        )
     if values.dtype.kind not in "biufOUS":
         raise DataError(f"{what} holds {values.dtype}; leave it out (data.drop=[{name}]), or convert it to numbers")
     if kind in ("category", "ordinal"):
@@ -184,7 +187,8 @@ def _numbers(values: Values, what: str) -> tuple[Values, bool]:
             numbers[row] = _TRUTH.get(value.strip().lower(), value) if isinstance(value, str) else value
         except (TypeError, ValueError):
             raise DataError(
-                f"{what}: {value!r:.40} in row {row} is not a number; name the column categorical"
+                f"{what}: {value!r:.40} in row {row} is not a number; convert the column to numbers, name it in "
+                "data.categorical, or leave it out by data.drop"
             ) from None
         whole &= isinstance(value, int) or (isinstance(value, str) and value.strip().lstrip("+-").isdigit())
     return numbers, whole

@@ -44,7 +44,7 @@ class Poisson(Likelihood):
         if bool((images < 0).any()):
             raise DataError(
                 f"likelihood={self.type_name} scores counts, and {int((images < 0).sum())} of these numbers are "
-                "negative; set likelihood=gaussian-per-column or student-t"
+                "negative; give floats and set likelihood=gaussian-per-column or student-t"
             )
         if bool((images != images.round()).any()):
             raise DataError(

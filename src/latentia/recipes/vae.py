@@ -266,9 +266,9 @@ def _check(vae: VAE, splits: Splits, device: torch.device) -> None:
     for x in chain(*chunks):
         if x.dtype == torch.int64 and not likelihood.discrete:
             raise DataError(
-                f"likelihood={likelihood.type_name} is a density, and whole numbers, such as counts, have none; set "
-                "likelihood=negative-binomial or poisson, or categorical where they number categories; where they are "
-                "measurements, give floats (x.astype('float32'))"
+                f"likelihood={likelihood.type_name} is a density, and whole numbers have none; where they are "
+                "measurements, give floats (x.astype('float32')); where they are counts, set "
+                "likelihood=negative-binomial or poisson; where they number categories, categorical"
             )
         prepared = splits.prepare(x)
         if vae.standardization is None or prepared.dim() != 4:
