@@ -35,9 +35,11 @@ PEERS: dict[str, list[str]] = {
     for settings in (
         "reuse_fakes=true",
         "compile=true",
+        "reuse_fakes=true compile=true",
         "precision=bf16-mixed",
         "precision=bf16-mixed reuse_fakes=true",
         "precision=bf16-mixed compile=true",
+        "precision=bf16-mixed reuse_fakes=true compile=true",
     )
 }
 

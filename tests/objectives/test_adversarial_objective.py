@@ -1,11 +1,14 @@
-"""The costs of both players: gradients, joint batches, packing, labels, coupling, reused fakes."""
+"""The costs of both players: gradients, joint batches, packing, labels, coupling, shared fakes."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from latentia.data import Batch
 from latentia.errors import ConfigurationError
 from latentia.models import GAN
 from latentia.networks import DCGAN, MLP
@@ -22,6 +25,9 @@ from latentia.objectives import (
     Progress,
     Relativistic,
 )
+from latentia.training import Player, Training, start_worker
+from latentia.training.game import Shared
+from latentia.training.gradients import eager_gradients
 
 
 def small_gan(packing: int = 1, classes: int = 0, seed: int = 0) -> GAN:
@@ -173,67 +179,62 @@ def runs_of(module: nn.Module) -> list[torch.Tensor]:
     return outputs
 
 
+def moves_of(objective: AdversarialObjective, gan: GAN, fakes: Shared) -> list[Any]:
+    """The gradients of both players that share fakes, as the engine computes them."""
+    worker = start_worker(Training())
+
+    def of(cost: Any) -> Any:
+        return lambda batch, progress, shared: cost(batch.x, batch.labels, progress, shared)
+
+    players = [
+        Player("discriminator", [gan.discriminator], of(objective.discriminator_cost), makes=fakes),
+        Player("generator", [gan.generator], of(objective.generator_cost), takes=fakes),
+    ]
+    return [eager_gradients(player, player.parameters, worker) for player in players]
+
+
 @pytest.mark.parametrize("penalty", [R1R2(gamma=0.7), R1(gamma=0.7)])
-def test_reused_fakes_are_those_of_the_discriminator_cost(penalty: Penalty):
+def test_shared_fakes_are_those_of_the_discriminator_cost(penalty: Penalty):
     gan, x = small_gan().train(), torch.randn(8, 2)
-    objective = AdversarialObjective.of_gan(gan, NonSaturating(), penalty, reuse_fakes=True)
     made, seen = runs_of(gan.generator), []
     gan.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
-    shown = objective.discriminator_cost(x, None, Progress())
-    assert all(g is None for g in gradients(shown["cost"], gan.generator))
-    cost = objective.generator_cost(x, None, Progress())["cost"]
+    fakes = Shared(lambda batch: gan.generate(gan.draw_latent(len(batch.x)), None))
+    objective = AdversarialObjective.of_gan(gan, NonSaturating(), penalty)
+    discriminator, generator = moves_of(objective, gan, fakes)
+    shown = discriminator(Batch(x), Progress())
+    assert all(p.grad is None for p in gan.generator.parameters())
+    cost = generator(Batch(x), Progress())["cost"]
     assert len(made) == 1
     assert torch.equal(seen[0][8:], seen[-1])  # the second half of the joint batch
     torch.testing.assert_close(cost, NonSaturating().generator(None, shown["fake_logit"]))
-    fresh = objective.generator_cost(x, None, Progress())["cost"]  # each kept batch is used once
+    fresh = generator(Batch(x), Progress())["cost"]  # each kept batch is used once
     assert len(made) == 2
     assert not torch.allclose(fresh, cost)
 
 
-def test_reused_fakes_give_the_gradient_of_the_same_latents():
-    gan, x = small_gan().train(), torch.randn(8, 2)
-    z = torch.randn(8, 3)
-    gan.__dict__["draw_latent"] = lambda n: z[:n]
-    found = []
-    for reuse in (True, False):
-        objective = AdversarialObjective.of_gan(gan, Relativistic(), reuse_fakes=reuse)
-        objective.discriminator_cost(x, None, Progress())
-        with torch.no_grad():  # the discriminator changes before the generator step
-            for parameter in gan.discriminator.parameters():
-                parameter.mul_(1.1)
-        found.append(gradients(objective.generator_cost(x, None, Progress())["cost"], gan.generator))
-        with torch.no_grad():
-            for parameter in gan.discriminator.parameters():
-                parameter.div_(1.1)
-    for reused, fresh in zip(*found, strict=True):
-        torch.testing.assert_close(reused, fresh)
+def test_shared_fakes_give_the_gradient_of_the_same_latents():
+    """The chain rule by hand over two graphs, against one graph, with a discriminator that has changed between them."""
+    gan, x, z = small_gan().train(), torch.randn(8, 2), torch.randn(8, 3)
+    objective = AdversarialObjective.of_gan(gan, Relativistic())
+    discriminator, generator = moves_of(objective, gan, Shared(lambda _: gan.generate(z, None)))
+    discriminator(Batch(x), Progress())
+    with torch.no_grad():
+        for parameter in gan.discriminator.parameters():
+            parameter.mul_(1.1)
+    generator(Batch(x), Progress())
+    found = [p.grad for p in gan.generator.parameters()]
+    gan.__dict__["draw_latent"] = lambda _: z
+    expected = gradients(objective.generator_cost(x, None, Progress())["cost"], gan.generator)
+    torch.testing.assert_close(found, expected)
 
 
-def test_reused_fakes_keep_their_labels():
+def test_shared_fakes_keep_their_labels():
     gan, x = small_gan(classes=3).train(), torch.randn(6, 2)
     seen: list[torch.Tensor] = []
     gan.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
-    objective = AdversarialObjective.of_gan(gan, NonSaturating(), reuse_fakes=True)
+    fakes = Shared(lambda batch: gan.generate(gan.draw_latent(len(batch.x)), batch.labels))
+    discriminator, generator = moves_of(AdversarialObjective.of_gan(gan, NonSaturating()), gan, fakes)
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
-    objective.discriminator_cost(x, labels, Progress())
-    objective.generator_cost(x, (labels + 1) % 3, Progress())
+    discriminator(Batch(x, labels), Progress())
+    generator(Batch(x, (labels + 1) % 3), Progress())
     assert torch.equal(seen[-1], labels)
-
-
-def test_evaluation_makes_new_fakes():
-    gan, x = small_gan().eval(), torch.randn(8, 2)
-    made = runs_of(gan.generator)
-    objective = AdversarialObjective.of_gan(gan, NonSaturating(), reuse_fakes=True)
-    objective.discriminator_cost(x, None, Progress())
-    objective.generator_cost(x, None, Progress())
-    assert len(made) == 2
-    assert not torch.equal(*made)
-
-
-def test_a_coupling_penalty_makes_new_fakes():
-    gan, x = small_gan().train(), torch.randn(8, 2)
-    made = runs_of(gan.generator)
-    objective = AdversarialObjective.of_gan(gan, Minimax(), Consensus(gamma=0.5), reuse_fakes=True)
-    objective.discriminator_cost(x, None, Progress())
-    objective.generator_cost(x, None, Progress())
-    assert len(made) == 2

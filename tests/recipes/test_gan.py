@@ -22,6 +22,7 @@ from latentia.objectives import (
     R1R2,
     AdversarialLoss,
     Clip,
+    Consensus,
     DiffAugment,
     LeastSquares,
     Minimax,
@@ -35,6 +36,7 @@ from latentia.objectives import (
 from latentia.recipes import GANRecipe, Recipe, Run, load, mean_over_seeds, train, train_seeds
 from latentia.recipes.presets import mode_covering_gan
 from latentia.training import Adam, Worker
+from latentia.training.gradients import eager_gradients
 
 TINY = MLP(hidden=(16, 16), activation="leaky-relu")
 SMALL: dict[str, Any] = {
@@ -64,6 +66,16 @@ PAIRS = [
     for penalty in Penalty.members().values()
     if not penalty().incompatibility(loss()) and not (loss().needs_lipschitz and not penalty().bounds_slope)
 ]
+
+
+@pytest.mark.parametrize(("penalty", "runs"), [(R1(), 1), (Consensus(gamma=0.5), 2)])
+def test_reused_fakes_are_made_once_a_step_unless_a_penalty_couples_the_players(penalty: Penalty, runs: int):
+    model, game = game_of(GANRecipe(**SMALL | {"loss": Minimax(), "penalty": penalty, "reuse_fakes": True}))
+    made: list[Tensor] = []
+    model.generator.register_forward_hook(lambda _, __, output: made.append(output))
+    for player in game.players:
+        eager_gradients(player, player.parameters, Worker())(game.draw(0), Progress())
+    assert len(made) == runs
 
 
 @pytest.mark.parametrize(("loss", "penalty"), PAIRS)

@@ -74,6 +74,9 @@ RECIPES: dict[str, Recipe] = {
     "mixture": VAERecipe(data=BINARY, network=SMALL, prior=MixturePrior(), objective=ELBO(kl="monte-carlo")),
     "vamp": VAERecipe(data=BINARY, network=SMALL, prior=VampPrior(), objective=ELBO(kl="monte-carlo")),
     "dcgan": GANRecipe(data=Digits(), network=DCGAN(width=4), discriminator=DCGAN(width=4)),
+    "reused fakes": GANRecipe(
+        data=Digits(), network=DCGAN(width=4), discriminator=DCGAN(width=4), conditional=True, reuse_fakes=True
+    ),
     "lazy r1": GANRecipe(data=Digits(), network=SMALL, penalty=R1(every=2)),
     "falling penalty": GANRecipe(data=Ring(), latent=2, network=SMALL, penalty=R1R2(final=0.01), epochs=9),
     "r1r2": GANRecipe(data=Ring(), latent=2, network=SMALL, loss=Relativistic(), penalty=R1R2()),
@@ -100,23 +103,24 @@ def same_gradients(recipe: Recipe, steps: int = 3, cuda_graphs: bool = False) ->
     game = recipe.build_game(model, splits, worker)
     model.train()
     loose = recipe.precision != "32-true"  # bfloat16 keeps eight bits, and the graph rounds where it likes
-    for player in game.players:
-        one = eager_gradients(player, player.parameters, worker)
-        two = compiled_gradients(
-            player, player.parameters, worker, say=lambda _: None, warn=refuse, cuda_graphs=cuda_graphs
-        )
-        for step in range(steps):
-            batch, progress = game.draw(step), Progress(step, step / 2, game.data_size)
-            found = []
-            start = {name: value.clone() for name, value in model.state_dict().items()}
-            for compute in (one, two):
-                model.load_state_dict(start)
-                torch.manual_seed(step)
+    quiet: dict[str, Any] = {"say": lambda _: None, "warn": refuse, "cuda_graphs": cuda_graphs}
+    ways = [
+        [make(player, player.parameters, worker, **settings) for player in game.players]
+        for make, settings in ((eager_gradients, {}), (compiled_gradients, quiet))
+    ]
+    for step in range(steps):
+        batch, progress = game.draw(step), Progress(step, step / 2, game.data_size)
+        start = {name: value.clone() for name, value in model.state_dict().items()}
+        found: list[list[Any]] = []
+        for way in ways:
+            model.load_state_dict(start)
+            torch.manual_seed(step)
+            found.append([])
+            for player, compute in zip(game.players, way, strict=True):
                 terms = compute(batch, progress)
                 gradients = [None if p.grad is None else p.grad.clone() for p in player.parameters]
-                buffers = [value.clone() for value in model.buffers()]
-                found.append((terms, gradients, buffers, torch.rand(())))
-            (terms, gradients, buffers, after), (terms2, gradients2, buffers2, after2) = found
+                found[-1].append((terms, gradients, [value.clone() for value in model.buffers()], torch.rand(())))
+        for (terms, gradients, buffers, after), (terms2, gradients2, buffers2, after2) in zip(*found, strict=True):
             assert terms.keys() == terms2.keys()
             scale = max(terms["cost"].abs().max().item(), 1e-3)
             for name, term in terms.items():
@@ -319,9 +323,6 @@ def test_auto_compiles_long_runs_alone_and_leaves_the_game_as_it_was():
     assert torch.equal(state, torch.get_rng_state())
     for name, value in game.model.state_dict().items():
         assert torch.equal(value, before[name])
-    game.compiles = False
-    assert not worth_compiling(game, Training(epochs=100_000), worker)
-    game.compiles = True
     game.players[1].cost = lambda batch, _: {"cost": batch.x}
     assert not worth_compiling(game, Training(epochs=100_000), worker)  # training says what is wrong
 

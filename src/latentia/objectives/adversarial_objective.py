@@ -6,8 +6,9 @@ cost from a loss, a penalty and an augmentation, and the cost of what makes the 
 
 Speed: the discriminator's step makes fake examples without a graph. Where `joint` is set, real and fake examples go
 through the discriminator in one batch; a discriminator with batch normalization must see them separately, since its
-statistics would mix the two. With `reuse_fakes` the generator's step takes the fake examples of the discriminator's
-step before it, and scores them with the updated discriminator: the generator runs once a step instead of twice.
+statistics would mix the two. Both costs take fake examples that are made elsewhere: with `reuse_fakes` of the recipe
+the generator's step takes those of the discriminator's step before it, and scores them with the updated discriminator,
+so that the generator runs once a step instead of twice.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from latentia.data import Batch
 from latentia.errors import UnsupportedError
 from latentia.models import GAN
 from latentia.networks.network import has_batch_norm
@@ -46,8 +48,6 @@ class AdversarialObjective:
         prepare: from examples, (n, …), to the discriminator's input, (m, …): augmentation and packing.
         generator: what makes the fake examples; needed by penalties that couple the players.
         epochs: length of the run, for penalties whose weight decreases over it.
-        reuse_fakes: whether `generator_cost` takes the fake examples of the last `discriminator_cost`. With a penalty
-            that couples the players it always makes new ones.
         joint: whether the discriminator takes real and fake examples in one batch.
     """
 
@@ -59,9 +59,7 @@ class AdversarialObjective:
     prepare: Callable[[Tensor], Tensor] = lambda x: x
     generator: nn.Module | None = None
     epochs: float = 1.0
-    reuse_fakes: bool = False
     joint: bool = False
-    _kept: tuple[Tensor, Tensor | None] | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def of_gan(
@@ -72,7 +70,6 @@ class AdversarialObjective:
         augmentation: Augmentation | None = None,
         *,
         epochs: float = 1.0,
-        reuse_fakes: bool = False,
     ) -> AdversarialObjective:
         """The costs of a GAN's discriminator and generator; the arguments are the attributes of the class.
 
@@ -82,7 +79,6 @@ class AdversarialObjective:
             penalty: none if not given.
             augmentation: applied to real and fake examples; none if not given.
             epochs: see the class.
-            reuse_fakes: see the class.
         """
         return cls(
             discriminator=gan.discriminator,
@@ -93,23 +89,21 @@ class AdversarialObjective:
             prepare=gan.pack if augmentation is None else lambda x: gan.pack(augmentation(x)),
             generator=gan.generator,
             epochs=epochs,
-            reuse_fakes=reuse_fakes,
             joint=not has_batch_norm(gan.discriminator),
         )
 
-    def discriminator_cost(self, x: Tensor, labels: Tensor | None, progress: Progress) -> Terms:
+    def discriminator_cost(
+        self, x: Tensor, labels: Tensor | None, progress: Progress, fakes: Batch | None = None
+    ) -> Terms:
         """Terms of a batch x, (B, …), each (m,), with m the number of the discriminator's inputs.
 
         `cost` is minimized: the sum of `loss` and, in the steps where it applies, the weighted `penalty`. `real_logit`
-        and `fake_logit` are recorded with them.
+        and `fake_logit` are recorded with them. With `fakes`, these are the fake examples, and x the real ones.
         """
         applies = self.penalty.applies(progress.step)
         coupled = applies and self.penalty.couples_players
-        keeps = self.reuse_fakes and not coupled and self.discriminator.training and torch.is_grad_enabled()
-        with nullcontext() if coupled or keeps else torch.no_grad():
-            real, fake = self.examples(x, labels)
-        if keeps:
-            self._kept, fake = (fake, labels), fake.detach()
+        with nullcontext() if coupled else torch.no_grad():
+            real, fake = self.examples(x, labels) if fakes is None else (x, fakes.x)
         seen = self._compare(real, fake, labels, leaves=applies and self.penalty.differentiates_inputs)
         loss = self.loss.discriminator(seen.real_logits, seen.fake_logits)
         if coupled:
@@ -127,10 +121,10 @@ class AdversarialObjective:
             "fake_logit": seen.fake_logits,
         }
 
-    def generator_cost(self, x: Tensor, labels: Tensor | None, progress: Progress) -> Terms:
-        """`cost`, (m,), of fake examples for a batch x, (B, …): the ones kept by `reuse_fakes`, or new ones."""
-        if self._kept is not None:
-            (fake, fake_labels), self._kept, real = self._kept, None, x
+    def generator_cost(self, x: Tensor, labels: Tensor | None, progress: Progress, fakes: Batch | None = None) -> Terms:
+        """`cost`, (m,), of fake examples for a batch x, (B, …): of new ones, or of `fakes` with their labels."""
+        if fakes is not None:
+            real, (fake, fake_labels) = x, fakes
         else:
             (real, fake), fake_labels = self.examples(x, labels), labels
         if self.penalty.couples_players and self.penalty.applies(progress.step):

@@ -35,6 +35,7 @@ from latentia.recipes.gan_diagnostics import Diagnostics, Snapshots, final_gan_e
 from latentia.recipes.hybrids import batch_norm_problem, discriminator_player, penalty_problem
 from latentia.recipes.recipe import Recipe
 from latentia.training import Adam, Game, Optimizer, Player, Probe, Worker
+from latentia.training.game import Shared
 
 FEWEST_FRESH_STEPS = 100  # of the fresh discriminator after a shorter run
 
@@ -97,9 +98,6 @@ class GANRecipe(Recipe, name="gan"):
             problems.append(("packing", f"{text}. Set batch_size={larger}, or another packing"))
         if self.packing > 1 and self.conditional:
             problems.append(("packing", "a pack of examples has no single label. Use packing=1, or conditional=false"))
-        if self.compile not in (False, "auto") and self.reuse_fakes:
-            text = "compile=true frees each step's graph, which reuse_fakes=true needs"
-            problems.append(("compile", f"{text}. Set reuse_fakes=false, or compile=auto"))
         if self.keep == "best":
             text = "no estimate of a GAN decreases as the GAN improves, so that no step can be chosen as the best"
             problems.append(("keep", f"{text}. Use keep=last, and ema to average the weights over steps"))
@@ -137,12 +135,12 @@ class GANRecipe(Recipe, name="gan"):
             worker.device,
             steps_per_epoch=self.steps_per_epoch,
         )
-        objective = AdversarialObjective.of_gan(
-            gan, self.loss, self.penalty, self.augmentation, epochs=self.epochs, reuse_fakes=self.reuse_fakes
-        )
+        objective = AdversarialObjective.of_gan(gan, self.loss, self.penalty, self.augmentation, epochs=self.epochs)
+        reuses = self.reuse_fakes and not self.penalty.couples_players  # a coupling needs fakes with their graph
+        fakes = Shared(lambda batch: gan.generate(gan.draw_latent(len(batch.x)), batch.labels)) if reuses else None
 
-        def generator_cost(batch: Batch, progress: Progress) -> Terms:
-            return objective.generator_cost(batch.x, batch.labels, progress)
+        def generator_cost(batch: Batch, progress: Progress, fakes: Batch | None = None) -> Terms:
+            return objective.generator_cost(batch.x, batch.labels, progress, fakes)
 
         toy = self.data if isinstance(self.data, ToyDistribution) else None
         diagnostics = Diagnostics(gan, objective, splits, toy)
@@ -150,14 +148,13 @@ class GANRecipe(Recipe, name="gan"):
         return Game(
             model=gan,
             players=[
-                discriminator_player(objective, self.discriminator_optimizer, self.discriminator_steps),
-                Player("generator", [gan.generator], generator_cost, self.generator_optimizer),
+                discriminator_player(objective, self.discriminator_optimizer, self.discriminator_steps, fakes),
+                Player("generator", [gan.generator], generator_cost, self.generator_optimizer, takes=fakes),
             ],
             draw=batches.batch,
             steps_per_epoch=batches.steps_per_epoch,
             data_size=batches.size,
             close=batches.close,
-            compiles=not self.reuse_fakes,
             probes=[
                 Probe(diagnostics.measure, every=self.diagnostics_every),
                 Probe(snapshots.draw, epochs=self.snapshots),

@@ -29,6 +29,7 @@ from latentia.objectives.objective import rate_of
 from latentia.recipes.recipe import Recipe
 from latentia.recipes.vae import VAERecipe
 from latentia.training import Adam, Cosine, Game, Optimizer, Player, Worker
+from latentia.training.game import Shared
 
 MEASURED = 10_000  # images for the reconstruction error, at most
 
@@ -117,15 +118,22 @@ def penalty_problem(penalty: Penalty, loss: AdversarialLoss, network: Network, c
     return f"{text}. Use penalty=one-centered or clip, or {cure}"
 
 
-def discriminator_player(objective: AdversarialObjective, optimizer: Optimizer, steps: int = 1) -> Player:
-    """The player that trains the discriminator, with `steps` steps for each one of the others."""
+def discriminator_player(
+    objective: AdversarialObjective, optimizer: Optimizer, steps: int = 1, fakes: Shared | None = None
+) -> Player:
+    """The player that trains the discriminator, with `steps` steps for each one of the others; it makes `fakes`."""
+
+    def cost(batch: Batch, progress: Progress, fakes: Batch | None = None) -> Terms:
+        return objective.discriminator_cost(batch.x, batch.labels, progress, fakes)
+
     return Player(
         "discriminator",
         [objective.discriminator],
-        lambda batch, progress: objective.discriminator_cost(batch.x, batch.labels, progress),
+        cost,
         optimizer,
         steps=steps,
         after=lambda: objective.penalty.after(objective.discriminator),
+        makes=fakes,
     )
 
 

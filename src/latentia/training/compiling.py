@@ -41,7 +41,7 @@ def worth_compiling(game: Game, training: Training, worker: Worker) -> bool:
     The run's state and random numbers are as before. A cost that fails is not compiled: training reports it.
     """
     steps = training.epochs * game.steps_per_epoch
-    if steps < FEWEST_STEPS or not game.compiles:
+    if steps < FEWEST_STEPS:
         return False
     saved = spent = 0.0
     try:

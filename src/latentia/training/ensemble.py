@@ -187,6 +187,8 @@ def stacked_game(whole: Game, games: Mapping[int, Game], device: torch.device) -
             player.optimizer,
             steps=player.steps,
             after=player.after,
+            makes=player.makes,
+            takes=player.takes,
         )
         for player in whole.players
     ]
@@ -199,17 +201,16 @@ def stacked_game(whole: Game, games: Mapping[int, Game], device: torch.device) -
         validate=validate if first.validate is not None else None,
         probes=[probe(number) for number in range(len(first.probes))],
         close=close,
-        compiles=first.compiles,
     )
     _check_apart(game, list(games), device)
     return game
 
 
-def _apart(cost: Callable[[Batch, Progress], Terms], seeds: Sequence[int]) -> Callable[[Batch, Progress], Terms]:
+def _apart(cost: Callable[..., Terms], seeds: Sequence[int]) -> Callable[..., Terms]:
     """Terms (N·S,) as terms (N,): the sum of the costs, whose mean is the sum of the seeds' means, and each seed's."""
 
-    def apart(batch: Batch, progress: Progress) -> Terms:
-        terms = {name: term.unflatten(0, (-1, len(seeds))) for name, term in cost(batch, progress).items()}
+    def apart(*given: Any) -> Terms:
+        terms = {name: term.unflatten(0, (-1, len(seeds))) for name, term in cost(*given).items()}
         own = {
             f"{name}{_MARK}{seed}": part
             for name, term in terms.items()

@@ -5,7 +5,7 @@ A VAE is a game of one player, a GAN of two, a hybrid of two or three.
 
 from __future__ import annotations
 
-__all__ = ["Game", "Player", "Probe"]
+__all__ = ["Game", "Player", "Probe", "Shared"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,24 +22,50 @@ from latentia.training.optimizers import Adam, Optimizer
 
 
 @dataclass
+class Shared:
+    """Examples that one player makes in its step and a later player of the same step takes: the fakes of a GAN.
+
+    The first one's cost gets their values; the gradient of the second one's cost goes through them to its parameters.
+    They are made outside of both costs, so that each cost may be compiled as one program.
+
+    Attributes:
+        make: examples for a batch, (B, …), differentiable by the parameters of the player that takes them.
+        kept: the last examples, with their graph and the labels of their batch, until they are taken.
+    """
+
+    make: Callable[[Batch], Tensor]
+    kept: Batch | None = None
+
+    def take(self, batch: Batch) -> Batch:
+        """The kept examples, which are then forgotten; new ones for this batch if there are none."""
+        taken, self.kept = self.kept or Batch(self.make(batch), batch.labels), None
+        return taken
+
+
+@dataclass
 class Player:
     """A trainable party: parameters, a cost and an optimizer.
 
     Attributes:
         name: `vae`, `generator`, `discriminator`, …
         modules: the modules whose parameters it trains. Players may share parameters.
-        cost: terms of a batch, each (B,), among them `cost`, whose mean the player minimizes.
+        cost: terms of a batch, each (B,), among them `cost`, whose mean the player minimizes. It is called with the
+            batch and the progress, and by a player that makes or takes shared examples with these as a third argument.
         optimizer: how it steps.
         steps: its steps in each step of the game, each on another batch. (The players of one step share its batches.)
         after: called after each of its steps (weight clipping).
+        makes: examples that it makes for each of its batches and a later player takes.
+        takes: examples that it takes from an earlier player, in place of new ones.
     """
 
     name: str
     modules: Sequence[nn.Module]
-    cost: Callable[[Batch, Progress], Terms]
+    cost: Callable[..., Terms]
     optimizer: Optimizer = field(default_factory=Adam)
     steps: int = 1
     after: Callable[[], None] | None = None
+    makes: Shared | None = None
+    takes: Shared | None = None
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -80,7 +106,6 @@ class Game:
         monitor: name of the validated estimate whose lowest value is the best.
         probes: what else is measured.
         close: called when training has ended, however it ended; stops the data's workers.
-        compiles: whether each cost is a function of its batch alone, as compiled steps need.
     """
 
     model: nn.Module
@@ -92,7 +117,6 @@ class Game:
     monitor: str = "validation/cost"
     probes: Sequence[Probe] = ()
     close: Callable[[], None] | None = None
-    compiles: bool = True
 
 
 def cost_of(terms: Terms, player: str) -> Tensor:

@@ -14,7 +14,8 @@ __all__: list[str] = []
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,13 +36,12 @@ def eager_gradients(player: Player, parameters: Sequence[nn.Parameter], worker: 
 
     The returned function raises ConfigurationError for terms without a cost, or of other shapes than (B,).
     """
+    compute, make = _move(player, parameters, worker), _maker(player, worker)
 
-    def compute(batch: Batch, progress: Progress) -> Terms:
-        terms, gradients = _terms_and_gradients(player, parameters, worker, batch, progress)
-        _assign(gradients, parameters)
-        return terms
+    def gradients(batch: Batch, progress: Progress) -> Terms:
+        return _step(player, parameters, compute, batch, progress, _shared(player, make, batch))
 
-    return compute
+    return gradients
 
 
 def compiled_gradients(
@@ -56,7 +56,8 @@ def compiled_gradients(
     """Terms and gradients as one program, compiled at the first call; if that fails, warns and goes on eagerly.
 
     The cost, every derivative inside it (a gradient penalty's too) and the gradients are traced into one graph, so that
-    no Python runs between the operations and neighboring ones become one loop.
+    no Python runs between the operations and neighboring ones become one loop. Examples that players share are made by
+    a separate program, whose backward pass runs when the player that takes them steps.
 
     Args:
         player: whose cost.
@@ -65,50 +66,44 @@ def compiled_gradients(
         say: shows a line of information.
         warn: shows a line of warning.
         cuda_graphs: on a GPU, record the program's kernels once and replay them. A replay writes to the memory of the
-            one before, so terms, which records keep, are copied; gradients are used before the next replay.
+            one before, so terms, which records keep, are copied; gradients are used before the next replay. Shared
+            examples outlive a replay, so the program that makes them runs without graphs.
     """
-    eager = eager_gradients(player, parameters, worker)
-    program: Callable[[Batch, Progress], tuple[Terms, Sequence[Tensor | None]]] | None = None
+    compute, make = _move(player, parameters, worker), _maker(player, worker)
+    programs: tuple[_Make, _Move] | None = None
     failed = False
 
-    def traced(batch: Batch, progress: Progress) -> tuple[Terms, Sequence[Tensor | None]]:
-        return _terms_and_gradients(player, parameters, worker, batch, progress)
+    def program(function: Callable[..., Any], cuda_graphs: bool) -> Any:
+        options = {"fallback_random": True, "triton.cudagraphs": cuda_graphs}
+        return torch.compile(function, fullgraph=True, isolate_recompiles=True, options=options)  # pyright: ignore[reportCallIssue]
 
-    def first(batch: Batch, progress: Progress) -> tuple[Terms, Sequence[Tensor | None]]:
-        nonlocal program
-        say(f"compiling the step of the {player.name}; the first time, this takes up to a minute")
-        validates = Distribution._validate_args  # the first compilation of a process switches it off
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch's own parts about one another
-                options = {"fallback_random": True, "triton.cudagraphs": cuda_graphs}
-                made = torch.compile(traced, fullgraph=True, isolate_recompiles=True, options=options)  # pyright: ignore[reportCallIssue]
-                result = made(batch, progress)
-        finally:
-            Distribution.set_default_validate_args(validates)
-        program = made
-        return result
-
-    def compute(batch: Batch, progress: Progress) -> Terms:
-        nonlocal failed
-        if failed:
-            return eager(batch, progress)
-        try:
-            if cuda_graphs:
-                torch.compiler.cudagraph_mark_step_begin()
-            terms, gradients = (program or first)(batch, progress)
-            if cuda_graphs:
-                terms = {name: term.clone() for name, term in terms.items()}
-        except Exception as error:  # anything that a compiler may meet, or an error of the cost, which `eager` repeats
-            # Nothing has been computed, sampled or written yet: a graph runs only once it is whole and compiled.
-            terms = eager(batch, progress)
+    def gradients(batch: Batch, progress: Progress) -> Terms:
+        nonlocal programs, failed
+        shared: Batch | None = None
+        problem: str | None = None
+        if not failed:
+            try:
+                if programs is None:
+                    say(f"compiling the step of the {player.name}; the first time, this takes up to a minute")
+                with _quiet_compiler() if programs is None else nullcontext():
+                    making, moving = programs or (program(make, False), program(compute, cuda_graphs))
+                    if cuda_graphs:
+                        torch.compiler.cudagraph_mark_step_begin()
+                    shared = _shared(player, making, batch)
+                    terms = _step(player, parameters, moving, batch, progress, shared)
+                programs = making, moving
+                return {name: term.clone() for name, term in terms.items()} if cuda_graphs else terms
+            except Exception as error:  # anything that a compiler may meet, or an error of the cost, repeated below
+                # The move has computed, sampled and written nothing: a graph runs only once it is whole and compiled.
+                problem = f"the steps of the {player.name} cannot be compiled: {first_line(error)}"
+        shared = shared or _shared(player, make, batch)
+        terms = _step(player, parameters, compute, batch, progress, shared)
+        if problem is not None:
             failed = True
-            warn(f"the steps of the {player.name} cannot be compiled: {first_line(error)}")
-            return terms
-        _assign(gradients, parameters)
+            warn(problem)
         return terms
 
-    return compute
+    return gradients
 
 
 @contextmanager
@@ -132,15 +127,81 @@ def traceable_gradients() -> Iterator[None]:
         yield
 
 
-def _terms_and_gradients(
-    player: Player, parameters: Sequence[nn.Parameter], worker: Worker, batch: Batch, progress: Progress
-) -> tuple[Terms, Sequence[Tensor | None]]:
-    with worker.autocast():
-        terms = player.cost(batch, progress)
-    cost = cost_of(terms, player.name)
-    weights = torch.full_like(cost, 1 / (len(cost) * worker.world_size))
-    gradients = torch.autograd.grad(cost, parameters, weights, allow_unused=True)
-    return {name: term.detach() for name, term in terms.items()}, gradients
+@contextmanager
+def _quiet_compiler() -> Iterator[None]:
+    """Show no warnings of torch's parts about one another, and leave the checks of distributions on.
+
+    The first compilation of a process switches them off.
+    """
+    validates = Distribution._validate_args
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        Distribution.set_default_validate_args(validates)
+
+
+_Move = Callable[[Batch, Progress, Batch | None], tuple[Terms, Sequence[Tensor | None]]]
+_Make = Callable[[Batch], Tensor]
+
+
+def _move(player: Player, parameters: Sequence[nn.Parameter], worker: Worker) -> _Move:
+    """The terms of a batch and gradients by the parameters, and by the shared examples that the player takes."""
+
+    def move(batch: Batch, progress: Progress, shared: Batch | None) -> tuple[Terms, Sequence[Tensor | None]]:
+        wanted: list[Tensor] = list(parameters)
+        if shared is not None and player.takes is not None:
+            shared = shared._replace(x=shared.x.detach().requires_grad_())
+            wanted.append(shared.x)
+        with worker.autocast():
+            terms = player.cost(batch, progress) if shared is None else player.cost(batch, progress, shared)
+        cost = cost_of(terms, player.name)
+        weights = torch.full_like(cost, 1 / (len(cost) * worker.world_size))
+        gradients = torch.autograd.grad(cost, wanted, weights, allow_unused=True)
+        return {name: term.detach() for name, term in terms.items()}, gradients
+
+    return move
+
+
+def _maker(player: Player, worker: Worker) -> _Make:
+    """What makes the examples that the player shares."""
+
+    def make(batch: Batch) -> Tensor:
+        assert player.makes is not None
+        with worker.autocast():
+            return player.makes.make(batch)
+
+    return make
+
+
+def _shared(player: Player, make: _Make, batch: Batch) -> Batch | None:
+    """The shared examples with their graph: made and kept for a later player, or taken from an earlier one."""
+    if player.makes is not None:
+        player.makes.kept = Batch(make(batch), batch.labels)
+        return player.makes.kept
+    return None if player.takes is None else player.takes.take(batch)
+
+
+def _step(
+    player: Player,
+    parameters: Sequence[nn.Parameter],
+    move: _Move,
+    batch: Batch,
+    progress: Progress,
+    shared: Batch | None,
+) -> Terms:
+    """Terms of a batch; sets the gradients, with those through shared examples."""
+    values = None if shared is None else shared._replace(x=shared.x.detach())
+    terms, gradients = move(batch, progress, values)
+    if shared is not None and player.takes is not None:
+        *gradients, slope = gradients
+        if slope is not None:
+            through = torch.autograd.grad(shared.x, parameters, slope, allow_unused=True)
+            pairs = zip(gradients, through, strict=True)
+            gradients = [a if b is None else b if a is None else a + b for a, b in pairs]
+    _assign(gradients, parameters)
+    return terms
 
 
 def _assign(gradients: Sequence[Tensor | None], parameters: Sequence[nn.Parameter]) -> None:
