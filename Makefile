@@ -10,7 +10,7 @@ demo: .venv/installed
 	$(BIN)/latentia demo
 
 test: .venv/installed check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --dist worksteal
 
 # every package at the lowest version that pyproject.toml declares, torch as in constraints.txt
 test-lowest:

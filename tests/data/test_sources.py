@@ -151,6 +151,8 @@ def test_batches_are_prepared_rows_of_the_split():
 
 
 def test_names_on_the_command_line():
+    import latentia.recipes  # noqa: F401  (adds `codes`)
+
     names = {"npz", "cifar10", "digits", "mnist-5k", "folder", "hugging-face", "mnist", "fashion-mnist", "kmnist"}
     names |= {"stacked-mnist", "table", "breast-cancer", "wine", "signals", "memory", "codes"}
     assert set(Source.members()) == names

@@ -38,7 +38,7 @@ def unnamed(chosen, folder):
 
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["latentia.recipes", "sklearn.datasets", "torch._dynamo"])
+CONTEXT.set_forkserver_preload(["latentia.recipes", "torch._dynamo"])
 PATIENCE = 90.0
 
 

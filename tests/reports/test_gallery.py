@@ -18,7 +18,7 @@ from latentia.errors import ConfigurationError, RunError
 from latentia.models import VAE
 from latentia.networks import MLP
 from latentia.objectives import ELBO
-from latentia.recipes import VAERecipe, train
+from latentia.recipes import GANRecipe, VAERecipe, train
 from latentia.reports import save_figures
 from latentia.reports.gallery import GALLERIES, _one_of_each, gallery_of
 from latentia.reports.style import DPI
@@ -73,6 +73,13 @@ def test_plotting_twice_gives_the_same_bytes_and_no_side_effects(deep_run, deep_
     assert torch.equal(generator, torch.get_rng_state())
     assert dict(matplotlib.rcParams) == settings
     assert not Gcf.figs  # pyplot knows of no figure
+
+
+def test_points_are_drawn_the_same_each_time(tmp_path):
+    small = {"network": MLP(hidden=(4,)), "epochs": 1, "steps_per_epoch": 2, "fresh_steps": 2}
+    run = train(GANRecipe(data="ring", latent=2, **small), tmp_path / "run", quiet=True)
+    first = {path: path.read_bytes() for path in save_figures(run)}
+    assert {path: path.read_bytes() for path in save_figures(run)} == first
 
 
 def test_figures_of_a_run_are_its_pictures(plane_run, plane_pictures):

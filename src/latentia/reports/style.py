@@ -238,7 +238,11 @@ def _finished(figure: Figure) -> Figure:
 
 def fit_titles(figure: Figure) -> None:
     """Break the titles that are wider than the room they have, between words and outside of formulas."""
-    figure.draw_without_rendering()
+    layout = figure.get_layout_engine()
+    if layout is not None and figure.axes:  # find the places of the axes, without the pixels of their images
+        layout.execute(figure)
+    for axes in figure.axes:
+        axes.apply_aspect()
     titles = [(axes.title, axes.title.get_window_extent()) for axes in figure.axes if axes.get_title()]
     if figure.get_suptitle():
         titles.append((figure._suptitle, figure._suptitle.get_window_extent()))  # pyright: ignore
