@@ -262,6 +262,16 @@ def test_missing_values_are_refused_kept_or_dropped():
     assert np.isnan(whole(InMemory(data=x, missing="keep"))).sum() == 3
 
 
+def test_masked_values_are_missing():
+    for masked in (np.ma.masked_equal(X.round(), 1), np.ma.masked_equal(LABELS[:, None], 2)):
+        with pytest.raises(ConfigurationError, match=f"{masked.mask.sum()} values are missing"):
+            InMemory(data=masked).load()
+        kept = whole(InMemory(data=masked, missing="keep"))
+        known = masked.astype(float).filled(np.nan).astype(np.float32)
+        assert np.array_equal(np.sort(kept, axis=0), np.sort(known, axis=0), equal_nan=True)
+    assert np.array_equal(whole(InMemory(data=np.ma.masked_array(X))), whole(InMemory(data=X)))
+
+
 def test_a_wrong_value_is_shown_short():
     for field in ({"latent": X}, {"epochs": X.tolist()}, {"network": X}):
         with pytest.raises(ConfigurationError) as caught:

@@ -6,6 +6,7 @@ from torch import distributions as td
 
 from latentia.distributions.finite import Finite
 from latentia.distributions.mixtures import Mixture, log_density
+from latentia.distributions.parsing import parse_distribution
 from latentia.errors import ConfigurationError
 from latentia.integration import RunningMean, integrate
 
@@ -109,3 +110,12 @@ def test_the_density_of_a_mixture_of_boxes_is_that_of_the_box_that_holds_x():
     )
     found = log_density(mixture, torch.tensor([[0.5], [3.0], [1.5], [-1.0]]))
     assert torch.allclose(found.exp(), torch.tensor([0.5, 0.25, 0.0, 0.0]))
+
+
+def test_samples_of_any_number_have_one_type():
+    mixture = parse_distribution("Mixture(0.5*Bernoulli(0.25) + 0.5*Categorical([0.25,0.25,0.5]))")
+    for shape in ((), (0,), (1,), (7,), (2, 0), (50, 2)):
+        drawn = mixture.sample(torch.Size(shape))
+        assert drawn.shape == shape
+        assert drawn.is_floating_point()
+        assert torch.isfinite(mixture.log_prob(drawn)).all()

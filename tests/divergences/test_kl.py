@@ -177,6 +177,8 @@ def test_refusals_name_a_method_that_serves():
         kl.monte_carlo_nonnegative(parse_distribution("Normal(0,1)"), parse_distribution("Normal(30,.1)"))
     with pytest.raises(UnsupportedError, match="infinite variance"):
         kl.monte_carlo_nonnegative(parse_distribution("Normal(0,1)"), parse_distribution("StudentT(3)"))
+    with pytest.raises(UnsupportedError, match="heavy tail"):  # the ratios overflow
+        kl.monte_carlo_nonnegative(parse_distribution("Normal(2,1.5)"), parse_distribution("Gumbel(13,1e-3)"))
     with pytest.raises(UnsupportedError, match="overflow"):
         kl.monte_carlo(parse_distribution("LogNormal(0,1000)"), parse_distribution("LogNormal(1,1000)"))
 

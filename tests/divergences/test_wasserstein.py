@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from torch.distributions import Poisson
 
 from latentia.distributions.parsing import parse_distribution
 from latentia.divergences import wasserstein
@@ -217,3 +218,28 @@ def test_matching_of_points_and_of_draws_that_overflow():
     wide = torch.distributions.Independent(torch.distributions.Normal(zeros, 1e200), 1)
     with pytest.raises(UnsupportedError, match="overflow"):
         wasserstein.monte_carlo(narrow, wide, order=2, n=200)
+
+
+def _poisson_masses(rate: float):
+    """Points and masses in long doubles, from their ratios: no log Γ."""
+    points = np.arange(max(0, int(rate - 45 * rate**0.5)), int(rate + 45 * rate**0.5)).astype(np.longdouble)
+    top = int(rate) - int(points[0])
+    up = np.cumprod(np.longdouble(rate) / points[top + 1 :])
+    down = np.cumprod(points[top:0:-1] / np.longdouble(rate))[::-1]
+    masses = np.concatenate([down, [np.longdouble(1)], up])
+    return points, masses / masses.sum()
+
+
+@pytest.mark.parametrize("rates", [(1e6, 1000100), (3e5, 300007), (1e4, 10100)])
+@pytest.mark.parametrize("order", [1, 2])
+def test_counts_with_large_means_allow_for_the_rounding_of_their_masses(rates, order):
+    (x, p), (y, q) = map(_poisson_masses, rates)
+    levels = np.sort(np.concatenate([p.cumsum(), q.cumsum()]))
+    widths, middles = np.diff(levels, prepend=np.longdouble(0)), levels - np.diff(levels, prepend=np.longdouble(0)) / 2
+    apart = [
+        points[np.searchsorted(masses.cumsum(), middles).clip(max=len(points) - 1)]
+        for points, masses in ((x, p), (y, q))
+    ]
+    known = float((widths * np.abs(apart[0] - apart[1]) ** order).sum() ** (np.longdouble(1) / order))
+    found = wasserstein.quadrature(*(Poisson(torch.tensor(float(rate), dtype=torch.float64)) for rate in rates), order)
+    assert abs(found.value - known) <= found.error < 1e-4

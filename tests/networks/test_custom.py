@@ -85,6 +85,29 @@ def test_a_module_that_returns_no_tensor_is_refused():
         Custom(encoder=nn.LSTM(5, 4)).encoder((3, 5), 4)
 
 
+class Complex(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.complex(x, x)
+
+
+class Doubling(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mul_(2)
+
+
+@pytest.mark.parametrize(
+    ("module", "cure"),
+    [
+        (Complex(), "complex64, and reals are expected"),
+        (Doubling(), r"not x\.mul_\(2\)"),
+        (nn.Sequential(nn.ReLU(inplace=True), nn.Linear(2, 2)), r"not x\.mul_\(2\)"),
+    ],
+)
+def test_modules_that_would_give_wrong_numbers_are_refused(module, cure):
+    with pytest.raises(ConfigurationError, match=f"network.decoder: {type(module).__name__} .*{cure}"):
+        Custom(decoder=module).decoder(2, (2,))
+
+
 def test_a_missing_module_is_named():
     with pytest.raises(ConfigurationError, match=r"no encoder.*Custom\(encoder=module\)"):
         Custom(decoder=small_decoder()).encoder((1, 8, 8), 4)

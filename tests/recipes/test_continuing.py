@@ -7,12 +7,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import latentia
-from latentia.data import Digits
+from latentia.data import NPZ, Digits
 from latentia.errors import ConfigurationError, LatentiaError, RunError
 from latentia.networks import MLP, Custom
 from latentia.objectives import R1R2
@@ -239,6 +240,23 @@ def test_an_extension_that_cannot_be_written_leaves_the_run_as_it_was(tmp_path: 
     with pytest.raises(RunError, match="No space left"):
         resume(run.path, epochs=2, quiet=True)
     assert files() == before
+
+
+def test_an_extension_without_the_data_leaves_the_run_as_it_was(tmp_path: Path):
+    data = tmp_path / "data.npz"
+    images = np.random.default_rng(0).random((60, 8, 8)) > 0.5
+    np.savez(data, images=images)
+    path = train(VAERecipe(epochs=1, **{**SMALL, "data": NPZ(file=data), "batch_size": 32}), tmp_path / "run").path
+    content = data.read_bytes()
+    data.unlink()
+    with pytest.raises(LatentiaError, match="no file"):
+        resume(path, epochs=2, quiet=True)
+    np.savez(data, images=~images)
+    with pytest.raises(RunError, match="are not those of the run"):
+        resume(path, epochs=2, quiet=True)
+    data.write_bytes(content)
+    assert Run(path).recipe.epochs == 1
+    assert resume(path, epochs=2, quiet=True).recipe.epochs == 2
 
 
 def test_resume_goes_on_with_all_seeds(tmp_path: Path):

@@ -156,9 +156,14 @@ def _as_array(data: Any, what: str) -> Values:
     """An array or tensor as an array of NumPy, NaN where it is masked."""
     if isinstance(data, Tensor) and data.layout == torch.strided and not data.is_quantized and not data.is_meta:
         data = data.detach().cpu()
-        return (data.float() if data.dtype == torch.bfloat16 else data).numpy()
-    if isinstance(data, np.ma.MaskedArray) and bool(np.ma.getmaskarray(data).any()):
-        return np.ma.filled(data.astype(np.float32 if data.dtype == np.float32 else np.float64), np.nan)
+        return (data.float() if data.dtype == torch.bfloat16 else data).resolve_conj().resolve_neg().numpy()
+    if isinstance(data, np.ma.MaskedArray):
+        if not np.ma.is_masked(data):
+            return data.data
+        if data.dtype.kind not in "buif":
+            text = f"{what} are masked and hold {data.dtype}; give numbers with NaN where one is missing"
+            raise ConfigurationError([("data", text)])
+        return np.where(np.ma.getmaskarray(data), np.nan, data.data)
     if isinstance(data, np.ndarray):
         return np.asarray(data)
     if what == "the labels" and isinstance(data, list) and all(isinstance(item, int | str) for item in data):

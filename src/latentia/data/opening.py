@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__: list[str] = []
 
+import errno
 import gzip
 import os
 import zlib
@@ -116,6 +117,8 @@ def opened(path: Path, cure: str = "download it again", unpack: bool = True) -> 
     except (gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} is damaged ({error}); {cure}") from None
     except OSError as error:
+        if error.errno == errno.EINVAL:  # a position before the beginning
+            raise DataError(f"{path} is damaged (it names a place that it does not have); {cure}") from None
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
 
 

@@ -141,7 +141,7 @@ class Mixture(Distribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size | Sequence[int] = torch.Size()) -> Tensor:
-        """Draws of shape (*sample_shape, *event_shape)."""
+        """Draws of shape (*sample_shape, *event_shape), of the type of the weights."""
         shape = torch.Size(sample_shape)
         index = torch.multinomial(self.weights, max(1, shape.numel()), replacement=True)
         draws: Tensor | None = None
@@ -149,10 +149,10 @@ class Mixture(Distribution):
             mine = index == k
             drawn = self.components[k].sample(torch.Size((int(mine.sum()),)))
             if draws is None:
-                draws = torch.empty((len(index), *drawn.shape[1:]), dtype=drawn.dtype, device=drawn.device)
-            draws[mine] = drawn
+                draws = torch.empty((len(index), *drawn.shape[1:]), dtype=self.weights.dtype, device=drawn.device)
+            draws[mine] = drawn.to(draws.dtype)
         assert draws is not None  # at least one index was drawn
-        return draws.reshape(shape + self.event_shape)
+        return draws[: shape.numel()].reshape(shape + self.event_shape)
 
     def __repr__(self) -> str:
         terms = (

@@ -278,7 +278,7 @@ def is_discrete(distribution: Distribution) -> bool:
 def atoms(distribution: Distribution) -> tuple[Finite, float]:
     """A discrete distribution as a finite one, and a bound on the mass (0 if it was finite) of the points left out.
 
-    A distribution on the whole numbers is cut where its tail is lost in rounding: 40 standard deviations above its
+    A distribution on the whole numbers is cut where its tails are lost in rounding: 40 standard deviations from its
     mean.
 
     Raises:
@@ -290,9 +290,10 @@ def atoms(distribution: Distribution) -> tuple[Finite, float]:
         raise UnsupportedError(f"the points of {distribution} cannot be listed; use monte_carlo")
     parts = distribution.components if isinstance(distribution, Mixture) else (distribution,)
     top = max(float(part.mean + 40 * part.variance.sqrt()) for part in parts) + 50
+    bottom = max(0.0, min(float(part.mean - 40 * part.variance.sqrt()) for part in parts) - 50)
     if not top < _MOST_ATOMS:
         raise UnsupportedError(f"{distribution} has more than {_MOST_ATOMS} points that matter; use monte_carlo")
-    points = torch.arange(math.ceil(top), dtype=torch.float64)
+    points = torch.arange(math.floor(bottom), math.ceil(top), dtype=torch.float64)
     log_weights = log_density(distribution, points)
     tail = max(1e-15, abs(math.expm1(log_weights.logsumexp(0).item())))
     return Finite(points, log_weights=log_weights, validate_args=False), tail
@@ -492,8 +493,7 @@ def common_masses(p: Distribution, q: Distribution) -> Masses | None:
         (first, p_tail), (second, q_tail) = atoms(p), atoms(q)
         points = torch.cat([first.points, second.points])
         points = points.unique(dim=0 if points.dim() == 2 else None)
-        top = points.abs().max().item() if p_tail or q_tail else 0.0
-        rounding = 4 * torch.finfo(torch.float64).eps * top * math.log(top + 2)  # that of log Γ
+        rounding = rounding_of_masses(points) if p_tail or q_tail else 0.0
         return Masses(log_density(p, points), log_density(q, points), p_tail, q_tail, rounding)
     first, second = uniform_boxes(p), uniform_boxes(q)
     if first is None or second is None:
@@ -505,6 +505,12 @@ def common_masses(p: Distribution, q: Distribution) -> Masses | None:
         return None
     cells = np.asarray(list(itertools.product(*(itertools.pairwise(cut) for cut in cuts))))
     return Masses(_on_cells(cells, *first).log(), _on_cells(cells, *second).log())
+
+
+def rounding_of_masses(points: Tensor) -> float:
+    """A bound on the rounding of the logarithms of masses on whole numbers, which is that of log Γ."""
+    top = points.abs().max().item()
+    return 4 * torch.finfo(torch.float64).eps * top * math.log(top + 2)
 
 
 def _two_boxes(first: np.ndarray, second: np.ndarray) -> Masses:

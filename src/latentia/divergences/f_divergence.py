@@ -335,7 +335,7 @@ class _KL(FDivergence):
             return excess - log_ratio
 
         estimate = mean_over_draws(p, terms, n=n, seed=seed, name=self.name, estimator="(r − 1) − log r")
-        shape = estimate.settings["pareto_k"]
+        shape = estimate.settings.get("pareto_k", math.inf)  # unknown where a term overflows
         if shape > 0.5:
             raise UnsupportedError(f"r = q/p has a heavy tail (k̂ = {shape:.2f} > ½); use kl.monte_carlo")
         excess, stderr = ratios.mean.item(), ratios.stderr.item()

@@ -182,6 +182,7 @@ def annealed_log_likelihood(
     values, errors, accepted = [], [], []
     with subject.evaluating(), torch.random.fork_rng(devices=[]):
         subject.require_scorable(images)
+        subject.require_deterministic(images)
         torch.manual_seed(plan.seed)
         for x in images.split(plan.images_at_once):
             walk = _Walk(subject, x, plan.chains, plan.start)

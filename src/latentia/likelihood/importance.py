@@ -77,8 +77,9 @@ def importance_log_likelihood(
     begin = time.monotonic()
     subject = LatentModel.from_model(model)
     with subject.evaluating(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
         subject.require_scorable(images)
+        subject.require_deterministic(images)
+        torch.manual_seed(seed)
         batch = max(1, DECODED_AT_ONCE // draws)
         parts = []
         for x in images.split(batch):

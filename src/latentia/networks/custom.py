@@ -118,3 +118,9 @@ def _probe(module: nn.Module, role: str, given: tuple[int, ...], wanted: tuple[i
         cure = "Change its last layer to give that."
         text = f"{name} maps zeros of shape {takes} to {shown}, and {expected} is expected. {cure}"
         raise ConfigurationError([(f"network.{role}", text)])
+    if not got.is_floating_point():
+        text = f"{name} gives numbers of {got.dtype}, and reals are expected. Change its last layer to give those."
+        raise ConfigurationError([(f"network.{role}", text)])
+    if any(argument._version for argument in arguments):  # counts operations in place
+        text = f"{name} changes the tensor that it is given. Use operations that make a new one: x * 2, not x.mul_(2)."
+        raise ConfigurationError([(f"network.{role}", text)])

@@ -46,7 +46,7 @@ def resume(run: Run[Any] | Path | str, *, epochs: int | None = None, quiet: bool
     Raises:
         ConfigurationError: for a length that is not longer.
         RunError: for a run that cannot go on: ended by patience, one of several seeds trained at once, or without a
-            sound checkpoint. Also as `train`.
+            sound checkpoint, or whose data are not there. Also as `train`.
     """
     run = run if isinstance(run, Run) and not replaced else Run(run.path if isinstance(run, Run) else run, **replaced)
     if epochs is None:
@@ -79,6 +79,7 @@ def _require_extendable(run: Run[Any], epochs: int) -> None:
     if saved.progress["ended"]:
         text = f"patience ended {run.path} after step {saved.step}, and would end a longer run there too"
         raise RunError(f"{text}; {other} and another patience")
+    _ = run.splits  # fails here, before the run is made longer, where the data are missing or others
 
 
 def _depend_on_length(recipe: Recipe, done: float) -> Iterator[str]:

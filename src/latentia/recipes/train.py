@@ -178,7 +178,8 @@ def build_games(
         initial: weights to start from.
 
     Raises:
-        ConfigurationError: see `stacked_game`, `InitialWeights.load_into` and `freeze_parts`.
+        ConfigurationError: for weights that are not float32; see also `stacked_game`, `InitialWeights.load_into` and
+            `freeze_parts`.
     """
 
     def built(recipe: Recipe) -> Game:
@@ -187,6 +188,7 @@ def build_games(
             if initial is not None:
                 initial.load_into(model)
             freeze_parts(model, recipe.freeze)
+            _require_float32(model)
             model.to(worker.device)
             return recipe.build_game(model, splits, worker)
 
@@ -196,6 +198,16 @@ def build_games(
         return game, {recipe.seed: game}
     games = {seed: built(_with_seed(recipe, seed)) for seed in seeds}
     return stacked_game(built(_with_seed(recipe, seeds[0])), games, worker.device), games
+
+
+def _require_float32(model: torch.nn.Module) -> None:
+    for name, value in model.named_parameters():
+        if value.requires_grad and value.dtype != torch.float32:
+            text = (
+                f"{name} is {value.dtype}, and models are trained in torch.float32. Pass module.float(); "
+                "precision=bf16-mixed computes the products in bfloat16"
+            )
+            raise ConfigurationError([("network", text)])
 
 
 def _require_memory(recipe: Recipe, models: int, splits: Splits, worker: Worker) -> None:
