@@ -56,7 +56,7 @@ GRAY = RNG.integers(0, 256, (6, 4, 4), dtype=np.uint8)
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({}, "holds nothing; it needs images"),
+        ({}, "holds no arrays, or is damaged"),
         ({"pictures": GRAY}, "holds pictures; it needs images"),
         ({"train_images": GRAY}, "holds train_images"),
         ({"images": GRAY / 255}, r"images are float64, and must be uint8 or bool; convert floats"),
@@ -232,6 +232,16 @@ def test_a_damaged_name_of_an_array_does_not_hide_the_array(tmp_path, copy):
     path.write_bytes(data)
     with pytest.raises(DataError, match="damaged"):
         NPZ(file=path).load()
+
+
+def test_a_damaged_list_of_arrays_does_not_hide_all_of_them(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, images=np.zeros((4, 2, 2), np.uint8))
+    content = bytearray(path.read_bytes())
+    content[-10:-6] = bytes(4)  # the size of the list
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.npz .*save it again"):
+        dict(read_arrays(path))
 
 
 @pytest.mark.parametrize(

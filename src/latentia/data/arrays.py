@@ -82,6 +82,8 @@ def read_arrays(path: Path, limit: int | None = None, option: str = "LATENTIA_LI
             names = {info.filename.removesuffix(".npy"): info.filename for info in archive.infolist()}
             for info in archive.infolist():
                 archive.open(info).close()  # compares the two places that give its name
+        if not names:
+            raise DataError(f"{path} holds no arrays, or is damaged; {_CURE}")
         return _Arrays(path, names, limit, option)
     if start == MAGIC[:6]:
         return HDF5Arrays(path, limit)

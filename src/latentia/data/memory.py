@@ -192,7 +192,8 @@ def _conversion(data: Any) -> str:
         return "give x.toarray()"
     if isinstance(data, Mapping):
         return "give pandas.DataFrame(data), a pair (x, labels), or a mapping with a type"
-    return "give numpy.asarray(data)" if isinstance(data, list | tuple) else ""
+    cure = "give numpy.asarray(data), or on the command line a file of arrays: data=npz data.file=x.npz"
+    return cure if isinstance(data, list | tuple) else ""
 
 
 def _is_text(series: Any) -> bool:
