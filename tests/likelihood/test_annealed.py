@@ -14,8 +14,9 @@ from .known_models import LinearGaussian, narrow_model, standard_normal, toy_vae
 def test_linear_gaussian(start):
     linear = LinearGaussian(3, pixels=6)
     images = linear.images.view(-1, 1, 1, 6)
-    result = annealed_log_likelihood(linear.vae, images, temperatures=60, chains=32, start=start)
-    # The mean of the weights is unbiased, so each image lies within its standard errors of the truth.
+    result = annealed_log_likelihood(linear.vae, images, temperatures=150, chains=32, start=start)
+    # The mean of the weights is unbiased, so each image lies within its standard errors of the truth, where the weights
+    # have no long tail: with 60 temperatures one seed in ten fails, with 150 none of ten comes beyond half of this.
     assert ((result.values - linear.truth).abs() < 5 * result.errors + 1e-5).all()
     assert result.kind == "lower bound"
     assert 0.5 < result.settings["acceptance"] < 0.9
