@@ -39,7 +39,7 @@ SETTINGS = {  # setting: the cure
     "latent=0": "greater than or equal to 1",
     "data=mnits": "mnist",
     "data=7": "Known|give one of",
-    "data=[1,2]": r"give one of|data=npz data\.file",
+    "data=[1,2]": "give one of|data=npz data.file",
     "data.binarize=gray": "none",
     "data.validation=-1": "greater than or equal to 0",
     "data.colour=1": "no such key",
