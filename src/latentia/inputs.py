@@ -59,6 +59,11 @@ def read_images(given: Images, max_bytes: int = LIMIT) -> GivenImages:
         if given.ndim != 4:
             raise DataError(f"images must be an array (N, C, H, W), and this one has the shape {tuple(given.shape)}")
         return GivenImages(torch.as_tensor(given), "array", "as given", "the images")
+    if not isinstance(given, str | Path):
+        kind = type(given).__name__
+        raise DataError(
+            f"images must be an array (N, C, H, W), and these are of the type {kind}; give numpy.asarray(x)"
+        )
     text, path = str(given), Path(given).expanduser()
     if path.is_dir():
         try:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from latentia.distributions.parsing import parse_distribution
-from latentia.divergences import distances
+from latentia.divergences import distances, empirical, wasserstein
 from latentia.divergences.wasserstein import optimal_map
 from latentia.errors import ConfigurationError, DataError, UnsupportedError
 
@@ -87,3 +87,22 @@ def test_sinkhorn_is_left_out_of_the_table_where_it_would_take_minutes():
     points = torch.randn(2100, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     refused = {(name, method): reason for name, method, reason in distances(points, points + 1).refused}
     assert "empirical.sinkhorn" in refused["wasserstein-1", "sinkhorn"]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (np.ones(3) + 1j, "complex"),
+        (torch.ones(3, dtype=torch.complex64), "complex"),
+        (np.array(["a", "b"]), "<U1"),
+        (np.array([1, None]), "object"),
+        ([[1, 2], [3]], "list"),
+        (np.ma.masked_equal(np.arange(4.0), 2), "masked"),
+        (torch.eye(3).to_sparse(), "sparse"),
+    ],
+)
+def test_values_that_are_not_real_numbers_are_refused(values, kind):
+    for compare in (distances, wasserstein.samples, empirical.sliced):
+        for pair in ((values, np.ones(3)), (np.ones(3), values)):
+            with pytest.raises(DataError, match=f"must be real numbers.*{kind}"):
+                compare(*pair)

@@ -97,9 +97,7 @@ def samples(
 
 def _promoted(*values: Sample) -> tuple[Tensor, ...]:
     """Tensors of one floating type: the widest of the given ones, float32 at least, float64 if none is floating."""
-    tensors = [torch.as_tensor(value) for value in values]
-    if any(tensor.is_complex() for tensor in tensors):
-        raise DataError("samples must be real numbers, and these are complex")
+    tensors = [real_tensor(value, "samples") for value in values]
     floating = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
     dtype = torch.float32 if floating else torch.float64
     for other in floating:
@@ -206,13 +204,32 @@ def _weighted(x: Tensor, y: Tensor, order: int, x_weights: Sample | None, y_weig
     return (_power(xs.gather(-1, i) - ys.gather(-1, j), order) * lengths).sum(-1)
 
 
+def real_tensor(values: Any, name: str) -> Tensor:
+    """Numbers as a tensor of their type.
+
+    Raises:
+        DataError: text, objects, complex numbers, or an array with masked values.
+    """
+    if np.ma.is_masked(values):
+        raise DataError(f"{name} must be real numbers, and some of these are masked; remove them: x.compressed()")
+    try:
+        tensor = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        kind = getattr(values, "dtype", type(values).__name__)
+        raise DataError(f"{name} must be real numbers, and these are {kind}; give an array of floats") from None
+    if tensor.is_complex() or tensor.layout != torch.strided:
+        kind = "complex" if tensor.is_complex() else "sparse"
+        raise DataError(f"{name} must be real numbers, and these are {kind}; give an array of floats")
+    return tensor
+
+
 def sample_of(values: Sample, name: str) -> Tensor:
     """A sample as float64 (n, d) on the CPU; (n,) becomes (n, 1).
 
     Raises:
         DataError: it is empty, not of that shape, or holds values that are not finite.
     """
-    sample = torch.as_tensor(values).detach().double().cpu()
+    sample = real_tensor(values, f"the values of the sample {name}").detach().double().cpu()
     sample = sample[:, None] if sample.dim() == 1 else sample
     if sample.dim() != 2 or 0 in sample.shape:
         raise DataError(f"the sample {name} must be n >= 1 points, (n,) or (n, d); it has shape {tuple(sample.shape)}")
@@ -232,7 +249,7 @@ def _pair(x: Sample, y: Sample) -> tuple[Tensor, Tensor]:
 def _probabilities(weights: Sample | None, n: int, name: str) -> Tensor:
     if weights is None:
         return torch.full((n,), 1 / n, dtype=torch.float64)
-    given = torch.as_tensor(weights).detach().double().cpu()
+    given = real_tensor(weights, f"the weights of {name}").detach().double().cpu()
     if given.shape != (n,) or not bool(torch.isfinite(given).all()) or bool((given < 0).any()) or given.sum() <= 0:
         raise DataError(f"the weights of {name} must be {n} finite numbers, at least 0 and not all 0")
     return given / given.sum()

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -183,7 +182,7 @@ def _read(side: Side, name: str) -> Distribution | Tensor:
     if isinstance(side, Distribution):
         return side
     if not isinstance(side, str):
-        return torch.as_tensor(side)
+        return empirical.real_tensor(side, f"the values of the sample {name}")
     try:
         return parse_distribution(side)
     except ConfigurationError as error:

@@ -339,6 +339,8 @@ def _require_same_size(pixels: dict[str, Tensor]) -> None:
 
 def how_many(n: int | None, real: int, fake: int, real_vs_real: bool) -> int:
     most, without = min(real // 2 if real_vs_real else real, fake), min(real, fake)
+    if without < 2:
+        raise DataError(f"there are {real} real and {fake} other images; give at least 2 of each, or better thousands")
     size = most if n is None else n
     if not 1 <= size <= most:
         halved = " (half of them for real against real)" if real_vs_real else ""
