@@ -353,6 +353,31 @@ def test_draws_of_the_prior_or_a_second_grid_detect_a_wrong_integral(chosen, mon
         assert abs(found.values.item() - truth) <= found.errors.item()
 
 
+def test_a_second_grid_cut_short_widens_the_error_or_withdraws_the_value(monkeypatch):
+    original, calls = quadrature.refine, []
+    has_value = True
+
+    def stopped(*args, **kwargs):  # the first grid is off by 0.5 nats; the second sees it, but is out of time
+        found = original(*args, **kwargs)
+        calls.append(found)
+        if len(calls) % 2 == 1:
+            return replace(found, log_integral=found.log_integral - 0.5)
+        never = torch.full_like(found.log_integral, math.inf)
+        return replace(found, rule_error=never, log_integral=found.log_integral if has_value else -never, tables=[])
+
+    monkeypatch.setattr(quadrature, "refine", stopped)
+    model = LatentModel(gaussian(0.5), standard_normal(2))
+    x = torch.tensor([[0.4, -0.3]], dtype=D)
+    found = exact_log_likelihood(model, x, certificate="numerical", require=False)
+    truth = sum(log_normal(v, 0, math.hypot(1, 0.5)) for v in (0.4, -0.3))
+    assert 0.49 <= abs(found.values.item() - truth) <= found.errors.item() < 2
+    with pytest.raises(UnsupportedError, match=r"0 of 1 images are certified.*more seconds"):
+        exact_log_likelihood(model, x, certificate="numerical")
+    has_value = False
+    with pytest.raises(UnsupportedError, match=r"none of 1 images was reached.*more seconds"):
+        exact_log_likelihood(model, x, certificate="numerical", require=False)
+
+
 def test_an_image_that_no_z_explains_has_a_lower_bound_where_the_decoder_is_a_function():
     model = LatentModel(gaussian(0.1, lambda z: z.new_zeros(len(z), 1)), standard_normal(1))
     x = torch.tensor([[0.0], [9.0]], dtype=D)

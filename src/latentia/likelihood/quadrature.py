@@ -57,11 +57,13 @@ PROVEN_BY_DEFAULT = (
 PROOF_SECONDS = 1.0
 PROBED = 50  # images whose rounding is measured before any other work
 PAIRS_AT_ONCE = 1000  # pairs of an image and a z that are scored together
+ROWS = 1024  # points that a decoder is given are a multiple of this many, and fewer than these of a sixteenth of it
 PRIOR_DRAWS = 1000  # points that show where mass may be, besides the grid
 AUDIT = 0.001  # probability that the audit by these draws rejects a right value
 # Draws of the posterior found, for each image and in all, that audit a decoder that is a function.
 POSTERIOR_DRAWS, POSTERIOR_POINTS = 256, 200_000
-UNCHECKED = 3.0  # times the error of an image of such a decoder, where time did not allow a second grid
+FIRST_SHARE = 0.5  # of the seconds, for the first grid of such a decoder: without a second its values are not believed
+UNCHECKED = 3.0  # times the error of an image of such a decoder, where the second grid was not resolved in time
 AUDIT_DEVIATIONS = 5.0  # standard errors of such an audit within which it agrees
 # An image whose log p(x|z) lies so many standard deviations below what the decoder expects at the best z is searched
 # for with many more draws: something that no node met may explain it. Images that a model was fitted to stay below 20.
@@ -273,8 +275,11 @@ def solve(
         subject.require_deterministic(images)
         bounds = None if prove is None else enclose_log_likelihood(subject, images, prove, seconds=seconds / 2)
         work = _Work(subject, images, tolerance, precision, begin + seconds, memory, keep, progress)
+        if not work.is_network:
+            work.end = begin + FIRST_SHARE * seconds
         work.run(torch.arange(len(images)))
         if not work.is_network:
+            work.end = begin + seconds
             work.check(subject, precision)
         seconds_used = time.monotonic() - begin
         if bounds is not None:
@@ -317,6 +322,8 @@ class _Joint(Integrand):
 
     def prepare(self, points: Tensor) -> tuple[Block, Tensor]:
         z, log_density = _on_chart(self.chart, points)
+        # Libraries of matrix products keep a kernel for each shape, some 100 MB where every block has its own.
+        z = torch.cat([z, z[-1:].expand(-len(z) % (ROWS if len(z) > ROWS else ROWS // 16), -1)])
         block = self.scorer.block(self.model.decoder(z.to(self.device, self.model.dtype)))
         return block, log_density.to(self.device, self.scorer.images.dtype)
 
@@ -434,7 +441,8 @@ class _Work:
         """Integrate again on lattices that are turned, shifted and scaled at random, and compare.
 
         An image on which the second finds more mass is integrated again from there. Where the two disagree in the end,
-        their distance is the error.
+        their distance is the error. Where time ended the second before it was resolved, its value so far is compared;
+        an image without one is not reached.
         """
         begin = time.monotonic()
         used = begin - self.begin
@@ -456,11 +464,14 @@ class _Work:
             self.seen = other.best
             self.run(more.nonzero().squeeze(1))
             both &= torch.isfinite(self.errors)
-        distance = torch.where(both, (self.values - other.values).abs(), 0.0)
-        disagree = distance > self.errors + other.errors
+        distance = torch.where(torch.isfinite(self.errors), (self.values - other.values).abs(), 0.0)
+        disagree = both & (distance > self.errors + other.errors)
         self.stop[disagree] = int(Stop.DISAGREE)
-        self.errors = torch.maximum(self.errors, torch.where(disagree, 2 * distance, distance))
+        late = torch.isfinite(self.errors) & ~both
+        reason = torch.where(other.stop == Stop.NONE, int(Stop.TIME), other.stop)
+        self.stop = torch.where(late & (self.stop == Stop.NONE), reason, self.stop)
         self.errors = torch.where(both, self.errors, UNCHECKED * self.errors)
+        self.errors = torch.maximum(self.errors, torch.where(disagree | late, 2 * distance, distance))
         self.checked = int(both.sum())
         self.nodes, self.products = self.nodes + other.nodes, self.products + other.products
         if self.turn == 0:
