@@ -13,7 +13,7 @@ from latentia.distributions import GaussianLearnedScale
 from latentia.errors import ConfigurationError, DataError, RunError
 from latentia.likelihood import evaluate_bound, evaluate_conditional_likelihood
 from latentia.models import ConditionalVAE
-from latentia.networks import MLP
+from latentia.networks import MLP, Custom
 from latentia.networks.conditioning import CovariateDecoder, CovariateEncoder
 from latentia.recipes import ConditionalVAERecipe, GANRecipe, M2Recipe, VAERecipe
 
@@ -164,6 +164,62 @@ def test_other_recipes_refuse_covariates(recipe, tmp_path):
 def test_covariates_that_cannot_be_given_are_refused(covariates, cure):
     with pytest.raises((ConfigurationError, DataError), match=cure):
         InMemory(data=(X, covariates))
+
+
+class Beside(torch.nn.Module):
+    """A user's network of x or z next to two covariates."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.layer = torch.nn.Linear(inputs + 2, outputs)
+
+    def forward(self, x, covariates):
+        return self.layer(torch.cat([x, covariates], 1))
+
+
+def test_modules_of_users_take_standardized_covariates(tmp_path):
+    network = Custom(encoder=Beside(3, 4), decoder=Beside(2, 3))
+    recipe = ConditionalVAERecipe(data=(X, C), latent=2, **{**SMALL, "network": network})
+    run = latentia.train(recipe, tmp_path / "run", quiet=True)
+    loaded = latentia.load(tmp_path / "run", network=Custom(encoder=Beside(3, 4), decoder=Beside(2, 3)))
+    x, c = run.test.x[:4].float(), run.test.labels[:4]
+    assert torch.equal(loaded.encode(x, c).mean, run.model.encode(x, c).mean)
+    train_c, train_x = run.splits.train.labels.double(), run.splits.train.x.double()
+    u = ((c - train_c.mean(0)) / train_c.std(0, correction=0)).float()
+    z = torch.randn(4, 2)
+    with torch.no_grad():
+        mean = network.decoder_module(z, u) * train_x.std(0, correction=0) + train_x.mean(0)
+    assert torch.allclose(loaded.decode(z, c).mean.double(), mean, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "cure"),
+    [(torch.nn.Linear(3, 4), r"its forward must take \(x, covariates\)"), (Beside(3, 7), "Change its last layer")],
+)
+def test_modules_that_do_not_take_covariates_are_refused(encoder, cure, tmp_path):
+    network = Custom(encoder=encoder, decoder=Beside(2, 3))
+    recipe = ConditionalVAERecipe(data=(X, C), latent=2, **{**SMALL, "network": network})
+    with pytest.raises(ConfigurationError, match=cure):
+        latentia.train(recipe, tmp_path / "run", quiet=True)
+
+
+def test_two_processes_share_the_batches_of_one_with_their_covariates():
+    splits = InMemory(data=(C, C.astype(np.float32) * 2)).load()
+    whole = splits.batches(16, 0).batch(3)
+    parts = [splits.batches(16, 0, rank, 2).batch(3) for rank in range(2)]
+    assert torch.equal(torch.cat([part.x for part in parts]).sort(0).values, whole.x.sort(0).values)
+    for part in parts:
+        assert torch.allclose(part.labels, 2 * part.x.float(), rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_compiled_step_with_covariates_is_the_plain_one(tmp_path):
+    runs = []
+    for compiled in (False, True):
+        recipe = ConditionalVAERecipe(data=(X, C), conditional_prior=True, compile=compiled, **SMALL)
+        runs.append(latentia.train(recipe, tmp_path / str(compiled), quiet=True))
+    plain, compiled = (run.model.state_dict() for run in runs)
+    assert all(torch.allclose(plain[name], compiled[name], rtol=1e-3, atol=1e-5) for name in plain)
 
 
 def test_constant_covariates_are_refused(tmp_path):

@@ -15,8 +15,9 @@ import latentia
 from latentia.data import Ring
 from latentia.distributions import Bernoulli, Full, Gaussian
 from latentia.errors import ConfigurationError, RunError, UnsupportedError
-from latentia.models import GAN, VAE
+from latentia.models import GAN, M2, VAE, ConditionalVAE
 from latentia.networks import MLP, Conv
+from latentia.networks.conditioning import CovariateDecoder, CovariateEncoder
 from latentia.sharing import export
 from latentia.sharing.export import Format
 
@@ -94,6 +95,37 @@ def test_gan_with_classes(tmp_path: Path) -> None:
     assert np.allclose(x, model.generate(z, labels).detach(), atol=1e-5)
     logits = run_onnx(tmp_path / "discriminator.onnx", x=torch.from_numpy(x), labels=labels)["logit"]
     assert np.allclose(logits, model.discriminate(torch.from_numpy(x), labels).detach(), atol=1e-5)
+
+
+def test_the_classifier_of_an_m2_is_a_part(tmp_path: Path) -> None:
+    network, parts = MLP(hidden=[8]), {"latent": 2, "event_shape": (5,), "classes": 3}
+    networks = {"encoder": network.encoder((5,), 4, 3), "decoder": network.decoder(2, (5,), 3)}
+    model = M2(**networks, classifier=network.encoder((5,), 3), **parts).eval()
+    export(model, tmp_path, parts="classifier")
+    found = run_onnx(tmp_path / "classifier.onnx", x=(x := torch.randn(4, 5)))
+    assert np.allclose(np.exp(found["log_probs"]), model.classifier(x).softmax(1).detach(), atol=1e-5)
+
+
+@pytest.mark.parametrize("given", ["labels", "covariates"])
+def test_conditional_models_take_a_second_input(given: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, parts = MLP(hidden=[8]), {"latent": 2, "event_shape": (5,), "likelihood": Gaussian(scale=0.5)}
+    if given == "labels":
+        networks = (network.encoder((5,), 4, 3), network.decoder(2, (5,), 3))
+        model = ConditionalVAE(*networks, classes=3, **parts)
+        y = torch.tensor([0, 2, 1, 1])
+    else:
+        networks = (CovariateEncoder(network.encoder((5,), 6), 6, 2, 4), CovariateDecoder(network.decoder(4, (5,))))
+        model = ConditionalVAE(*networks, classes=0, covariates=("age", "dose"), **parts)
+        model.set_frequencies(y := 50 + 20 * torch.randn(4, 2))
+    export(model.eval(), tmp_path, format="torch-export")
+    x, z = torch.randn(4, 5), torch.randn(4, 2)
+    loc, *_ = torch.export.load(tmp_path / "encoder.pt2").module()(x, y)
+    assert torch.allclose(loc, model.given(y).encode(x).mean, atol=1e-5)
+    loc, *_ = torch.export.load(tmp_path / "decoder.pt2").module()(z[:3], y[:3])
+    assert torch.allclose(loc, model.given(y[:3]).decode(z[:3]).mean, atol=1e-5)
+    about = json.loads((tmp_path / "export.json").read_text())["parts"]
+    assert list(about["encoder"]["inputs"]) == ["x", given]
 
 
 def test_a_module_that_cannot_be_traced_is_named_and_its_weights_are_still_exported(tmp_path: Path) -> None:

@@ -202,13 +202,13 @@ class _GivenNetwork(nn.Module):
         self.network, self.labels = network, labels
 
     def forward(self, x: Tensor) -> Tensor:
-        labels = self.labels
+        labels, count = self.labels, x.shape[0]  # len(x) would be a constant of an exported program
         if labels.dim() == labels.is_floating_point():  # one label, or one vector of covariates
-            labels = labels.expand(len(x), *labels.shape)
-        elif len(x) != len(labels):  # several draws of z for each example, the examples last
-            if len(x) % len(labels):
-                raise DataError(f"there are {len(labels)} labels for {len(x)} examples; give one for each")
-            labels = labels.repeat(len(x) // len(labels), *[1] * (labels.dim() - 1))
+            labels = labels.expand(count, *labels.shape)
+        elif count != labels.shape[0]:  # several draws of z for each example, the examples last
+            if count % labels.shape[0]:
+                raise DataError(f"there are {labels.shape[0]} labels for {count} examples; give one for each")
+            labels = labels.repeat(count // labels.shape[0], *[1] * (labels.dim() - 1))
         return self.network(x, labels.to(x.dtype) if labels.is_floating_point() else labels)
 
 

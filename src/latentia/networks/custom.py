@@ -27,8 +27,8 @@ from latentia.networks.network import Network, evaluating
 class Custom(Network):
     """Holds modules; `encoder` and `decoder` return the given module itself, so that training changes it.
 
-    Class-conditional modules take (x, labels) and (z, labels). One of the two may be left out where the model does not
-    use it.
+    Class-conditional modules take (x, labels) and (z, labels), those of a model of covariates (x, covariates) and (z,
+    covariates), which are standardized, (B, k). One of the two may be left out where the model does not use it.
 
     Attributes:
         encoder_module: passed as `encoder`; a module, or the name of its class as read from a recipe.
@@ -40,24 +40,28 @@ class Custom(Network):
     encoder_module: nn.Module | str | None = Field(default=None, alias="encoder")
     decoder_module: nn.Module | str | None = Field(default=None, alias="decoder")
 
-    def encoder(self, input_shape: tuple[int, ...], outputs: int, classes: int = 0) -> nn.Module:
+    def encoder(
+        self, input_shape: tuple[int, ...], outputs: int, classes: int = 0, *, covariates: int = 0
+    ) -> nn.Module:
         """Return the user's encoder, after a trial that it maps (2, *input_shape) to (2, outputs).
 
         Raises:
             ConfigurationError: if the module is missing, fails, or gives another shape.
         """
         module = _present(self.encoder_module, "encoder")
-        _probe(module, "encoder", tuple(input_shape), (outputs,), classes)
+        _probe(module, "encoder", tuple(input_shape), (outputs,), classes, covariates)
         return module
 
-    def decoder(self, inputs: int, output_shape: tuple[int, ...], classes: int = 0) -> nn.Module:
+    def decoder(
+        self, inputs: int, output_shape: tuple[int, ...], classes: int = 0, *, covariates: int = 0
+    ) -> nn.Module:
         """Return the user's decoder, after a trial that it maps (2, inputs) to (2, *output_shape).
 
         Raises:
             ConfigurationError: if the module is missing, fails, or gives another shape.
         """
         module = _present(self.decoder_module, "decoder")
-        _probe(module, "decoder", (inputs,), tuple(output_shape), classes)
+        _probe(module, "decoder", (inputs,), tuple(output_shape), classes, covariates)
         return module
 
     @property
@@ -94,23 +98,27 @@ def _present(module: nn.Module | str | None, role: str) -> nn.Module:
     raise ConfigurationError([(f"network.{role}", text)])
 
 
-def _probe(module: nn.Module, role: str, given: tuple[int, ...], wanted: tuple[int, ...], classes: int) -> None:
+def _probe(
+    module: nn.Module, role: str, given: tuple[int, ...], wanted: tuple[int, ...], classes: int, covariates: int
+) -> None:
     """Run two zeros through the module in evaluation mode; its modes, buffers and weights do not change."""
     name, expected = type(module).__name__, (2, *wanted)
     first = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     arguments = [torch.zeros(2, *given, device=first.device, dtype=first.dtype)]
     if classes:
         arguments.append(torch.zeros(2, device=first.device, dtype=torch.int64))
+    if covariates:
+        arguments.append(torch.zeros(2, covariates, device=first.device, dtype=first.dtype))
     takes = " and ".join(str(tuple(argument.shape)) for argument in arguments)
     try:
         with torch.no_grad(), evaluating(module):
             got = module(*arguments)
     except Exception as error:
-        cure = (
-            f"With {classes} classes its forward must take (x, labels)."
-            if classes
-            else "Its forward must take one tensor."
-        )
+        what = "x" if role == "encoder" else "z"
+        cure = "Its forward must take one tensor."
+        if classes or covariates:
+            many = f"{classes} classes its forward must take ({what}, labels)"
+            cure = f"With {many if classes else f'covariates its forward must take ({what}, covariates)'}."
         text = f"{name} fails on zeros of shape {takes}, and {expected} is expected: {error}. {cure}"
         raise ConfigurationError([(f"network.{role}", text)]) from error
     shown = tuple(got.shape) if isinstance(got, Tensor) else type(got).__name__

@@ -35,7 +35,7 @@ from latentia.errors import ConfigurationError, DataError, counted
 from latentia.estimate import Estimate
 from latentia.likelihood import evaluate_bound
 from latentia.models import VAE
-from latentia.networks import MLP, Network
+from latentia.networks import MLP, Custom, Network
 from latentia.networks.conditioning import CovariateDecoder, CovariateEncoder
 from latentia.networks.network import require_memory_for_step
 from latentia.objectives import ELBO, Objective, Progress
@@ -115,19 +115,9 @@ class VAERecipe(Recipe, name="vae"):
         (numbers,) = self.posterior.parameter_shape((self.latent,))
         seen, made = input_shape(likelihood, shape, schema.missing), likelihood.parameter_shape(shape)
         decoder = self.decoder or self.network
-        if covariates:
-            trunk = self.network.encoder(seen, COVARIATE_WIDTH)
-            networks = {
-                "encoder": CovariateEncoder(trunk, COVARIATE_WIDTH, covariates, numbers),
-                "decoder": CovariateDecoder(decoder.decoder(self.latent + covariates, made)),
-            }
-        else:
-            networks = {
-                "encoder": self.network.encoder(seen, numbers, classes),
-                "decoder": decoder.decoder(self.latent, made, classes),
-            }
         return {
-            **networks,
+            "encoder": _encoder(self.network, seen, numbers, classes, covariates),
+            "decoder": _decoder(decoder, self.latent, made, classes, covariates),
             "latent": self.latent,
             "event_shape": shape,
             "posterior": self.posterior,
@@ -201,6 +191,24 @@ class VAERecipe(Recipe, name="vae"):
         parts = [self.objective(vae.given(part.labels), part.x, warmed) for part in _parts(examples, self.batch_size)]
         terms = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return [Estimate.mean(values, name=f"validation/{name}") for name, values in terms.items()]
+
+
+def _encoder(network: Network, shape: tuple[int, ...], outputs: int, classes: int, covariates: int) -> nn.Module:
+    """The encoder of a network, which takes labels or covariates where there are some."""
+    if not covariates:
+        return network.encoder(shape, outputs, classes)
+    if isinstance(network, Custom):
+        return network.encoder(shape, outputs, covariates=covariates)
+    return CovariateEncoder(network.encoder(shape, COVARIATE_WIDTH), COVARIATE_WIDTH, covariates, outputs)
+
+
+def _decoder(network: Network, latent: int, shape: tuple[int, ...], classes: int, covariates: int) -> nn.Module:
+    """The decoder of a network, likewise."""
+    if not covariates:
+        return network.decoder(latent, shape, classes)
+    if isinstance(network, Custom):
+        return network.decoder(latent, shape, covariates=covariates)
+    return CovariateDecoder(network.decoder(latent + covariates, shape))
 
 
 def _parts(examples: Batch, size: int) -> list[Batch]:

@@ -27,7 +27,7 @@ from torch.distributions import Distribution, Independent
 from latentia.distributions import Conditional
 from latentia.errors import ConfigurationError, RunError, UnsupportedError, first_line, nearest
 from latentia.files import atomic_write, write_tensors
-from latentia.models import GAN, VAE, EncodedGAN
+from latentia.models import GAN, M2, VAE, ConditionalVAE, EncodedGAN
 from latentia.training import seeded
 
 Format = Literal["onnx", "torch-export", "safetensors"]
@@ -48,7 +48,8 @@ def export(
 ) -> list[Path]:
     """Write parts of a model as files for other programs, and `export.json`, which describes them.
 
-    A VAE has the parts `encoder` (x → parameters of q(z|x)) and `decoder` (z → parameters of p(x|z)), a GAN
+    A VAE has the parts `encoder` (x → parameters of q(z|x)) and `decoder` (z → parameters of p(x|z)); those of a
+    conditional one also take `labels`, or `covariates` in the user's units, and an M2 has a `classifier`. A GAN has
     `generator` (z → x) and `discriminator` (x → logit), a BiGAN and a VAE/GAN `encoder` and `generator`. The batch is
     dynamic.
 
@@ -123,6 +124,8 @@ def _parts(model: nn.Module) -> dict[str, _Part]:
     """The parts of a model by name, each with example inputs of the largest batch of the check."""
     n = max(BATCHES)
     with seeded(0):
+        if isinstance(model, ConditionalVAE):
+            return _conditional_parts(model, n)
         if isinstance(model, VAE):
             x, z = torch.rand(n, *model.posterior.condition_shape), torch.randn(n, model.latent)
             return {
@@ -143,6 +146,21 @@ def _parts(model: nn.Module) -> dict[str, _Part]:
                 parts["discriminator"] = _Part(model, lambda *a: {"logit": model.discriminate(*a)}, {"x": x, **labels})
             return parts
     raise UnsupportedError(f"a {type(model).__name__} has no parts that can be exported; give the run of a VAE or GAN")
+
+
+def _conditional_parts(model: ConditionalVAE, n: int) -> dict[str, _Part]:
+    """Encoder and decoder, with labels or covariates as a second input, and the classifier of an `M2`."""
+    x, z = torch.rand(n, *model.posterior.condition_shape), torch.randn(n, model.latent)
+    given = {"covariates" if model.covariates else "labels": model.draw_labels(n)}
+    encode = lambda x, y: _parameters(model.given(y).posterior)(x)  # noqa: E731
+    decode = lambda z, y: _parameters(model.given(y).likelihood)(z)  # noqa: E731
+    parts = {
+        "encoder": _Part(model.posterior, encode, {"x": x, **given}),
+        "decoder": _Part(model.likelihood, decode, {"z": z, **given}),
+    }
+    if isinstance(model, M2):
+        parts["classifier"] = _Part(model.classifier, lambda x: {"log_probs": model.log_classify(x)}, {"x": x})
+    return parts
 
 
 def _parameters(conditional: Conditional) -> Callable[[Tensor], Mapping[str, Tensor]]:
