@@ -256,8 +256,10 @@ def test_the_functions_of_a_run_take_its_labels(runs: Path):
 
 
 def test_pictures_have_a_row_and_a_plane_for_each_class(runs: Path):
-    names = {path.name for path in latentia.reports.save_figures(latentia.Run(runs / "conditional"))}
-    assert {"classes.png", "reconstructions.png", "decoded_plane_0_0.png", "decoded_plane_9_9.png"} <= names
+    plot = latentia.Run(runs / "conditional").plot
+    assert {"classes", "reconstructions", *(f"decoded_plane_{label}_{label}" for label in range(10))} <= set(dir(plot))
+    for name in ("classes", "reconstructions", "decoded_plane_9_9"):
+        assert getattr(plot, name)().axes
     assert "classes.png" in {path.name for path in latentia.reports.save_figures(latentia.Run(runs / "gan"))}
 
 
