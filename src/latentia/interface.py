@@ -26,7 +26,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, get_args
 
@@ -67,6 +67,7 @@ from latentia.metrics import (
     Metric,
     Output,
     ProgressCallback,
+    Scores,
     default_features,
     draw_samples,
     parse_metrics,
@@ -79,7 +80,7 @@ from latentia.models import GAN, VAE, ConditionalVAE, EncodedGAN
 from latentia.recipes import Run
 from latentia.reports.comparison import Comparison, columns_of, compare_runs, saved_scores
 from latentia.reports.tables import Results, Verdicts, distance_table, estimates_table, scores_table
-from latentia.samplers import FittedSampler, Sampler
+from latentia.samplers import FittedSampler, Sampler, parse_sampler
 from latentia.theory import choose, statements
 from latentia.theory import verify as check
 from latentia.training import seeded
@@ -153,42 +154,20 @@ def evaluate(
         RunError: a run that has not ended, or a model that gives images no likelihood.
         DataError: too few images, or data that have changed since training.
     """
-    run, chosen = _run(run), _metrics(metrics)
-    _require_known("split", split, Split)
-    if of is not None:
-        _require_known("of", of, Output)
-    samples = samples or chosen is not None
-    if likelihood is None and not samples:
-        likelihood = "exact"
-    if draws is not None and likelihood != "importance":
-        cure = "add --likelihood importance, or leave them out (in Python likelihood='importance')"
-        raise ConfigurationError([("draws", f"they are for importance sampling alone; {cure}")])
-    if prove is not None and likelihood != "exact":
-        cure = "add --likelihood exact, or leave it out (in Python likelihood='exact')"
-        raise ConfigurationError([("prove", f"only exact likelihoods come with proven bounds; {cure}")])
-    if likelihood is not None:
-        _require_likelihood(run, likelihood)
-    fitted = _fitted(run, sampler, likelihood)
+    run = _run(run)
+    scoring = _Scoring(_metrics(metrics), features, n, of, split, real_vs_real, seed)
+    samples = samples or metrics is not None
+    method = likelihood or (None if samples else "exact")
+    work = _Likelihood(method, split, limit, tolerance, prove, draws, gaps, seconds, pictures, seed)
+    work.require_model(run)
+    fitted = _fitted(run, sampler, method)
     parts: list[Results] = [] if fitted is None else [_sampler_results(run, fitted, pictures)]
     if samples:
-        if len(run.environment["shape"]) == 3 or isinstance(run.recipe.data, ToyDistribution):
-            found = _score_run(run, chosen, features, n, of or "means", split, seed, real_vs_real, fitted)
-        else:
-            _refuse_features(features)
-            found = _score_arrays(run, chosen, n, of or "draws", split, seed, real_vs_real, fitted)
-        if likelihood is None:
+        found = scoring.score(run, fitted)
+        if method is None:
             _require_scores(*found)
         parts.append(_keep_scores(run, found, split, fitted))
-    if likelihood is not None:
-        options: dict[str, Any] = {"tolerance": tolerance, "gaps": gaps, "seconds": seconds, "seed": seed}
-        if draws is not None:
-            require_count("draws", draws, 2)
-            _require_room("--draws", draws, WEIGHT_BYTES, "draws of an image")
-            options["draws"] = draws
-        options |= {} if prove is None else {"prove": prove}
-        parts.append(_evaluate_likelihood(run, likelihood, split, limit, options, pictures, fitted))
-        if likelihood == "exact" and isinstance(run.recipe.data, ToyDistribution):
-            parts.append(_evaluate_divergences(run, run.recipe.data, seconds, seed, fitted))
+    parts += work.evaluate(run, fitted)
     return Results(
         [estimate for part in parts for estimate in part],
         [table for part in parts for table in part.tables],
@@ -302,22 +281,22 @@ def compare(
         RunError: runs of points, of different data, given twice, or without saved scores.
         DataError: saved scores with different protocols.
     """
-    opened, chosen = [_run(run) for run in ([runs] if isinstance(runs, Run | Path | str) else runs)], _metrics(metrics)
-    _require_known("split", split, Split)
-    _require_known("of", of, Output)
+    opened = [_run(run) for run in ([runs] if isinstance(runs, Run | Path | str) else runs)]
+    scoring = _Scoring(_metrics(metrics), features, n, of, split, real_vs_real, seed)
     columns_of(opened)  # runs that cannot be compared are refused before any work
     _require_images(opened)
-    given = [samplers] if isinstance(samplers, str | Sampler) else list(samplers)
-    fitted = [run.sampler(sampler) for run in opened if isinstance(run.model, VAE) for sampler in given]
-    of_runs = [run for run in opened for _ in given if isinstance(run.model, VAE)]
-    if given and not fitted:
-        _fitted(opened[0], given[0], None)
-    opened, all_fitted = [*opened, *of_runs], [*[None] * len(opened), *fitted]
+    given = [parse_sampler(name) for name in ([samplers] if isinstance(samplers, str | Sampler) else samplers)]
+    columns: list[tuple[Run, Sampler | None]] = [(run, None) for run in opened]
+    columns += [(run, sampler) for run in opened if isinstance(run.model, VAE) for sampler in given]
+    if given and len(columns) == len(opened):
+        opened[0].sampler(given[0])  # which says why there is none
+    names = ["" if sampler is None else sampler.type_name for _, sampler in columns]
+    opened = [run for run, _ in columns]
     if saved:
-        scores = [saved_scores(run, name_of(own)) for run, own in zip(opened, all_fitted, strict=True)]
-        for run, found, own in zip(opened, scores, all_fitted, strict=True):
+        scores = [saved_scores(run, name) for run, name in zip(opened, names, strict=True)]
+        for run, found, name in zip(opened, scores, names, strict=True):
             if not found:
-                option = f" --sampler {name_of(own)}" if own else ""
+                option = f" --sampler {name}" if name else ""
                 raise RunError(f"{run.path} has no saved scores; run `latentia evaluate {run.path} --samples{option}`")
     else:
         kinds = {run.recipe.data.binarize if of == "draws" else "" for run in opened}
@@ -326,11 +305,8 @@ def compare(
                 "draws are scored against images binarized as in each run, and these runs differ in that "
                 f"({', '.join(sorted(kinds))}); compare means (--of means), or runs of one kind"
             )
-        scores = [
-            _score_run(run, chosen, features, n, of, split, seed, real_vs_real, own)[0]
-            for run, own in zip(opened, all_fitted, strict=True)
-        ]
-    return compare_runs(opened, scores, [name_of(own) for own in all_fitted])
+        scores = [scoring.score(run, _fitted(run, sampler))[0] for run, sampler in columns]
+    return compare_runs(opened, scores, names)
 
 
 def report(runs: RunLike | Sequence[RunLike], out: Path | str | None = None) -> Path:
@@ -768,34 +744,6 @@ def _require_known(option: str, value: str, known: Any) -> None:
         raise ConfigurationError([(option, f"{value!r} is not known. {nearest(value, get_args(known))}")])
 
 
-def _require_likelihood(run: Run, likelihood: str) -> None:
-    """Check that this method can serve the run's model, before any work.
-
-    Raises:
-        ConfigurationError: an unknown method, or a latent space that it cannot serve.
-        RunError: a model without a likelihood.
-    """
-    _require_known("likelihood", likelihood, Method)
-    model = run.model
-    if not isinstance(model, VAE):
-        _require_images([run])
-        suitable = "Bernoulli()" if run.recipe.data.binarize != "none" else "Gaussian(scale=0.1)"
-        raise RunError(
-            f"{run.path} holds a {type(model).__name__}, which gives images no likelihood: score its samples with "
-            "--samples (in Python samples=True), or add an observation model to its generator with "
-            f"latentia.likelihood.LatentModel.from_generator(…, {suitable}, …)"
-        )
-    one = model.draw_labels(1)[0] if isinstance(model, ConditionalVAE) else None
-    subject = LatentModel.from_model(model.given(one))  # of one label, where the model takes labels
-    if likelihood == "exact":
-        require_enumerable(subject.prior)
-    if likelihood == "exact" and not subject.prior.has_enumerate_support and not subject.has_grid:
-        raise ConfigurationError(
-            f"exact likelihoods need z of at most 3 dimensions, and here z has {model.latent}; give "
-            "--likelihood importance or --likelihood annealed (in Python likelihood='importance')"
-        )
-
-
 def _metrics(given: str | Iterable[str | Metric] | None) -> list[Metric] | None:
     """Metrics by name, with commas or spaces between; None for all that the data allow."""
     if given is None:
@@ -839,112 +787,113 @@ def _require_images(runs: Sequence[Run]) -> None:
             )
 
 
-def _score_run(
-    run: Run,
-    metrics: Sequence[Metric] | None,
-    features: str | Features | None,
-    n: int | None,
-    of: Output,
-    split: Split,
-    seed: int,
-    real_vs_real: bool,
-    fitted: FittedSampler | None = None,
-) -> tuple[list[Estimate], dict[str, str]]:
-    """Score a run's samples against images of its data; also why metrics are missing.
+@dataclass(frozen=True)
+class _Scoring:
+    """How samples of runs are scored: the options that `evaluate` and `compare` share.
 
     Raises:
-        RunError: a model of points, or data that have changed since training.
-        DataError: more images asked for than there are.
+        ConfigurationError: a split or a kind of sample that is not known.
     """
-    _require_images([run])
-    reference = reference_images(run.recipe.data, split, of)
-    if reference.data_hash != run.environment["data_hash"]:
-        raise RunError(
-            f"the data that {run.recipe.data.type_name} loads now are not those of the run {run.path}; restore the "
-            "files that it was trained on"
-        )
-    most = len(reference.images) // (2 if real_vs_real else 1)
-    if n is not None and n > most:
-        halves = f" (half of them, or {len(reference.images)} with --no-real-vs-real)" if real_vs_real else ""
-        raise DataError(
-            f"n = {n}: the {split} split has {counted(len(reference.images), 'image')}, so give at most {most}{halves}"
-        )
-    size = n or min(most, LARGEST_SAMPLE)
-    model = run.model if fitted is None else fitted.vae  # built outside of the block, which it must not change
-    with progress(f"{run.path}") as update:
-        with seeded(seed):
-            labels = cast(Any, model).draw_labels(size).cpu() if _takes_labels(model) else None
-            images, what = draw_samples(model, size, output=of, progress=update, labels=labels)
+
+    metrics: Sequence[Metric] | None
+    features: str | Features | None
+    n: int | None
+    of: Output | None
+    split: Split
+    real_vs_real: bool
+    seed: int
+
+    def __post_init__(self) -> None:
+        _require_known("split", self.split, Split)
+        if self.of is not None:
+            _require_known("of", self.of, Output)
+
+    def score(self, run: Run, fitted: FittedSampler | None = None) -> tuple[list[Estimate], dict[str, str]]:
+        """Scores of a run's samples against its data; also why metrics are missing.
+
+        Raises:
+            ConfigurationError: options that the data do not take.
+            RunError: a model of points, or data that have changed since training.
+            DataError: more images asked for than there are.
+        """
+        images = len(run.environment["shape"]) == 3 or isinstance(run.recipe.data, ToyDistribution)
+        with progress(f"{run.path}") as update:
+            found = (self._images if images else self._arrays)(run, fitted, update)
+        return _with_sampler(found, fitted), found.skipped
+
+    def _images(self, run: Run, fitted: FittedSampler | None, update: ProgressCallback) -> Scores:
+        """Samples of images against images."""
+        _require_images([run])
+        reference = reference_images(run.recipe.data, self.split, self.of or "means")
+        if reference.data_hash != run.environment["data_hash"]:
+            raise RunError(
+                f"the data that {run.recipe.data.type_name} loads now are not those of the run {run.path}; restore the "
+                "files that it was trained on"
+            )
+        size, most = self._size(len(reference.images))
+        if size > most:
+            whole = f" (half of them, or {len(reference.images)} with --no-real-vs-real)" if self.real_vs_real else ""
+            raise DataError(
+                f"n = {size}: the {self.split} split has {counted(len(reference.images), 'image')}, so give at most "
+                f"{most}{whole}"
+            )
+        images, labels, what = self._samples(run, fitted, size, self.of or "means", update)
         if images.min() < 0 or images.max() > 1:  # a Gaussian likelihood is not bounded
             images, what = images.clamp(0, 1), f"{what}, clipped to [0, 1]"
-        found = score_images(
+        return score_images(
             reference.images,
             images,
-            metrics=metrics,
-            features=_features(features, run.recipe.data.type_name),
+            metrics=self.metrics,
+            features=_features(self.features, run.recipe.data.type_name),
             train=reference.train,
             n=size,
-            real_vs_real=real_vs_real,
+            real_vs_real=self.real_vs_real,
             split=reference.split,
             samples=what,
             labels=Labels(reference.labels, labels, reference.train_labels),
-            seed=seed,
+            seed=self.seed,
             progress=update,
         )
-    return _with_sampler(found, fitted), found.skipped
 
-
-def _refuse_features(features: str | Features | None) -> None:
-    """Refuse features of images for other data.
-
-    Raises:
-        ConfigurationError: naming the cure.
-    """
-    if features is not None:
-        text = "features are of images; tables and signals are scored by their standardized values"
-        raise ConfigurationError([("features", f"{text}. Leave features out")])
-
-
-def _score_arrays(
-    run: Run,
-    metrics: Sequence[Metric] | None,
-    n: int | None,
-    of: Output,
-    split: Split,
-    seed: int,
-    real_vs_real: bool,
-    fitted: FittedSampler | None = None,
-) -> tuple[list[Estimate], dict[str, str]]:
-    """Score a run's samples of a table or of signals against its data; also why metrics are missing.
-
-    Raises:
-        ConfigurationError: the training split, on which every model scores well.
-        DataError: more examples asked for than there are.
-    """
-    if split == "train":
-        text = "samples are scored against examples that the model was not trained on"
-        raise ConfigurationError([("split", f"{text}: use validation (to select) or test (to report)")])
-    real, train = run.splits.examples(split).x, run.splits.examples("train").x
-    size = n or min(len(real) // (2 if real_vs_real else 1), LARGEST_SAMPLE)
-    model = run.model if fitted is None else fitted.vae
-    with progress(f"{run.path}") as update:
-        with seeded(seed):
-            labels = cast(Any, model).draw_labels(size).cpu() if _takes_labels(model) else None
-            samples, what = draw_samples(model, size, output=of, progress=update, labels=labels)
-        found = score_arrays(
+    def _arrays(self, run: Run, fitted: FittedSampler | None, update: ProgressCallback) -> Scores:
+        """Samples of a table or of signals against examples."""
+        if self.features is not None:
+            text = "features are of images; tables and signals are scored by their standardized values"
+            raise ConfigurationError([("features", f"{text}. Leave features out")])
+        if self.split == "train":
+            text = "samples are scored against examples that the model was not trained on"
+            raise ConfigurationError([("split", f"{text}: use validation (to select) or test (to report)")])
+        real, train = run.splits.examples(self.split).x, run.splits.examples("train").x
+        size, _ = self._size(len(real))
+        samples, _, what = self._samples(run, fitted, size, self.of or "draws", update)
+        return score_arrays(
             real,
             samples,
             train,
             columns=Schema.from_mapping(run.environment).columns,
-            metrics=metrics,
+            metrics=self.metrics,
             n=size,
-            real_vs_real=real_vs_real,
-            split=split,
+            real_vs_real=self.real_vs_real,
+            split=self.split,
             samples=what,
-            seed=seed,
+            seed=self.seed,
             progress=update,
         )
-    return _with_sampler(found, fitted), found.skipped
+
+    def _size(self, available: int) -> tuple[int, int]:
+        """How many real and how many generated examples are scored, and how many there can be."""
+        most = available // (2 if self.real_vs_real else 1)
+        return self.n or min(most, LARGEST_SAMPLE), most
+
+    def _samples(
+        self, run: Run, fitted: FittedSampler | None, size: int, of: Output, update: ProgressCallback
+    ) -> tuple[Tensor, Tensor | None, str]:
+        """Samples of the model, their labels where it takes some, and what they are."""
+        model = run.model if fitted is None else fitted.vae  # built outside of the block, which it must not change
+        with seeded(self.seed):
+            labels = cast(Any, model).draw_labels(size).cpu() if _takes_labels(model) else None
+            samples, what = draw_samples(model, size, output=of, progress=update, labels=labels)
+        return samples, labels, what
 
 
 def name_of(fitted: FittedSampler | None) -> str:
@@ -960,7 +909,7 @@ def _with_sampler(estimates: Sequence[Estimate], fitted: FittedSampler | None) -
     return [replace(estimate, settings={**estimate.settings, "sampler": setting}) for estimate in estimates]
 
 
-def _fitted(run: Run, sampler: str | Sampler | None, likelihood: str | None) -> FittedSampler | None:
+def _fitted(run: Run, sampler: str | Sampler | None, likelihood: str | None = None) -> FittedSampler | None:
     """The run's model with a sampler in the place of its prior; None for the prior itself.
 
     Raises:
@@ -969,12 +918,12 @@ def _fitted(run: Run, sampler: str | Sampler | None, likelihood: str | None) -> 
     """
     if sampler is None:
         return None
-    fitted = run.sampler(sampler)
-    if likelihood is not None and not fitted.sampler.has_density:
+    chosen = parse_sampler(sampler)
+    if likelihood is not None and not chosen.has_density:
         cure = "use --sampler mixture or flow, or --samples alone (in Python sampler='mixture')"
-        text = f"{fitted.sampler.type_name} has no density in closed form, which log p(x) needs; {cure}"
+        text = f"{chosen.type_name} has no density in closed form, which log p(x) needs; {cure}"
         raise ConfigurationError([("sampler", text)])
-    return fitted
+    return run.sampler(chosen)
 
 
 def _sampler_results(run: Run, fitted: FittedSampler, pictures: bool) -> Results:
@@ -1028,45 +977,136 @@ def _skipped(reasons: Mapping[str, str]) -> list[str]:
     return [f"{name} is left out: {reason}" for name, reason in reasons.items()]
 
 
-def _evaluate_likelihood(
-    run: Run,
-    method: Method,
-    split: Split,
-    limit: int | None,
-    options: dict[str, Any],
-    pictures: bool,
-    fitted: FittedSampler | None = None,
-) -> Results:
-    """Evaluate log p(x), write estimates, arrays and pictures, and collect what a reader must be warned of."""
-    images, labels = run.splits.examples(split, limit)
-    if method == "exact":
-        options = {**options, "require": False}  # results are written with the certificates that they have
-    with progress(f"log p(x) of {counted(len(images), f'{split} image')}, {method}") as update:
-        update(0, 0, "")
-        model = run.model if fitted is None else fitted.vae
-        if isinstance(model, ConditionalVAE):
-            found = evaluate_conditional_likelihood(model, images, cast(Tensor, labels), method, **options)
-        else:
-            found = evaluate_likelihood(model, images, method, progress=update, **options)
-    estimates = [estimate.named(f"{split}/{estimate.name}") for estimate in _with_sampler(found.estimates, fitted)]
-    ending = f"-{name_of(fitted)}" if fitted else ""
-    target = run.directory.evaluation / f"likelihood-{method}{ending}.json"
-    files, warnings = [target, target.with_suffix(".npz")], _certificate_warnings(found, len(images), options)
-    try:
-        write_estimates(target, estimates)
-        _write_arrays(target.with_suffix(".npz"), found.arrays)
-        if pictures and (found.posterior is not None or found.enumerated is not None):
-            from latentia.reports.likelihood_figures import save_likelihood_figures
+@dataclass(frozen=True)
+class _Likelihood:
+    """How log p(x) of a run's data is evaluated: the options of `evaluate` for likelihoods; no method for none.
 
-            about = {"labels": labels, "classes": run.splits.classes, "seed": options["seed"]}
-            with progress("pictures"):
-                files += save_likelihood_figures(found, images, run.directory.figures / name_of(fitted), **about)
-    except RunError as error:
-        files, warnings = [], [*warnings, f"the results are not kept: {error}"]
-    title = f"{run.path}: {counted(len(images), f'{split} image')}, {method}" + (
-        f", {name_of(fitted)} sampler" if fitted else ""
-    )
-    return Results(estimates, [estimates_table(estimates, title)], warnings, files)
+    Raises:
+        ConfigurationError: an unknown method, or options of another one.
+    """
+
+    method: Method | None
+    split: Split
+    limit: int | None
+    tolerance: float
+    prove: float | None
+    draws: int | None
+    gaps: int
+    seconds: float
+    pictures: bool
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.draws is not None and self.method != "importance":
+            cure = "add --likelihood importance, or leave them out (in Python likelihood='importance')"
+            raise ConfigurationError([("draws", f"they are for importance sampling alone; {cure}")])
+        if self.prove is not None and self.method != "exact":
+            cure = "add --likelihood exact, or leave it out (in Python likelihood='exact')"
+            raise ConfigurationError([("prove", f"only exact likelihoods come with proven bounds; {cure}")])
+        if self.method is not None:
+            _require_known("likelihood", self.method, Method)
+        if self.draws is not None:
+            require_count("draws", self.draws, 2)
+            _require_room("--draws", self.draws, WEIGHT_BYTES, "draws of an image")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings of the method."""
+        options: dict[str, Any] = {name: getattr(self, name) for name in ("tolerance", "gaps", "seconds", "seed")}
+        options |= {name: value for name in ("draws", "prove") if (value := getattr(self, name)) is not None}
+        # exact results are written with the certificates that they have
+        return options | ({"require": False} if self.method == "exact" else {})
+
+    def require_model(self, run: Run) -> None:
+        """Check that the method can serve the run's model, before any work.
+
+        Raises:
+            ConfigurationError: a latent space that it cannot serve.
+            RunError: a model without a likelihood.
+        """
+        if self.method is None:
+            return
+        model = run.model
+        if not isinstance(model, VAE):
+            _require_images([run])
+            suitable = "Bernoulli()" if run.recipe.data.binarize != "none" else "Gaussian(scale=0.1)"
+            raise RunError(
+                f"{run.path} holds a {type(model).__name__}, which gives images no likelihood: score its samples with "
+                "--samples (in Python samples=True), or add an observation model to its generator with "
+                f"latentia.likelihood.LatentModel.from_generator(…, {suitable}, …)"
+            )
+        one = model.draw_labels(1)[0] if isinstance(model, ConditionalVAE) else None
+        subject = LatentModel.from_model(model.given(one))  # of one label, where the model takes labels
+        if self.method == "exact":
+            require_enumerable(subject.prior)
+        if self.method == "exact" and not subject.prior.has_enumerate_support and not subject.has_grid:
+            raise ConfigurationError(
+                f"exact likelihoods need z of at most 3 dimensions, and here z has {model.latent}; give "
+                "--likelihood importance or --likelihood annealed (in Python likelihood='importance')"
+            )
+
+    def evaluate(self, run: Run, fitted: FittedSampler | None) -> list[Results]:
+        """What the method gives, if there is one, and for toy data the divergences from their known density."""
+        if self.method is None:
+            return []
+        found = [self._of_data(run, self.method, fitted)]
+        if self.method == "exact" and isinstance(run.recipe.data, ToyDistribution):
+            found.append(_evaluate_divergences(run, run.recipe.data, self.seconds, self.seed, fitted))
+        return found
+
+    def _of_data(self, run: Run, method: Method, fitted: FittedSampler | None) -> Results:
+        """Evaluate log p(x), write estimates, arrays and pictures, and collect what a reader must be warned of."""
+        images, labels = run.splits.examples(self.split, self.limit)
+        with progress(f"log p(x) of {counted(len(images), f'{self.split} image')}, {method}") as update:
+            update(0, 0, "")
+            model, options = run.model if fitted is None else fitted.vae, {**self.options, "progress": update}
+            if isinstance(model, ConditionalVAE):
+                found = evaluate_conditional_likelihood(model, images, cast(Tensor, labels), method, **options)
+            else:
+                found = evaluate_likelihood(model, images, method, **options)
+        estimates = [e.named(f"{self.split}/{e.name}") for e in _with_sampler(found.estimates, fitted)]
+        ending, by = (f"-{name_of(fitted)}", f", {name_of(fitted)} sampler") if fitted else ("", "")
+        target = run.directory.evaluation / f"likelihood-{method}{ending}.json"
+        files, warnings = [target, target.with_suffix(".npz")], self._warnings(found, len(images))
+        try:
+            write_estimates(target, estimates)
+            _write_arrays(target.with_suffix(".npz"), found.arrays)
+            if self.pictures and (found.posterior is not None or found.enumerated is not None):
+                from latentia.reports.likelihood_figures import save_likelihood_figures
+
+                about = {"labels": labels, "classes": run.splits.classes, "seed": self.seed}
+                with progress("pictures"):
+                    files += save_likelihood_figures(found, images, run.directory.figures / name_of(fitted), **about)
+        except RunError as error:
+            files, warnings = [], [*warnings, f"the results are not kept: {error}"]
+        title = f"{run.path}: {counted(len(images), f'{self.split} image')}, {method}{by}"
+        return Results(estimates, [estimates_table(estimates, title)], warnings, files)
+
+    def _warnings(self, found: LikelihoodEvaluation, count: int) -> list[str]:
+        """Images that were not reached in time, and those whose error is larger than asked for."""
+        errors = found.arrays.get("error", np.zeros(0))
+        reached = errors[found.arrays.get("reached", np.full(len(errors), True))]
+        warnings = []
+        late = len(errors) - len(reached)
+        if late:
+            warnings.append(
+                f"{late} of {count} images were not reached in {self.seconds:g} s and are in no result, so the means "
+                "are over the images that took least; allow more --seconds, or give a smaller --limit"
+            )
+        unexplained = int(found.arrays.get("unexplained", np.zeros(0)).sum())
+        if unexplained:
+            warnings.append(
+                f"{unexplained} of {count} images lie more than 20 standard deviations below what the decoder gives at "
+                "any z that was tried: they are unlike its images, or a feature too narrow for the grid explains them, "
+                "which only a proof excludes (certificate='proven' in Python)"
+            )
+        missed = int((reached > self.tolerance).sum())
+        if missed:
+            warnings.append(
+                f"{missed} of {count} images have an error of up to {reached.max():.3g} nats, more than the "
+                f"{self.tolerance} asked for; allow more --seconds"
+            )
+        return warnings
 
 
 def _evaluate_divergences(
@@ -1088,33 +1128,6 @@ def _evaluate_divergences(
     except RunError as error:
         files, warnings = [], [f"the results are not kept: {error}"]
     return Results(estimates, [estimates_table(estimates, f"{run.path}: the known density")], warnings, files)
-
-
-def _certificate_warnings(found: LikelihoodEvaluation, count: int, options: Mapping[str, Any]) -> list[str]:
-    """Images that were not reached in time, and those whose error is larger than asked for."""
-    errors = found.arrays.get("error", np.zeros(0))
-    reached = errors[found.arrays.get("reached", np.full(len(errors), True))]
-    warnings = []
-    late = len(errors) - len(reached)
-    if late:
-        warnings.append(
-            f"{late} of {count} images were not reached in {options['seconds']:g} s and are in no result, so the means "
-            "are over the images that took least; allow more --seconds, or give a smaller --limit"
-        )
-    unexplained = int(found.arrays.get("unexplained", np.zeros(0)).sum())
-    if unexplained:
-        warnings.append(
-            f"{unexplained} of {count} images lie more than 20 standard deviations below what the decoder gives at any "
-            "z that was tried: they are unlike its images, or a feature too narrow for the grid explains them, which "
-            "only a proof excludes (certificate='proven' in Python)"
-        )
-    missed = int((reached > options["tolerance"]).sum())
-    if missed:
-        warnings.append(
-            f"{missed} of {count} images have an error of up to {reached.max():.3g} nats, more than the "
-            f"{options['tolerance']} asked for; allow more --seconds"
-        )
-    return warnings
 
 
 def _encoder_of(run: Run) -> Any:

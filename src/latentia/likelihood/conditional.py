@@ -9,7 +9,7 @@ __all__ = ["evaluate_conditional_likelihood"]
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +33,7 @@ def evaluate_conditional_likelihood(
     *,
     gaps: int = 1000,
     seconds: float = 300.0,
+    progress: Callable[[int, int, str], None] | None = None,
     **options: Any,
 ) -> LikelihoodEvaluation:
     """log p(x|y) of examples with labels, and the method's other means over examples; see `evaluate_likelihood`.
@@ -44,6 +45,7 @@ def evaluate_conditional_likelihood(
         method: for each label.
         gaps: of `exact`: the number of examples, from the first, whose inference gap is split.
         seconds: for all labels together; each gets its share by its number of examples.
+        progress: is called with the number of examples done, of all examples, and what is being done.
         **options: of `evaluate_likelihood`.
 
     Raises:
@@ -60,6 +62,8 @@ def evaluate_conditional_likelihood(
     for number, label in enumerate(distinct):
         rows = (place == number).nonzero().squeeze(1)
         left = int((place >= number).sum())
+        if progress is not None:
+            options["progress"] = _of_all(progress, int((place < number).sum()), len(rows), len(images))
         about = {**options, "seconds": max(1.0, (seconds - (time.monotonic() - started)) * len(rows) / left)}
         if method == "exact":
             about["gaps"] = 0 if vae.covariates else int((rows < gaps).sum())
@@ -76,6 +80,18 @@ def evaluate_conditional_likelihood(
     given = "covariates" if vae.covariates else "label"
     estimates = [_pooled([e for part in parts for e in part.estimates if e.name == name], given) for name in names]
     return LikelihoodEvaluation([each for each in estimates if each is not None], _arrays(found, len(images), gaps))
+
+
+def _of_all(progress: Callable[[int, int, str], None], before: int, count: int, all_of_them: int) -> Any:
+    """Report what is done of one label's examples as done of all examples; it never falls, whatever the label needs."""
+    most = before
+
+    def update(done: int, total: int, what: str) -> None:
+        nonlocal most
+        most = max(most, before + (count * done // total if total else 0))
+        progress(most, all_of_them, what)
+
+    return update
 
 
 def _pooled(parts: Sequence[Estimate], given: str) -> Estimate | None:
