@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 OUTSIDE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 PACKAGES = (
     "estimate",
+    "configuration",
     "recipes",
+    "sweeps",
     "models",
     "distributions",
     "networks",
@@ -26,6 +28,8 @@ PACKAGES = (
     "data",
     "training",
     "likelihood",
+    "samplers",
+    "integration",
     "metrics",
     "diagnostics",
     "divergences",

@@ -103,7 +103,7 @@ def evaluate(
 
 def score(
     real: Annotated[str, typer.Argument(metavar="REAL", help="A folder of images, an .npz, or a data set's name.")],
-    fake: Annotated[str, typer.Argument(metavar="FAKE", help="Likewise.")],
+    fake: Annotated[str, typer.Argument(metavar="FAKE", help="The images to score, likewise.")],
     metrics: Metrics = None,
     features: FeaturesName = None,
     train: Annotated[

@@ -46,7 +46,7 @@ class IDXSource(Source):
     """Four IDX files, from a folder or else downloaded; see `MNIST`."""
 
     validation: Annotated[int, Field(ge=0)] | None = 5_000
-    folder: DataPath | None = None
+    folder: DataPath | None = Field(default=None, description="the folder of the files; null downloads them")
 
     @abstractmethod
     def _publication(self) -> Publication:

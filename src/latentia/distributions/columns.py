@@ -27,7 +27,7 @@ class GaussianPerColumn(Likelihood, name="gaussian-per-column"):
     """Normal numbers around the network's, with one learned scale for each; linear networks make it factor analysis."""
 
     bounded: ClassVar[bool] = False
-    initial_scale: float = Field(default=0.5, gt=0)
+    initial_scale: float = Field(default=0.5, gt=0, description="scale of each column at the start")
 
     def shared_parameters(self, event_shape: tuple[int, ...]) -> Tensor:
         return torch.full(event_shape, math.log(self.initial_scale))
@@ -55,7 +55,7 @@ class StudentT(Likelihood, name="student-t"):
     """
 
     bounded: ClassVar[bool] = False
-    initial_scale: float = Field(default=0.5, gt=0)
+    initial_scale: float = Field(default=0.5, gt=0, description="scale of each column at the start")
     initial_freedom: float = Field(default=5.0, gt=1, description="degrees of freedom at the start")
 
     def shared_parameters(self, event_shape: tuple[int, ...]) -> Tensor:

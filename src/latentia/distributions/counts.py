@@ -74,7 +74,9 @@ class ZeroInflated(Poisson, name="zero-inflated"):
     The network emits 2C channels, or 2d columns: log-means first, then the logits of π.
     """
 
-    base: Literal["poisson", "negative-binomial"] = "negative-binomial"
+    base: Literal["poisson", "negative-binomial"] = Field(
+        default="negative-binomial", description="the distribution p₀ of counts"
+    )
     initial_shape: float = Field(default=1.0, gt=0, description="r at the start, of negative-binomial")
 
     def parameter_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -37,7 +37,7 @@ class FlowPosterior(Posterior, name="flow"):
     """
 
     kind: Literal["iaf", "nsf"] = Field(default="nsf", description="affine (iaf) or spline (nsf) transforms")
-    transforms: int = Field(default=3, ge=1)
+    transforms: int = Field(default=3, ge=1, description="layers of the flow")
     bins: int = Field(default=8, ge=2, description="pieces of each spline (nsf)")
     context: int = Field(default=16, ge=1, description="numbers of the network for the transforms")
     hidden: tuple[int, ...] = Field(default=(64, 64), description="hidden layers of each transform's network")

@@ -201,7 +201,7 @@ class GaussianLearnedScale(Likelihood, name="gaussian-learned"):
     """Normal pixels around the network's image, with one scale for all pixels, learned."""
 
     bounded: ClassVar[bool] = False
-    initial_scale: float = Field(default=0.3, gt=0)
+    initial_scale: float = Field(default=0.3, gt=0, description="standard deviation at the start")
 
     def check(self, images: Tensor) -> None:
         _check_reals(self, images)
@@ -223,7 +223,7 @@ class GaussianPerPixel(Likelihood, name="gaussian-per-pixel"):
     """
 
     bounded: ClassVar[bool] = False
-    smallest_scale: float = Field(default=1e-3, gt=0)
+    smallest_scale: float = Field(default=1e-3, gt=0, description="floor of the standard deviations")
 
     def check(self, images: Tensor) -> None:
         _check_reals(self, images)
@@ -245,7 +245,7 @@ class DiscretizedLogisticMixture(Likelihood, name="logistic-mixture"):
     After Salimans et al. 2017, eq. 2, without the coupling between color channels.
     """
 
-    components: int = Field(default=5, ge=1)
+    components: int = Field(default=5, ge=1, description="logistic distributions of each pixel")
     takes_missing: ClassVar[bool] = False
 
     @property

@@ -66,7 +66,7 @@ class StandardNormal(Prior, name="normal"):
 class MixturePrior(Prior, name="mixture"):
     """A mixture of diagonal Gaussians, weights, means and scales learned."""
 
-    components: int = Field(default=10, ge=1)
+    components: int = Field(default=10, ge=1, description="Gaussians of the mixture")
     spread: float = Field(default=1.0, gt=0, description="standard deviation of the means at the start")
 
     def build(self, latent: int, event_shape: tuple[int, ...]) -> nn.Module:
@@ -76,7 +76,7 @@ class MixturePrior(Prior, name="mixture"):
 class VampPrior(Prior, name="vamp"):
     """A mixture of the posteriors of learned pseudo-images (Tomczak and Welling 2018, eq. 9), with learned weights."""
 
-    components: int = Field(default=50, ge=1)
+    components: int = Field(default=50, ge=1, description="pseudo-images, each with its posterior")
 
     def build(self, latent: int, event_shape: tuple[int, ...]) -> nn.Module:
         if len(event_shape) != 3:
@@ -88,9 +88,9 @@ class VampPrior(Prior, name="vamp"):
 class FlowPrior(Prior, name="flow"):
     """A normalizing flow from zuko over N(0, I). torch.compile cannot trace zuko's transforms as one graph."""
 
-    kind: Literal["maf", "nsf"] = "nsf"
-    transforms: int = Field(default=3, ge=1)
-    hidden: tuple[int, ...] = (64, 64)
+    kind: Literal["maf", "nsf"] = Field(default="nsf", description="affine (maf) or spline (nsf) transforms")
+    transforms: int = Field(default=3, ge=1, description="layers of the flow")
+    hidden: tuple[int, ...] = Field(default=(64, 64), description="hidden layers of each transform's network")
 
     def build(self, latent: int, event_shape: tuple[int, ...]) -> nn.Module:
         flows = zuko_flows()

@@ -36,7 +36,7 @@ _LEAST = 4
 class Kernel(Metric):
     """The kernel distance, unbiased, with a polynomial kernel."""
 
-    degree: int = Field(default=3, ge=1)
+    degree: int = Field(default=3, ge=1, description="degree of the polynomial kernel")
     higher_is_better: ClassVar[dict[str, int]] = {"kernel_distance": -1, "kid": -1}
     measures: ClassVar[dict[str, str]] = dict.fromkeys(higher_is_better, BOTH)
 

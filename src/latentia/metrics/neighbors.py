@@ -52,7 +52,7 @@ _SPARE = 4  # extra neighbors looked up, because float32 can confuse their order
 class Neighbors(Metric):
     """Precision, recall, density and coverage, by balls of the k nearest neighbors."""
 
-    k: int = Field(default=5, ge=1)
+    k: int = Field(default=5, ge=1, description="the ball of an image reaches to its k-th neighbor")
     higher_is_better: ClassVar[dict[str, int]] = {"precision": 1, "recall": 1, "density": 1, "coverage": 1}
     measures: ClassVar[dict[str, str]] = {
         "precision": FIDELITY,

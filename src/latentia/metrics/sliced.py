@@ -29,7 +29,7 @@ _GROUPS = 16
 class SlicedWasserstein(Metric):
     """The sliced Wasserstein distance of order 2."""
 
-    directions: int = Field(default=256, ge=2)
+    directions: int = Field(default=256, ge=2, description="random directions of projection")
     higher_is_better: ClassVar[dict[str, int]] = {"sliced_wasserstein": -1}
     measures: ClassVar[dict[str, str]] = {"sliced_wasserstein": BOTH}
 

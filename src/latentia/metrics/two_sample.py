@@ -28,8 +28,8 @@ _LEAST = 40
 class TwoSample(Metric):
     """The classifier two-sample test."""
 
-    hidden: int = Field(default=32, ge=1)
-    steps: int = Field(default=300, ge=1)
+    hidden: int = Field(default=32, ge=1, description="hidden units of the classifier")
+    steps: int = Field(default=300, ge=1, description="training steps of the classifier")
     higher_is_better: ClassVar[dict[str, int]] = {"two_sample/accuracy": -1, "two_sample/p_value": 0}
     measures: ClassVar[dict[str, str]] = dict.fromkeys(higher_is_better, BOTH)
 

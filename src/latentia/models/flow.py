@@ -20,7 +20,7 @@ class Flow(Network):
     """A neural spline flow (Durkan et al. 2019) as the generator of points; z has the dimension of x and is normal.
 
     Attributes:
-        transforms: layers.
+        transforms: layers of the flow.
         hidden: widths of the network in each layer.
         bins: of each spline.
     """

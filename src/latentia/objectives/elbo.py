@@ -38,12 +38,16 @@ class ELBO(Objective):
       all codes, and `straight-through`, the Gumbel-softmax at `temperature`, whose gradient is biased.
     """
 
-    beta: float = Field(default=1.0, ge=0)
-    warm_up: float = Field(default=0.0, ge=0, description="epochs")
+    beta: float = Field(default=1.0, ge=0, description="weight of the KL")
+    warm_up: float = Field(default=0.0, ge=0, description="epochs over which beta rises from 0")
     free_bits: float = Field(default=0.0, ge=0, description="nats per latent dimension")
     samples: int = Field(default=1, ge=1, description="draws of z for each image")
-    kl: Literal["exact", "monte-carlo"] = "exact"
-    gradient: Literal["reparametrized", "score", "enumerated", "straight-through"] = "reparametrized"
+    kl: Literal["exact", "monte-carlo"] = Field(
+        default="exact", description="how the KL is computed: in closed form, or from the draws"
+    )
+    gradient: Literal["reparametrized", "score", "enumerated", "straight-through"] = Field(
+        default="reparametrized", description="estimator of the gradient through z"
+    )
     temperature: float = Field(default=1.0, gt=0, description="of straight-through")
 
     @property

@@ -45,10 +45,10 @@ class ExactLikelihood(Objective, name="exact-likelihood"):
 
     bound_name: ClassVar[str] = "lattice_bound"
 
-    spacing: float = Field(default=0.1, gt=0)
-    extent: float = Field(default=4.5, gt=0)
-    nodes_at_once: int = Field(default=4096, ge=1)
-    least_weight: float = Field(default=1e-4, ge=0, lt=1)
+    spacing: float = Field(default=0.1, gt=0, description="distance of neighboring nodes")
+    extent: float = Field(default=4.5, gt=0, description="half the side of the lattice")
+    nodes_at_once: int = Field(default=4096, ge=1, description="nodes that are decoded together without gradients")
+    least_weight: float = Field(default=1e-4, ge=0, lt=1, description="nodes of less weight have no gradient")
 
     @property
     def bounds_log_likelihood(self) -> bool:

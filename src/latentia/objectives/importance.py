@@ -47,7 +47,9 @@ class IWAE(Objective):
     bound_name: ClassVar[str] = "iwae"
 
     k: int = Field(default=5, ge=1, description="draws of z for each image")
-    gradient: Literal["plain", "sticking-the-landing", "doubly-reparametrized"] = "plain"
+    gradient: Literal["plain", "sticking-the-landing", "doubly-reparametrized"] = Field(
+        default="plain", description="estimator of the gradient of the encoder"
+    )
 
     @property
     def bounds_log_likelihood(self) -> bool:

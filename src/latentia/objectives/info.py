@@ -30,9 +30,11 @@ class Info(Objective, name="info"):
 
     smallest_batch: ClassVar[int] = 2
 
-    alpha: float = Field(default=0.0, le=1)
+    alpha: float = Field(default=0.0, le=1, description="α; the weight of the KL is 1 − α")
     weight: float = Field(default=10.0, ge=0, description="λ; the weight of the MMD is α + λ − 1")
-    kl: Literal["exact", "monte-carlo"] = "exact"
+    kl: Literal["exact", "monte-carlo"] = Field(
+        default="exact", description="how the KL is computed: in closed form, or from the draws"
+    )
 
     @model_validator(mode="after")
     def _discrepancy_is_minimized(self) -> Self:

@@ -247,7 +247,7 @@ class Consensus(_Weighted):
 class Clip(Penalty):
     """Clamp each weight of the discriminator to [−bound, bound] after each step (Arjovsky et al. 2017, algorithm 1)."""
 
-    bound: float = Field(default=0.01, gt=0)
+    bound: float = Field(default=0.01, gt=0, description="largest absolute value of a weight")
 
     def __call__(self, seen: DiscriminatorOutput) -> Tensor:
         return torch.zeros_like(seen.real_logits)

@@ -33,9 +33,9 @@ class BetaTC(Objective, name="beta-tc"):
 
     smallest_batch: ClassVar[int] = 2
 
-    alpha: float = Field(default=1.0, ge=0)
-    beta: float = Field(default=6.0, ge=0)
-    gamma: float = Field(default=1.0, ge=0)
+    alpha: float = Field(default=1.0, ge=0, description="weight of the mutual information")
+    beta: float = Field(default=6.0, ge=0, description="weight of the total correlation")
+    gamma: float = Field(default=1.0, ge=0, description="weight of the dimension-wise KL")
 
     @property
     def bounds_log_likelihood(self) -> bool:

@@ -47,7 +47,7 @@ class GANRecipe(Recipe, name="gan"):
     toy distribution is `steps_per_epoch` steps, each on new points.
     """
 
-    data: OneOf[Source | ToyDistribution] = MNIST5k()  # pyright: ignore[reportIncompatibleVariableOverride]
+    data: OneOf[Source | ToyDistribution] = Field(default=MNIST5k(), description="the data set, or a toy distribution")  # pyright: ignore[reportIncompatibleVariableOverride]
     latent: int = Field(default=32, ge=1, description="dimension of z")
     latent_distribution: Literal["normal", "uniform"] = Field(
         default="normal", description="N(0, 1), or uniform on [−1, 1]"
@@ -58,13 +58,19 @@ class GANRecipe(Recipe, name="gan"):
     discriminator: OneOf[Network | None] = Field(
         default=None, description="network of the discriminator; null for `network`"
     )
-    loss: OneOf[AdversarialLoss] = NonSaturating()
-    penalty: OneOf[Penalty] = R1()
-    augmentation: OneOf[Augmentation] = NoAugmentation()
+    loss: OneOf[AdversarialLoss] = Field(default=NonSaturating(), description="loss of discriminator and generator")
+    penalty: OneOf[Penalty] = Field(default=R1(), description="penalty on the discriminator")
+    augmentation: OneOf[Augmentation] = Field(
+        default=NoAugmentation(), description="random changes of all images that the discriminator sees"
+    )
     packing: int = Field(default=1, ge=1, description="examples that the discriminator takes at once (PacGAN)")
     conditional: bool = Field(default=False, description="give both networks the class label")
-    generator_optimizer: OneOf[Optimizer] = Adam(lr=2e-4, beta1=0.5)
-    discriminator_optimizer: OneOf[Optimizer] = Adam(lr=2e-4, beta1=0.5)
+    generator_optimizer: OneOf[Optimizer] = Field(
+        default=Adam(lr=2e-4, beta1=0.5), description="how the generator steps"
+    )
+    discriminator_optimizer: OneOf[Optimizer] = Field(
+        default=Adam(lr=2e-4, beta1=0.5), description="how the discriminator steps"
+    )
     discriminator_steps: int = Field(default=1, ge=1, description="discriminator steps for each generator step")
     reuse_fakes: bool = Field(
         default=False, description="train the generator on the fakes of the discriminator's last step; faster"

@@ -40,9 +40,13 @@ class HybridRecipe(Recipe):
     discriminator: OneOf[Network] = Field(
         default=MLP(hidden=(256, 256), activation="leaky-relu"), description="network of the discriminator"
     )
-    loss: OneOf[AdversarialLoss] = Relativistic()
-    penalty: OneOf[Penalty] = R1R2(gamma=0.5)
-    discriminator_optimizer: OneOf[Optimizer] = Adam(lr=1e-3, beta1=0.0, beta2=0.99, schedule=Cosine())
+    loss: OneOf[AdversarialLoss] = Field(
+        default=Relativistic(), description="loss of the discriminator and of its opponents"
+    )
+    penalty: OneOf[Penalty] = Field(default=R1R2(gamma=0.5), description="penalty on the discriminator")
+    discriminator_optimizer: OneOf[Optimizer] = Field(
+        default=Adam(lr=1e-3, beta1=0.0, beta2=0.99, schedule=Cosine()), description="how the discriminator steps"
+    )
 
     @model_validator(mode="after")
     def _penalty_fits(self) -> Self:
@@ -203,10 +207,10 @@ class EncodedGANRecipe(HybridRecipe):
     mean of q(z|x), averaged over images.
     """
 
-    data: OneOf[Source] = MNIST5k()
+    data: OneOf[Source] = Field(default=MNIST5k(), description="the data set")
     latent: int = Field(default=16, ge=1, description="dimension of z")
     network: OneOf[Network] = Field(default=MLP(hidden=(256, 256)), description="of generator and encoder")
-    posterior: OneOf[Posterior] = Diagonal()
+    posterior: OneOf[Posterior] = Field(default=Diagonal(), description="family of q(z|x)")
     optimizer: OneOf[Optimizer] = Field(
         default=Adam(lr=1e-3, beta1=0.0, beta2=0.99, schedule=Cosine()), description="of generator and encoder"
     )

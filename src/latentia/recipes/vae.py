@@ -65,7 +65,7 @@ class VAERecipe(Recipe, name="vae"):
     decoder: OneOf[Network | None] = Field(default=None, description="another network for the decoder alone")
     posterior: OneOf[Posterior] = Field(default=Diagonal(), description="family of q(z|x)")
     likelihood: OneOf[Likelihood] = Field(default=Bernoulli(), description="family of p(x|z)")
-    prior: OneOf[Prior] = Field(default=StandardNormal(), description="p(z)")
+    prior: OneOf[Prior] = Field(default=StandardNormal(), description="the prior p(z)")
     objective: OneOf[Objective] = Field(default=ELBO(), description="what is maximized")
     optimizer: OneOf[Optimizer] = Field(default=Adam(), description="how it steps")
 

@@ -20,7 +20,7 @@ class FlowSampler(Sampler, name="flow"):
     """A neural spline flow from zuko over standardized codes (Durkan et al. 2019).
 
     Attributes:
-        transforms: layers.
+        transforms: layers of the flow.
         hidden: widths of the network in each layer.
         steps: at most; it stops earlier where held-out codes no longer gain.
         batch_size: codes of a step.

@@ -31,7 +31,7 @@ class Schedule(Component, family=True):
 class Constant(Schedule):
     """A constant rate, after a linear warm-up over the first fraction `warm_up` of the run."""
 
-    warm_up: float = Field(default=0.0, ge=0, lt=1)
+    warm_up: float = Field(default=0.0, ge=0, lt=1, description="share of the run over which the rate rises from 0")
 
     def factor(self, done: float) -> float:
         return _ramp(done, self.warm_up)
@@ -40,8 +40,8 @@ class Constant(Schedule):
 class Cosine(Schedule):
     """A linear warm-up, then half a cosine down to `final` times the rate."""
 
-    warm_up: float = Field(default=0.0, ge=0, lt=1)
-    final: float = Field(default=0.0, ge=0, le=1)
+    warm_up: float = Field(default=0.0, ge=0, lt=1, description="share of the run over which the rate rises from 0")
+    final: float = Field(default=0.0, ge=0, le=1, description="rate at the end, as a share of lr")
 
     def factor(self, done: float) -> float:
         fallen = max(0.0, (done - self.warm_up) / (1 - self.warm_up))
@@ -51,9 +51,9 @@ class Cosine(Schedule):
 class OneCycle(Schedule, name="one-cycle"):
     """Half a cosine up over the first fraction `warm_up` of the run, half a cosine down over the rest (Smith 2018)."""
 
-    warm_up: float = Field(default=0.3, gt=0, lt=1)
-    start: float = Field(default=0.04, ge=0, le=1)
-    final: float = Field(default=1e-4, ge=0, le=1)
+    warm_up: float = Field(default=0.3, gt=0, lt=1, description="share of the run over which the rate rises")
+    start: float = Field(default=0.04, ge=0, le=1, description="rate at the start, as a share of lr")
+    final: float = Field(default=1e-4, ge=0, le=1, description="rate at the end, as a share of lr")
 
     def factor(self, done: float) -> float:
         if done < self.warm_up:
@@ -68,8 +68,8 @@ class Stages(Schedule):
     With the defaults, eight stages of 3^i epochs at 10^(−i/7): Burda et al. 2016, section 5.
     """
 
-    count: int = Field(default=8, ge=2)
-    growth: float = Field(default=3.0, gt=1)
+    count: int = Field(default=8, ge=2, description="number of stages")
+    growth: float = Field(default=3.0, gt=1, description="length of a stage, in lengths of the one before")
 
     def factor(self, done: float) -> float:
         total = (self.growth**self.count - 1) / (self.growth - 1)
@@ -81,7 +81,7 @@ class Optimizer(Component, family=True):
     """A rule for steps, with a learning rate and its schedule."""
 
     lr: float = Field(default=1e-3, gt=0, allow_inf_nan=False, description="learning rate")
-    schedule: OneOf[Schedule] = Constant()
+    schedule: OneOf[Schedule] = Field(default=Constant(), description="how the rate changes over the run")
 
     @abstractmethod
     def build(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
@@ -97,9 +97,9 @@ class Optimizer(Component, family=True):
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2015)."""
 
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.999, ge=0, lt=1)
-    epsilon: float = Field(default=1e-8, gt=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="decay of the mean of the gradients")
+    beta2: float = Field(default=0.999, ge=0, lt=1, description="decay of the mean of their squares")
+    epsilon: float = Field(default=1e-8, gt=0, description="added to the root of the mean square")
 
     def build(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
         fused = _can_fuse(parameters)
@@ -109,7 +109,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
 
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0, description="decay of the weights, times the rate, in each step")
 
     def build(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
         fused = _can_fuse(parameters)
@@ -126,7 +126,7 @@ class AdamW(Adam):
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum."""
 
-    momentum: float = Field(default=0.0, ge=0, lt=1)
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="share of the last step that is kept")
 
     def build(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum)
