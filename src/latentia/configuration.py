@@ -194,7 +194,7 @@ def _attribute_docs(cls: type) -> dict[str, str]:
     for base in reversed(cls.__mro__):
         section = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2]
         for match in re.finditer(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, flags=re.MULTILINE):
-            sentence = " ".join(match.group(2).split()).partition(". ")[0]
+            sentence = re.split(r"(?<!et al)\. ", " ".join(match.group(2).split()))[0]
             found[match.group(1)] = sentence.rstrip(".").replace("`", "")
     return found
 
