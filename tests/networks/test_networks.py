@@ -316,7 +316,7 @@ def test_the_family_lists_every_network():
 @every_network
 def test_a_network_that_does_not_fit_into_memory_is_refused_before_it_is_built(network: Network):
     cpu, state = torch.device("cpu"), torch.get_rng_state()
-    require_memory(lambda: network.decoder(6, (1, 16, 16)), cpu, 5)
+    require_memory(lambda: network.decoder(6, (1, 16, 16)), cpu, 5, "latent")
     with pytest.raises(ConfigurationError, match="smaller latent"):
-        require_memory(lambda: network.decoder(10**13, (1, 16, 16)), cpu, 5)
+        require_memory(lambda: network.decoder(10**13, (1, 16, 16)), cpu, 5, "latent")
     assert torch.equal(torch.get_rng_state(), state)

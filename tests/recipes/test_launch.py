@@ -177,4 +177,4 @@ def test_a_killed_rank_is_one_line(tmp_path):
     threading.Thread(target=kill, daemon=True).start()
     code, _, err = run_script(tmp_path, text)
     assert code != 0
-    assert "process 1 of 2 was killed by SIGKILL; go on with `latentia resume RUN`" in err.splitlines()[-1]
+    assert "process 1 of 2 was killed by SIGKILL; go on with `latentia resume run`" in err.splitlines()[-1]

@@ -82,10 +82,13 @@ def test_a_batch_of_one_is_refused_where_the_objective_needs_two(objective: Obje
     ("settings", "cure"),
     [
         ({"latent": 10**9}, "smaller latent"),
-        ({"network": MLP(hidden=(10**7, 10**7))}, "smaller latent or network"),
+        ({"latent": 10**18}, "smaller latent"),
+        ({"network": MLP(hidden=(10**18,))}, "smaller network.hidden"),
+        ({"objective": ELBO(samples=10**18)}, "smaller objective.samples"),
+        ({"network": MLP(hidden=(10**7, 10**7))}, "smaller network.hidden"),
         ({"devices": 4096, "batch_size": 4096}, "devices="),
     ],
-    ids=["latent", "network", "devices"],
+    ids=["latent", "overflowing latent", "overflowing network", "samples", "network", "devices"],
 )
 def test_requests_that_are_too_large_are_refused_before_training(settings: dict[str, Any], cure: str, tmp_path: Path):
     with pytest.raises(ConfigurationError, match=cure):

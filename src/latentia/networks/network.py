@@ -114,13 +114,14 @@ def _ends_in_sigmoid(module: nn.Module, shape: tuple[int, ...], classes: int) ->
         return False
 
 
-def require_memory(build: Callable[[], nn.Module], device: torch.device, copies: int) -> None:
+def require_memory(build: Callable[[], nn.Module], device: torch.device, copies: int, key: str) -> None:
     """Refuse a model whose training does not fit into the memory of the device, before any of it is allocated.
 
     Args:
         build: makes the model; it is called on torch's meta device, where tensors have shapes and no memory.
         device: where the model will be trained.
         copies: of each parameter: itself, its gradient, the states of the optimizer, averaged weights.
+        key: the setting to make smaller.
 
     Raises:
         ConfigurationError: with the estimate and the memory of the device.
@@ -130,13 +131,17 @@ def require_memory(build: Callable[[], nn.Module], device: torch.device, copies:
             model = build()
     except LatentiaError:
         raise
-    except Exception:  # modules that cannot be built without memory are not estimated
+    except MemoryError as error:
+        raise ConfigurationError([(key, f"this model does not fit into memory. Set a smaller {key}")]) from error
+    except Exception as error:  # modules that cannot be built without memory are not estimated
+        if "overflow" in str(error):  # of the number of bytes, as torch words it
+            raise ConfigurationError([(key, f"no memory holds this model. Set a smaller {key}")]) from error
         return
     needed = copies * sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     memory = _memory_of(device)
     if needed > memory:
         text = f"training this model needs about {needed / 2**30:.3g} GiB for its parameters, and {device} has"
-        raise ConfigurationError([("latent", f"{text} {memory / 2**30:.3g} GiB. Set a smaller latent or network")])
+        raise ConfigurationError([(key, f"{text} {memory / 2**30:.3g} GiB. Set a smaller {key}")])
 
 
 def require_memory_for_step(examples: int, shape: Sequence[int], device: torch.device, key: str) -> None:

@@ -51,6 +51,10 @@ class ELBO(Objective):
     temperature: float = Field(default=1.0, gt=0, description="of straight-through")
 
     @property
+    def draws_of_each(self) -> int:
+        return self.samples
+
+    @property
     def bounds_log_likelihood(self) -> bool:
         return self.beta >= 1
 

@@ -45,6 +45,7 @@ class IWAE(Objective):
     """
 
     bound_name: ClassVar[str] = "iwae"
+    draws_key: ClassVar[str] = "k"
 
     k: int = Field(default=5, ge=1, description="draws of z for each image")
     gradient: Literal["plain", "sticking-the-landing", "doubly-reparametrized"] = Field(

@@ -55,10 +55,12 @@ class Objective(Component, family=True):
 
     Attributes:
         smallest_batch: how many examples it needs at least.
+        draws_key: the key of `draws_of_each`.
         bound_name: name of its term `bound`: `elbo`, or that of another lower bound of log p(x).
     """
 
     smallest_batch: ClassVar[int] = 1
+    draws_key: ClassVar[str] = "samples"
     bound_name: ClassVar[str] = "elbo"
 
     @classmethod

@@ -71,12 +71,14 @@ class GANRecipe(Recipe, name="gan"):
     discriminator_optimizer: OneOf[Optimizer] = Field(
         default=Adam(lr=2e-4, beta1=0.5), description="how the discriminator steps"
     )
-    discriminator_steps: int = Field(default=1, ge=1, description="discriminator steps for each generator step")
+    discriminator_steps: int = Field(
+        default=1, ge=1, le=10**9, description="discriminator steps for each generator step"
+    )
     reuse_fakes: bool = Field(
         default=False, description="train the generator on the fakes of the discriminator's last step; faster"
     )
     ema: float | None = Field(default=0.999, gt=0, lt=1, description="decay of averaged weights; null for none")
-    steps_per_epoch: int = Field(default=1000, ge=1, description="steps of an epoch of a toy distribution")
+    steps_per_epoch: int = Field(default=1000, ge=1, le=10**9, description="steps of an epoch of a toy distribution")
     snapshots: tuple[int, ...] = Field(
         default=(), description="epochs after which samples of fixed latents are written"
     )

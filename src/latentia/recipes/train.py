@@ -19,7 +19,7 @@ import torch
 
 from latentia.data import Splits
 from latentia.data.examples import layout_note
-from latentia.errors import ConfigurationError, LatentiaError, RunError, first_line
+from latentia.errors import ConfigurationError, LatentiaError, RunError, first_line, how_to_go_on
 from latentia.estimate import Estimate, write_estimates
 from latentia.networks.network import require_memory
 from latentia.networks.products import exact_float32_setting
@@ -31,6 +31,7 @@ from latentia.training import Game, RunDirectory, Worker, fit, seed_of, seeded, 
 from latentia.training.checkpoint import describe_last, newest_sound
 from latentia.training.compiling import keep_programs, worth_compiling
 from latentia.training.distributed import (
+    LostWorker,
     check_devices,
     launch,
     launched_by_torchrun,
@@ -88,7 +89,9 @@ def train(recipe: Recipe, out: Path | str | None = None, *, resume: bool = False
     check_devices(recipe)
     options = {"recipe": recipe, "seeds": None, "out": _folder(out, resume), "resume": resume, "quiet": quiet}
     if recipe.devices > 1 and not launched_by_torchrun():
-        path = launch(_train_here, recipe.devices, **options)
+        folder = options["out"]
+        cure = how_to_go_on(folder) if folder else "go on with `latentia resume` and the newest folder in runs"
+        path = launch(_train_here, recipe.devices, cure, **options)
     else:
         path = _train_here(**options)
     return Run(path, **recipe.own_parts())
@@ -212,20 +215,23 @@ def _require_float32(model: torch.nn.Module) -> None:
 
 def _require_memory(recipe: Recipe, models: int, splits: Splits, worker: Worker) -> None:
     """Refuse models that do not fit into memory. The estimate takes seconds, so it is made for large settings only."""
-    if _largest_number(recipe.to_mapping()) >= LARGE:
+    largest, key = _largest_number(recipe.to_mapping())
+    if largest >= LARGE:
         schema = splits.schema  # looks at the data, which are not on the meta device
         copies = 5 * models  # parameters, gradients, two states of the optimizer, averaged weights
-        require_memory(lambda: recipe.build(schema), worker.device, copies)
+        require_memory(lambda: recipe.build(schema), worker.device, copies, key)
 
 
-def _largest_number(setting: Any) -> int:
-    """The largest integer in the settings of the networks and of the latent dimension."""
+def _largest_number(setting: Any, key: str = "") -> tuple[int, str]:
+    """The largest integer in the settings of the networks and of the latent dimension, and its key."""
     if isinstance(setting, Mapping):
-        counts = ("seed", "epochs", "batch_size", "fresh_steps", "steps_per_epoch", "data")
-        return max((_largest_number(value) for key, value in setting.items() if key not in counts), default=0)
+        counts = ("seed", "epochs", "batch_size", "objective", "data")
+        counts += ("fresh_steps", "steps_per_epoch", "discriminator_steps")
+        parts = [(name, value) for name, value in setting.items() if name not in counts]
+        return max((_largest_number(value, f"{key}.{name}".lstrip(".")) for name, value in parts), default=(0, key))
     if isinstance(setting, list | tuple):
-        return max(map(_largest_number, setting), default=0)
-    return setting if isinstance(setting, int) else 0
+        return max((_largest_number(value, key) for value in setting), default=(0, key))
+    return (setting, key) if isinstance(setting, int) else (0, key)
 
 
 @contextmanager
@@ -241,6 +247,15 @@ def _final_progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
+@contextmanager
+def _saying_how_to_go_on(directory: RunDirectory) -> Iterator[None]:
+    """Name the run where another of its processes has ended."""
+    try:
+        yield
+    except LostWorker as error:
+        raise LostWorker(f"{error}; {directory.how_to_go_on()}") from error
+
+
 def _train_here(recipe: Recipe, seeds: Sequence[int] | None, out: Path | None, resume: bool, quiet: bool) -> Path:
     """What every process runs; returns the run directory."""
     if recipe.compile is not False:
@@ -248,6 +263,7 @@ def _train_here(recipe: Recipe, seeds: Sequence[int] | None, out: Path | None, r
     worker = start_worker(recipe)
     with ExitStack() as stack:
         directory = _open(stack, recipe, seeds, out, resume, worker)
+        stack.enter_context(_saying_how_to_go_on(directory))
         began = _beginning(directory) if resume else {}
         threads = stack.enter_context(thread_count(began.get("threads")))
         splits = recipe.data.load()

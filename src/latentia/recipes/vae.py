@@ -139,7 +139,7 @@ class VAERecipe(Recipe, name="vae"):
             text = f"the test split has {counted(len(splits.test), 'example')}, and its estimates need at least 2"
             raise DataError(f"{text}; give more examples, or a larger part of them to the test split")
         decoded = self.batch_size // worker.world_size * self.objective.draws_of_each
-        require_memory_for_step(decoded, splits.schema.shape, worker.device, "objective.k")
+        require_memory_for_step(decoded, splits.schema.shape, worker.device, f"objective.{self.objective.draws_key}")
         with torch.no_grad():
             first = splits.train.take(torch.arange(2)).in_memory().to(worker.device)
             self.try_objective(vae, Batch(splits.prepare(first.x), first.labels))

@@ -33,7 +33,10 @@ from typing_extensions import TypedDict
 from latentia.errors import RunError, how_to_go_on
 from latentia.files import atomic_write, read_json
 
-_CURE = "an older checkpoint serves; `latentia resume RUN` takes the newest sound one"
+
+def _cure(path: Path) -> str:
+    """What serves in the place of a damaged checkpoint of a run."""
+    return f"an older checkpoint serves: {how_to_go_on(path.parent.parent)}, which takes the newest sound one"
 
 
 @dataclass
@@ -118,7 +121,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         RunError: if a file is missing or damaged.
     """
-    state, cure, tensors = _read_state(path), _CURE, path / "state.safetensors"
+    state, cure, tensors = _read_state(path), _cure(path), path / "state.safetensors"
     try:
         if _hash_of(tensors) != state["sha256"]:
             raise RunError(f"{tensors} is damaged: it is not what was written; {cure}")
@@ -135,9 +138,9 @@ def _read_state(path: Path) -> dict[str, Any]:
     Raises:
         RunError: if it is missing or damaged.
     """
-    state = read_json(path / "state.json", _State, _CURE)
+    state = read_json(path / "state.json", _State, _cure(path))
     if state.pop("seal") != seal_of(state):
-        raise RunError(f"{path / 'state.json'} is damaged: it is not what was written; {_CURE}")
+        raise RunError(f"{path / 'state.json'} is damaged: it is not what was written; {_cure(path)}")
     return state
 
 

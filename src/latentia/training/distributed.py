@@ -46,7 +46,7 @@ _GUARD = 'put the call under `if __name__ == "__main__":`'
 _importing_caller = False
 
 
-class _LostWorker(RunError):
+class LostWorker(RunError):
     """Another process of the run has ended."""
 
 
@@ -129,7 +129,7 @@ def start_worker(training: Training) -> Worker:
         try:
             torch.distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
         except RuntimeError as error:
-            raise _LostWorker(f"the processes of this run did not find one another: {error}; start again") from error
+            raise LostWorker(f"the processes of this run did not find one another: {error}; start again") from error
         # The group ends at exit and not with training: another call of `train` goes on with it. (A new group in the
         # same process could read the addresses that a slower process has left of the old one.) Without this, gloo's
         # threads may run when the interpreter takes down its statics, which aborts the process.
@@ -145,11 +145,11 @@ def _end_group() -> None:
 
 @contextmanager
 def _talking() -> Iterator[None]:
-    """Turn the backend's errors, which come when another process has ended, into one that says how to go on."""
+    """Turn the backend's errors, which come when another process has ended, into one that says so."""
     try:
         yield
     except RuntimeError as error:
-        raise _LostWorker("another process of this run has ended; go on with `latentia resume RUN`") from error
+        raise LostWorker("another process of this run has ended") from error
 
 
 def on_rank_zero(worker: Worker, action: Callable[[], _T]) -> _T:
@@ -248,7 +248,7 @@ class Stop:
 # Starting several processes on this machine
 
 
-def launch(function: Callable[..., Any], processes: int, **arguments: Any) -> Any:
+def launch(function: Callable[..., Any], processes: int, cure: str, **arguments: Any) -> Any:
     """Call a function in each of several new processes; returns what it returned in the first.
 
     Each process is a new interpreter with the variables that torchrun would give it. The function and its arguments
@@ -261,6 +261,7 @@ def launch(function: Callable[..., Any], processes: int, **arguments: Any) -> An
     Args:
         function: importable by name.
         processes: how many.
+        cure: how to go on where one of them was killed.
         **arguments: anything that can be pickled.
 
     Raises:
@@ -281,7 +282,7 @@ def launch(function: Callable[..., Any], processes: int, **arguments: Any) -> An
                 with worker:  # waits for its end, and closes the pipe to it
                     pass
         errors = [pickle.loads(path.read_bytes()) for path in sorted(folder.glob("error-*"))]
-        own = [error for error in errors if not isinstance(error, _LostWorker)]
+        own = [error for error in errors if not isinstance(error, LostWorker)]
         for error in sorted(own, key=lambda error: not isinstance(error, LatentiaError)):
             raise error
         if any(codes):
@@ -289,7 +290,7 @@ def launch(function: Callable[..., Any], processes: int, **arguments: Any) -> An
                 raise Interrupted("stopped before the first step; start again")
             rank, code = min(((rank, code) for rank, code in enumerate(codes) if code), key=lambda pair: pair[1] >= 0)
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            raise RunError(f"process {rank} of {processes} {how}; go on with `latentia resume RUN`")
+            raise RunError(f"process {rank} of {processes} {how}; {cure}")
         return pickle.loads((folder / "result").read_bytes())
 
 
