@@ -166,6 +166,8 @@ WRONG_CALLS = {
         r"range\(3\)",
     ),
     "no reconstructions": (lambda run: latentia.reconstruct(run, 0), "n: give at least 1"),
+    "no examples": (lambda run: latentia.evaluate(run, limit=-1), "limit: give at least 1"),
+    "fewer than no gaps": (lambda run: latentia.evaluate(run, gaps=-1, limit=3), "gaps: give at least 0"),
     "a name for a recipe": (lambda _: latentia.train("vae"), "VAERecipe"),  # pyright: ignore
     "images without channels": (lambda _: latentia.score(torch.rand(9, 8, 8), torch.rand(9, 1, 8, 8)), "N, C, H, W"),
     "two images": (lambda _: latentia.score(torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8)), "give more"),

@@ -1005,6 +1005,9 @@ class _Likelihood:
             raise ConfigurationError([("prove", f"only exact likelihoods come with proven bounds; {cure}")])
         if self.method is not None:
             _require_known("likelihood", self.method, Method)
+        if self.limit is not None:
+            require_count("limit", self.limit)
+        require_count("gaps", self.gaps, 0)
         if self.draws is not None:
             require_count("draws", self.draws, 2)
             _require_room("--draws", self.draws, WEIGHT_BYTES, "draws of an image")

@@ -295,6 +295,7 @@ def test_binary_images_of_any_type_have_one_bound(dtype):
     bound = vae.elbo(images)
     torch.manual_seed(0)
     assert torch.equal(bound, vae.elbo(images.to(bound.dtype)))
+    assert torch.equal(vae.encode(images.double()).mean, vae.encode(images).mean)
 
 
 def test_arrays_of_numpy_give_back_arrays():

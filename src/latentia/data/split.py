@@ -20,7 +20,7 @@ from torch import Tensor
 from latentia.data.batches import Batch, Batches, EpochOrder, PreparedBatches, ShuffledBatches, seed_of
 from latentia.data.binarization import Binarization
 from latentia.data.examples import Column, Schema
-from latentia.errors import DataError, counted
+from latentia.errors import DataError, counted, require_count
 
 Part = Literal["train", "validation", "test"]
 
@@ -162,7 +162,12 @@ class Splits:
             part: `train`, `validation` or `test`.
             n: how many at most.
             device: where they are wanted.
+
+        Raises:
+            ConfigurationError: for an n below 1.
         """
+        if n is not None:
+            require_count("n", n)
         whole: Split = {"train": self.train, "validation": self.validation, "test": self.test}[part]
         first = whole if n is None or n >= len(whole) else whole.take(torch.arange(n))
         first = first.in_memory().to(device)

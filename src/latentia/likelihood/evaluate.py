@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from latentia.distributions import OneHotCodes
-from latentia.errors import ConfigurationError, UnsupportedError, nearest
+from latentia.errors import ConfigurationError, UnsupportedError, nearest, require_count
 from latentia.estimate import Estimate
 from latentia.likelihood.annealed import annealed_log_likelihood, bidirectional_monte_carlo
 from latentia.likelihood.enumeration import EnumeratedPosterior, enumerate_posterior, fits_in_a_table
@@ -99,6 +99,7 @@ def evaluate_likelihood(
                 model, simulated, seed=seed, progress=progress, **options
             ).estimates()
         return LikelihoodEvaluation(estimates, result.arrays())
+    require_count("gaps", gaps, 0)
     return _exact(model, images, tolerance, gaps, seed, {**options, "progress": progress})
 
 

@@ -105,11 +105,9 @@ class VAE(nn.Module):
         return self.posterior(self.as_tensor(x))
 
     def as_tensor(self, x: Tensor | Array) -> Tensor:
-        """x as a tensor; an array of NumPy in the type and on the device of the model."""
-        if not isinstance(x, np.ndarray):
-            return x
-        first = next(self.parameters())
-        return torch.as_tensor(x, dtype=first.dtype, device=first.device)
+        """x as a tensor of the model's type; an array of NumPy is moved to the model's device as well."""
+        first = next(self.parameters(), torch.empty(0))
+        return torch.as_tensor(x, dtype=first.dtype, device=first.device if isinstance(x, np.ndarray) else None)
 
     def decode(self, z: Tensor) -> Distribution:
         """p(x|z) for z of shape (*batch, d): a distribution with batch shape (*batch) and event shape (*shape)."""
@@ -134,8 +132,8 @@ class VAE(nn.Module):
         """
         if isinstance(x, np.ndarray):
             return cast(X, self.elbo(self.as_tensor(x), samples).detach().cpu().numpy())
+        x = self.as_tensor(x)
         q = self.encode(x)
-        x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
         self.check(x)
         if isinstance(q, Stratified):
             z, log_share = q.strata(samples)
