@@ -253,7 +253,7 @@ def _saying_how_to_go_on(directory: RunDirectory) -> Iterator[None]:
     try:
         yield
     except LostWorker as error:
-        raise LostWorker(f"{error}; {directory.how_to_go_on()}") from error
+        raise LostWorker(f"{error}; {directory.how_to_go_on}") from error
 
 
 def _train_here(recipe: Recipe, seeds: Sequence[int] | None, out: Path | None, resume: bool, quiet: bool) -> Path:
