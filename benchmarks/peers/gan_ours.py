@@ -1,11 +1,19 @@
-"""latentia: its own recipe, game and engine. Arguments are settings of the recipe, `precision=bf16-mixed`."""
+"""latentia: its own recipe, game and engine. Arguments are settings of the recipe, `precision=bf16-mixed`.
+
+Threads wait for one another, and memory is kept, as in the command line.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from latentia.threads import keep_memory, training_environment
+
+os.environ.update(training_environment() | os.environ)
 
 import torch
 from engine_gate import gate_engine
@@ -33,6 +41,7 @@ def last_costs() -> Callable[[], dict[str, object]]:
 
 
 def main() -> None:
+    keep_memory()
     basis = f"data=mnist network=dcgan network.width={WIDTH} latent={LATENT} batch_size={BATCH} penalty=none ema=null"
     words = [*basis.split(), "loss=nonsaturating", f"accelerator={DEVICE}", "epochs=1000000", *sys.argv[1:]]
     recipe = Recipe.parse(apply_overrides({"type": "gan"}, parse_overrides(words)))

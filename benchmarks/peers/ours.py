@@ -1,6 +1,7 @@
 """latentia: its own engine, recipe and objective, records and checkpoints included, as a user runs it.
 
-Arguments are settings of the recipe, `compile=true`. Threads wait for one another as in the command line.
+Arguments are settings of the recipe, `compile=true`. Threads wait for one another, and memory is kept, as in the
+command line.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from latentia.threads import brief_waits
+from latentia.threads import keep_memory, training_environment
 
-os.environ.update(brief_waits() | os.environ)
+os.environ.update(training_environment() | os.environ)
 
 from common import BATCH, DEVICE, HIDDEN, LATENT, STEPS, Gate
 from engine_gate import gate_engine
@@ -40,6 +41,7 @@ class Costs:
 
 
 def main() -> None:
+    keep_memory()
     basis = f"data=mnist data.binarize=threshold data.validation=0 latent={LATENT} batch_size={BATCH}"
     words = [*basis.split(), "network=mlp", f"network.hidden=[{HIDDEN}]", f"accelerator={DEVICE}", "epochs=1000000"]
     recipe = latentia.VAERecipe.parse(apply_overrides({"type": "vae"}, parse_overrides([*words, *sys.argv[1:]])))

@@ -1,16 +1,21 @@
-"""Threads of torch's operations: how many a run takes, and how they wait for one another.
+"""What a process that trains asks of its threads and of the C library's memory.
 
 torch's OpenMP threads spin while they wait for one another. On a machine that other work shares, a spinning thread
 holds the core that the thread it waits for needs: at a load of 5 to 10 on two cores, a training step took 125 to
 1 100 ms with threads that spin and 15 to 16 ms with threads that sleep at once (docs/speed.md). So the command line
 lets threads spin for microseconds only, and a run starts with as many threads as there are cores that nothing else
 uses.
+
+The C library gives large freed tensors back to the system and gets them again at the next step, page by page: a step of
+the DCGAN caused 8 600 page faults, and the command from the prompt to the pictures took 9.6 s of CPU time in place of
+8.5 (docs/speed.md). So in the processes that train, freed memory is kept.
 """
 
 from __future__ import annotations
 
-__all__ = ["brief_waits", "free_cores", "thread_count"]
+__all__ = ["free_cores", "keep_memory", "thread_count", "training_environment"]
 
+import ctypes
 import os
 import time
 from collections.abc import Iterator
@@ -18,14 +23,28 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _WINDOW = 0.1  # seconds in which the load is measured
+_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_TRIM_THRESHOLD_": -1}  # variables, and the parameters of mallopt
+_KEPT_BYTES = 1 << 30, 1 << 25  # the second for older libraries, which refuse the first
 
 
-def brief_waits() -> dict[str, str]:
-    """Environment variables by which GNU's and Intel's OpenMP let a thread spin for some 20 µs and then sleep.
+def training_environment() -> dict[str, str]:
+    """Environment variables for a process that trains.
 
-    They are read when torch is imported. Where the user has set OMP_WAIT_POLICY, there are none.
+    By them GNU's and Intel's OpenMP let a thread spin for some 20 µs and then sleep, unless the user has set
+    OMP_WAIT_POLICY, and GNU's C library keeps freed memory. The former are read when torch is imported, the latter when
+    the process starts; `keep_memory` is for one that runs already.
     """
-    return {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
+    waits = {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
+    return waits | {name: str(_KEPT_BYTES[0]) for name in _ALLOCATOR}
+
+
+def keep_memory() -> None:
+    """Let GNU's C library keep freed memory in this process, unless the user has set its variables."""
+    if any(os.environ.get(name, str(_KEPT_BYTES[0])) != str(_KEPT_BYTES[0]) for name in _ALLOCATOR):
+        return
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        for parameter in _ALLOCATOR.values():
+            any(ctypes.CDLL(None).mallopt(parameter, size) for size in _KEPT_BYTES)
 
 
 def free_cores() -> int:

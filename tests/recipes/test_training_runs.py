@@ -2,9 +2,11 @@
 
 import math
 import os
+import platform
 import random
 import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,7 +27,7 @@ from latentia.networks import MLP, Custom
 from latentia.networks.products import exact_float32_setting
 from latentia.objectives import Progress
 from latentia.recipes import Recipe, Run, VAERecipe, load, train
-from latentia.threads import free_cores, thread_count
+from latentia.threads import free_cores, thread_count, training_environment
 from latentia.training import SGD, Adam, Cosine, RunDirectory, Worker
 from latentia.training import checkpoint as checkpoints
 
@@ -581,3 +583,20 @@ def test_estimates_of_the_end_that_are_not_finite_name_step_and_checkpoint(tmp_p
         RunError, match=r"after step 4, the estimates.*last good checkpoint is .*step-00000004.*lower lr"
     ):
         train(recipe(epochs=1, batch_size=300), tmp_path / "run", quiet=True)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_is_kept_where_processes_train():
+    """Of three blocks of 64 MB, one after another, only the first one is got from the system page by page."""
+    script = (
+        "import resource, sys; from latentia.threads import keep_memory; sys.argv[1:] and keep_memory(); found = []\n"
+        "for _ in range(3): found.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt); bytearray(b'1') * 2**26\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - found[1])"
+    )
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+
+    def faults(*words: str, **more: str) -> int:
+        command = [sys.executable, "-c", script, *words]
+        return int(subprocess.run(command, env=plain | more, capture_output=True, text=True, check=True).stdout)
+
+    assert max(faults("keep"), faults(**training_environment())) < faults() / 5

@@ -30,9 +30,10 @@ def main() -> None:
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)
-    from latentia.threads import brief_waits
+    from latentia.threads import keep_memory, training_environment
 
-    os.environ.update(brief_waits() | os.environ)  # before torch is imported
+    keep_memory()
+    os.environ.update(training_environment() | os.environ)  # before torch is imported
     from latentia.cli.application import run
 
     run()

@@ -21,7 +21,7 @@ from typing import Any
 from latentia.errors import ConfigurationError, Interrupted, LatentiaError
 from latentia.files import atomic_write, read_yaml
 from latentia.recipes import Recipe, train
-from latentia.threads import brief_waits
+from latentia.threads import training_environment
 from latentia.training.progress import ProgressBar
 
 STOP_SECONDS = 60.0  # that interrupted runs have to save where they are
@@ -68,7 +68,7 @@ class Job:
             self._submitted = executor.submit(_Training(str(file.resolve()), str(self.path.resolve())))
             return
         code = "import sys; from latentia.sweeps.jobs import train_one; sys.exit(train_one(*sys.argv[1:]))"
-        environment = {**brief_waits(), **os.environ, "OMP_NUM_THREADS": str(threads), "NO_COLOR": "1"}
+        environment = {**training_environment(), **os.environ, "OMP_NUM_THREADS": str(threads), "NO_COLOR": "1"}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code, str(file), str(self.path)],

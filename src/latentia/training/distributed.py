@@ -35,7 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from latentia.errors import ConfigurationError, Interrupted, LatentiaError, RunError
-from latentia.threads import brief_waits
+from latentia.threads import training_environment
 from latentia.training.settings import Training
 
 _T = TypeVar("_T")
@@ -356,7 +356,7 @@ def _import_caller(kind: str, name: str) -> None:
 
 def _start(folder: Path, rank: int, processes: int, port: int) -> subprocess.Popen[bytes]:
     environment = {
-        **brief_waits(),
+        **training_environment(),
         "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // processes)),
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
