@@ -210,7 +210,10 @@ def likelihood(
                 for i, (value, claim, *_) in enumerate(rows)
             ]
         answers = [
-            Answer(
+            # Of an image that nothing explains, where the decoder is a function, the mass found is a lower bound.
+            Answer(f"image {i}", value - tolerance, 0.0, -math.inf, high[i], math.inf, "lower bound")
+            if flag and not there
+            else Answer(
                 f"image {i}",
                 value if there else None,
                 claim,

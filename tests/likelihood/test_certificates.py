@@ -184,6 +184,13 @@ def test_hard_models_are_served_within_their_certificates(case):
     assert result.errors.item() <= 0.01
 
 
+def test_saturated_pixels_that_are_right_round_little_in_float32():
+    model, x, truth = saturated()
+    found = exact_log_likelihood(model, x[None], precision="float32", certificate="numerical")
+    assert found.settings["rounding"] < 1e-4
+    assert abs(found.values.item() - truth) < 1e-4
+
+
 def test_a_needle_in_a_known_network_is_proven():
     """A tent of width 0.002 that no node of the grid meets makes up most of p(x)."""
     network = nn.Sequential(nn.Linear(1, 3), nn.ReLU(), nn.Linear(3, 1)).double()

@@ -471,7 +471,9 @@ class _Work:
         reason = torch.where(other.stop == Stop.NONE, int(Stop.TIME), other.stop)
         self.stop = torch.where(late & (self.stop == Stop.NONE), reason, self.stop)
         self.errors = torch.where(both, self.errors, UNCHECKED * self.errors)
-        self.errors = torch.maximum(self.errors, torch.where(disagree | late, 2 * distance, distance))
+        # The first may be off by their distance and the second's error, where its own error is below the distance.
+        nearer = torch.where(distance > self.errors, distance + torch.minimum(distance, other.errors), 0.0)
+        self.errors = torch.maximum(self.errors, torch.where(disagree | late, 2 * distance, nearer))
         self.checked = int(both.sum())
         self.nodes, self.products = self.nodes + other.nodes, self.products + other.products
         if self.turn == 0:

@@ -4,11 +4,12 @@ Where the likelihood is an exponential family whose features of x do not depend 
 
     log p(x|z) = φ(x) · θ(z) + b(z) + a(x)
 
-    Bernoulli              φ = x        θ = l(z)              b = −Σ softplus(l)
+    Bernoulli              φ = x − m    θ = l(z)              b = −Σ softplus((1 − 2m) l)
     continuous Bernoulli   φ = x        θ = l(z)              b = Σ log C(l) − softplus(l)
     Gaussian, fixed scale  φ = x − m    θ = (μ(z) − m)/σ²     b = −|μ − m|²/2σ² − Σ log σ√2π     a = −|x − m|²/2σ²
 
-with m the mean image, which keeps the numbers small. Anything else is scored by its own `log_prob`, pair by pair.
+with m the mean image, for Bernoulli rounded to 0 or 1, which keeps the numbers small. Anything else is scored by its
+own `log_prob`, pair by pair.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from latentia.distributions import ContinuousBernoulliDistribution
 # Numbers of a table below which MKL makes it: oneDNN, which "medium" selects on some processors, compiles and keeps a
 # kernel for each shape, and the tables of single tiles have a thousand shapes.
 SMALL = 2**18
+CENTERED = 4_000_000  # numbers of the images above which a centered copy takes more memory than it is worth
 PAIRS_AT_ONCE = 4_000_000  # numbers in the intermediate results of a distribution's own log_prob
 
 
@@ -107,11 +109,15 @@ class _BernoulliScorer(_Linear):
 
     def __init__(self, images: Tensor):
         super().__init__(images)
-        self.features = images.flatten(1)
+        self.features, self.flips = images.flatten(1), None
+        if images.numel() <= CENTERED:
+            # Where most images are 1 and the logit is large, x l and softplus(l) are large and cancel.
+            common = (self.features.mean(0) > 0.5).to(images.dtype)
+            self.features, self.flips = self.features - common, 1 - 2 * common
 
     def parts(self, distribution: Distribution) -> tuple[Tensor, Tensor]:
         logits = cast(Bernoulli, _base(distribution)).logits.flatten(1).to(self.features.dtype)
-        return logits, -softplus(logits).sum(-1)
+        return logits, -softplus(logits if self.flips is None else logits * self.flips).sum(-1)
 
     def supremum(self) -> Tensor:
         return torch.zeros(len(self.images), dtype=torch.float64)
