@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ PACKAGES = (
     "sharing",
     "errors",
 )
+KEY_OF = {"adversarial loss": "loss"}  # the key of a family whose label is another
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -59,7 +60,9 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Point links to files outside of docs/ at the generated pages and copies."""
+    """Fill in keys and formulas, and point links to files outside of docs/ at the generated pages and copies."""
+    markdown = re.sub(r"^<!-- keys: (.*) -->$", lambda found: "".join(_chosen(found[1])), markdown, flags=re.MULTILINE)
+    markdown = re.sub(r"^\$\$\n(.*?)\n\$\$$", _formula, markdown, flags=re.MULTILINE | re.DOTALL)
     up = "../" * page.file.src_uri.count("/")
     markdown = re.sub(r"\]\((?:\.\./)+notebooks/", f"]({up}notebooks/", markdown)
     for source, target in OUTSIDE.items():
@@ -68,8 +71,9 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_post_page(output: str, **_: Any) -> str:
-    """Remove the one script that the offline plugin loads from the network; without it, search needs a web server."""
-    return re.sub(r'<script src="https://[^"]*"></script>', "", output)
+    """Put a script of this folder in the place of the one that the offline plugin loads from the network."""
+    script = (ROOT / "docs" / "search-from-disk.js").read_text(encoding="utf-8")
+    return re.sub(r'<script src="https://[^"]*"></script>', lambda _: f"<script>\n{script}</script>", output)
 
 
 def on_post_template(output_content: str, **_: Any) -> str:
@@ -141,13 +145,45 @@ def _keys() -> Iterator[str]:
         yield f"\n## {label[:1].upper()}{label[1:]}\n"
         for name, member in family.members().items():
             if member.__module__.startswith("latentia."):
-                yield f"\n### {name}\n\n`{member.__module__.rsplit('.', 1)[0]}.{member.__qualname__}`. "
-                yield f"{inspect.getdoc(member).split(chr(10) * 2)[0]}\n\n{_table(member)}"
+                yield f"\n### {name}\n\n{_summary(member)}\n\n{_table(member)}"
 
 
-def _table(member: Any) -> str:
+def _chosen(text: str) -> Iterator[str]:
+    """The keys that a page names as `recipe: vae; prior: vamp, flow`; of a recipe without those of all training."""
+    from latentia.training.settings import Training
+
+    families = dict(_families())
+    for part in text.split("; "):
+        label, _, names = part.partition(": ")
+        for name in names.split(", "):
+            member = families[label].members()[name]
+            shared = Training.model_fields if label == "recipe" else {}
+            command = f"latentia train {name}" if label == "recipe" else f"{KEY_OF.get(label, label)}={name}"
+            yield f"\n`{command}`: {_summary(member)}\n\n"
+            yield _table(member, shared) if set(member.model_fields) - set(shared) else ""
+    yield "\nEvery other key, such as `epochs`, and what each value takes: [all keys](../reference/keys.md).\n"
+
+
+def _formula(found: re.Match[str]) -> str:
+    """A formula between lines of `$$` as MathML, which browsers show without a script."""
+    from latex2mathml.converter import convert
+
+    text = convert(" ".join(found[1].split()), display="block")
+    text = text.replace("<mi>log</mi>", '<mi>log</mi><mspace width="0.17em" />')
+    text = text.replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")
+    return f'<div class="formula">{text}</div>'
+
+
+def _summary(member: Any) -> str:
+    summary = inspect.getdoc(member).split("\n\n")[0]
+    return f"`{member.__module__.rsplit('.', 1)[0]}.{member.__qualname__}`. {summary}"
+
+
+def _table(member: Any, left_out: Container[str] = ()) -> str:
     rows = []
     for key, field in member.model_fields.items():
+        if key in left_out:
+            continue
         default = "required" if field.is_required() else _shown(field.get_default(call_default_factory=True))
         rows.append(f"| `{key}` | {default} | {_described(member, key, field)} |\n")
     return ("| key | default | |\n|---|---|---|\n" + "".join(rows)) if rows else "No keys.\n"

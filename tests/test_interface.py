@@ -121,6 +121,24 @@ def test_runs_are_compared_and_reported(folder: Path) -> None:
     assert latentia.report(folder / "gan").name == "report.html"
 
 
+def test_runs_of_a_table_are_compared(folder: Path, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(300, 3))
+    runs = [
+        latentia.train(latentia.VAERecipe(data=x, latent=latent, **SMALL), tmp_path / name, quiet=True)
+        for name, latent in (("one", 1), ("two", 2))
+    ]
+    found = latentia.compare(runs, metrics="columns", real_vs_real=False)
+    assert found.names == ("one", "two")
+    alone = latentia.evaluate(runs[1], metrics="columns", real_vs_real=False)  # the same draws, by the same protocol
+    in_table = {(estimate.name, estimate.value) for estimate in found.results()}
+    assert {(f"two: {estimate.name}", estimate.value) for estimate in alone} <= in_table
+    with pytest.raises(RunError, match="images"):
+        latentia.compare([runs[0], folder / "vae"])
+    other = latentia.train(latentia.VAERecipe(data=x + 1, **SMALL), tmp_path / "other", quiet=True)
+    with pytest.raises(RunError, match="different data"):
+        latentia.compare([runs[0], other])
+
+
 def test_samples_reconstructions_and_codes_are_tensors_and_files(folder: Path, tmp_path: Path) -> None:
     run = latentia.Run(folder / "vae")
     images = latentia.sample(run, 9, seed=4, out=tmp_path / "s.npz")

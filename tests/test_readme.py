@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from latentia.objectives import Objective
+
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/tutorials").glob("*.md"))]
+FOLDERS = ("docs", "docs/tutorials", "docs/models")
+PAGES = [ROOT / "README.md", *(page for folder in FOLDERS for page in sorted((ROOT / folder).glob("*.md")))]
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -22,6 +25,11 @@ def blocks(language: str) -> list[tuple[str, str]]:
     return found
 
 
+def test_commands_stand_in_fenced_blocks() -> None:
+    found = {page.name: re.findall(r"\n\n    ((?:latentia|python) .*)", page.read_text("utf-8")) for page in PAGES}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
 def commands() -> list[str]:
     lines = "\n".join(code for _, code in blocks("bash")).replace("\\\n", " ").splitlines()
     return [line.split("#")[0].strip() for line in lines if line.startswith(("latentia ", ".venv/bin/latentia "))]
@@ -30,6 +38,7 @@ def commands() -> list[str]:
 @pytest.mark.parametrize(("where", "code"), [pytest.param(*block, id=block[0]) for block in blocks("python")])
 def test_python_block_runs(where: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Objective, "_members", dict(Objective._members))  # a block may define one
     assert code.strip(), "an empty block shows nothing"
     exec(compile(code, where, "exec"), {"__name__": "__main__"})
 

@@ -7,6 +7,7 @@ import inspect
 import os
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,8 +18,10 @@ import typer
 import yaml
 
 import latentia
+from latentia import distributions, objectives
 from latentia.cli.application import app
 from latentia.configuration import Component, _attribute_docs
+from latentia.recipes import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -83,17 +86,96 @@ def test_every_public_name_has_a_docstring_and_a_page() -> None:
     assert public - {"cli"} <= set(pages)
 
 
-@pytest.mark.slow
-def test_the_site_builds_without_a_warning_and_asks_no_other_host(tmp_path: Path) -> None:
+SECTIONS = ["Idea", "Generative process", "Training objective", "When to use it", "Keys", "Example", "References"]
+MODELS = sorted((ROOT / "docs/models").glob("*.md"))
+FAMILIES = {
+    "recipe": Recipe,
+    "posterior": distributions.Posterior,
+    "prior": distributions.Prior,
+    "likelihood": distributions.Likelihood,
+    "objective": objectives.Objective,
+    "adversarial loss": objectives.AdversarialLoss,
+    "penalty": objectives.Penalty,
+    "augmentation": objectives.Augmentation,
+}
+
+
+def keys_named(page: Path) -> set[tuple[str, str]]:
+    """The members whose keys a page shows: `<!-- keys: prior: vamp, flow -->`."""
+    parts = [part for line in re.findall(r"^<!-- keys: (.*) -->$", page.read_text(), re.M) for part in line.split("; ")]
+    return {(part.split(": ")[0], name) for part in parts for name in part.split(": ")[1].split(", ")}
+
+
+@pytest.mark.parametrize("page", MODELS, ids=lambda page: page.stem)
+def test_a_model_page_has_all_sections_in_order(page: Path) -> None:
+    title, *rest = re.split(r"^## (.*)\n", page.read_text(), flags=re.MULTILINE)
+    sections = dict(zip(rest[::2], rest[1::2], strict=True))
+    assert title.startswith("# ")
+    assert list(sections) == SECTIONS
+    assert [name for name in SECTIONS[1:3] if "\n$$\n" not in sections[name]] == []
+    assert "latentia train " in sections["Keys"]
+    assert keys_named(page)
+    example = sections["Example"]
+    assert "```bash\nlatentia train " in example
+    assert "```python\n" in example
+    assert re.search(r"\d ± \d", example), "no measured value with its error"
+    assert re.search(r"exact|proven|numerical|lower bound|upper bound|estimate", example), "no kind of a value"
+    assert re.search(r"\b\d{4}\b", sections["References"])
+
+
+def test_every_choice_of_a_model_has_a_page() -> None:
+    named = set().union(*map(keys_named, MODELS))
+    known = {
+        (label, name)
+        for label, family in FAMILIES.items()
+        for name, member in family.members().items()
+        if member.__module__.startswith("latentia.")
+    }
+    assert known - named == set()
+    assert {(label, name) for label, name in named - known if label in FAMILIES} == set()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("mkdocstrings")
-    call = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
+    folder = tmp_path_factory.mktemp("site")
+    call = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "WARNING" not in done.stdout + done.stderr
-    for page in tmp_path.rglob("*.html"):
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_asks_no_other_host_and_has_every_name(site: Path) -> None:
+    for page in site.rglob("*.html"):
         assert not re.search(r'<(?:script|link|img)[^>]*(?:src|href)="https?://', page.read_text()), page
     for package in ("likelihood", "metrics", "sharing"):
         names = __import__(f"latentia.{package}", fromlist=["__all__"]).__all__
-        text = (tmp_path / f"reference/latentia.{package}.html").read_text()
+        text = (site / f"reference/latentia.{package}.html").read_text()
         assert [name for name in names if name not in text] == []
+    model = (site / "models/priors.html").read_text()
+    assert "<code>components</code>" in model  # a key, from the types
+    assert "<math" in model
+    assert "$$" not in model
+
+
+@pytest.mark.slow
+def test_the_search_works_from_disk(site: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        pytest.skip("needs Chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        for start in ("index.html", "models/vae.html"):
+            page.goto((site / start).as_uri())
+            page.locator("input.md-search__input").click()
+            page.keyboard.type("vampprior")
+            first = page.locator(".md-search-result__item a").first
+            first.wait_for(timeout=60_000)
+            assert "VampPrior" in first.inner_text()
+            assert "models/priors.html" in (first.get_attribute("href") or "")
+        browser.close()

@@ -254,7 +254,7 @@ def compare(
     metrics: str | Iterable[str | Metric] | None = None,
     features: str | Features | None = None,
     n: int | None = None,
-    of: Output = "means",
+    of: Output | None = None,
     split: Split = "test",
     real_vs_real: bool = True,
     saved: bool = False,
@@ -278,13 +278,13 @@ def compare(
         seed: of the samples.
 
     Raises:
-        RunError: runs of points, of different data, given twice, or without saved scores.
+        RunError: runs of points, of images and arrays, of different data, given twice, or without saved scores.
         DataError: saved scores with different protocols.
     """
     opened = [_run(run) for run in ([runs] if isinstance(runs, Run | Path | str) else runs)]
     scoring = _Scoring(_metrics(metrics), features, n, of, split, real_vs_real, seed)
     columns_of(opened)  # runs that cannot be compared are refused before any work
-    _require_images(opened)
+    _require_same_data(opened)
     given = [parse_sampler(name) for name in ([samplers] if isinstance(samplers, str | Sampler) else samplers)]
     columns: list[tuple[Run, Sampler | None]] = [(run, None) for run in opened]
     columns += [(run, sampler) for run in opened if isinstance(run.model, VAE) for sampler in given]
@@ -771,7 +771,6 @@ def _require_images(runs: Sequence[Run]) -> None:
     Raises:
         RunError: if not.
     """
-    first = runs[0]
     for run in runs:
         if len(run.environment["shape"]) != 3:
             toy = isinstance(run.recipe.data, ToyDistribution)
@@ -780,6 +779,23 @@ def _require_images(runs: Sequence[Run]) -> None:
                 f"{run.path} makes {what}, not images, which these scores need: `latentia show {run.path}` {cure}"
                 + (f", `latentia evaluate {run.path}` log p(x)" if isinstance(run.model, VAE) else "")
             )
+    _require_same_hash(runs)
+
+
+def _require_same_data(runs: Sequence[Run]) -> None:
+    """Check that the samples of these runs are scored alike: images, or examples of one table or set of signals.
+
+    Raises:
+        RunError: if not.
+    """
+    if any(len(run.environment["shape"]) == 3 or isinstance(run.recipe.data, ToyDistribution) for run in runs):
+        _require_images(runs)
+    _require_same_hash(runs)
+
+
+def _require_same_hash(runs: Sequence[Run]) -> None:
+    first = runs[0]
+    for run in runs:
         if run.environment["data_hash"] != first.environment["data_hash"]:
             raise RunError(
                 f"{run.path} and {first.path} were trained on different data ({run.recipe.data.type_name} and "

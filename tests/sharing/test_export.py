@@ -19,7 +19,7 @@ from latentia.models import GAN, M2, VAE, ConditionalVAE
 from latentia.networks import MLP, Conv
 from latentia.networks.conditioning import CovariateDecoder, CovariateEncoder
 from latentia.sharing import export
-from latentia.sharing.export import Format
+from latentia.sharing.exporting import Format
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

@@ -13,7 +13,6 @@ from latentia.cli.runs import (
     LIMIT,
     AsJSON,
     MaxBytes,
-    Of,
     RunPath,
     SamplerName,
     Seed,
@@ -156,7 +155,10 @@ def compare(
     metrics: Metrics = None,
     features: FeaturesName = None,
     n: Count = None,
-    of: Of = "means",
+    of: Annotated[
+        str | None,
+        typer.Option(help="Of p(x|z): means, or draws of x; by default means of images, draws of other data."),
+    ] = None,
     split: TestSplit = "test",
     seed: Seed = 0,
     real_vs_real: RealVsReal = True,
@@ -169,9 +171,9 @@ def compare(
 ) -> None:
     """Compare runs: likelihood where there is one, sample quality, time to train, number of parameters.
 
-    All samples are scored by one protocol, against images of the runs' data. Runs of one recipe with several seeds are
-    one column: the mean over seeds with its standard error. The best value of a row is bold where every other is worse
-    beyond the 95 % interval of the difference.
+    All samples are scored by one protocol, against examples of the runs' data. Runs of one recipe with several seeds
+    are one column: the mean over seeds with its standard error. The best value of a row is bold where every other is
+    worse beyond the 95 % interval of the difference.
     """
     from latentia import interface
 

@@ -26,7 +26,7 @@ from latentia.training import RunDirectory, seed_of, seeded
 from latentia.training.checkpoint import find_checkpoints
 
 if TYPE_CHECKING:
-    from latentia.sharing.export import Format
+    from latentia.sharing.exporting import Format
 
 ModelT = TypeVar("ModelT")
 
@@ -293,7 +293,7 @@ def _with_replaced(written: dict[str, Any], replaced: dict[str, Any]) -> dict[st
 
 def name_file(error: ConfigurationError, file: Path, given: Collection[str]) -> ConfigurationError:
     """The faults of a recipe that was read from a file, except those of the keys that were given besides it."""
-    cure = "; bring the file back from a copy if it is damaged"
+    cure = "; bring the file back from a copy if it is damaged, or import the module of a class of yours first"
     return ConfigurationError(
         [
             (key, text) if key.split(".")[0] in given else (f"{file}: {key}" if key else str(file), text + cure)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from latentia.sharing.export import export
+from latentia.sharing.exporting import export
 from latentia.sharing.hub import pull, push
 
 __all__ = ["export", "pull", "push"]
