@@ -18,6 +18,38 @@ from torch import Tensor
 DEGREES = {1: [(p,) for p in range(4)], 2: [(p, n - p) for n in range(4) for p in range(n, -1, -1)]}
 """Degrees along each axis, of total degree at most 3, by dimension; other dimensions have no moments."""
 ROUNDING = 1e-13  # of a moment, relative to |a| + Σ |b|: some 400 roundings, of fewer than 200 operations
+CUBES = {
+    1: torch.tensor([[0, 1 / 5, 0, 2 / 35]], dtype=torch.float64),
+    2: torch.zeros(4, 10, dtype=torch.float64),
+}
+"""By dimension: moments of the monomials t₁³, t₁² t₂, t₁ t₂², t₂³ (or t³), (4 or 1, Q)."""
+for _row, _entries in enumerate(
+    (
+        {(1, 0): 1 / 5, (3, 0): 2 / 35},
+        {(0, 1): 1 / 9, (2, 1): 2 / 45},
+        {(1, 0): 1 / 9, (1, 2): 2 / 45},
+        {(0, 1): 1 / 5, (0, 3): 2 / 35},
+    )
+):
+    for _degrees, _moment in _entries.items():
+        CUBES[2][_row, DEGREES[2].index(_degrees)] = _moment
+
+
+def _times_coordinate(d: int) -> Tensor:
+    """(2p + 1) t Pₚ = (p + 1) Pₚ₊₁ + p Pₚ₋₁ along each axis, (d, Q, Q)."""
+    degrees = DEGREES[d]
+    found = torch.zeros(d, len(degrees), len(degrees), dtype=torch.float64)
+    for row, wanted in enumerate(degrees):
+        for axis, p in enumerate(wanted):
+            for neighbor, factor in ((p + 1, p + 1), (p - 1, p)):
+                known = (*wanted[:axis], neighbor, *wanted[axis + 1 :])
+                if sum(wanted) < 3 and known in degrees:
+                    found[axis, row, degrees.index(known)] = factor / (2 * p + 1)
+    return found
+
+
+TIMES_COORDINATE = {d: _times_coordinate(d) for d in DEGREES}
+"""By dimension: the moments of tₖ f up to total degree 2 from those of f, (d, Q, Q); those of degree 3 are 0."""
 _NODES = torch.tensor([-math.sqrt(0.6), 0.0, math.sqrt(0.6)], dtype=torch.float64)
 _WEIGHTS = torch.tensor([5 / 9, 8 / 9, 5 / 9], dtype=torch.float64)
 

@@ -20,13 +20,15 @@ from torch import Tensor
 
 from latentia.errors import UnsupportedError
 from latentia.likelihood.proof.affine import AffineBounds
-from latentia.likelihood.proof.restriction import Restriction
+from latentia.likelihood.proof.kinks import CUBES, TIMES_COORDINATE
+from latentia.likelihood.proof.restriction import Deviations, Restriction
 from latentia.likelihood.proof.rounding import UNIT, gamma_of
 
 LOG_GAMMA = 64 * UNIT  # relative error of torch.lgamma, against log Γ(x + 1) and its parts
 SMALLEST_SCALE = 1e-100
 PAIRS_AT_ONCE = 400_000  # images times tiles in one table
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+SAFE = 1 + 1e-12  # more than rounding changes in sums of positive numbers
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,7 @@ class Table:
         flat: (S,), whether the upper bound is better without H and with `above_flat` in place of `above`.
         above_flat: (S,).
         rounding: the part of the slack that smaller tiles do not make smaller, (S,).
-        moments: of the part of the slack that is known on average, (n, S, Q) (see `kinks`); None where none is.
-        rest: what of the slack is not in that part, (n, S).
+        average: the deviation from the form with H that is known on average; None where none is.
     """
 
     value: Tensor
@@ -55,8 +56,28 @@ class Table:
     flat: Tensor
     above_flat: Tensor
     rounding: Tensor
-    moments: Tensor | None = None
-    rest: Tensor | None = None
+    average: Average | None = None
+
+
+@dataclass(frozen=True)
+class Average:
+    """A deviation X(t) from the form of `Table` whose moments are known: log p = form + X ± rest, less `sunk` at most.
+
+    X holds what is of first order in the deviations of the variables, the product of these and t, and the third order.
+
+    Attributes:
+        moments: of X against Legendre polynomials (see `kinks`), (n, S, Q).
+        rest: slack both ways besides X, (n, S).
+        swing: |X| is at most the table's slack + rest + swing, (S,).
+        crossed: the part of `swing` whose moments of degree 3 are not known, (S,).
+        sunk: slack downwards besides `rest`, (S,).
+    """
+
+    moments: Tensor
+    rest: Tensor
+    swing: Tensor
+    crossed: Tensor
+    sunk: Tensor
 
 
 @dataclass(frozen=True)
@@ -67,21 +88,40 @@ class _Expansion:
         total: (S,).
         pull: (S, V).
         curvature: Bᵀ Wᵀ A'' W B, (S, d, d).
-        crossed: bound on what t and e contribute together, (S,).
+        force: Bᵀ Wᵀ A'' W, (S, d, V): t and e contribute t·(force e) together.
+        crossed: bound on that, (S,).
         squares: bound on what e contributes by itself, (S,); it only raises A.
         remainder: bound on the third order, (S,).
         tangent: by how much the terms of first order may lie above A, (S,): 0 where they are A's tangent.
         rounding: (S,).
+        third: the term of third order in t, where it was computed; None where it is a part of `remainder`.
     """
 
     total: Tensor
     pull: Tensor
     curvature: Tensor
+    force: Tensor
     crossed: Tensor
     squares: Tensor
     remainder: Tensor
     tangent: Tensor
     rounding: Tensor
+    third: _Third | None = None
+
+
+@dataclass(frozen=True)
+class _Third:
+    """The term of third order of A, (1/6) Σ A‴ (W B t)³, as a polynomial in t of one or two variables.
+
+    Attributes:
+        moments: of the polynomial against Legendre polynomials, of the degrees of `DEGREES`, (S, Q).
+        most: bound of its size, (S,).
+        beyond: bound on what else there is of third and higher order, (S,).
+    """
+
+    moments: Tensor
+    most: Tensor
+    beyond: Tensor
 
 
 @dataclass(frozen=True)
@@ -130,7 +170,11 @@ class Likelihoods(ABC):
 
     @abstractmethod
     def third(self, mean: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
-        """Bounds of A''(l + δ)/A''(l) and of |A'''(l + δ)|/A''(l) for |δ| ≤ reach, from A'(l)."""
+        """Bounds of A''(l + δ)/A''(l) and of |A‴(l + δ)|/A''(l) for |δ| ≤ reach, from A'(l)."""
+
+    @abstractmethod
+    def skew(self, mean: Tensor) -> Tensor:
+        """A‴/A'' at l from A'(l); |A⁗/A''| must be at most 1 everywhere."""
 
     def at(self, network: Restriction, points: Tensor) -> Tensor:
         """log p(x|z) at single points, (N, S), without a bound of rounding."""
@@ -177,7 +221,8 @@ class Likelihoods(ABC):
         """
         variables, known = network.integrated(tiles) if integrate else (network.variables(tiles), None)
         center, slopes, error = variables.center, variables.slopes, variables.error
-        expansion = self._chosen(network, variables, choices if network.weight is not None else choices[-1:], limit)
+        choices = choices if network.weight is not None else choices[-1:]
+        expansion = self._chosen(network, variables, choices, limit, known is not None)
         middle = expansion.pull.mean(0)
         floor = expansion.rounding + 4 * products.drift
         fixed = floor + ((middle - expansion.pull).abs() * error).sum(-1)
@@ -185,6 +230,7 @@ class Likelihoods(ABC):
         above = expansion.crossed + expansion.remainder
         below = above + expansion.squares
         flat = ~(above < expansion.curvature.diagonal(dim1=-2, dim2=-1).sum(-1) / 6)
+        more = None if known is None else _of_higher_order(expansion, error, known)
         parts, size = [], max(1, PAIRS_AT_ONCE // len(center))
         split = (rows.split(size), products.weighted.split(size), products.shift.split(size))
         for some, product, shift in zip(*split, strict=True):
@@ -194,17 +240,21 @@ class Likelihoods(ABC):
             slack = (product - middle).abs() @ error.T
             slack += fixed + self.noise[some, None]
             table = Table(value, slope, slack, expansion.curvature, above, below, flat, expansion.tangent, floor)
-            if known is not None:
+            if known is not None and more is not None:
                 shape = known.moments.shape[:2]
                 moments = ((product - middle) @ known.moments.flatten(0, 1).T).unflatten(1, shape)
-                moments -= (known.moments @ (expansion.pull - middle).unsqueeze(-1)).squeeze(-1)
+                moments += more.moments - (known.moments @ (expansion.pull - middle).unsqueeze(-1)).squeeze(-1)
                 rest = (product - middle).abs() @ known.rest.T
-                rest += floor + ((middle - expansion.pull).abs() * known.rest).sum(-1) + self.noise[some, None]
-                table = replace(table, moments=moments, rest=rest)
+                rest += floor + ((middle - expansion.pull).abs() * known.rest).sum(-1) + more.beyond
+                rest += self.noise[some, None]
+                average = Average(moments, rest, more.most, more.crossed, expansion.squares)
+                table = replace(table, average=average)
             parts.append((some, table))
         return parts
 
-    def _chosen(self, network: Restriction, variables: AffineBounds, choices: list[Tensor], limit: float) -> _Expansion:
+    def _chosen(
+        self, network: Restriction, variables: AffineBounds, choices: list[Tensor], limit: float, third: bool
+    ) -> _Expansion:
         """The expansion by the fewest cells of small remainder; cells are half as wide from one to the next."""
         for number, cells in enumerate(choices[:-1]):
             expansion = self._expansion(network, variables, cells)
@@ -213,10 +263,15 @@ class Likelihoods(ABC):
                 return expansion
             if number + 2 < len(choices) and not most / 6 <= limit:  # of third order: the next ones will not do either
                 break
-        return self._expansion(network, variables, choices[-1])
+        return self._expansion(network, variables, choices[-1], third)
 
-    def _expansion(self, network: Restriction, variables: AffineBounds, cells: Tensor) -> _Expansion:
-        """A to second order in v around one point for each cell, and bounds of what is beyond."""
+    def _expansion(
+        self, network: Restriction, variables: AffineBounds, cells: Tensor, with_third: bool = False
+    ) -> _Expansion:
+        """A to second order in v around one point for each cell, and bounds of what is beyond.
+
+        With `with_third`, for a cell for each tile, the term of third order in t too.
+        """
         count = int(cells.max()) + 1
         order = cells.argsort(stable=True)
         back = order.argsort()
@@ -243,6 +298,7 @@ class Likelihoods(ABC):
         rounding = (weight * (gamma * size + network.error)).sum(-1, keepdim=True) * 4
         rounding = rounding + gamma * total.abs()[:, None] + 1e-13
         pull = network.transposed(mean).unsqueeze(1)  # A' W at the place
+        cubic = None
         if count == len(cells):  # away = 0, and a product with W for each tile is less than Wᵀ A'' W
             tangents = network.linear(slopes[:, 0])
             weighted = network.transposed(variance.unsqueeze(1) * tangents).unsqueeze(1)
@@ -250,6 +306,13 @@ class Likelihoods(ABC):
             squares = (variance * wide.square()).sum(-1, keepdim=True)
             crossed = (weighted.abs() * error.unsqueeze(2)).sum((-1, -2))
             rounding = rounding + gamma * (variance * reach.square()).sum(-1, keepdim=True) * 4
+            if with_third:
+                cube = variance * reach * reach * reach
+                fourth = (cube * reach * growth).sum(-1, keepdim=True) / 24
+                noise = 64 * gamma * (cube * (1 + third)).sum(-1, keepdim=True)
+                skew = variance * self.skew(mean)
+                cubic = _third(network, tangents, skew, error[:, 0], wide, reach, fourth + noise)
+                cubic = _Third(*(ungrouped(x) for x in (cubic.moments, cubic.most, cubic.beyond * (1 + gamma))))
         else:
             assert network.weight is not None
             hessian = (network.weight.T * variance.unsqueeze(1)) @ network.weight  # (cells, V, V)
@@ -266,16 +329,70 @@ class Likelihoods(ABC):
             ungrouped(total),
             ungrouped(pull),
             ungrouped(weighted @ slopes.mT),
+            ungrouped(weighted),
             ungrouped(crossed * (1 + gamma)),
             ungrouped(0.5 * squares * (1 + gamma)),
             ungrouped(remainder),
             ungrouped(tangent),
             ungrouped(rounding),
+            cubic,
         )
 
 
+@dataclass(frozen=True)
+class _Higher:
+    """Deviations of second and third order that are known on average; attributes as of `_Third`, on S tiles.
+
+    Attributes:
+        crossed: the part of `most` whose moments of degree 3 are not known, (S,).
+    """
+
+    moments: Tensor
+    most: Tensor
+    beyond: Tensor
+    crossed: Tensor
+
+
+def _of_higher_order(expansion: _Expansion, error: Tensor, known: Deviations) -> _Higher:
+    """What t and the deviations of the variables contribute together to log p, and the third order of A."""
+    products = torch.einsum("sdv,sqv->sdq", expansion.force, known.moments)
+    moments = -torch.einsum("dpq,sdq->sp", TIMES_COORDINATE[expansion.force.shape[1]], products)
+    size = expansion.force.abs().sum(1)
+    unknown, crossed = (size * known.rest).sum(-1), (size * (error + known.rest)).sum(-1)
+    if expansion.third is None:
+        return _Higher(moments, crossed, (unknown + expansion.remainder) * SAFE, crossed * SAFE)
+    third = expansion.third
+    most = (crossed + third.most) * SAFE
+    return _Higher(moments - third.moments, most, (unknown + third.beyond) * SAFE, crossed * SAFE)
+
+
+def _third(
+    network: Restriction, tangents: Tensor, skew: Tensor, error: Tensor, wide: Tensor, reach: Tensor, fourth: Tensor
+) -> _Third:
+    """The third order of A for l = W (a + B t + e) + b on S tiles, (S, 1, …) each.
+
+    Args:
+        network: W.
+        tangents: W B, (S, d, D).
+        skew: A‴, (S, D).
+        error: of v, (S, V).
+        wide: |W| e, (S, D).
+        reach: at least |W (B t + e)|, (S, D).
+        fourth: bound on higher orders and rounding, (S, 1).
+    """
+    d = tangents.shape[1]
+    pairs = torch.stack([skew * tangents[:, i] * tangents[:, j] for i in range(d) for j in range(i, d)], 1)
+    often = torch.tensor([1.0, 2.0, 1.0] if d == 2 else [1.0], dtype=torch.float64)
+    # (τ + η)³ − τ³ = 3 τ² η + 3 τ η² + η³ with |τ| + |η| ≤ reach and |η| ≤ wide.
+    bent = 0.5 * ((network.transposed(pairs).abs() * error.unsqueeze(1)).sum(-1) * often).sum(-1, keepdim=True)
+    bent = bent + 0.5 * (skew.abs() * reach * wide.square()).sum(-1, keepdim=True)
+    triples = torch.cat([pairs[:, :1] * tangents[:, :1], pairs * tangents[:, -1:]], 1) if d == 2 else pairs * tangents
+    coefficients = triples.sum(-1) * torch.tensor([1.0, 3.0, 3.0, 1.0] if d == 2 else [1.0]) / 6
+    return _Third((coefficients @ CUBES[d]).unsqueeze(1), coefficients.abs().sum(-1, keepdim=True), bent + fourth)
+
+
 class BernoulliLikelihoods(Likelihoods):
-    """l: logits. A = softplus, A''' = A'' (1 − 2A'), and so |(log A'')'| ≤ 1."""
+    """l: logits. A = softplus, A‴ = A'' (1 − 2A'), and so |(log A'')'| ≤ 1."""
 
     def __init__(self, images: Tensor):
         zeros = torch.zeros(len(images), dtype=torch.float64)
@@ -290,6 +407,9 @@ class BernoulliLikelihoods(Likelihoods):
     def third(self, mean: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
         growth = torch.exp(reach)
         return growth, growth * ((1 - 2 * mean).abs() + 0.5 * reach + 1e-15)
+
+    def skew(self, mean: Tensor) -> Tensor:
+        return 1 - 2 * mean  # and A⁗ = A'' (1 − 6 A'') with A'' ≤ 1/4
 
 
 class PoissonLikelihoods(Likelihoods):
@@ -310,6 +430,9 @@ class PoissonLikelihoods(Likelihoods):
     def third(self, mean: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
         growth = torch.exp(reach)
         return growth, growth
+
+    def skew(self, mean: Tensor) -> Tensor:
+        return torch.ones_like(mean)
 
 
 class NormalLikelihoods(Likelihoods):
@@ -339,3 +462,6 @@ class NormalLikelihoods(Likelihoods):
 
     def third(self, mean: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones_like(mean), torch.zeros_like(mean)
+
+    def skew(self, mean: Tensor) -> Tensor:
+        return torch.zeros_like(mean)

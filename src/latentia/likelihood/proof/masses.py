@@ -9,7 +9,7 @@ With m₀ the mean of exp(g·t) over the tile and E the mean under the density t
     at least  |tile| m₀ exp(α − slack − E w)                          by Jensen's inequality,
     at most   |tile| m₀ exp(α + slack) (1 − (1 − w̄/2) E w)            by e^{−w} ≤ 1 − w + w²/2, for w̄ ≤ 1.
 
-Where the slack is known on average, log p(x|z) p(z) = α + g·t − w(t) + X(t) ± rest with |X| ≤ s, and with the moments
+Where deviations are known on average, log p(x|z) p(z) = α + g·t − w(t) + X(t) ± rest with |X| ≤ s, and with the moments
 of X against Legendre polynomials. Since e^{g·t} is a sum of products of aₚ(gᵢ) Pₚ(tᵢ) with aₚ = (2p + 1) iₚ (modified
 spherical Bessel functions, positive for g > 0), the terms of total degree above 3 add at most s (e^{|g|₁}/m₀ − Σ |aₚ
 a_q|/m₀) to E X, over total degrees at most 3. The mass is
@@ -82,16 +82,18 @@ def log_masses(table: Table, prior: Density, log_volume: float, supremum: Tensor
     if bool((most > 1).any()):
         peak = table.value + (prior.value + log_volume) + largest(slope, minorant(above)) + table.slack + extra
         upper = torch.where(peak < upper, peak, upper)
-    if table.moments is not None and table.rest is not None and prior.edge is None:
-        size = table.slack + table.rest
-        mean = _mean_deviation(slope, log_mean, first, second, table.moments, size)
+    x = table.average
+    if x is not None and prior.edge is None:
+        size = table.slack + x.rest + x.swing
+        mean = _mean_deviation(slope, log_mean, first, second, x.moments, size, x.crossed)
         base, bend = table.value + (prior.value + log_volume) + log_mean.sum(-1), _mean_square(below, first, second)
-        floor = base + mean[0] - bend - table.rest - (table.below + prior.below + noise)
+        floor = base + mean[0] - bend - x.rest - (x.sunk + prior.below + noise)
         lower = torch.where(floor > lower, floor, lower)
-        w = _mean_square(above, first, second)
+        curvature = table.curvature + prior.curvature_above
+        most, w = 0.5 * curvature.abs().sum((-1, -2)) * (1 + 16 * UNIT), _mean_square(curvature, first, second)
         growth = mean[1] - w + (0.5 + size * size.exp() / 6) * (size.square() + (2 * size + most) * w)
         growth = (growth + 1e-13 * (1 + most)).clamp(min=-0.75)
-        ceiling = base + torch.log1p(growth) + table.rest + extra
+        ceiling = base + torch.log1p(growth) + x.rest + prior.above + 1e-13
         upper = torch.where(ceiling < upper, ceiling, upper)
     cap = supremum[:, None] + (prior.top + log_volume + 1e-13)
     upper = torch.where(upper < cap, upper, cap)  # also where it is not a number
@@ -114,7 +116,7 @@ def _moments(slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _mean_deviation(
-    slope: Tensor, log_mean: Tensor, first: Tensor, second: Tensor, moments: Tensor, most: Tensor
+    slope: Tensor, log_mean: Tensor, first: Tensor, second: Tensor, moments: Tensor, most: Tensor, crossed: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Lower and upper bounds of E X under the density ∝ exp(g·t), (n, S) each.
 
@@ -123,6 +125,7 @@ def _mean_deviation(
         log_mean, first, second: of that density, as `_moments` gives them.
         moments: of X, (n, S, Q).
         most: bound of |X|, (n, S).
+        crossed: bound of a part of X whose moments of degree 3 are not in `moments`, (S,).
     """
     size = slope.abs()
     square = size.square().clamp(max=0.01)
@@ -130,15 +133,16 @@ def _mean_deviation(
     quadratic = 0.5 * (3 * second - 1)
     third = torch.where(size < 0.1, cubic, first - 5 * quadratic / torch.where(size < 0.1, 1.0, slope))
     shares = torch.stack([torch.ones_like(first), 3 * first, 5 * quadratic, 7 * third])  # (4, n, S, d)
-    total, absolute = torch.zeros_like(most), torch.zeros_like(most)
+    total, absolute, highest = (torch.zeros_like(most) for _ in range(3))
     for number, degrees in enumerate(DEGREES[slope.shape[-1]]):
         product = shares[degrees[0], ..., 0]
         if len(degrees) > 1:
             product = product * shares[degrees[1], ..., 1]
         total = total + product * moments[..., number]
         absolute = absolute + product.abs()
+        highest = highest + product.abs() if sum(degrees) == 3 else highest
     whole = torch.exp(size.sum(-1) - log_mean.sum(-1))
-    error = ((whole - absolute).clamp(min=0) + 1e-8 * whole) * most
+    error = ((whole - absolute).clamp(min=0) + 1e-8 * whole) * most + highest * (1 + 1e-8) * crossed
     return total - error, total + error
 
 

@@ -47,6 +47,9 @@ class PerPixelLikelihoods(Likelihoods):
     def third(self, mean: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError("not an exponential family in the decoder's outputs")
 
+    def skew(self, mean: Tensor) -> Tensor:
+        raise NotImplementedError("not an exponential family in the decoder's outputs")
+
     def at(self, network: Restriction, points: Tensor) -> Tensor:
         variables = network.variables(AffineBounds.of_boxes(points, torch.zeros_like(points)))
         mean, log_scale = network.outputs(variables.center).chunk(2, -1)

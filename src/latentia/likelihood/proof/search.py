@@ -269,7 +269,7 @@ class Search:
                     narrow = stuck.clamp(min=0.5 * self.tolerance)
                 done = (gap <= enough) | (high - low <= narrow) | (level >= DEEPEST)
                 lower.add(rows, low.masked_fill(~done, -math.inf))
-                order = 2 if table.moments is None else 3  # of the gap in the side of a tile
+                order = 2 if table.average is None else 3  # of the gap in the side of a tile
                 excess = ((high - low) / (0.5 * self.tolerance)).log()
                 need = torch.minimum((gap - threshold) / (d + order), excess / order)
                 need = need.masked_fill(~(high - low < WIDE), 0.0)
