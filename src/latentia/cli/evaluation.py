@@ -54,7 +54,7 @@ def evaluate(
     prove: Annotated[
         float | None,
         typer.Option(
-            help="Also prove bounds of log p(x) so many nats apart: slower, for decoders of known parts (exact)."
+            help="Also prove bounds of the mean log p(x) so many nats apart: slower, decoders of known parts (exact)."
         ),
     ] = None,
     draws: Annotated[int | None, typer.Option(min=2, help="Draws of z for each image (importance).")] = None,

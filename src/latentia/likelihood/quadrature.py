@@ -97,7 +97,8 @@ class Limits(TypedDict, total=False):
             second for each image); `auto`, the default, is numerical and proves up to 16 images as far as about
             as much time again allows. `details["proven"]` says which.
         prove: nats. Besides the numerical values, enclose log p(x) between proven bounds that are at most so far
-            apart, in up to half of the seconds: they are in `details` as `lower` and `upper`.
+            apart on average over the images, in up to half of the seconds: they are in `details` as `lower` and
+            `upper`. (`enclose_log_likelihood` bounds each image to a tolerance.)
         precision: of decoder and table; `auto` is float32, and float64 where the tolerance is below 0.001 or float32
             rounds by too much.
         seconds: time allowed, unlimited by default; the step that it ends in is finished.
@@ -156,7 +157,8 @@ class LikelihoodResult:
             values = self.details[side][found]
             if len(values):
                 kind: Kind = "lower bound" if side == "lower" else "upper bound"
-                settings: dict[str, Any] = {"proven": "for every image"}
+                apart = float((self.details["upper"][found] - self.details["lower"][found]).mean())
+                settings: dict[str, Any] = {"proven": "for every image", "mean_width": apart}
                 settings |= {"not_reached": int((~found).sum())} if len(values) < len(found) else {}
                 bounds = LikelihoodResult(values, torch.zeros_like(values), kind, "enclosure", settings, random=True)
                 yield replace(bounds._mean(), name=f"log_likelihood_{side}")
@@ -273,7 +275,9 @@ def solve(
                 "(annealed_log_likelihood) for bounds; on the command line --likelihood importance or annealed"
             )
         subject.require_deterministic(images)
-        bounds = None if prove is None else enclose_log_likelihood(subject, images, prove, seconds=seconds / 2)
+        bounds = None
+        if prove is not None:
+            bounds = enclose_log_likelihood(subject, images, prove, mean=True, seconds=seconds / 2, progress=progress)
         work = _Work(subject, images, tolerance, precision, begin + seconds, memory, keep, progress)
         if not work.is_network:
             work.end = begin + FIRST_SHARE * seconds

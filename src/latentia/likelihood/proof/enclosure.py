@@ -15,6 +15,7 @@ __all__ = ["enclose_log_likelihood", "prove_exclusion"]
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,7 +47,8 @@ class Enclosure:
     Attributes:
         lower: of log p(x) in nats, (N,), float64; −∞ where nothing is known.
         upper: likewise.
-        statistics: `tiles` that were bounded, `pairs` of an image and a tile, `rounds`, `seconds`.
+        statistics: `tiles` that were bounded, `pairs` of an image and a tile, `rounds`, `seconds`, and `excluded`, the
+            share of the prior's box that was dropped since a bound shows that it does not matter, on average.
     """
 
     lower: Tensor
@@ -93,7 +95,13 @@ class KeptTiles:
 
 
 def enclose_log_likelihood(
-    model: Any, images: Tensor, tolerance: float = 0.01, *, mean: bool = False, seconds: float = math.inf
+    model: Any,
+    images: Tensor,
+    tolerance: float = 0.01,
+    *,
+    mean: bool = False,
+    seconds: float = math.inf,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> Enclosure:
     """Lower and upper bounds of log p(x) for every image, proven, for z of at most three dimensions.
 
@@ -105,6 +113,8 @@ def enclose_log_likelihood(
         mean: ask for the tolerance of the mean over the images only, at a fraction of the cost; single images may have
             bounds further apart.
         seconds: time allowed; the best bounds reached by then are returned.
+        progress: is called with the number of images done, of all images, and what is being done; with `mean`, the
+            share of the images is tolerance/width.
 
     Raises:
         UnsupportedError: a decoder, likelihood or prior that cannot be bounded, naming it and the cure.
@@ -114,22 +124,29 @@ def enclose_log_likelihood(
         raise ConfigurationError(f"tolerance is {tolerance}; it must be above 0 nats")
     begin, count = time.monotonic(), len(images)
     lower = torch.full((count,), -math.inf, dtype=torch.float64)
-    upper, statistics = -lower, {"tiles": 0.0, "pairs": 0.0, "rounds": 0.0}
+    upper, statistics = -lower, {"tiles": 0.0, "pairs": 0.0, "excluded": 0.0, "rounds": 0.0}
     groups = _of_one_pattern(images)
     for number, index in enumerate(groups):
         until = time.monotonic() + (begin + seconds - time.monotonic()) / (len(groups) - number)
-        lower[index], upper[index], found = _enclose(model, images[index], tolerance, mean, until)
+        before = sum(len(group) for group in groups[:number])
+
+        def report(share: float, what: str, before: int = before, size: int = len(index)) -> None:
+            if progress is not None:
+                progress(before + int(share * size), count, what)
+
+        lower[index], upper[index], found = _enclose(model, images[index], tolerance, mean, until, report)
+        found["excluded"] *= len(index) / count
         statistics = {name: value + found[name] for name, value in statistics.items()}
     return Enclosure(lower, upper, {**statistics, "seconds": time.monotonic() - begin})
 
 
 def _enclose(
-    model: Any, images: Tensor, tolerance: float, mean: bool, until: float
+    model: Any, images: Tensor, tolerance: float, mean: bool, until: float, report: Callable[[float, str], None]
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
     """Bounds for images of the same missing values, and statistics."""
     with torch.no_grad():
         problem = _problem(model, images)
-        search, share, rounds, every = Search(problem, tolerance, until), tolerance / 200, 1, len(images)
+        search, share, rounds, every = Search(problem, tolerance, until, report), tolerance / 200, 1, len(images)
         if mean:
             lower, upper = search.run_for_mean(torch.arange(every), problem.hints)
         else:

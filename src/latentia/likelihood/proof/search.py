@@ -10,8 +10,8 @@ __all__: list[str] = []  # used by the proofs only
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -31,7 +31,6 @@ LENIENCY = math.log(4.0)  # by which a gap may exceed its share on the parts of 
 LARGEST_ROUNDING = 1e-4  # share of the tolerance that rounding may take before something is computed from the start
 EXPANSION = 0.05  # share of the tolerance that may be lost to expanding the normalizer once for several tiles
 FIRST_WAVE = 64  # share of all nats that may be left, that a tile of the first wave has at least
-RESTRICTED_ABOVE = 32  # share of a wave's threshold, above which a tile that waits keeps its restricted network
 SMALL = 1 / 2000  # share of the tolerance of a mean that the gap of a pair may be to be settled at once
 PAIRS_OF_A_WIDE_SPLIT = 20_000  # at most, where a tile is divided into four along a side before its gap is small
 DEEPEST = 48  # level whose tiles are not divided: below 2^−53 of the box the centers of tiles would be rounded
@@ -80,6 +79,61 @@ class Tile:
     products: Products | None
 
 
+@dataclass
+class _Parts:
+    """The parts of a divided tile that are not settled, for the images that are not settled on all of them.
+
+    Attributes:
+        level: of the parts.
+        centers: (S, d).
+        images: (n,).
+        upper, lower: bounds of the log-masses, (n, S); −∞ where the pair is settled.
+        gaps: about how many nats the bounds of log p(x) lie apart by each part, summed over the images, (S,).
+        splits: how many to divide each side of a part into, (S,).
+        rounding: the part of the slack that is rounding, in nats, (S,).
+        network: the decoder, restricted to the tile.
+        products: of the images with that network, where they are kept.
+    """
+
+    level: int
+    centers: Tensor
+    images: Tensor
+    upper: Tensor
+    lower: Tensor
+    gaps: Tensor
+    splits: Tensor
+    rounding: Tensor
+    network: Restriction
+    products: Products | None
+
+    @classmethod
+    def of(cls, tile: Tile, known: Tensor) -> _Parts:
+        """One tile that is not divided."""
+        upper, lower = tile.upper[:, None], tile.lower[:, None]
+        gaps, splits = _total_gaps(upper, lower, known[tile.images]), torch.tensor([tile.parts])
+        rounding, network = torch.tensor([tile.rounding]), tile.network
+        return cls(tile.level, tile.center[None], tile.images, upper, lower, gaps, splits, rounding, network, None)
+
+    def tiles(self, columns: Tensor) -> list[Tile]:
+        """Some of the parts, as tiles."""
+        found = []
+        for column in columns.tolist():
+            rows = (self.upper[:, column] > -math.inf).nonzero().flatten()
+            bounds = self.upper[rows, column], self.lower[rows, column]
+            kept = None if self.products is None else self.products.of(rows)
+            size, rounding = int(self.splits[column]), float(self.rounding[column])
+            images, center = self.images[rows], self.centers[column]
+            found.append(Tile(self.level, center, images, *bounds, size, rounding, self.network, kept))
+        return found
+
+    def take(self, columns: Tensor) -> list[Tile]:
+        """The same, taken out."""
+        found = self.tiles(columns)
+        self.upper[:, columns] = self.lower[:, columns] = -math.inf
+        self.gaps[columns] = 0.0
+        return found
+
+
 class _Sums:
     """log Σ exp for each image, in float64, of numbers that come in groups."""
 
@@ -109,14 +163,19 @@ class _Sums:
 class Search:
     """Divides tiles until the bounds are near enough."""
 
-    def __init__(self, problem: Problem, tolerance: float, deadline: float):
+    def __init__(
+        self, problem: Problem, tolerance: float, deadline: float, report: Callable[[float, str], None] | None = None
+    ):
         self.problem, self.tolerance, self.deadline = problem, tolerance, deadline
+        self.report = report or _ignore
         self.tiles, self.pairs = 0, 0
+        self.excluded = 0.0  # volume in boxes that was settled without a narrow bound, summed over the images
         self.whole: Products | None = None
 
     def statistics(self) -> dict[str, float]:
         """How much was computed."""
-        return {"tiles": float(self.tiles), "pairs": float(self.pairs)}
+        excluded = self.excluded / max(1, len(self.problem.family.features))
+        return {"tiles": float(self.tiles), "pairs": float(self.pairs), "excluded": excluded}
 
     def run(self, index: Tensor, reference: Tensor, share: float) -> tuple[Tensor, Tensor]:
         """Bounds of log p(x) for the images `index`, (n,) each.
@@ -128,9 +187,12 @@ class Search:
         """
         frontier, known, lower, upper = self._start(index, reference)
         while level := frontier.next_level():
-            self._learn(known, lower, level, frontier)
+            self._learn(known, lower, [*level, *frontier.all()])
+            waiting = torch.cat([tile.images for tile in (*level, *frontier.all())]).unique()
+            self.report(1 - len(waiting) / len(index), "proof, images enclosed")
             while level and time.monotonic() <= self.deadline:
-                for child in self._divide(level.pop(), known, share, lower, upper):
+                parts = self._divide(level.pop(), known, share, lower, upper)
+                for child in parts.tiles((parts.upper > -math.inf).any(0).nonzero().flatten()):
                     frontier.add(child)
             if time.monotonic() > self.deadline:
                 for left in (*level, *frontier.all()):
@@ -146,36 +208,39 @@ class Search:
         wave to wave a lower one. So a division is made where it narrows most.
         """
         frontier, known, lower, upper = self._start(index, reference)
-        waiting, threshold = list(frontier.all()), len(index) * self.tolerance / FIRST_WAVE
+        waiting = [_Parts.of(tile, known) for tile in frontier.all()]
+        threshold, goal = len(index) * self.tolerance / FIRST_WAVE, math.inf
         while True:
-            self._learn(known, lower, waiting, _Frontier())
-            frontier, later = _Frontier(), []
-            for tile in waiting:
-                frontier.add(tile) if _total_gap(tile, known) > threshold else later.append(tile)
-            waiting = later
+            frontier = _Frontier()
+            for parts in waiting:
+                for tile in parts.take((parts.gaps > threshold).nonzero().flatten()):
+                    frontier.add(tile)
             while level := frontier.next_level():
-                self._learn(known, lower, [*level, *waiting], frontier)
                 for tile in level:
                     if time.monotonic() > self.deadline:
-                        waiting.append(tile)
+                        waiting.append(_Parts.of(tile, known))
                         continue
-                    for child in self._divide(tile, known, self.tolerance, lower, upper, together=True):
-                        gap = _total_gap(child, known)
-                        if gap > threshold:
-                            frontier.add(child)
-                        elif gap > threshold / RESTRICTED_ABOVE:
-                            waiting.append(child)
-                        else:  # it will hardly be divided: forget the restricted network, which takes memory
-                            waiting.append(replace(child, network=self.problem.whole, products=None))
+                    parts = self._divide(tile, known, self.tolerance, lower, upper, goal=goal)
+                    for child in parts.take((parts.gaps > threshold).nonzero().flatten()):
+                        frontier.add(child)
+                    # What waits will hardly be divided soon: forget the restricted network, which takes memory.
+                    parts.network, parts.products = self.problem.whole, None
+                    if bool((parts.upper > -math.inf).any()):
+                        waiting.append(parts)
+                if goal == math.inf:
+                    self._learn(known, lower, [*waiting, *frontier.all()])
             low, high = lower.copy(), upper.copy()
-            for tile in waiting:
-                low.add(tile.images, tile.lower)
-                high.add(tile.images, tile.upper)
+            for parts in waiting:
+                low.add(parts.images, parts.lower)
+                high.add(parts.images, parts.upper)
+            torch.maximum(known, low.values, out=known)
             below, above = (low.values - low.rounding)[index], (high.values + high.rounding)[index]
             width = float((above - below).mean())
+            self.report(min(1.0, self.tolerance / width), f"proof, bounds {width:.2g} nats apart on average")
             if not waiting or width <= self.tolerance or time.monotonic() > self.deadline:
                 return below, above
-            threshold *= min(0.85, max(0.5, self.tolerance / width))
+            threshold *= min(0.85, max(0.2, self.tolerance / width))
+            goal = len(index) * self.tolerance / max(1, sum(int((parts.gaps > 0).sum()) for parts in waiting))
 
     def exclude(self, index: Tensor, reference: Tensor, level: int, share: float) -> tuple[Tensor, Tensor, list[Tile]]:
         """Log-mass that was excluded at most, log p(x) at least, (n,) each, and the tiles of the level that were not.
@@ -186,11 +251,12 @@ class Search:
         frontier, known, lower, upper = self._start(index, reference)
         kept: list[Tile] = []
         while tiles := frontier.next_level():
-            self._learn(known, lower, tiles, frontier)
+            self._learn(known, lower, [*tiles, *frontier.all()])
             for tile in tiles:
                 if time.monotonic() > self.deadline:
                     raise UnsupportedError("the time ended before all tiles were small enough; allow more seconds")
-                for child in self._divide(tile, known, share / 1000, lower, upper, level):
+                parts = self._divide(tile, known, share / 1000, lower, upper, level)
+                for child in parts.tiles((parts.upper > -math.inf).any(0).nonzero().flatten()):
                     if child.level < level:
                         frontier.add(child)
                         continue
@@ -206,10 +272,10 @@ class Search:
         upper.add(index, self.problem.prior.log_tail + self.problem.family.supremum[index])
         return _Frontier(self._root(index)), known, lower, upper
 
-    def _learn(self, known: Tensor, lower: _Sums, level: list[Tile], frontier: _Frontier) -> None:
+    def _learn(self, known: Tensor, lower: _Sums, waiting: Sequence[Tile | _Parts]) -> None:
         """Raise what log p(x) is known to be to its lower bound by all tiles, done and waiting."""
         total = _Sums(len(known))
-        for tile in (*level, *frontier.all()):
+        for tile in waiting:
             total.add(tile.images, tile.lower)
         torch.maximum(known, torch.logaddexp(total.values, lower.values), out=known)
 
@@ -228,12 +294,13 @@ class Search:
         lower: _Sums,
         upper: _Sums,
         deepest: int | None = None,
-        together: bool = False,
-    ) -> list[Tile]:
-        """Bound the masses on the parts of a tile, add up those that are settled, and return the others as tiles.
+        goal: float | None = None,
+    ) -> _Parts:
+        """Bound the masses on the parts of a tile, add up those that are settled, and return the others.
 
-        With `deepest` only the upper bound counts: a part is settled where it is small. `together` is for a mean over
-        images: a pair is settled where its gap is next to nothing, since others of the tile may be divided anyway.
+        With `deepest` only the upper bound counts: a part is settled where it is small. With `goal` it is for a mean
+        over images: a pair is settled where its gap is next to nothing, since others of the tile may be divided anyway,
+        and parts are to be divided until their gaps, summed over the images, are about as large as the goal.
         """
         prior, d = self.problem.prior, len(tile.center)
         radius = 2.0**-tile.level
@@ -249,7 +316,7 @@ class Search:
         log_volume = float((2 * prior.scale * inner).log().sum())
         boxes = AffineBounds.of_boxes(centers, torch.full_like(centers, inner))
         found: list[tuple[Tensor, ...]] = []
-        rounding: list[float] = []
+        rounding, order = torch.zeros(len(centers), dtype=torch.float64), 2
         products = self._products(tile, network)
         sizes = [size for size in (4, 8) if size < tile.parts] if deepest is None else []
         choices = [_cells(tile.parts, d, size) for size in (*sizes, tile.parts)]
@@ -262,7 +329,7 @@ class Search:
             gap = torch.where(low > -math.inf, high + torch.log(-torch.expm1(low - high)), high)
             if deepest is None:
                 stuck = torch.where(table.rounding > 0.5 * tile.rounding, 8 * table.rounding, 0.0)
-                if together:
+                if goal is not None:
                     enough, narrow = known[rows, None] + math.log(SMALL * self.tolerance), stuck
                 else:
                     enough = threshold if tile.parts == 2 else threshold + LENIENCY
@@ -276,25 +343,29 @@ class Search:
             else:
                 done, need = high <= threshold, torch.zeros_like(high)
             upper.add(rows, high.masked_fill(~done, -math.inf))
-            rounding = table.rounding.tolist()
+            self.excluded += int((done & (high - low > self.tolerance)).sum()) * 2.0 ** -(level * d)
+            rounding = table.rounding
             found.append((high, low, done, need))
         self.tiles += len(centers)
         self.pairs += len(centers) * len(tile.images)
         high, low, done, need = (torch.cat(parts) for parts in zip(*found, strict=True))
-        children = []
-        for column in (~done).any(0).nonzero().flatten().tolist():
-            rows = (~done[:, column]).nonzero().flatten()
-            wanted = float(need[rows, column].quantile(0.95, interpolation="higher")) / math.log(2)
-            least = 2.0 if d < 3 and len(rows) * 4**d <= PAIRS_OF_A_WIDE_SPLIT else 1.0
-            parts = 2 ** math.ceil(min(max(least, wanted - 0.2), math.log2(LARGEST_SPLIT[d])))
-            if deepest is not None:
-                parts = 2
-            kept = None if network is self.problem.whole else products.of(rows)
-            bounds = high[rows, column], low[rows, column]
-            children.append(
-                Tile(level, centers[column], tile.images[rows], *bounds, parts, rounding[column], network, kept)
-            )
-        return children
+        some = (~done).any(1)
+        images, done, need = tile.images[some], done[some], need[some]
+        high, low = (x[some].masked_fill_(done, -math.inf) for x in (high, low))
+        gaps = _total_gaps(high, low, known[images])
+        counts, splits = (~done).sum(0), torch.full((len(centers),), 2)
+        most = int(math.log2(LARGEST_SPLIT[d]))
+        for column in counts.nonzero().flatten().tolist() if deepest is None else ():
+            count = int(counts[column])
+            least = 2 if d < 3 and count * 4**d <= PAIRS_OF_A_WIDE_SPLIT else 1
+            if goal is None:
+                wanted = float(need[~done[:, column], column].quantile(0.95, interpolation="higher")) / math.log(2)
+            else:
+                gap = float(gaps[column])
+                wanted = math.log2(gap / goal) / (d + order) if 0 < gap < count and goal < math.inf else 0.0
+            splits[column] = 2 ** math.ceil(min(max(least, wanted - 0.2), most))
+        kept = None if network is self.problem.whole else products.of(some)
+        return _Parts(level, centers, images, high, low, gaps, splits, rounding, network, kept)
 
     def _products(self, tile: Tile, network: Restriction) -> Products:
         family = self.problem.family
@@ -313,6 +384,10 @@ class Search:
         return not rounding < LARGEST_ROUNDING * min(self.tolerance, 1.0)
 
 
+def _ignore(_share: float, _what: str) -> None:
+    """No progress is shown."""
+
+
 def _cells(parts: int, d: int, size: int) -> Tensor:
     """The cell of each part of a tile, (partsᵈ,), in the order of `torch.cartesian_prod`: `size` cells along a side."""
     index = torch.arange(parts) // (parts // size)
@@ -320,10 +395,10 @@ def _cells(parts: int, d: int, size: int) -> Tensor:
     return (axes * size ** torch.arange(d)).sum(-1)
 
 
-def _total_gap(tile: Tile, known: Tensor) -> float:
-    """About how many nats the bounds of log p(x) lie apart by this tile, summed over its images."""
-    gap = tile.upper + torch.log(-torch.expm1(tile.lower - tile.upper)) - known[tile.images]
-    return float(torch.logaddexp(gap, torch.zeros_like(gap)).nan_to_num(nan=0.0, posinf=1e9).sum())
+def _total_gaps(upper: Tensor, lower: Tensor, known: Tensor) -> Tensor:
+    """About how many nats the bounds of log p(x) lie apart by each tile, summed over its images, (n, S) → (S,)."""
+    gap = upper + torch.log(-torch.expm1(lower - upper)) - known[:, None]
+    return torch.logaddexp(gap, torch.zeros_like(gap)).nan_to_num(nan=0.0, posinf=1e9).sum(0)
 
 
 class _Frontier:
