@@ -216,14 +216,16 @@ class Search:
                 for tile in parts.take((parts.gaps > threshold).nonzero().flatten()):
                     frontier.add(tile)
             while level := frontier.next_level():
-                for tile in level:
+                while level:
+                    tile = level.pop()
                     if time.monotonic() > self.deadline:
                         waiting.append(_Parts.of(tile, known))
                         continue
                     parts = self._divide(tile, known, self.tolerance, lower, upper, goal=goal)
                     for child in parts.take((parts.gaps > threshold).nonzero().flatten()):
-                        frontier.add(child)
-                    # What waits will hardly be divided soon: forget the restricted network, which takes memory.
+                        # At first by level, so that all learn from it; later in depth, since networks take memory.
+                        frontier.add(child) if goal == math.inf else level.append(child)
+                    # What waits will hardly be divided soon: forget the restricted network.
                     parts.network, parts.products = self.problem.whole, None
                     if bool((parts.upper > -math.inf).any()):
                         waiting.append(parts)
