@@ -742,7 +742,7 @@ class _Work:
         """
         z = _draws(model, PRIOR_DRAWS).to(model.device, model.dtype)
         count = len(z)
-        rows = torch.arange(len(images), device=model.device).split(max(1, 4_000_000 // count))
+        rows = torch.arange(len(images), device=model.device).split(max(1, 1_000_000 // count))
         block = scorer.block(model.decoder(z))
         tops = []
         for some in rows:

@@ -45,7 +45,7 @@ from torch import Tensor
 from latentia.likelihood.lattice import NODES, Lattice, Pairs, Summary, mass_upper_bound, segment, summarize
 
 RESOLVED = 0.95  # nats for each dimension that ∫ u may exceed ∫ f by; a Gaussian of scale h gives 1.06
-TABLE_AT_ONCE = 4_000_000  # numbers of the table f(image, node) in work at a time
+TABLE_AT_ONCE = 1_000_000  # numbers of the table f(image, node) in work at a time
 PAIRS_AT_ONCE = 20_000  # pairs of a function and a tile in work at a time, where each needs some kilobytes
 LEVELS = 16
 SLOW = 0.43  # a fall of the roughness between a quarter, at kinks, and a half, at jumps
@@ -557,7 +557,7 @@ class _Run:
         most_tiles = max(1, self.integrand.nodes_at_once // NODES)
         first = size = 0
         for t, count in enumerate(counts):
-            if t > first and (t - first >= most_tiles or size + count * NODES > TABLE_AT_ONCE):
+            if t > first and (t - first >= most_tiles or size + count * NODES > 4 * TABLE_AT_ONCE):
                 yield first, t
                 first, size = t, 0
             size += count * NODES
@@ -604,20 +604,21 @@ class _Run:
         parts = torch.bincount(pairs.function, minlength=self.integrand.count) * 2**self.lattice.dimension
         return self.reference - (parts / (0.05 * self.tolerance)).log().clamp_min(self.depth)
 
-    def _across(self, tiles: Tensor) -> tuple[Tensor, Tensor]:
-        """The parts that tiles (P, d) split into, (P, 2ᵈ, d), and beyond each face of a part, the part there:
-        (P, 2ᵈ, d, d)."""
-        d = self.lattice.dimension
-        corners = torch.tensor(list(itertools.product((0, 1), repeat=d)))
-        split = 2 * tiles[:, None] + corners
-        return split, split[:, :, None] + torch.diag_embed(2 * corners - 1)
+    def _outward(self) -> Tensor:
+        """On which side of a tile each of its 2ᵈ parts lies along each axis, −1 or 1, (2ᵈ, d)."""
+        return 2 * torch.tensor(list(itertools.product((0, 1), repeat=self.lattice.dimension))) - 1
+
+    def _split(self, tiles: Tensor) -> Tensor:
+        """The parts that tiles (P, d) split into, (P, 2ᵈ, d)."""
+        return 2 * tiles[:, None] + (self._outward() + 1) // 2
 
     def _enclosed(self, pairs: Pairs, summary: Summary, level: int) -> Tensor:
         """Whether no mass runs out of the tiles of a function to where it has none, (N,); notes what may."""
         n, tile_of_pair = self.integrand.count, pairs.tile_of_pair
         functions, masses = [], []
         for some in torch.arange(len(pairs)).split(PAIRS_AT_ONCE):
-            _, beyond = self._across(pairs.tiles[tile_of_pair[some]])
+            # Beyond each face of a part, the part there.
+            beyond = self._split(pairs.tiles[tile_of_pair[some]])[:, :, None] + torch.diag_embed(self._outward())
             mass = summary.faces[some] + self.lattice.log_cell(level)
             function = pairs.function[some, None, None].expand_as(mass)
             there = pairs.holds(beyond.flatten(0, 2).div(2, rounding_mode="floor"), function.flatten()).view(mass.shape)
@@ -642,7 +643,7 @@ class _Run:
         """
         cell = self.lattice.log_cell(level)
         log_mass = summary.bound + cell  # (P, 2ᵈ)
-        split, beyond = self._across(pairs.tiles[pairs.tile_of_pair])
+        split = self._split(pairs.tiles[pairs.tile_of_pair])
         if self.hints is not None:
             where = self.lattice.tile_of(self.hints[0], level + 1)[pairs.function]
             holds = (where[:, None] == split).all(-1)
@@ -658,15 +659,18 @@ class _Run:
         stays &= waiting
         # A tile knows how f rises toward its own nodes, and its neighbor how f rises toward it.
         out = waiting[..., None] & (summary.faces + cell > least[:, None, None])
+        pair, part, axis = out.nonzero(as_tuple=True)
+        beyond = split[pair, part]
+        beyond[torch.arange(len(pair)), axis] += self._outward()[part, axis]
         known = None
         if table is not None:
             kept = stays.to(table.device).split(PAIRS_AT_ONCE)
             rows = zip(table.split(PAIRS_AT_ONCE), kept, strict=True)
             known = torch.cat([self.lattice.split(some)[mine] for some, mine in rows])
         return Pairs.of(
-            torch.cat([split[stays], beyond[out]]),
-            torch.cat([group[stays], pairs.function[:, None, None].expand_as(out)[out]]),
-            torch.cat([summary.most_bound[stays], summary.faces[out].new_full((int(out.sum()),), torch.inf)]),
+            torch.cat([split[stays], beyond]),
+            torch.cat([group[stays], pairs.function[pair]]),
+            torch.cat([summary.most_bound[stays], summary.faces.new_full((len(pair),), torch.inf)]),
             known,
         )
 
