@@ -35,6 +35,7 @@ from latentia.objectives import (
     Clip,
     DiffAugment,
     Info,
+    NoPenalty,
     OneCentered,
     Progress,
     Relativistic,
@@ -317,6 +318,10 @@ def test_auto_compiles_long_runs_alone_and_leaves_the_game_as_it_was():
     worker = start_worker(Training())
     game = duel(worker)
     before = {name: value.clone() for name, value in game.model.state_dict().items()}
+    recipe = GANRecipe(data=Digits(), network=DCGAN(width=64), batch_size=1024, penalty=NoPenalty())
+    splits = recipe.data.load()
+    convolutions = recipe.build_game(recipe.build_model(splits.shape), splits, worker)
+    assert not worth_compiling(convolutions, Training(epochs=100_000), worker)
     state = torch.get_rng_state()
     chosen = [worth_compiling(game, Training(epochs=epochs), worker) for epochs in (1, 100, 300, 100_000)]
     assert chosen == [False, False, False, True]  # 6 steps an epoch, of some 150 small operations
