@@ -11,9 +11,10 @@ from scipy import stats
 from torch import Tensor
 
 from latentia.distributions import Conditional, FlowPosterior, MixturePosterior, Posterior, VampPrior, weighted_draws
+from latentia.errors import ConfigurationError
 from latentia.estimate import Estimate
 
-FLOWS = [FlowPosterior(kind="nsf", transforms=2, context=5), FlowPosterior(kind="iaf", transforms=3, context=5)]
+FLOWS = [FlowPosterior(kind="nsf", transforms=2, bins=5, context=5), FlowPosterior(kind="iaf", transforms=3, context=5)]
 FAMILIES = [*FLOWS, MixturePosterior(components=3)]
 each = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: str(family)[:10])
 N = 100_000
@@ -65,6 +66,18 @@ def test_the_density_kept_with_a_draw_is_that_of_the_inverse(family, d):
     kept = q.log_prob(z)
     assert kept.shape == (3, 4)
     torch.testing.assert_close(kept, q.log_prob(z.clone()), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("bins", [2, 8, 11])
+def test_a_spline_has_as_many_pieces_as_bins(bins):
+    q = conditional(FlowPosterior(kind="nsf", transforms=1, bins=bins, context=1), 3)
+    *_, last = q.shared.parameters()
+    assert last.shape == (3 * (3 * bins - 1),)  # widths, heights and inner slopes (Durkan et al. 2019, section 3.1)
+
+
+def test_affine_transforms_have_no_bins():
+    with pytest.raises(ConfigurationError, match="Leave bins out, or set kind=nsf"):
+        FlowPosterior(kind="iaf", bins=16)
 
 
 @pytest.mark.parametrize("family", FLOWS, ids=str)

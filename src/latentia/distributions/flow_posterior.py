@@ -14,10 +14,10 @@ __all__ = ["FlowPosterior"]
 import math
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 from torch.quasirandom import SobolEngine
@@ -25,6 +25,7 @@ from torch.quasirandom import SobolEngine
 from latentia.distributions.conditional import at_least_float32
 from latentia.distributions.posteriors import Posterior
 from latentia.distributions.priors import zuko_flows
+from latentia.errors import ConfigurationError
 
 NODES = 256  # of the moments
 NEAR_IDENTITY = 0.01  # of the last layers' weights at the start, where q is then about a diagonal Gaussian
@@ -41,6 +42,13 @@ class FlowPosterior(Posterior, name="flow"):
     bins: int = Field(default=8, ge=2, description="pieces of each spline (nsf)")
     context: int = Field(default=16, ge=1, description="numbers of the network for the transforms")
     hidden: tuple[int, ...] = Field(default=(64, 64), description="hidden layers of each transform's network")
+
+    @model_validator(mode="after")
+    def _bins_are_of_splines(self) -> Self:
+        if self.kind == "iaf" and self.bins != type(self).model_fields["bins"].default:
+            text = "the affine transforms of kind=iaf have no bins"
+            raise ConfigurationError([("bins", f"{text}. Leave bins out, or set kind=nsf")])
+        return self
 
     def parameter_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         return (2 * math.prod(event_shape) + self.context,)
