@@ -72,13 +72,17 @@ class Process:
 
 def pair(function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """Results of two processes that see what torchrun would show them."""
+    return [process.result() for process in start_two(function, *arguments)]
+
+
+def start_two(function: Callable[..., Any], *arguments: Any) -> list[Process]:
+    """The same before they have ended."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     ranks = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0"} for rank in range(2)]
-    processes = [start(function, *arguments, environment=rank) for rank in ranks]
-    return [process.result() for process in processes]
+    return [start(function, *arguments, environment=rank) for rank in ranks]
 
 
 def _run(pipe: Any, environment: dict[str, str], function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

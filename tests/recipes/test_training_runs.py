@@ -31,7 +31,7 @@ from latentia.threads import free_cores, thread_count, training_environment
 from latentia.training import SGD, Adam, Cosine, RunDirectory, Worker
 from latentia.training import checkpoint as checkpoints
 
-from .pairs import pair, start, train_here, two, unnamed
+from .pairs import pair, start, start_two, train_here, two, unnamed
 
 SMALL = {
     "data": Digits(binarize="dynamic"),
@@ -111,6 +111,15 @@ def test_killed_ten_times_at_random_moments(rich, tmp_path):
     assert start(train_here, RICH, out).result() == "ended"
     same(rich.path, out)
     assert not [p.name for p in (out / "checkpoints").iterdir() if p.name.startswith(".")]
+
+
+def test_where_one_of_two_is_killed_the_other_names_the_run(tmp_path):
+    out = tmp_path / "run"
+    first, second = start_two(train_here, RICH, out)
+    wait_for_step(first, out, 6)
+    second.process.kill()
+    assert str(first.result()) == f"another process of this run has ended; go on with `latentia resume {out}`"
+    assert second.result() == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
