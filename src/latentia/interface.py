@@ -548,13 +548,14 @@ def impute(
         raise RunError(f"{run.path} holds a {type(vae).__name__}, which has no likelihood to impute with; give a VAE's")
     columns = Schema.from_mapping(run.environment).columns
     categories = [place for place, column in enumerate(columns) if column.kind in ("category", "ordinal")]
-    given = vae.as_tensor(run.recipe.data.whole().x if x is None else x)
+    given = torch.as_tensor(run.recipe.data.whole().x if x is None else x)  # values that are there stay as they are
     require_count("draws", draws)
     _require_room("--draws", draws, 8 * (4 * vae.latent + 8 * math.prod(vae.event_shape)), "draws of an example")
     options: dict[str, Any] = {"draws": draws, "seed": seed, "categories": categories}
-    with progress(f"imputing {int(given.isnan().sum())} values"):
+    with progress(f"imputing {int(given.isnan().sum())} values") as update:
+        options["progress"] = lambda done, total: update(done, total, "")
         found = impute_values(vae, given, **options)
-    estimates = _imputation_check(run, vae, hide, options) if hide > 0 else []
+        estimates = _imputation_check(run, vae, hide, options) if hide > 0 else []
     if path is not None and path.suffix == ".csv":
         _write_arrays_of(run, path, found.x, "")
     elif path is not None:
@@ -939,7 +940,8 @@ def _fitted(run: Run, sampler: str | Sampler | None, likelihood: str | None = No
         cure = "use --sampler mixture or flow, or --samples alone (in Python sampler='mixture')"
         text = f"{chosen.type_name} has no density in closed form, which log p(x) needs; {cure}"
         raise ConfigurationError([("sampler", text)])
-    return run.sampler(chosen)
+    with progress(f"{run.path}: fitting the {chosen.type_name} sampler") as update:
+        return run.sampler(chosen, lambda done, total: update(done, total, ""))
 
 
 def _sampler_results(run: Run, fitted: FittedSampler, pictures: bool) -> Results:

@@ -45,7 +45,9 @@ def test_imputed_values_are_conditional_means():
     observed = ~x.isnan()
     assert torch.equal(found.x[observed], x[observed])
     assert not found.stddev[observed].any()
-    again = impute_values(vae, x, draws=200_000)
+    seen: list[tuple[int, int]] = []
+    again = impute_values(vae, x, draws=200_000, progress=lambda *done: seen.append(done))
+    assert seen == [(row, len(x)) for row in range(len(x))]
     assert torch.equal(again.x, found.x)
 
 

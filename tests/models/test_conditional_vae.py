@@ -72,7 +72,12 @@ def summed_over_grid(vae: ConditionalVAE, x: torch.Tensor, label: int) -> torch.
 def test_exact_likelihoods_given_the_label_are_sums_over_a_grid(latent: int, conditional_prior: bool):
     vae = model(latent, conditional_prior=conditional_prior)
     x, labels = images(9)
-    found = evaluate_conditional_likelihood(vae, x, labels, tolerance=1e-4, gaps=6)
+    shares: list[tuple[int, int]] = []
+    options: dict[str, Any] = {"progress": lambda done, total, _: shares.append((done, total))}
+    found = evaluate_conditional_likelihood(vae, x, labels, tolerance=1e-4, gaps=6, **options)
+    assert shares == sorted(shares)
+    assert {total for _, total in shares} == {len(x)}
+    assert shares[-1][0] > len(x) // 2
     for label in range(3):
         rows = labels == label
         own = summed_over_grid(vae, x[rows], label)

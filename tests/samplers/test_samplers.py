@@ -128,7 +128,9 @@ def test_the_gain_is_that_of_the_bound_and_exact_likelihoods_are_those_of_the_ne
     vae = small_vae()
     torch.manual_seed(1)
     x = torch.bernoulli(torch.full((300, 1, 3, 3), 0.4))
-    fitted = fit_sampler(MixtureSampler(components=2), vae, x[:200], x[200:])
+    seen: list[tuple[int, int]] = []
+    fitted = fit_sampler(MixtureSampler(components=2), vae, x[:200], x[200:], lambda *done: seen.append(done))
+    assert seen == [(step, 200) for step in range(len(seen))]
     assert fitted.vae.posterior is vae.posterior
     gain = fitted.estimates[0]
     torch.manual_seed(2)

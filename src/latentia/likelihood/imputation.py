@@ -10,7 +10,7 @@ from __future__ import annotations
 
 __all__ = ["Imputation", "impute_values"]
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,7 +40,13 @@ class Imputation:
 
 
 def impute_values(
-    vae: VAE, x: Tensor, *, draws: int = 500, seed: int = 0, categories: Sequence[int] = ()
+    vae: VAE,
+    x: Tensor,
+    *,
+    draws: int = 500,
+    seed: int = 0,
+    categories: Sequence[int] = (),
+    progress: Callable[[int, int], None] | None = None,
 ) -> Imputation:
     """Fill in missing values (NaN).
 
@@ -50,6 +56,7 @@ def impute_values(
         draws: of z for each example.
         seed: of the draws; the global random state is left as it was.
         categories: columns that hold categories.
+        progress: is called with the number of examples done, and of all.
 
     Raises:
         DataError: for a model that was trained without missing values.
@@ -63,6 +70,8 @@ def impute_values(
     with LatentModel.from_model(vae).evaluating(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for part in x.split(max(1, DECODED_AT_ONCE // draws)):
+            if progress is not None:
+                progress(sum(map(len, filled)), len(x))
             own = part.to(next(vae.parameters()))
             q = vae.encode(own)
             z = q.sample(torch.Size([draws]))

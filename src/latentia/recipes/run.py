@@ -6,7 +6,7 @@ __all__ = ["Run", "load"]
 
 import math
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from html import escape
 from importlib import import_module
@@ -112,7 +112,9 @@ class Run(Generic[ModelT]):
             self._splits = splits
         return self._splits
 
-    def sampler(self, sampler: str | Sampler = "mixture") -> FittedSampler:
+    def sampler(
+        self, sampler: str | Sampler = "mixture", progress: Callable[[int, int], None] | None = None
+    ) -> FittedSampler:
         """A sampler fitted to the codes of the training images, with the model that samples by it.
 
         It is fitted once, kept in samplers/, and fitted again when the weights or its settings have changed. What it
@@ -120,6 +122,7 @@ class Run(Generic[ModelT]):
 
         Args:
             sampler: a name such as `mixture`, with settings as in `mixture,components=50`, or a `Sampler`.
+            progress: is called with the number of steps of the fit done and the most that there are.
 
         Raises:
             RunError: a model that is not a VAE, or a run that has not ended.
@@ -151,7 +154,7 @@ class Run(Generic[ModelT]):
         most = MOST_NUMBERS // math.prod(vae.event_shape)
         images = self.splits.examples("train", most).x
         with seeded(seed_of("sampler", self.recipe.seed)):
-            fitted = fit_sampler(sampler, vae, images, self.validation.x)
+            fitted = fit_sampler(sampler, vae, images, self.validation.x, progress)
         found = [replace(estimate, settings={**estimate.settings, **facts}) for estimate in fitted.estimates]
         try:
             write_tensors(file, fitted.vae.prior_module.state_dict())

@@ -13,7 +13,7 @@ from torch.distributions import AffineTransform, Distribution, IndependentTransf
 
 from latentia.distributions import zuko_flows
 from latentia.distributions.priors import FlowDistribution
-from latentia.samplers.sampler import Sampler, fit_by_gradient, standardization
+from latentia.samplers.sampler import Sampler, Steps, fit_by_gradient, no_progress, standardization
 
 
 class FlowSampler(Sampler, name="flow"):
@@ -36,7 +36,7 @@ class FlowSampler(Sampler, name="flow"):
     def build(self, latent: int) -> nn.Module:
         return _StandardizedFlow(latent, self.transforms, self.hidden)
 
-    def fit(self, module: nn.Module, codes: Tensor, held_out: Tensor) -> None:
+    def fit(self, module: nn.Module, codes: Tensor, held_out: Tensor, progress: Steps = no_progress) -> None:
         for name, value in standardization(codes).items():
             module.get_buffer(name).copy_(value)
         fit_by_gradient(
@@ -47,6 +47,7 @@ class FlowSampler(Sampler, name="flow"):
             steps=self.steps,
             batch_size=self.batch_size,
             lr=self.lr,
+            progress=progress,
         )
 
 

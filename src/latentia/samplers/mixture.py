@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily, MultivariateNormal
 
 from latentia.errors import DataError
-from latentia.samplers.sampler import Sampler
+from latentia.samplers.sampler import Sampler, Steps, no_progress
 
 LEAST_VARIANCE = 1e-4  # of each component, in units of the codes' mean variance: no component shrinks to one code
 
@@ -32,13 +32,13 @@ class MixtureSampler(Sampler, name="mixture"):
     def build(self, latent: int) -> nn.Module:
         return _Mixture(self.components, latent)
 
-    def fit(self, module: nn.Module, codes: Tensor, held_out: Tensor) -> None:
+    def fit(self, module: nn.Module, codes: Tensor, held_out: Tensor, progress: Steps = no_progress) -> None:
         if len(codes) < 2 * self.components:
             cure = f"set components={len(codes) // 2}"
             raise DataError(
                 f"{self.components} components need twice as many codes, and there are {len(codes)}; {cure}"
             )
-        log_weights, means, factors = fit_mixture(codes, held_out, self.components, self.steps)
+        log_weights, means, factors = fit_mixture(codes, held_out, self.components, self.steps, progress)
         mixture = cast(_Mixture, module)
         empty = self.components - len(means)  # their weight is zero
         mixture.log_weights.copy_(nn.functional.pad(log_weights, (0, empty), value=-torch.inf))
@@ -66,7 +66,9 @@ class _Mixture(nn.Module):
         return MixtureSameFamily(Categorical(logits=self.log_weights[used]), parts, validate_args=False)
 
 
-def fit_mixture(codes: Tensor, held_out: Tensor, components: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+def fit_mixture(
+    codes: Tensor, held_out: Tensor, components: int, steps: int, progress: Steps
+) -> tuple[Tensor, Tensor, Tensor]:
     """Log-weights (K,), means (K, d) and Cholesky factors (K, d, d), float64, by expectation-maximization.
 
     The start is a choice of distant codes (k-means++; Arthur and Vassilvitskii 2007) with the covariance of all codes.
@@ -78,6 +80,7 @@ def fit_mixture(codes: Tensor, held_out: Tensor, components: int, steps: int) ->
         held_out: (M, d).
         components: K.
         steps: at most.
+        progress: is called with the number of steps done and `steps`.
     """
     x, others = codes.double(), held_out.double()
     d = x.shape[1]
@@ -88,7 +91,8 @@ def fit_mixture(codes: Tensor, held_out: Tensor, components: int, steps: int) ->
     factors = torch.linalg.cholesky(whole + floor * eye).repeat(len(means), 1, 1)
     log_weights = torch.full((len(means),), -math.log(len(means)), dtype=torch.float64)
     best, since, kept = -math.inf, 0, (log_weights, means, factors)
-    for _ in range(steps):
+    for step in range(steps):
+        progress(step, steps)
         joint = _log_joint(x, log_weights, means, factors)
         share = joint.softmax(1)
         total = share.sum(0)

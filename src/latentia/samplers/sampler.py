@@ -38,6 +38,13 @@ FEWEST_CODES = 20
 HELD_OUT = 10  # of the training codes, one in so many is held out where there is no validation split
 
 
+Steps = Callable[[int, int], None]
+
+
+def no_progress(done: int, total: int) -> None:
+    """Report nothing."""
+
+
 class Sampler(Component, family=True):
     """The family of samplers. A member builds a module like those of priors, and fits it to codes.
 
@@ -54,13 +61,14 @@ class Sampler(Component, family=True):
         """An unfitted module; its call, with any argument, returns a distribution with event shape (latent,)."""
 
     @abstractmethod
-    def fit(self, module: nn.Module, codes: Tensor, held_out: Tensor) -> None:
+    def fit(self, module: nn.Module, codes: Tensor, held_out: Tensor, progress: Steps = no_progress) -> None:
         """Fit the module of `build` in place.
 
         Args:
             module: what `build` made.
             codes: (N, d), draws of the aggregate posterior.
             held_out: (M, d), others, to decide when to stop.
+            progress: is called with the number of steps done and the most that there are.
 
         Raises:
             DataError: for too few codes.
@@ -102,7 +110,9 @@ def parse_sampler(given: str | Sampler) -> Sampler:
         raise ConfigurationError(lines) from None
 
 
-def fit_sampler(sampler: Sampler, vae: VAE, images: Tensor, held_out: Tensor) -> FittedSampler:
+def fit_sampler(
+    sampler: Sampler, vae: VAE, images: Tensor, held_out: Tensor, progress: Steps | None = None
+) -> FittedSampler:
     """Fit a sampler to the codes of images; randomness comes from torch's global generator.
 
     Args:
@@ -110,6 +120,7 @@ def fit_sampler(sampler: Sampler, vae: VAE, images: Tensor, held_out: Tensor) ->
         vae: trained.
         images: training images, (N, *shape).
         held_out: other images, not of the test split; with fewer than two, a tenth of the training images is held out.
+        progress: is called with the number of steps done and the most that there are.
 
     Raises:
         DataError: for too few images.
@@ -127,7 +138,7 @@ def fit_sampler(sampler: Sampler, vae: VAE, images: Tensor, held_out: Tensor) ->
         )
     module = sampler.build(vae.latent)
     with torch.enable_grad():
-        sampler.fit(module, codes, others)
+        sampler.fit(module, codes, others, progress or no_progress)
     module.eval().requires_grad_(False)
     with torch.no_grad():
         fitted = sampler.held_out_log_prob(module, others).double()
@@ -165,6 +176,7 @@ def fit_by_gradient(
     steps: int,
     batch_size: int,
     lr: float,
+    progress: Steps,
     patience: int = 5,
 ) -> None:
     """Minimize the mean cost of codes by Adam; keep the weights with the lowest cost of held-out codes.
@@ -179,6 +191,7 @@ def fit_by_gradient(
         steps: at most.
         batch_size: codes of a step.
         lr: learning rate, lowered to zero over all steps along half a cosine.
+        progress: is called with the number of steps done and `steps`.
         patience: looks at the held-out codes without improvement before stopping.
     """
     parameters = list(module.parameters())
@@ -187,6 +200,7 @@ def fit_by_gradient(
     best, since, kept = float("inf"), 0, copy.deepcopy(module.state_dict())
     rows: list[Tensor] = []
     for step in range(1, steps + 1):
+        progress(step - 1, steps)
         rows = rows or list(torch.randperm(len(codes)).split(batch_size))
         optimizer.zero_grad()
         cost(codes[rows.pop()]).mean().backward()

@@ -17,7 +17,7 @@ from latentia.errors import UnsupportedError
 from latentia.models import VAE
 from latentia.networks import MLP
 from latentia.objectives import ELBO, Progress
-from latentia.samplers.sampler import Sampler, fit_by_gradient, standardization
+from latentia.samplers.sampler import Sampler, Steps, fit_by_gradient, no_progress, standardization
 
 
 class TwoStageSampler(Sampler, name="two-stage"):
@@ -45,7 +45,7 @@ class TwoStageSampler(Sampler, name="two-stage"):
     def build(self, latent: int) -> nn.Module:
         return _SecondStage(latent, self.hidden)
 
-    def fit(self, module: nn.Module, codes: Tensor, held_out: Tensor) -> None:
+    def fit(self, module: nn.Module, codes: Tensor, held_out: Tensor, progress: Steps = no_progress) -> None:
         second = cast(_SecondStage, module)
         for name, value in standardization(codes).items():
             second.get_buffer(name).copy_(value)
@@ -58,6 +58,7 @@ class TwoStageSampler(Sampler, name="two-stage"):
             steps=self.steps,
             batch_size=self.batch_size,
             lr=self.lr,
+            progress=progress,
         )
 
     def held_out_log_prob(self, module: nn.Module, codes: Tensor) -> Tensor:
