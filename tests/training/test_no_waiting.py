@@ -84,7 +84,7 @@ def calls_in_steps(
     game = recipe.build_game(recipe.build_model(splits.shape, len(splits.classes)), splits, worker)
     player = game.players[0]
     cost = player.cost
-    first = dataclasses.replace(player, cost=lambda batch, progress: (change(batch), cost(batch, progress))[1])
+    first = dataclasses.replace(player, cost=lambda batch, *rest: (change(batch), cost(batch, *rest))[1])
     game = dataclasses.replace(game, players=[first, *game.players[1:]], probes=[], validate=None)
     calls, step, steps = Calls(monkeypatch), loop._step, 0
 
