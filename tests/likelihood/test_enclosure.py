@@ -41,7 +41,7 @@ from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.proof.affine import AffineBounds
 from latentia.likelihood.proof.curves import EXP, SQUARE
 from latentia.likelihood.proof.enclosure import Enclosure, enclose_log_likelihood, prove_exclusion
-from latentia.likelihood.proof.kinks import DEGREES, rectifier_moments
+from latentia.likelihood.proof.kinks import CUBES, DEGREES, TIMES_COORDINATE, rectifier_moments
 from latentia.likelihood.proof.likelihoods import NormalLikelihoods, Table
 from latentia.likelihood.proof.masses import Density, log_masses
 from latentia.likelihood.proof.modules import register_bounds
@@ -508,6 +508,30 @@ def test_moments_of_rectifiers(slopes):
     legendre = (torch.ones_like, lambda t: t, lambda t: 1.5 * t**2 - 0.5, lambda t: 2.5 * t**3 - 1.5 * t)
     truth = torch.stack([(u * legendre[p](x) * legendre[q](y)).mean() for p, q in DEGREES[2]])
     torch.testing.assert_close(found, truth, rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_moments_of_cubes_and_of_products_with_coordinates(d):
+    """Against numpy's Gauss-Legendre rule, for a polynomial of degree 3."""
+    nodes, weights = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(8))
+    t = torch.cartesian_prod(*[nodes] * d).reshape(-1, d)
+    weight = torch.cartesian_prod(*[weights / 2] * d).reshape(-1, d).prod(-1)
+
+    def moments(f: Tensor) -> Tensor:
+        products = []
+        for degrees in DEGREES[d]:
+            polynomials = [np.polynomial.legendre.Legendre.basis(p)(t[:, i].numpy()) for i, p in enumerate(degrees)]
+            products.append((weight * f * torch.from_numpy(np.prod(polynomials, axis=0))).sum())
+        return torch.stack(products)
+
+    powers = [(3,)] if d == 1 else [(3, 0), (2, 1), (1, 2), (0, 3)]
+    cubes = [moments(torch.stack([t[:, i] ** n for i, n in enumerate(power)]).prod(0)) for power in powers]
+    torch.testing.assert_close(CUBES[d], torch.stack(cubes))
+    f = 0.3 + (t.sum(-1) - 0.4) ** 3 + t[:, 0] ** 2
+    low = torch.tensor([sum(degrees) <= 2 for degrees in DEGREES[d]])
+    for axis in range(d):
+        found = TIMES_COORDINATE[d][axis] @ moments(f)
+        torch.testing.assert_close(found[low], moments(f * t[:, axis])[low])
 
 
 def test_images_that_are_excluded_elsewhere():
