@@ -142,18 +142,22 @@ def search_family(
             gaps = posterior.likelihood.values[rows.cpu()] - found[0]
             worst = gaps.argsort(descending=True)[: math.ceil(AGAIN_SHARE * len(x))]
             for row in worst[gaps[worst] > AGAIN_ABOVE].tolist():
-                one, alone = torch.tensor([row]), fit(torch.tensor([row]), AGAIN_STEPS)
-                old, new = (_evaluate(model, *each, x[one], EVALUATED) for each in (chosen[row], alone))
+                one = torch.tensor([row])
+                alone = fit(one, AGAIN_STEPS)
+                old, new = (_evaluate(model, q, numbers, x[one], EVALUATED) for q, numbers in (chosen[row], alone))
                 if new[0] - new[1] > old[0] - old[1]:  # rare draws with a high cost show in the error first
                     chosen[row] = alone
-                    for whole, value in zip(found, _evaluate(model, *alone, x[one], EVALUATED), strict=True):
+                    for whole, value in zip(
+                        found, _evaluate(model, alone[0], alone[1], x[one], EVALUATED), strict=True
+                    ):
                         whole[row] = value[0]
 
     def distribution(row: int) -> Distribution:
         q, numbers = chosen[row]
         return q(numbers)
 
-    return FamilyGap(bound, bound_error, *found, distribution)
+    value, error, mean, covariance = found
+    return FamilyGap(bound, bound_error, value, error, mean, covariance, distribution)
 
 
 Family = Callable[[Tensor], Distribution]
