@@ -60,6 +60,7 @@ def test_an_exact_encoder_leaves_no_gap():
     gaps = evaluate_gaps(linear.vae, linear.images.view(-1, 1, 1, 12), tolerance=1e-6)
     assert gaps.inference.abs().max() < 1e-6
     assert gaps.approximation.abs().max() < 1e-6
+    assert 0 <= {e.name: e for e in gaps.estimates()}["approximation_gap"].value < 1e-6
 
 
 def with_family(family, numbers):
