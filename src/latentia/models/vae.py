@@ -107,7 +107,9 @@ class VAE(nn.Module):
     def as_tensor(self, x: Tensor | Array) -> Tensor:
         """x as a tensor of the model's type; an array of NumPy is moved to the model's device as well."""
         first = next(self.parameters(), torch.empty(0))
-        return torch.as_tensor(x, dtype=first.dtype, device=first.device if isinstance(x, np.ndarray) else None)
+        if isinstance(x, np.ndarray):
+            return torch.as_tensor(x, dtype=first.dtype, device=first.device)
+        return x.to(first.dtype) if isinstance(x, Tensor) else x  # other things are refused with their cure
 
     def decode(self, z: Tensor) -> Distribution:
         """p(x|z) for z of shape (*batch, d): a distribution with batch shape (*batch) and event shape (*shape)."""
