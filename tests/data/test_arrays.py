@@ -244,6 +244,20 @@ def test_a_damaged_list_of_arrays_does_not_hide_all_of_them(tmp_path):
         dict(read_arrays(path))
 
 
+def test_a_comment_of_an_archive_does_not_hide_an_array(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, images=np.zeros((4, 2, 2), np.uint8), labels=np.arange(4))
+    content = bytearray(path.read_bytes())
+    first = content.find(b"PK\x01\x02")
+    second = content.find(b"PK\x01\x02", first + 1)
+    content[first + 32] = (
+        len(content) - 22 - second
+    )  # the length of the first comment, which then holds the second entry
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="lists 1 of 2 arrays"):
+        dict(read_arrays(path))
+
+
 @pytest.mark.parametrize(
     ("shape", "cure"),
     [

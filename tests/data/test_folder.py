@@ -10,6 +10,7 @@ from PIL import Image
 
 from latentia.data import Folder, StreamedSplit, read_image_folder
 from latentia.data import stream as module
+from latentia.data.decoding import decode
 from latentia.errors import ConfigurationError, DataError
 
 
@@ -412,3 +413,15 @@ def test_the_limit_counts_all_images_that_are_held_in_memory(tmp_path):
     assert len(read_image_folder(tmp_path, limit=1000)[0]) == 10
     with pytest.raises(DataError, match=r"10 images would take 1,000 bytes.* --max-bytes=1000"):
         read_image_folder(tmp_path, limit=999)
+
+
+def test_a_changed_byte_of_a_png_is_found_by_its_checksum(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 12), dtype=np.uint8)).save(path, compress_level=0)
+    content = path.read_bytes()
+    assert decode(path).image.size == (12, 12)
+    for place in range(len(content) - 16):  # up to the end's own checksum
+        changed = bytearray(content)
+        changed[place] ^= 4
+        with pytest.raises(DataError, match="a picture"):
+            decode(bytes(changed), "a picture")

@@ -144,7 +144,8 @@ def test_several_runs_are_compared(plane_run, deep_run, page_of):
 
 def test_names_are_not_markup(plane_run, copy_of, page_of):
     run = copy_of(plane_run)
-    write_estimates(run.directory.evaluation / "odd.json", [exact(1.0, "<script>alert(1)</script>")])
+    odd = [exact(1.0, "<script>alert(1)</script>"), exact(1.0, "no text: \ud800")]
+    write_estimates(run.directory.evaluation / "odd.json", odd)
     page = page_of(run)
     assert "script" not in page.tags
     assert any("<script>alert(1)</script>" in row for row in page.rows)

@@ -80,8 +80,6 @@ def read_arrays(path: Path, limit: int | None = None, option: str = "LATENTIA_LI
     if start[:2] == b"PK":
         with _archive(path) as archive:
             names = {info.filename.removesuffix(".npy"): info.filename for info in archive.infolist()}
-            for info in archive.infolist():
-                archive.open(info).close()  # compares the two places that give its name
         if not names:
             raise DataError(f"{path} holds no arrays, or is damaged; {_CURE}")
         return _Arrays(path, names, limit, option)
@@ -143,10 +141,14 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """A zip archive; each of the many errors by which Python reports a damaged one becomes one line."""
     try:
         with opened(path, _CURE, unpack=False) as file, zipfile.ZipFile(file) as archive:
-            for (
-                member
-            ) in archive.infolist():  # no checksum covers a name: compare its two copies, so that no array hides
+            # No checksum covers the list of arrays: compare both copies of each name, and the number of names, so that
+            # no array hides.
+            for member in archive.infolist():
                 archive.open(member).close()
+            file.seek(-22 - len(archive.comment), os.SEEK_END)
+            (count,) = struct.unpack_from("<H", file.read(22), 10)
+            if count not in (len(archive.infolist()), 0xFFFF):
+                raise DataError(f"{path} is damaged: it lists {len(archive.infolist())} of {count} arrays; {_CURE}")
             yield archive
     except DataError:
         raise

@@ -98,6 +98,9 @@ def decode(source: Path | bytes, name: str = "", limit: int = LIMIT) -> Decoded:
                 require_below(limit, image.width * image.height * 4, name)
                 deep = _low_bytes_of_color(image, source)
                 image.load()
+                if image.format == "PNG":  # whose checksums Pillow compares on demand
+                    with Image.open(io.BytesIO(source), formats=("PNG",)) as again:
+                        again.verify()
                 return _plain(image, deep, name)
     except DataError:
         raise

@@ -89,7 +89,7 @@ def write_explorer(runs: Sequence[Run], path: Path, *, weights: str = "auto", ma
             ]
         )
     with atomic_write(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="replace")  # a name may be no text
     return ExplorerPage(Path(path), notes)
 
 

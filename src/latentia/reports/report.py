@@ -114,7 +114,7 @@ def write_report(runs: Sequence[Run], path: Path) -> Path:
         comparison=_comparison(sections, {row.name for row in models.rows} if models else set()),
     )
     with atomic_write(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="replace")  # a name may be no text
     return Path(path)
 
 

@@ -85,7 +85,7 @@ def write_theory_report(folder: Path, verdicts: Sequence[Verdict], seed: int) ->
     )
     path = folder / "theory.html"
     with atomic_write(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="replace")  # a name may be no text
     return path
 
 

@@ -75,7 +75,7 @@ def push(
             raise RunError(f"{name} holds files that are not a run ({min(others)}); give another name")
         with tempfile.TemporaryDirectory() as folder:
             card = Path(folder) / CARD
-            card.write_text(model_card(directory, name), encoding="utf-8")
+            card.write_text(model_card(directory, name), encoding="utf-8", errors="replace")
             operations = [
                 hub.CommitOperationAdd(str(file.relative_to(directory.path)), str(file)) for file in files
             ] + [hub.CommitOperationAdd(CARD, str(card))]
