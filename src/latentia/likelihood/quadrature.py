@@ -123,7 +123,7 @@ class LikelihoodResult:
 
     Attributes:
         values: log p(x) in nats, (N,), float64. Where `details["unexplained"]` is set and the error is ∞, the value is
-            a lower bound: the mass that was found.
+            a lower bound: the mass that was found, less its numerical error.
         errors: bounds on their numerical errors in nats, (N,), proven if `kind` says so; for random methods, standard
             errors.
         kind: what the values are (see `Estimate`): `numerical` assumes what `settings["assumes"]` states.
@@ -564,11 +564,14 @@ class _Work:
         self.stop[doubtful] = int(Stop.UNEXPLAINED)
         self.is_bound = bool((doubtful == torch.isfinite(self.errors)).all())
         if not self.is_bound:
+            self.values = torch.where(doubtful, self.values - self.errors, self.values)
             self.errors = torch.where(doubtful, torch.inf, self.errors)
 
     def result(self, seconds: float) -> LikelihoodResult:
         reached = torch.isfinite(self.errors)
         some = reached if bool(reached.any()) else ~reached
+        # A value whose error is not known for another reason, such as rounding, is not a bound either.
+        unexplained = self.unexplained & ~self.proven & (reached | (self.stop == int(Stop.UNEXPLAINED)))
         # Errors of the rule have either sign: the shifted grids' values of the mean estimate what is left of them
         # there.
         deviations = self.deviations[some].mean(0).abs().max().item()
@@ -592,8 +595,8 @@ class _Work:
                 settings["second_grid"] = self.checked
             if self.audited:
                 settings["posterior_draws"] = self.audited
-            if bool((self.unexplained & ~self.proven).any()):
-                settings["unexplained"] = int((self.unexplained & ~self.proven).sum())
+            if bool(unexplained.any()):
+                settings["unexplained"] = int(unexplained.sum())
         bounds = {} if self.bounds is None else {"lower": self.bounds.lower, "upper": self.bounds.upper}
         if self.bounds is not None and not bool(torch.isfinite(self.bounds.width).all()):
             settings["not_enclosed"] = int((~torch.isfinite(self.bounds.width)).sum())
@@ -606,7 +609,7 @@ class _Work:
             details={
                 "level": self.level,
                 "proven": self.proven,
-                "unexplained": self.unexplained & ~self.proven,
+                "unexplained": unexplained,
                 **bounds,
             },
             reached=None if bool(reached.all()) else reached,
