@@ -188,6 +188,10 @@ WRONG_CALLS = {
     "fewer than no gaps": (lambda run: latentia.evaluate(run, gaps=-1, limit=3), "gaps: give at least 0"),
     "a name for a recipe": (lambda _: latentia.train("vae"), "VAERecipe"),  # pyright: ignore
     "images without channels": (lambda _: latentia.score(torch.rand(9, 8, 8), torch.rand(9, 1, 8, 8)), "N, C, H, W"),
+    "masked images": (
+        lambda _: latentia.score(np.ma.masked_equal(np.eye(64).reshape(64, 1, 8, 8), 1), torch.rand(64, 1, 8, 8)),
+        "the images must be real numbers, and some of these are masked",
+    ),
     "two images": (lambda _: latentia.score(torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8)), "give more"),
 }
 

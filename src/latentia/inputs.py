@@ -18,6 +18,7 @@ from torch.distributions import Distribution
 
 from latentia.data import NPZ, Folder, Source, image_axes, read_arrays, read_image_folder
 from latentia.data.opening import LIMIT, require_below
+from latentia.divergences.empirical import real_tensor
 from latentia.errors import ConfigurationError, DataError, nearest
 
 Channels = Literal["gray", "color"]
@@ -58,7 +59,7 @@ def read_images(given: Images, max_bytes: int = LIMIT) -> GivenImages:
     if isinstance(given, Tensor | np.ndarray):
         if given.ndim != 4:
             raise DataError(f"images must be an array (N, C, H, W), and this one has the shape {tuple(given.shape)}")
-        return GivenImages(torch.as_tensor(given), "array", "as given", "the images")
+        return GivenImages(real_tensor(given, "the images"), "array", "as given", "the images")
     if not isinstance(given, str | Path):
         kind = type(given).__name__
         raise DataError(

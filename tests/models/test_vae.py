@@ -310,3 +310,4 @@ def test_arrays_of_numpy_give_back_arrays():
         assert isinstance(again, np.ndarray)
         assert np.array_equal(again, vae.reconstruct(images).numpy())
         assert np.array_equal(bound, vae.elbo(images, samples=3).detach().numpy())
+    assert vae.encode(np.ma.masked_equal(images.numpy(), 1)).mean.isnan().any()  # a masked value is missing

@@ -211,7 +211,7 @@ def real_tensor(values: Any, name: str) -> Tensor:
         DataError: text, objects, complex numbers, or an array with masked values.
     """
     if np.ma.is_masked(values):
-        raise DataError(f"{name} must be real numbers, and some of these are masked; remove them: x.compressed()")
+        raise DataError(f"{name} must be real numbers, and some of these are masked; leave these out")
     try:
         tensor = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from latentia.configuration import Component
+from latentia.divergences.empirical import real_tensor
 from latentia.errors import ConfigurationError, DataError, nearest
 from latentia.estimate import Estimate
 from latentia.metrics.features import Features
@@ -122,7 +123,7 @@ def checked_features(values: Tensor, name: str, least: int, metric: str) -> Tens
     Raises:
         DataError: another shape, too few samples, or values that are not finite.
     """
-    features = torch.as_tensor(values).detach()
+    features = real_tensor(values, f"the {name} samples").detach()
     features = features[:, None] if features.dim() == 1 else features
     if features.dim() != 2 or features.shape[1] == 0:
         raise DataError(f"the {name} features must be (N, D); these have the shape {tuple(values.shape)}")

@@ -107,6 +107,8 @@ class VAE(nn.Module):
     def as_tensor(self, x: Tensor | Array) -> Tensor:
         """x as a tensor of the model's type; an array of NumPy is moved to the model's device as well."""
         first = next(self.parameters(), torch.empty(0))
+        if isinstance(x, np.ma.MaskedArray):
+            x = np.ma.filled(x.astype(np.float64), np.nan)  # missing values
         if isinstance(x, np.ndarray):
             return torch.as_tensor(x, dtype=first.dtype, device=first.device)
         return x.to(first.dtype) if isinstance(x, Tensor) else x  # other things are refused with their cure
