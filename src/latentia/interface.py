@@ -822,6 +822,8 @@ class _Scoring:
 
     def __post_init__(self) -> None:
         _require_known("split", self.split, Split)
+        if self.n is not None:
+            require_count("n", self.n)
         if self.of is not None:
             _require_known("of", self.of, Output)
 
