@@ -184,7 +184,7 @@ WRONG_CALLS = {
         r"range\(3\)",
     ),
     "no reconstructions": (lambda run: latentia.reconstruct(run, 0), "n: give at least 1"),
-    "no samples": (lambda run: latentia.evaluate(run, samples=True, n=0), "n: give at least 1"),
+    "no samples to score": (lambda run: latentia.evaluate(run, samples=True, n=0), "n: give at least 1"),
     "no examples": (lambda run: latentia.evaluate(run, limit=-1), "limit: give at least 1"),
     "fewer than no gaps": (lambda run: latentia.evaluate(run, gaps=-1, limit=3), "gaps: give at least 0"),
     "a name for a recipe": (lambda _: latentia.train("vae"), "VAERecipe"),  # pyright: ignore

@@ -130,10 +130,10 @@ def _series(records: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], NDArr
 
 
 def _title(term: str, reporters: Sequence[str]) -> str:
-    """The title of a known term; else the record's name if only one part reports it, or the term's."""
+    """The title of a known term; else the term, with what reports it if that is one part alone."""
     if term in TERMS:
         return TERMS[term][0]
-    name = f"{reporters[0]}/{term}" if len(reporters) == 1 and reporters[0] else term
+    name = f"{term}: {reporters[0]}" if len(reporters) == 1 and reporters[0] else term
     return textwrap.fill(name.replace("_", " "), TITLE_WIDTH)
 
 
