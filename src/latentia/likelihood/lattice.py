@@ -8,7 +8,9 @@ from __future__ import annotations
 
 __all__: list[str] = []
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -20,6 +22,7 @@ SAFETY = 0.75  # of the rise to a neighbor; ½ is exact for convex and for conca
 JUMP = 3.0  # times the larger step on either side is more than a slope
 NODES_PER_SIDE = {1: 64, 2: 8, 3: 4}
 NODES = 64
+RUN_AT_ONCE = 2**18  # values of a run of tiles that are evaluated together
 CLIFF = 60.0  # nats by which f falls at the edge of a support, for the differences
 
 
@@ -104,6 +107,20 @@ class Pairs:
     def tile_of_pair(self) -> Tensor:
         """Row of `tiles` of each pair, (P,)."""
         return torch.repeat_interleave(torch.arange(len(self.tiles)), self.start.diff())
+
+    def runs(self, first: int, last: int, flags: Tensor) -> Iterator[tuple[int, int]]:
+        """Runs t:u of the tiles first:last whose functions are the same, and whose flags (T,) are."""
+        counts = self.start.diff()[first:last]
+        begin, end = int(self.start[first]), int(self.start[last - 1])
+        tile = torch.repeat_interleave(torch.arange(last - 1 - first), counts[:-1])
+        following = (torch.arange(begin, end) + counts[tile]).clamp(max=len(self) - 1)
+        same = (self.function[begin:end] == self.function[following]).long()
+        alike = (counts.diff() == 0) & (flags[first : last - 1] == flags[first + 1 : last])
+        alike &= alike.long().scatter_reduce(0, tile, same, "amin").bool()
+        edges = [first, *((~alike).nonzero().squeeze(1) + first + 1).tolist(), last]
+        for t, u in itertools.pairwise(edges):
+            step = max(1, RUN_AT_ONCE // (NODES * int(counts[t - first])))
+            yield from ((part, min(part + step, u)) for part in range(t, u, step))
 
     def where(self, keep: Tensor) -> Pairs:
         """The pairs that a mask (P,) keeps."""

@@ -57,6 +57,7 @@ PROVEN_BY_DEFAULT = (
 PROOF_SECONDS = 1.0
 PROBED = 50  # images whose rounding is measured before any other work
 PAIRS_AT_ONCE = 1000  # pairs of an image and a z that are scored together
+SMALL_IMAGE = 64  # pixels
 ROWS = 1024  # points that a decoder is given are a multiple of this many, and fewer than these of a sixteenth of it
 PRIOR_DRAWS = 1000  # points that show where mass may be, besides the grid
 AUDIT = 0.001  # probability that the audit by these draws rejects a right value
@@ -323,6 +324,8 @@ class _Joint(Integrand):
         self.has_kinks = has_kinks
         self.model, self.chart, self.count, self.device = model, chart, len(scorer.images), model.device
         self.scorer, self.nodes_at_once = scorer, scorer.nodes_at_once
+        if scorer.images[0].numel() <= SMALL_IMAGE and self.nodes_at_once >= ROWS:
+            self.nodes_at_once *= 4  # the work is in the calls, not in the numbers
 
     def prepare(self, points: Tensor) -> tuple[Block, Tensor]:
         z, log_density = _on_chart(self.chart, points)

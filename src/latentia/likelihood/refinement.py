@@ -515,13 +515,17 @@ class _Run:
             prepared = self.integrand.prepare(nodes[take])
             end = take.sum(-1).cumsum(0).tolist()
             self.nodes += end[-1]
-            for t, begin, stop in zip(range(first, last), [0, *end], end, strict=False):
-                mine = slice(int(pairs.start[t]), int(pairs.start[t + 1]))
-                found = self.integrand.table(prepared, pairs.function[mine], slice(begin, stop))
+            edges = [0, *end]
+            for t, stop in pairs.runs(first, last, new):
+                mine = slice(int(pairs.start[t]), int(pairs.start[stop]))
+                columns = slice(edges[t - first], edges[stop - first])
+                count = int(pairs.start[t + 1]) - mine.start
+                found = self.integrand.table(prepared, pairs.function[mine][:count], columns)
                 if len(table) == 0:  # one array for all, since many small ones would leave the memory in pieces
                     table = found.new_empty(len(pairs), NODES)
                 self.products += found.numel()
-                if stop - begin == NODES:
+                found = found.unflatten(1, (stop - t, -1)).transpose(0, 1).flatten(0, 1)
+                if found.shape[1] == NODES:
                     table[mine] = found
                 else:
                     assert pairs.known is not None

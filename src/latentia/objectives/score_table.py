@@ -32,6 +32,7 @@ from latentia.distributions import ContinuousBernoulliDistribution
 # kernel for each shape, and the tables of single tiles have a thousand shapes.
 SMALL = 2**18
 CENTERED = 4_000_000  # numbers of the images above which a centered copy takes more memory than it is worth
+FEW = 8  # images
 PAIRS_AT_ONCE = 4_000_000  # numbers in the intermediate results of a distribution's own log_prob
 
 
@@ -161,11 +162,12 @@ class _GaussianScorer(_Linear):
 
 
 class _Generic(Scorer):
-    nodes_at_once = 64
-
     def __init__(self, images: Tensor, discrete: bool):
         super().__init__(images)
         self.discrete = discrete
+        # A block is scored for all of few images at once, and for many a tile of the quadrature at a time.
+        most = PAIRS_AT_ONCE // images.numel() if len(images) <= FEW else 0
+        self.nodes_at_once = min(max(64, most - most % 64), Scorer.nodes_at_once)
 
     def supremum(self) -> Tensor | None:
         return torch.zeros(len(self.images), dtype=torch.float64) if self.discrete else None
@@ -177,10 +179,15 @@ class _Generic(Scorer):
 class _GenericBlock(Block):
     def __init__(self, images: Tensor, distribution: Distribution):
         self.images, self.distribution = images, distribution
+        self.table: Tensor | None = None  # of all images and points, where both are few
 
     def scores(self, rows: Tensor | slice, columns: slice) -> Tensor:
-        images = self.images[rows]
         points, size = self.distribution.batch_shape[0], self.distribution.event_shape.numel()
+        if len(self.images) <= FEW and self.images.numel() * points <= PAIRS_AT_ONCE:
+            if self.table is None:
+                self.table = self.distribution.log_prob(self.images.unsqueeze(1))
+            return self.table[rows][:, columns].clone()
+        images = self.images[rows]
         step = max(1, PAIRS_AT_ONCE // (points * size))
         # A distribution cannot be sliced in general, so all of its block is scored and the columns are cut out.
         parts = [self.distribution.log_prob(some.unsqueeze(1))[:, columns] for some in images.split(step)]
