@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import optimize, special
+from scipy import optimize
 from torch import Tensor, nn
 
 from latentia.distributions import CategoricalPosterior, CategoricalPrior
@@ -104,7 +104,7 @@ def test_the_best_independent_q_is_scipys():
         target = joint[row].log_softmax(0).view(3, 3).numpy()
 
         def divergence(numbers, target=target):
-            parts = [part - special.logsumexp(part) for part in numbers.reshape(2, 3)]
+            parts = [part - np.logaddexp.reduce(part) for part in numbers.reshape(2, 3)]
             log_q = parts[0][:, None] + parts[1]
             return float((np.exp(log_q) * (log_q - target)).sum())
 
@@ -150,19 +150,19 @@ def test_gradients_by_enumeration_and_by_score_agree_and_differ_from_straight_th
     late = Progress(epoch=100)
 
     def gradient(objective, repetitions):
-        rows = []
+        rows, copies = [], x if repetitions == 1 else x.repeat(25, 1)
         for seed in range(repetitions):
             torch.manual_seed(seed)
-            cost = objective(vae, x, late)["cost"].mean()
+            cost = objective(vae, copies, late)["cost"].mean()
             slopes = torch.autograd.grad(cost, list(vae.posterior.parameters()))
             rows.append(torch.cat([slope.flatten() for slope in slopes]))
         return torch.stack(rows)
 
     exact = gradient(ELBO(gradient="enumerated"), 1)[0]
-    score = gradient(ELBO(gradient="score", samples=4), 1500)
+    score = gradient(ELBO(gradient="score", samples=4), 60)
     z = (score.mean(0) - exact).abs() / (score.std(0) / math.sqrt(len(score))).clamp_min(1e-12)
     assert z.max() < 5
-    relaxed = gradient(ELBO(gradient="straight-through", samples=4), 1500)
+    relaxed = gradient(ELBO(gradient="straight-through", samples=4), 60)
     bias = (relaxed.mean(0) - exact).abs() / (relaxed.std(0) / math.sqrt(len(relaxed))).clamp_min(1e-12)
     assert bias.max() > 5  # the documented bias
     assert torch.nn.functional.cosine_similarity(relaxed.mean(0), exact, dim=0) > 0.5

@@ -77,7 +77,7 @@ def test_labels_that_cannot_train_are_refused(count: int, low: int):
 
 
 def test_runs_that_take_labels_are_scored_and_others_are_not(tmp_path: Path):
-    small = {"network": MLP(hidden=(16,)), "epochs": 1, "fresh_steps": 0}
+    small = {"data": Digits(), "network": MLP(hidden=(16,)), "epochs": 1, "fresh_steps": 0}
     gan = latentia.train(latentia.GANRecipe(conditional=True, **small), tmp_path / "gan", quiet=True)
     names = {e.name for e in latentia.evaluate(gan, metrics="cas", n=60)}
     assert "classification_accuracy" in names
