@@ -49,7 +49,7 @@ TABLE_AT_ONCE = 1_000_000  # numbers of the table f(image, node) in work at a ti
 PAIRS_AT_ONCE = 20_000  # pairs of a function and a tile in work at a time, where each needs some kilobytes
 LEVELS = 16
 SLOW = 0.43  # a fall of the roughness between a quarter, at kinks, and a half, at jumps
-RINGS = 12
+RINGS = 16
 FARTHEST = -700.0  # log of the prior's mass in a ring, beyond which an unknown supremum is not searched for
 MOST_TILES = 40_000  # of one function at one level: 2.6 million nodes
 
