@@ -35,6 +35,12 @@ SERVED = [
     *(f"smooth-plane:{seed}" for seed in range(2)),
     *(f"banana:{seed}" for seed in range(2)),
     "ridge:0",
+    "ridge:880014",  # 0.0006 wide
+    "steps-plane:0",
+    "quantized:0",
+    "arg-max:0",
+    "needle:77731",  # 0.01 wide in the plane: between the nodes of both grids
+    "heavy-tails:880005",  # terms of 1e9 cancel in the table of scores
     *(f"foreign:{seed}" for seed in range(2)),
     "affine-flow:0",
     "gaps-linear:0",

@@ -48,6 +48,7 @@ RESOLVED = 0.95  # nats for each dimension that ∫ u may exceed ∫ f by; a Gau
 TABLE_AT_ONCE = 1_000_000  # numbers of the table f(image, node) in work at a time
 PAIRS_AT_ONCE = 20_000  # pairs of a function and a tile in work at a time, where each needs some kilobytes
 LEVELS = 16
+CANCELED = 4.0  # root mean squares of the spreads of three levels that the error at jumps is taken to be at most
 SLOW = 0.43  # a fall of the roughness between a quarter, at kinks, and a half, at jumps
 RINGS = 16
 FARTHEST = -700.0  # log of the prior's mass in a ring, beyond which an unknown supremum is not searched for
@@ -254,7 +255,7 @@ class _Run:
         low, high = (torch.full((n,), sign * torch.inf, dtype=torch.float64) for sign in (-1, 1))
         self.floor = low.clone() if floor is None else floor
         self.value, self.dropped, self.unbounded, self.best_value = (low.clone() for _ in range(4))
-        self.spread, self.spread_before = high.clone(), high.clone()
+        self.spread, self.spread_before, self.spread_first = high.clone(), high.clone(), high.clone()
         self.roughness = torch.full((n, 3), torch.inf, dtype=torch.float64)  # of the last levels, the latest first
         self.deviations = torch.full((n, 2**d), torch.inf, dtype=torch.float64)
         self.level, self.stop = (torch.zeros(n, dtype=torch.long) for _ in range(2))
@@ -280,12 +281,18 @@ class _Run:
 
         The roughness W = Σ exp f |Δ³f| / Σ exp f has no signs that cancel. Where f is smooth it falls to an eighth from
         level to level, at kinks to a quarter, at jumps to a half, and a jump's error is at most W/8. Where kinks are
-        many, W must fall as slowly twice in a row.
+        many, W must fall as slowly twice in a row. In the plane and in space, the spreads of the last three levels,
+        taken to halve from level to level, show what is left of it once errors cancel.
         """
         now, before, first = self.roughness.T
         before, first = (torch.where(w.isinf(), 0.0, w) for w in (before, first))
         if self.lattice.dimension == 1 or not self.integrand.has_kinks:
-            return 0.25 * (now - 0.25 * before).clamp_min(0)
+            most = 0.25 * (now - 0.25 * before).clamp_min(0)
+            if self.lattice.dimension == 1:
+                return most
+            # Along a curve or surface the errors of the nodes next to it cancel like those of random draws.
+            spreads = torch.stack([self.spread, 0.5 * self.spread_before, 0.25 * self.spread_first])
+            return torch.minimum(most, CANCELED * spreads.square().mean(0).sqrt())
         share = 0.125 / (1 - 2 * SLOW)
         return share * torch.minimum((now - SLOW * before).clamp_min(0), 0.5 * (before - SLOW * first).clamp_min(0))
 
@@ -583,6 +590,7 @@ class _Run:
         self.value = torch.where(here, value, self.value)
         deviations = cosets - value[:, None]
         spread = _nan_to_inf(deviations.abs().amax(-1))
+        self.spread_first = torch.where(here, self.spread_before, self.spread_first)
         self.spread_before = torch.where(here, self.spread, self.spread_before)
         self.spread = torch.where(here, spread, self.spread)
         self.deviations = torch.where(here[:, None], deviations, self.deviations)
