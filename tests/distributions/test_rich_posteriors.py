@@ -36,7 +36,7 @@ def numbers(family: Posterior, d: int, batch: int = 1, seed: int = 0) -> Tensor:
     return 0.6 * torch.randn(batch, *family.parameter_shape((d,)), dtype=torch.float64)
 
 
-def plane(low: float = -9, high: float = 9, nodes: int = 361) -> tuple[Tensor, float]:
+def plane(low: float = -9, high: float = 9, nodes: int = 181) -> tuple[Tensor, float]:
     axis = torch.linspace(low, high, nodes, dtype=torch.float64)
     return torch.cartesian_prod(axis, axis), float(axis[1] - axis[0]) ** 2
 

@@ -21,14 +21,14 @@ FAMILIES = [FlowPosterior(transforms=1, context=4, hidden=(16,)), MixturePosteri
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.type_name)
 def test_the_gap_is_the_divergence_from_the_known_posterior_and_the_best_q_closes_it(family, monkeypatch):
-    monkeypatch.setattr("latentia.likelihood.family_search.TOGETHER_STEPS", 300)  # enough for Gaussian posteriors
+    monkeypatch.setattr("latentia.likelihood.family_search.TOGETHER_STEPS", 150)  # enough for Gaussian posteriors
     monkeypatch.setattr("latentia.likelihood.family_search.AGAIN_ABOVE", -1.0)  # the image with the largest gap, always
-    monkeypatch.setattr("latentia.likelihood.family_search.AGAIN_STEPS", 100)
+    monkeypatch.setattr("latentia.likelihood.family_search.AGAIN_STEPS", 50)
     known = LinearGaussian(family, away=0.3, orthogonal=True)
     x = known.images(3)
     before = {name: value.clone() for name, value in known.vae.state_dict().items()}
     gaps = evaluate_gaps(model_of(known), x, tolerance=1e-4)
-    axis = torch.linspace(-10, 10, 501, dtype=torch.float64)
+    axis = torch.linspace(-10, 10, 201, dtype=torch.float64)
     z, area = torch.cartesian_prod(axis, axis), float(axis[1] - axis[0]) ** 2
     exact = known.exact_posterior(x)
     with torch.no_grad():

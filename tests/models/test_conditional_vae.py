@@ -55,7 +55,7 @@ def images(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def summed_over_grid(vae: ConditionalVAE, x: torch.Tensor, label: int) -> torch.Tensor:
     """log ∫ p(z|y) p(x|z, y) dz by a plain sum, with the network and the density written out."""
-    axis = torch.linspace(-16, 16, 641, dtype=torch.float64)
+    axis = torch.linspace(-16, 16, 321, dtype=torch.float64)
     z = torch.cartesian_prod(*[axis] * vae.latent).reshape(-1, vae.latent)
     mean, log_scale = torch.zeros(vae.latent), torch.zeros(vae.latent)
     if vae.conditional_prior:
