@@ -33,6 +33,7 @@ from latentia.distributions import ContinuousBernoulliDistribution
 SMALL = 2**18
 CENTERED = 4_000_000  # numbers of the images above which a centered copy takes more memory than it is worth
 FEW = 8  # images
+CANCELED = 1e-9  # nats of rounding in a table, above which a Gaussian one of few images is not a product
 PAIRS_AT_ONCE = 4_000_000  # numbers in the intermediate results of a distribution's own log_prob
 
 
@@ -147,11 +148,18 @@ class _GaussianScorer(_Linear):
         self.features = flat - self.center
         self.constants = -0.5 * (self.features / self.scale).double().square().sum(-1).to(flat.dtype)
         self.log_normalizer = -(self.scale.double().log() + 0.5 * math.log(2 * math.pi)).sum()
+        # Terms so large cancel to fewer digits than an error asks for; few images are scored pair by pair instead.
+        canceled = torch.finfo(flat.dtype).eps * float(self.constants.abs().max())
+        self.is_direct = flat.dtype == torch.float64 and len(images) <= FEW and canceled > CANCELED
+        if self.is_direct:
+            self.nodes_at_once = _nodes_at_once(images)
 
     def parts(self, distribution: Distribution) -> tuple[Tensor, Tensor] | None:
         base = cast(Normal, _base(distribution))
         if not torch.equal(base.scale, self.scale.view(base.scale.shape[1:]).expand_as(base.scale)):
             self.is_fixed = False
+            return None
+        if self.is_direct:
             return None
         mean = base.loc.flatten(1).to(self.features.dtype) - self.center
         offset = -0.5 * (mean / self.scale).double().square().sum(-1) + self.log_normalizer
@@ -165,15 +173,19 @@ class _Generic(Scorer):
     def __init__(self, images: Tensor, discrete: bool):
         super().__init__(images)
         self.discrete = discrete
-        # A block is scored for all of few images at once, and for many a tile of the quadrature at a time.
-        most = PAIRS_AT_ONCE // images.numel() if len(images) <= FEW else 0
-        self.nodes_at_once = min(max(64, most - most % 64), Scorer.nodes_at_once)
+        self.nodes_at_once = _nodes_at_once(images)
 
     def supremum(self) -> Tensor | None:
         return torch.zeros(len(self.images), dtype=torch.float64) if self.discrete else None
 
     def block(self, distribution: Distribution) -> Block:
         return _GenericBlock(self.images, distribution)
+
+
+def _nodes_at_once(images: Tensor) -> int:
+    """Points of a block that is scored pair by pair: for all of few images at once, for many a tile at a time."""
+    most = PAIRS_AT_ONCE // images.numel() if len(images) <= FEW else 0
+    return min(max(64, most - most % 64), Scorer.nodes_at_once)
 
 
 class _GenericBlock(Block):
