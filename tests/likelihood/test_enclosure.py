@@ -468,6 +468,20 @@ def test_the_mean_of_many_images_is_enclosed_to_its_tolerance():
     assert found.statistics["pairs"] < each.statistics["pairs"]
 
 
+@pytest.mark.parametrize("mean", [False, True])
+def test_bounds_do_not_depend_on_the_number_of_threads(mean):
+    vae, images = small_vae()
+    found = []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        found.append(enclose_log_likelihood(vae, images, 0.01, mean=mean))
+        assert torch.get_num_threads() == count
+    torch.set_num_threads(1)
+    for other in found[1:]:
+        assert torch.equal(found[0].lower, other.lower)
+        assert torch.equal(found[0].upper, other.upper)
+
+
 def test_rectifiers_are_integrated_over_tiles():
     """Masses of tiles that kinks of two layers cross, by a fine rule, lie within bounds far nearer than the slack."""
     torch.manual_seed(3)
@@ -485,7 +499,14 @@ def test_rectifiers_are_integrated_over_tiles():
         log_volume = float((2 * prior.scale * radius).log().sum())
         with torch.no_grad():
             ((_, table),) = family.table(
-                node, box, rows, family.products(node, rows), [torch.zeros(1, dtype=torch.int64)], 0.0, integrate=True
+                node,
+                box,
+                rows,
+                family.products(node, rows),
+                1,
+                [torch.zeros(1, dtype=torch.int64)],
+                0.0,
+                integrate=True,
             )
             upper, lower = log_masses(table, prior.on_tiles(center, radius), log_volume, family.supremum)
             z = prior.origin + prior.scale * (center + points * radius)

@@ -113,7 +113,7 @@ def bounds(net: nn.Sequential, images: Tensor, center: np.ndarray, radius: float
         node = whole.restricted(AffineBounds.of_boxes(place, torch.full_like(place, 1.5 * inner)))
         tile = AffineBounds.of_boxes(place, torch.full_like(place, inner))
         cells, products = [torch.zeros(1, dtype=torch.int64)], family.products(node, rows)
-        ((_, table),) = family.table(node, tile, rows, products, cells, 0.0, integrate)
+        ((_, table),) = family.table(node, tile, rows, products, 1, cells, 0.0, integrate)
         density, volume = prior.on_tiles(place, inner), 2 * math.log(2 * radius)
         upper, lower = log_masses(table, density, volume, family.supremum)
     return lower[:, 0], upper[:, 0]

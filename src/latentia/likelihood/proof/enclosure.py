@@ -15,7 +15,9 @@ __all__ = ["enclose_log_likelihood", "prove_exclusion"]
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,7 +32,7 @@ from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.proof.families import likelihoods_of, parts_of
 from latentia.likelihood.proof.restriction import Restriction
 from latentia.likelihood.proof.rounding import UNIT
-from latentia.likelihood.proof.search import DEEPEST, Problem, Search, Tile
+from latentia.likelihood.proof.search import DEEPEST, Apply, Problem, Search, Siblings
 from latentia.models import VAE
 from latentia.objectives.score_table import score_pairs
 
@@ -144,9 +146,9 @@ def _enclose(
     model: Any, images: Tensor, tolerance: float, mean: bool, until: float, report: Callable[[float, str], None]
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
     """Bounds for images of the same missing values, and statistics."""
-    with torch.no_grad():
+    with torch.no_grad(), _threads() as apply:
         problem = _problem(model, images)
-        search, share, rounds, every = Search(problem, tolerance, until, report), tolerance / 200, 1, len(images)
+        search, share, rounds, every = Search(problem, tolerance, until, report, apply), tolerance / 200, 1, len(images)
         if mean:
             lower, upper = search.run_for_mean(torch.arange(every), problem.hints)
         else:
@@ -160,6 +162,18 @@ def _enclose(
             low, high = search.run(index, lower[index], share)
             lower[index], upper[index] = torch.maximum(low, lower[index]), torch.minimum(high, upper[index])
     return lower, upper, {**search.statistics(), "rounds": float(rounds)}
+
+
+@contextmanager
+def _threads() -> Iterator[Apply]:
+    """`map` by as many Python threads as torch has, with one thread of torch in each: tensors are small here."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(count) as pool:
+            yield map if count == 1 else pool.map
+    finally:
+        torch.set_num_threads(count)
 
 
 def _of_one_pattern(images: Tensor) -> list[Tensor]:
@@ -186,9 +200,9 @@ def prove_exclusion(
         UnsupportedError: as for `enclose_log_likelihood`, and where the time ends before all tiles are that small.
     """
     begin = time.monotonic()
-    with torch.no_grad():
+    with torch.no_grad(), _threads() as apply:
         problem = _problem(model, images)
-        search = Search(problem, math.inf, begin + seconds)
+        search = Search(problem, math.inf, begin + seconds, apply=apply)
         level = max(0, math.ceil(math.log2(2 * float(problem.prior.scale.max()) / side)))
         if level > DEEPEST:
             least = 2 * float(problem.prior.scale.max()) * 2.0**-DEEPEST
@@ -263,11 +277,15 @@ def _hints(subject: LatentModel, images: Tensor) -> Tensor:
     return torch.where(torch.isfinite(found := torch.cat(parts)), found - CAUTION, nothing)
 
 
-def _kept_tiles(problem: Problem, level: int, found: tuple[Tensor, Tensor, list[Tile]]) -> KeptTiles:
+def _kept_tiles(problem: Problem, level: int, found: tuple[Tensor, Tensor, list[Siblings]]) -> KeptTiles:
     excluded, low, kept = found
     prior, d = problem.prior, len(problem.prior.origin)
-    centers = torch.stack([tile.center for tile in kept]) if kept else torch.zeros(0, d, dtype=torch.float64)
-    images = torch.cat([tile.images for tile in kept]) if kept else torch.zeros(0, dtype=torch.int64)
-    counts = torch.tensor([len(tile.images) for tile in kept])
-    tiles = torch.repeat_interleave(torch.arange(len(kept)), counts)
-    return KeptTiles(prior.origin + prior.scale * centers, prior.scale * 2.0**-level, images, tiles, excluded, low)
+    centers = torch.cat([torch.zeros(0, d, dtype=torch.float64), *(tiles.centers for tiles in kept)])
+    images, numbers, before = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=torch.int64)], 0
+    for tiles in kept:
+        column, row = tiles.open.T.nonzero().T
+        images.append(tiles.images[row])
+        numbers.append(before + column)
+        before += len(tiles.centers)
+    corners = prior.origin + prior.scale * centers
+    return KeptTiles(corners, prior.scale * 2.0**-level, torch.cat(images), torch.cat(numbers), excluded, low)

@@ -203,6 +203,7 @@ class Likelihoods(ABC):
         tiles: AffineBounds,
         rows: Tensor,
         products: Products,
+        together: int,
         choices: list[Tensor],
         limit: float,
         integrate: bool = False,
@@ -214,6 +215,7 @@ class Likelihoods(ABC):
             tiles: as `AffineBounds.of_boxes` gives them.
             rows: which images, (n,).
             products: of these images with that network.
+            together: how many tiles in succession are near to each other.
             choices: ways to group the tiles to cells of neighbors, from few cells to one for each tile: the cell of
                 each tile, (S,), from 0 up, all of one size.
             limit: how much slack in nats it may cost to expand A once for each cell.
@@ -223,9 +225,11 @@ class Likelihoods(ABC):
         center, slopes, error = variables.center, variables.slopes, variables.error
         choices = choices if network.weight is not None else choices[-1:]
         expansion = self._chosen(network, variables, choices, limit, known is not None)
-        middle = expansion.pull.mean(0)
+        near = (len(center) // together, together)
+        middle = expansion.pull.unflatten(0, near).mean(1)  # (S / together, V)
+        away = (middle.repeat_interleave(together, 0) - expansion.pull).abs()
         floor = expansion.rounding + 4 * products.drift
-        fixed = floor + ((middle - expansion.pull).abs() * error).sum(-1)
+        fixed = floor + (away * error).sum(-1)
         tilt = (expansion.pull.unsqueeze(1) * slopes).sum(-1)
         above = expansion.crossed + expansion.remainder
         below = above + expansion.squares
@@ -237,15 +241,17 @@ class Likelihoods(ABC):
             value = product @ center.T
             value += (shift + self.constants[some])[:, None] - expansion.total
             slope = (product @ slopes.flatten(0, 1).T).unflatten(1, slopes.shape[:2]) - tilt
-            slack = (product - middle).abs() @ error.T
+            force = product - middle.unsqueeze(1)  # (S / together, n, V)
+            slack = (force.abs() @ error.unflatten(0, near).mT).transpose(0, 1).flatten(1)
             slack += fixed + self.noise[some, None]
             table = Table(value, slope, slack, expansion.curvature, above, below, flat, expansion.tangent, floor)
             if known is not None and more is not None:
-                shape = known.moments.shape[:2]
-                moments = ((product - middle) @ known.moments.flatten(0, 1).T).unflatten(1, shape)
-                moments += more.moments - (known.moments @ (expansion.pull - middle).unsqueeze(-1)).squeeze(-1)
-                rest = (product - middle).abs() @ known.rest.T
-                rest += floor + ((middle - expansion.pull).abs() * known.rest).sum(-1) + more.beyond
+                moments = (force @ known.moments.unflatten(0, near).flatten(1, 2).mT).transpose(0, 1)
+                moments = moments.flatten(1).unflatten(1, known.moments.shape[:2])
+                off = expansion.pull - middle.repeat_interleave(together, 0)
+                moments += more.moments - (known.moments @ off.unsqueeze(-1)).squeeze(-1)
+                rest = (force.abs() @ known.rest.unflatten(0, near).mT).transpose(0, 1).flatten(1)
+                rest += floor + (away * known.rest).sum(-1) + more.beyond
                 rest += self.noise[some, None]
                 average = Average(moments, rest, more.most, more.crossed, expansion.squares)
                 table = replace(table, average=average)

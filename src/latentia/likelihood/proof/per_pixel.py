@@ -69,6 +69,7 @@ class PerPixelLikelihoods(Likelihoods):
         tiles: AffineBounds,
         rows: Tensor,
         products: Products,
+        together: int,
         choices: list[Tensor],
         limit: float,
         integrate: bool = False,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 __all__: list[str] = []  # used by the proofs only
 
+import heapq
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +34,9 @@ EXPANSION = 0.05  # share of the tolerance that may be lost to expanding the nor
 FIRST_WAVE = 64  # share of all nats that may be left, that a tile of the first wave has at least
 SMALL = 1 / 2000  # share of the tolerance of a mean that the gap of a pair may be to be settled at once
 PAIRS_OF_A_WIDE_SPLIT = 20_000  # at most, where a tile is divided into four along a side before its gap is small
+PARTS_AT_ONCE = 256  # of several tiles that are divided together
+WASTE = 4000  # pairs for each tile that may be bounded without need, since others of their image are not settled
+BATCHES_AT_ONCE = 16  # between two looks at what is left
 DEEPEST = 48  # level whose tiles are not divided: below 2^−53 of the box the centers of tiles would be rounded
 
 
@@ -53,45 +57,19 @@ class Problem:
     hints: Tensor
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A tile that some images still need divided, with what is known of their masses on it.
-
-    Attributes:
-        level: the tile's side is 2 · 2^−level in units of the box.
-        center: (d,), in the box's coordinates.
-        images: (n,).
-        upper, lower: bounds of the log-masses, (n,).
-        parts: how many to divide each side into.
-        rounding: the part of the slack that is rounding, in nats.
-        network: the decoder, restricted to a tile around this one.
-        products: of these images with that network, where they are kept.
-    """
-
-    level: int
-    center: Tensor
-    images: Tensor
-    upper: Tensor
-    lower: Tensor
-    parts: int
-    rounding: float
-    network: Restriction
-    products: Products | None
-
-
 @dataclass
-class _Parts:
-    """The parts of a divided tile that are not settled, for the images that are not settled on all of them.
+class Siblings:
+    """Parts of a divided tile, for the images that are not settled on all of them.
 
     Attributes:
-        level: of the parts.
-        centers: (S, d).
+        level: the side of a part is 2 · 2^−level in units of the box.
+        centers: (S, d), in the box's coordinates.
         images: (n,).
         upper, lower: bounds of the log-masses, (n, S); −∞ where the pair is settled.
         gaps: about how many nats the bounds of log p(x) lie apart by each part, summed over the images, (S,).
         splits: how many to divide each side of a part into, (S,).
         rounding: the part of the slack that is rounding, in nats, (S,).
-        network: the decoder, restricted to the tile.
+        network: the decoder, restricted to a box around the parts.
         products: of the images with that network, where they are kept.
     """
 
@@ -106,32 +84,64 @@ class _Parts:
     network: Restriction
     products: Products | None
 
-    @classmethod
-    def of(cls, tile: Tile, known: Tensor) -> _Parts:
-        """One tile that is not divided."""
-        upper, lower = tile.upper[:, None], tile.lower[:, None]
-        gaps, splits = _total_gaps(upper, lower, known[tile.images]), torch.tensor([tile.parts])
-        rounding, network = torch.tensor([tile.rounding]), tile.network
-        return cls(tile.level, tile.center[None], tile.images, upper, lower, gaps, splits, rounding, network, None)
+    @property
+    def open(self) -> Tensor:
+        """Which pairs of an image and a part are not settled, (n, S)."""
+        return self.upper > -math.inf
 
-    def tiles(self, columns: Tensor) -> list[Tile]:
-        """Some of the parts, as tiles."""
-        found = []
-        for column in columns.tolist():
-            rows = (self.upper[:, column] > -math.inf).nonzero().flatten()
-            bounds = self.upper[rows, column], self.lower[rows, column]
-            kept = None if self.products is None else self.products.of(rows)
-            size, rounding = int(self.splits[column]), float(self.rounding[column])
-            images, center = self.images[rows], self.centers[column]
-            found.append(Tile(self.level, center, images, *bounds, size, rounding, self.network, kept))
-        return found
+    def some(self, columns: Tensor) -> Siblings:
+        """Some of the parts, with the images that are not settled on all of these."""
+        rows = self.open[:, columns].any(1).nonzero().flatten()
+        upper, lower = self.upper[rows][:, columns], self.lower[rows][:, columns]
+        kept = None if self.products is None else self.products.of(rows)
+        parts = (self.gaps[columns], self.splits[columns], self.rounding[columns])
+        return Siblings(self.level, self.centers[columns], self.images[rows], upper, lower, *parts, self.network, kept)
 
-    def take(self, columns: Tensor) -> list[Tile]:
+    def take(self, columns: Tensor) -> Siblings:
         """The same, taken out."""
-        found = self.tiles(columns)
+        found = self.some(columns)
         self.upper[:, columns] = self.lower[:, columns] = -math.inf
         self.gaps[columns] = 0.0
         return found
+
+    @property
+    def total(self) -> float:
+        """Of the gaps."""
+        return float(self.gaps.sum())
+
+    def batches(self) -> list[Siblings]:
+        """All parts, in groups that are divided together: as many as share most of their images, at one size."""
+        found, d = [], self.centers.shape[1]
+        for size in self.splits.unique().tolist():
+            columns = (self.splits == size).nonzero().flatten()
+            waiting = list(reversed(columns.split(max(1, PARTS_AT_ONCE // size**d))))
+            while waiting:
+                columns = waiting.pop()
+                open_ = self.open[:, columns]
+                unneeded = (int(open_.any(1).sum()) * len(columns) - int(open_.sum())) * size**d
+                if len(columns) > 1 and unneeded > WASTE * len(columns):
+                    waiting += reversed(columns.chunk(2))
+                else:
+                    found.append(self if len(columns) == len(self.splits) else self.some(columns))
+        return found
+
+
+@dataclass(frozen=True)
+class _Division:
+    """What dividing some siblings gave.
+
+    Attributes:
+        siblings: the parts that are not settled, those of one tile together.
+        settled: images, (n,), with log-sums of lower and of upper bounds of their settled masses, (n,).
+        tiles, pairs: how many were bounded.
+        excluded: volume in boxes that was settled without a narrow bound, summed over the images.
+    """
+
+    siblings: list[Siblings]
+    settled: list[tuple[Tensor, Tensor, Tensor]]
+    tiles: int
+    pairs: int
+    excluded: float
 
 
 class _Sums:
@@ -141,17 +151,19 @@ class _Sums:
         self.values = torch.full((count,), -math.inf, dtype=torch.float64)
         self.groups = 0
 
-    def copy(self) -> _Sums:
-        """The same numbers, to be added to apart."""
-        found = _Sums(0)
-        found.values, found.groups = self.values.clone(), self.groups
-        return found
-
     def add(self, images: Tensor, values: Tensor) -> None:
         """Add a group: values (n, S) or (n,), of distinct images (n,)."""
         new = values.logsumexp(-1) if values.dim() > 1 else values
         self.values[images] = torch.logaddexp(self.values[images], new)
         self.groups += 1
+
+    def and_more(self, waiting: Sequence[Siblings], side: str) -> _Sums:
+        """The same with the bounds of tiles that wait."""
+        found = _Sums(0)
+        found.values, found.groups = self.values.clone(), self.groups
+        for tiles in waiting:
+            found.add(tiles.images, getattr(tiles, side))
+        return found
 
     @property
     def rounding(self) -> Tensor:
@@ -160,17 +172,50 @@ class _Sums:
         return 16 * UNIT * (self.groups + 64) * (64 + size)
 
 
+class _Bounds:
+    """Log-sums of the lower and of the upper bounds of all settled masses, for each image."""
+
+    def __init__(self, count: int):
+        self.lower, self.upper = _Sums(count), _Sums(count)
+
+    def shares(self, known: Tensor) -> Tensor:
+        """Both as shares of what p(x) is known to be at least, (2, N)."""
+        return torch.stack([_share(sums.values, known) for sums in (self.upper, self.lower)])
+
+    def bounds(self, waiting: Sequence[Siblings], index: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds of log p(x) for the images `index`, from what is settled and what waits, rounding included."""
+        low, high = self.lower.and_more(waiting, "lower"), self.upper.and_more(waiting, "upper")
+        return (low.values - low.rounding)[index], (high.values + high.rounding)[index]
+
+
+Apply = Callable[[Callable[[Siblings], _Division | None], list[Siblings]], Iterable[_Division | None]]
+
+
 class Search:
-    """Divides tiles until the bounds are near enough."""
+    """Divides tiles until the bounds are near enough.
+
+    Args:
+        problem: what is integrated.
+        tolerance: in nats.
+        deadline: by `time.monotonic`.
+        report: is called with the share that is done, and with what is being done.
+        apply: `map`, or the same by several threads. The result does not depend on how many: a few batches are divided
+            independently of each other, and what they give is added up in their order.
+    """
 
     def __init__(
-        self, problem: Problem, tolerance: float, deadline: float, report: Callable[[float, str], None] | None = None
+        self,
+        problem: Problem,
+        tolerance: float,
+        deadline: float,
+        report: Callable[[float, str], None] | None = None,
+        apply: Apply = map,
     ):
         self.problem, self.tolerance, self.deadline = problem, tolerance, deadline
-        self.report = report or _ignore
+        self.report, self.apply = report or _ignore, apply
         self.tiles, self.pairs = 0, 0
         self.excluded = 0.0  # volume in boxes that was settled without a narrow bound, summed over the images
-        self.whole: Products | None = None
+        self.whole = problem.family.products(problem.whole, torch.arange(len(problem.family.features)))
 
     def statistics(self) -> dict[str, float]:
         """How much was computed."""
@@ -185,21 +230,18 @@ class Search:
             reference: what log p(x) is thought to be at least, for all images of `index`, or −∞.
             share: of p(x) that the gap on one tile may be.
         """
-        frontier, known, lower, upper = self._start(index, reference)
-        while level := frontier.next_level():
-            self._learn(known, lower, [*level, *frontier.all()])
-            waiting = torch.cat([tile.images for tile in (*level, *frontier.all())]).unique()
-            self.report(1 - len(waiting) / len(index), "proof, images enclosed")
-            while level and time.monotonic() <= self.deadline:
-                parts = self._divide(level.pop(), known, share, lower, upper)
-                for child in parts.tiles((parts.upper > -math.inf).any(0).nonzero().flatten()):
-                    frontier.add(child)
-            if time.monotonic() > self.deadline:
-                for left in (*level, *frontier.all()):
-                    lower.add(left.images, left.lower)
-                    upper.add(left.images, left.upper)
-                break
-        return (lower.values - lower.rounding)[index], (upper.values + upper.rounding)[index]
+        queue, known, sums = self._start(index, reference)
+        late: list[Siblings] = []
+        while queue and not late:
+            if queue.at_new_level():
+                waiting = [*queue]
+                self._learn(known, sums, waiting)
+                left = torch.cat([tiles.images for tiles in waiting]).unique()
+                self.report(1 - len(left) / len(index), "proof, images enclosed")
+            found, late = self._divided(queue.next(), known, share, sums)
+            for tiles in found:
+                queue.add(tiles)
+        return sums.bounds([*late, *queue], index)
 
     def run_for_mean(self, index: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         """Bounds of log p(x) for the images `index`, (n,) each, whose mean width is within the tolerance.
@@ -207,180 +249,250 @@ class Search:
         Tiles are divided in waves: in each, those whose gaps, summed over their images, are above a threshold, from
         wave to wave a lower one. So a division is made where it narrows most.
         """
-        frontier, known, lower, upper = self._start(index, reference)
-        waiting = [_Parts.of(tile, known) for tile in frontier.all()]
+        queue, known, sums = self._start(index, reference)
+        waiting: list[Siblings] = []
         threshold, goal = len(index) * self.tolerance / FIRST_WAVE, math.inf
         while True:
-            frontier = _Frontier()
-            for parts in waiting:
-                for tile in parts.take((parts.gaps > threshold).nonzero().flatten()):
-                    frontier.add(tile)
-            while level := frontier.next_level():
-                while level:
-                    tile = level.pop()
-                    if time.monotonic() > self.deadline:
-                        waiting.append(_Parts.of(tile, known))
-                        continue
-                    parts = self._divide(tile, known, self.tolerance, lower, upper, goal=goal)
-                    for child in parts.take((parts.gaps > threshold).nonzero().flatten()):
-                        # At first by level, so that all learn from it; later in depth, since networks take memory.
-                        frontier.add(child) if goal == math.inf else level.append(child)
+            late: list[Siblings] = []
+            shares = self._shares(known, [*waiting, *queue])
+            while queue and not late:
+                if goal == math.inf and queue.at_new_level():
+                    self._learn(known, sums, [*waiting, *queue])
+                    shares = self._shares(known, [*waiting, *queue])
+                batches = queue.next()
+                found, late = self._divided(batches, known, self.tolerance, sums, goal=goal)
+                shares += self._shares(known, [*found, *late]) - self._shares(known, batches)
+                for tiles in found:
+                    ready = (tiles.gaps > threshold).nonzero().flatten()
+                    if len(ready):
+                        queue.add(tiles.take(ready))
                     # What waits will hardly be divided soon: forget the restricted network.
-                    parts.network, parts.products = self.problem.whole, None
-                    if bool((parts.upper > -math.inf).any()):
-                        waiting.append(parts)
-                if goal == math.inf:
-                    self._learn(known, lower, [*waiting, *frontier.all()])
-            low, high = lower.copy(), upper.copy()
-            for parts in waiting:
-                low.add(parts.images, parts.lower)
-                high.add(parts.images, parts.upper)
-            torch.maximum(known, low.values, out=known)
-            below, above = (low.values - low.rounding)[index], (high.values + high.rounding)[index]
+                    tiles.network, tiles.products = self.problem.whole, None
+                    if bool(tiles.open.any()):
+                        waiting.append(tiles)
+                high, low = (shares + sums.shares(known))[:, index].clamp(min=1e-9).log()
+                if float((high - low).mean()) <= self.tolerance:
+                    break
+            waiting += [*late, *queue]
+            below, above = sums.bounds(waiting, index)
+            known[index] = torch.maximum(known[index], below)
             width = float((above - below).mean())
             self.report(min(1.0, self.tolerance / width), f"proof, bounds {width:.2g} nats apart on average")
             if not waiting or width <= self.tolerance or time.monotonic() > self.deadline:
                 return below, above
+            # By level at first, so that all tiles learn from it; then in depth, since networks take memory.
+            queue = _Queue(finest_first=True)
             threshold *= min(0.85, max(0.2, self.tolerance / width))
-            goal = len(index) * self.tolerance / max(1, sum(int((parts.gaps > 0).sum()) for parts in waiting))
+            goal = len(index) * self.tolerance / max(1, sum(int((tiles.gaps > 0).sum()) for tiles in waiting))
+            for tiles in waiting:
+                ready = (tiles.gaps > threshold).nonzero().flatten()
+                if len(ready):
+                    queue.add(tiles.take(ready))
+            waiting = [tiles for tiles in waiting if bool(tiles.open.any())]
 
-    def exclude(self, index: Tensor, reference: Tensor, level: int, share: float) -> tuple[Tensor, Tensor, list[Tile]]:
+    def exclude(
+        self, index: Tensor, reference: Tensor, level: int, share: float
+    ) -> tuple[Tensor, Tensor, list[Siblings]]:
         """Log-mass that was excluded at most, log p(x) at least, (n,) each, and the tiles of the level that were not.
 
         Raises:
             UnsupportedError: where the time ends first.
         """
-        frontier, known, lower, upper = self._start(index, reference)
-        kept: list[Tile] = []
-        while tiles := frontier.next_level():
-            self._learn(known, lower, [*tiles, *frontier.all()])
-            for tile in tiles:
-                if time.monotonic() > self.deadline:
-                    raise UnsupportedError("the time ended before all tiles were small enough; allow more seconds")
-                parts = self._divide(tile, known, share / 1000, lower, upper, level)
-                for child in parts.tiles((parts.upper > -math.inf).any(0).nonzero().flatten()):
-                    if child.level < level:
-                        frontier.add(child)
-                        continue
-                    lower.add(child.images, child.lower)
-                    kept.append(child)
-        return (upper.values + upper.rounding)[index], (lower.values - lower.rounding)[index], kept
+        queue, known, sums = self._start(index, reference)
+        kept: list[Siblings] = []
+        while queue:
+            if queue.at_new_level():
+                self._learn(known, sums, [*queue])
+            found, late = self._divided(queue.next(), known, share / 1000, sums, deepest=level)
+            if late:
+                raise UnsupportedError("the time ended before all tiles were small enough; allow more seconds")
+            for tiles in found:
+                if tiles.level < level:
+                    queue.add(tiles)
+                    continue
+                sums.lower.add(tiles.images, tiles.lower)
+                kept.append(tiles)
+        below, above = sums.bounds([], index)
+        return above, below, kept
 
-    def _start(self, index: Tensor, reference: Tensor) -> tuple[_Frontier, Tensor, _Sums, _Sums]:
-        count = len(self.problem.family.features)
+    def _start(self, index: Tensor, reference: Tensor) -> tuple[_Queue, Tensor, _Bounds]:
+        count, d = len(self.problem.family.features), len(self.problem.prior.origin)
         known = torch.full((count,), -math.inf, dtype=torch.float64)
         known[index] = reference
-        lower, upper = _Sums(count), _Sums(count)
-        upper.add(index, self.problem.prior.log_tail + self.problem.family.supremum[index])
-        return _Frontier(self._root(index)), known, lower, upper
+        sums = _Bounds(count)
+        most = self.problem.family.supremum[index]
+        sums.upper.add(index, self.problem.prior.log_tail + most)
+        nothing = torch.full((len(index), 1), -math.inf, dtype=torch.float64)
+        whole, one = self.problem.whole, torch.ones(1, dtype=torch.float64)
+        gaps = _total_gaps(most[:, None], nothing, known[index])
+        box = Siblings(
+            0,
+            torch.zeros(1, d).double(),
+            index,
+            most[:, None],
+            nothing,
+            gaps,
+            2 * one.long(),
+            math.inf * one,
+            whole,
+            None,
+        )
+        queue = _Queue()
+        queue.add(box)
+        return queue, known, sums
 
-    def _learn(self, known: Tensor, lower: _Sums, waiting: Sequence[Tile | _Parts]) -> None:
+    def _learn(self, known: Tensor, sums: _Bounds, waiting: Sequence[Siblings]) -> None:
         """Raise what log p(x) is known to be to its lower bound by all tiles, done and waiting."""
         total = _Sums(len(known))
-        for tile in waiting:
-            total.add(tile.images, tile.lower)
-        torch.maximum(known, torch.logaddexp(total.values, lower.values), out=known)
+        for tiles in waiting:
+            total.add(tiles.images, tiles.lower)
+        torch.maximum(known, torch.logaddexp(total.values, sums.lower.values), out=known)
 
-    def _root(self, index: Tensor) -> Tile:
-        d = len(self.problem.prior.origin)
-        nothing = torch.full((len(index),), -math.inf, dtype=torch.float64)
-        most = self.problem.family.supremum[index]
-        center = torch.zeros(d, dtype=torch.float64)
-        return Tile(0, center, index, most, nothing, 2, math.inf, self.problem.whole, None)
+    def _shares(self, known: Tensor, waiting: Sequence[Siblings]) -> Tensor:
+        """Sums of upper and of lower bounds of tiles, as shares of what p(x) is known to be at least, (2, N)."""
+        found = torch.zeros(2, len(known), dtype=torch.float64)
+        for tiles in waiting:
+            here = known[tiles.images, None]
+            found[:, tiles.images] += torch.stack([_share(x, here).sum(1) for x in (tiles.upper, tiles.lower)])
+        return found
 
-    def _divide(
+    def _divided(
         self,
-        tile: Tile,
+        batches: list[Siblings],
         known: Tensor,
         share: float,
-        lower: _Sums,
-        upper: _Sums,
+        sums: _Bounds,
         deepest: int | None = None,
         goal: float | None = None,
-    ) -> _Parts:
-        """Bound the masses on the parts of a tile, add up those that are settled, and return the others.
+    ) -> tuple[list[Siblings], list[Siblings]]:
+        """Divide batches and add up what is settled: the parts that are not, and the batches that no time was left for.
 
         With `deepest` only the upper bound counts: a part is settled where it is small. With `goal` it is for a mean
         over images: a pair is settled where its gap is next to nothing, since others of the tile may be divided anyway,
         and parts are to be divided until their gaps, summed over the images, are about as large as the goal.
         """
-        prior, d = self.problem.prior, len(tile.center)
-        radius = 2.0**-tile.level
-        box = AffineBounds.of_boxes(tile.center[None], torch.full((1, d), radius))
-        network = tile.network.restricted(box)
-        if network.change is not None and self._matters(float((self.problem.family.largest * network.error).sum())):
-            network = self.problem.whole.restricted(box)  # rounding adds up from restriction to restriction
-        steps = (2 * torch.arange(tile.parts, dtype=torch.float64) + 1 - tile.parts) / tile.parts * radius
-        centers = tile.center + (torch.cartesian_prod(*[steps] * d) if d > 1 else steps[:, None])
-        inner = radius / tile.parts
-        level = tile.level + int(math.log2(tile.parts))
+
+        def divide(batch: Siblings) -> _Division | None:
+            if time.monotonic() > self.deadline:
+                return None
+            with torch.no_grad():  # which holds for one thread
+                return self._divide(batch, known, share, deepest, goal)
+
+        found: list[Siblings] = []
+        late: list[Siblings] = []
+        for batch, division in zip(batches, self.apply(divide, batches), strict=True):
+            if division is None:
+                late.append(batch)
+                continue
+            self.tiles, self.pairs = self.tiles + division.tiles, self.pairs + division.pairs
+            self.excluded += division.excluded
+            for images, low, high in division.settled:
+                sums.lower.add(images, low)
+                sums.upper.add(images, high)
+            found += division.siblings
+        return found, late
+
+    def _divide(
+        self, tiles: Siblings, known: Tensor, share: float, deepest: int | None, goal: float | None
+    ) -> _Division:
+        """Bound the masses on the parts of tiles that are divided into equally many."""
+        prior, (count, d) = self.problem.prior, tiles.centers.shape
+        size, radius = int(tiles.splits[0]), 2.0**-tiles.level
+        network = self._network(tiles, radius)
+        products = self._products(tiles, network)
+        steps = (2 * torch.arange(size, dtype=torch.float64) + 1 - size) / size * radius
+        offsets = torch.cartesian_prod(*[steps] * d) if d > 1 else steps[:, None]
+        centers, parts = (tiles.centers.unsqueeze(1) + offsets).flatten(0, 1), len(offsets)
+        inner, level = radius / size, tiles.level + int(math.log2(size))
         density = prior.on_tiles(centers, inner)
         log_volume = float((2 * prior.scale * inner).log().sum())
         boxes = AffineBounds.of_boxes(centers, torch.full_like(centers, inner))
-        found: list[tuple[Tensor, ...]] = []
-        rounding, order = torch.zeros(len(centers), dtype=torch.float64), 2
-        products = self._products(tile, network)
-        sizes = [size for size in (4, 8) if size < tile.parts] if deepest is None else []
-        choices = [_cells(tile.parts, d, size) for size in (*sizes, tile.parts)]
+        sizes = [cells for cells in (4, 8) if cells < size] if deepest is None else []
+        choices = [_cells(count, size, d, cells) for cells in (*sizes, size)]
         limit = EXPANSION * min(self.tolerance, 1.0)
-        integrate = deepest is None and not float((tile.upper - tile.lower).min()) > NARROW
-        tables = self.problem.family.table(network, boxes, tile.images, products, choices, limit, integrate)
+        open_ = tiles.open
+        integrate = deepest is None and not float((tiles.upper - tiles.lower)[open_].min()) > NARROW
+        tables = self.problem.family.table(network, boxes, tiles.images, products, parts, choices, limit, integrate)
+        found, settled, excluded, begin = [], [], 0.0, 0
+        rounding, order = torch.zeros(len(centers), dtype=torch.float64), 2
         for rows, table in tables:
             high, low = log_masses(table, density, log_volume, self.problem.family.supremum[rows])
+            here = open_[begin : begin + len(rows)].repeat_interleave(parts, 1)
+            begin += len(rows)
             threshold = (known[rows] + math.log(share))[:, None]
             gap = torch.where(low > -math.inf, high + torch.log(-torch.expm1(low - high)), high)
             if deepest is None:
-                stuck = torch.where(table.rounding > 0.5 * tile.rounding, 8 * table.rounding, 0.0)
+                before = 0.5 * tiles.rounding.repeat_interleave(parts)
+                stuck = torch.where(table.rounding > before, 8 * table.rounding, 0.0)
                 if goal is not None:
                     enough, narrow = known[rows, None] + math.log(SMALL * self.tolerance), stuck
                 else:
-                    enough = threshold if tile.parts == 2 else threshold + LENIENCY
+                    enough = threshold if size == 2 else threshold + LENIENCY
                     narrow = stuck.clamp(min=0.5 * self.tolerance)
                 done = (gap <= enough) | (high - low <= narrow) | (level >= DEEPEST)
-                lower.add(rows, low.masked_fill(~done, -math.inf))
                 order = 2 if table.average is None else 3  # of the gap in the side of a tile
                 excess = ((high - low) / (0.5 * self.tolerance)).log()
                 need = torch.minimum((gap - threshold) / (d + order), excess / order)
                 need = need.masked_fill(~(high - low < WIDE), 0.0)
             else:
                 done, need = high <= threshold, torch.zeros_like(high)
-            upper.add(rows, high.masked_fill(~done, -math.inf))
-            self.excluded += int((done & (high - low > self.tolerance)).sum()) * 2.0 ** -(level * d)
+            done &= here
+            # With `deepest` the lower bounds count where a tile is kept, or not at all.
+            least = low.masked_fill(~done, -math.inf) if deepest is None else torch.full_like(low, -math.inf)
+            settled.append((rows, least.logsumexp(-1), high.masked_fill(~done, -math.inf).logsumexp(-1)))
+            excluded += int((done & (high - low > self.tolerance)).sum()) * 2.0 ** -(level * d)
             rounding = table.rounding
-            found.append((high, low, done, need))
-        self.tiles += len(centers)
-        self.pairs += len(centers) * len(tile.images)
-        high, low, done, need = (torch.cat(parts) for parts in zip(*found, strict=True))
-        some = (~done).any(1)
-        images, done, need = tile.images[some], done[some], need[some]
-        high, low = (x[some].masked_fill_(done, -math.inf) for x in (high, low))
-        gaps = _total_gaps(high, low, known[images])
-        counts, splits = (~done).sum(0), torch.full((len(centers),), 2)
-        most = int(math.log2(LARGEST_SPLIT[d]))
-        for column in counts.nonzero().flatten().tolist() if deepest is None else ():
-            count = int(counts[column])
-            least = 2 if d < 3 and count * 4**d <= PAIRS_OF_A_WIDE_SPLIT else 1
-            if goal is None:
-                wanted = float(need[~done[:, column], column].quantile(0.95, interpolation="higher")) / math.log(2)
-            else:
-                gap = float(gaps[column])
-                wanted = math.log2(gap / goal) / (d + order) if 0 < gap < count and goal < math.inf else 0.0
-            splits[column] = 2 ** math.ceil(min(max(least, wanted - 0.2), most))
-        kept = None if network is self.problem.whole else products.of(some)
-        return _Parts(level, centers, images, high, low, gaps, splits, rounding, network, kept)
+            found.append((high, low, here & ~done, need))
+        high, low, left, need = (torch.cat(each).unflatten(1, (count, parts)) for each in zip(*found, strict=True))
+        siblings = []
+        for i in left.any(0).any(-1).nonzero().flatten().tolist():
+            rows, columns = (left[:, i].any(axis).nonzero().flatten() for axis in (1, 0))
+            at = rows[:, None], torch.tensor(i), columns
+            waits = left[at]
+            upper, lower = (x[at].masked_fill_(~waits, -math.inf) for x in (high, low))
+            images, kept = tiles.images[rows], None if network is self.problem.whole else products.of(rows)
+            gaps = _total_gaps(upper, lower, known[images])
+            splits = self._splits(gaps, need[at], waits, d, d + order, goal) if deepest is None else 2 + 0 * columns
+            places = columns + i * parts
+            siblings.append(
+                Siblings(level, centers[places], images, upper, lower, gaps, splits, rounding[places], network, kept)
+            )
+        return _Division(siblings, settled, len(centers), int(open_.sum()) * parts, excluded)
 
-    def _products(self, tile: Tile, network: Restriction) -> Products:
+    def _splits(self, gaps: Tensor, need: Tensor, waits: Tensor, d: int, order: int, goal: float | None) -> Tensor:
+        """How many to divide each side of parts into, (S,), by what is needed for the pairs that wait, (n, S)."""
+        counts, most = waits.sum(0), int(math.log2(LARGEST_SPLIT[d]))
+        least = torch.where(counts * 4**d <= PAIRS_OF_A_WIDE_SPLIT, 2, 1) if d < 3 else torch.ones_like(counts)
+        if goal is None:
+            need = need.masked_fill(~waits, -math.inf)
+            # The largest but for one in twenty.
+            place = ((counts - 1) * 0.95).ceil().long() + len(need) - counts
+            wanted = need.sort(0).values.gather(0, place.clamp(max=len(need) - 1)[None])[0] / math.log(2)
+        elif goal < math.inf:
+            wanted = torch.where((gaps > 0) & (gaps < counts), (gaps / goal).log2() / order, 0.0)
+        else:
+            wanted = torch.zeros_like(gaps)
+        return 2 ** torch.maximum(least, wanted.nan_to_num(nan=0.0) - 0.2).clamp(max=most).ceil().long()
+
+    def _network(self, tiles: Siblings, radius: float) -> Restriction:
+        """The decoder, restricted to the smallest box that holds the tiles."""
+        low, high = tiles.centers.amin(0, keepdim=True), tiles.centers.amax(0, keepdim=True)
+        box = AffineBounds.of_boxes((low + high) / 2, (high - low) / 2 + radius)
+        network = tiles.network.restricted(box)
+        if network.change is not None and self._matters(float((self.problem.family.largest * network.error).sum())):
+            network = self.problem.whole.restricted(box)  # rounding adds up from restriction to restriction
+        return network
+
+    def _products(self, tiles: Siblings, network: Restriction) -> Products:
         family = self.problem.family
         if network is self.problem.whole:
-            if self.whole is None:
-                self.whole = family.products(network, torch.arange(len(family.features)))
-            return self.whole.of(tile.images)
-        if tile.products is None or network.change is None:
-            return tile.products if network is tile.network and tile.products else family.products(network, tile.images)
-        if network is tile.network:
-            return tile.products
-        found = family.restricted(tile.products, tile.network, network)
-        return family.products(network, tile.images) if self._matters(found.drift) else found
+            return self.whole.of(tiles.images)
+        if tiles.products is not None and network is tiles.network:
+            return tiles.products
+        if tiles.products is None or network.change is None:
+            return family.products(network, tiles.images)
+        found = family.restricted(tiles.products, tiles.network, network)
+        return family.products(network, tiles.images) if self._matters(found.drift) else found
 
     def _matters(self, rounding: float) -> bool:
         return not rounding < LARGEST_ROUNDING * min(self.tolerance, 1.0)
@@ -390,11 +502,20 @@ def _ignore(_share: float, _what: str) -> None:
     """No progress is shown."""
 
 
-def _cells(parts: int, d: int, size: int) -> Tensor:
-    """The cell of each part of a tile, (partsᵈ,), in the order of `torch.cartesian_prod`: `size` cells along a side."""
+def _cells(count: int, parts: int, d: int, size: int) -> Tensor:
+    """The cell of each part of so many tiles, (count · partsᵈ,): `size` cells along each side of a tile.
+
+    The parts of a tile are in the order of `torch.cartesian_prod`.
+    """
     index = torch.arange(parts) // (parts // size)
     axes = torch.cartesian_prod(*[index] * d) if d > 1 else index[:, None]
-    return (axes * size ** torch.arange(d)).sum(-1)
+    within = (axes * size ** torch.arange(d)).sum(-1)
+    return (torch.arange(count)[:, None] * size**d + within).flatten()
+
+
+def _share(bound: Tensor, known: Tensor) -> Tensor:
+    """e^(bound − known), or e^25 where it is more, so that sums and differences of it keep some digits."""
+    return (bound - known).nan_to_num(nan=-math.inf, neginf=-math.inf).clamp(max=25).exp()
 
 
 def _total_gaps(upper: Tensor, lower: Tensor, known: Tensor) -> Tensor:
@@ -403,23 +524,34 @@ def _total_gaps(upper: Tensor, lower: Tensor, known: Tensor) -> Tensor:
     return torch.logaddexp(gap, torch.zeros_like(gap)).nan_to_num(nan=0.0, posinf=1e9).sum(0)
 
 
-class _Frontier:
-    """Tiles that wait, by level: the coarsest are next."""
+class _Queue:
+    """Batches of tiles that wait to be divided, by level: the coarsest first, or the finest; then by their gaps."""
 
-    def __init__(self, *tiles: Tile):
-        self._levels: dict[int, list[Tile]] = {}
-        for tile in tiles:
-            self.add(tile)
+    def __init__(self, finest_first: bool = False):
+        self._sign = -1 if finest_first else 1
+        self._heap: list[tuple[int, float, int, Siblings]] = []
+        self._added, self._level = 0, -1
 
-    def next_level(self) -> list[Tile]:
-        """All tiles of the coarsest level, taken out; none where nothing waits."""
-        return self._levels.pop(min(self._levels)) if self._levels else []
+    def __len__(self) -> int:
+        return len(self._heap)
 
-    def add(self, tile: Tile) -> None:
-        """Let a tile wait."""
-        self._levels.setdefault(tile.level, []).append(tile)
+    def __iter__(self) -> Iterator[Siblings]:
+        return (tiles for *_, tiles in self._heap)
 
-    def all(self) -> Iterator[Tile]:
-        """Every tile that waits."""
-        for tiles in self._levels.values():
-            yield from tiles
+    def add(self, tiles: Siblings) -> None:
+        """Let tiles wait."""
+        for batch in tiles.batches():
+            heapq.heappush(self._heap, (self._sign * batch.level, -batch.total, self._added, batch))
+            self._added += 1
+
+    def at_new_level(self) -> bool:
+        """Whether the next batches are of another level than the last."""
+        return bool(self._heap) and self._heap[0][-1].level != self._level
+
+    def next(self) -> list[Siblings]:
+        """The next few batches, all of one level, taken out."""
+        found = [heapq.heappop(self._heap)[-1]]
+        self._level = found[0].level
+        while self._heap and len(found) < BATCHES_AT_ONCE and self._heap[0][-1].level == self._level:
+            found.append(heapq.heappop(self._heap)[-1])
+        return found
