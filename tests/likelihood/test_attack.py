@@ -144,6 +144,11 @@ def test_served_models_hold_their_certificates(name):
     assert outcome.verdict == "inside", outcome.line()
 
 
+def test_an_image_on_which_grids_contradict_each_other_has_no_value():
+    outcome = attack.run("steps-plane", 108, 20.0)  # a strip narrower than the cells explains the first image
+    assert [answer.value is None for answer in outcome.answers] == [True, False], outcome.line()
+
+
 def sampled(case):
     """For each image: distance of the truth from Monte Carlo over the prior, in standard errors, and effective size."""
     model = LatentModel.from_model(case.model)

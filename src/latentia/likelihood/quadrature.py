@@ -37,9 +37,9 @@ from latentia.errors import ConfigurationError, UnsupportedError, nearest
 from latentia.estimate import Estimate, Kind
 from latentia.likelihood.charts import FIRST_SPACING, Chart, charts_of
 from latentia.likelihood.latent_model import LatentModel
-from latentia.likelihood.lattice import Lattice, segment
+from latentia.likelihood.lattice import NODES, Lattice, segment
 from latentia.likelihood.proof.enclosure import Enclosure, enclose_log_likelihood
-from latentia.likelihood.refinement import Integrand, Refined, Stop, refine
+from latentia.likelihood.refinement import MOST_TILES, Integrand, Refined, Stop, refine
 from latentia.objectives.score_table import Block, Scorer, score_pairs, scorer_for
 
 Precision = Literal["auto", "float32", "float64"]
@@ -65,15 +65,17 @@ AUDIT = 0.001  # probability that the audit by these draws rejects a right value
 POSTERIOR_DRAWS, POSTERIOR_POINTS = 256, 200_000
 FIRST_SHARE = 0.5  # of the seconds, for the first grid of such a decoder: without a second its values are not believed
 UNCHECKED = 3.0  # times the error of an image of such a decoder, where the second grid was not resolved in time
+MOST_DISAGREED = 5.0  # times the sum of their errors by which two grids may differ for their distance to be an error
 AUDIT_DEVIATIONS = 5.0  # standard errors of such an audit within which it agrees
 # An image whose log p(x|z) lies so many standard deviations below what the decoder expects at the best z is searched
 # for with many more draws: something that no node met may explain it. Images that a model was fitted to stay below 20.
 UNEXPLAINED = 20.0
 SEARCH_DRAWS, SEARCHED_AT_ONCE, SEARCH_SECONDS = 2**22, 2**16, 2.0
 # Features of a decoder that is a function are searched for by so many draws that one of this share of the tolerance
-# is met with probability 0.95, and the share is part of the error. This part of the time taken so far is for it.
+# is met with probability 0.95, and the share is part of the error. This part of the time taken so far is for it, and
+# half a second.
 UNMET_SHARE, MET = 0.05, 3.0
-SEARCH_SHARE = 0.2
+SEARCH_SHARE, LEAST_SEARCH = 0.2, 0.5
 ASSUMES = (
     "the decoder's log-density, jumps and kinks apart, varies no faster between nodes of the first grid than from node "
     "to "
@@ -81,7 +83,8 @@ ASSUMES = (
 )
 CURES = {
     Stop.TIME: "ran out of time; allow more seconds (--seconds)",
-    Stop.SIZE: "needs more tiles than the memory and the size of one image's grid allow; allow more memory",
+    Stop.SIZE: f"needs more than the {MOST_TILES * NODES:,} nodes that the grid of one image may have, or than the memory "
+    "allows; allow a larger tolerance or more memory",
     Stop.LEVELS: "is not resolved by the finest grid; it needs a larger tolerance",
     Stop.TAILS: "has mass that does not end where the grid does",
     Stop.NAN: "has log-densities that are not finite numbers (NaN)",
@@ -415,7 +418,7 @@ class _Work:
         self.errors, self.left_out, self.rounding = (torch.full_like(self.values, torch.inf) for _ in range(3))
         self.audit = torch.full_like(self.values, -torch.inf)
         self.best, self.seen = torch.zeros(n, subject.latent, dtype=torch.float64), None
-        self.turn, self.checked, self.audited = 0, 0, 0
+        self.turn, self.checked, self.audited, self.searched = 0, 0, 0, 0
         self.is_bound = False
         self.progress, self.before, self.size = progress, 0, 0  # images of earlier chunks, and of this one
         self.unexplained = torch.zeros(n, dtype=torch.bool)
@@ -477,7 +480,8 @@ class _Work:
             self.run(more.nonzero().squeeze(1))
             both &= torch.isfinite(self.errors)
         distance = torch.where(torch.isfinite(self.errors), (self.values - other.values).abs(), 0.0)
-        disagree = both & (distance > self.errors + other.errors)
+        claimed = self.errors + other.errors
+        disagree = both & (distance > claimed)
         self.stop[disagree] = int(Stop.DISAGREE)
         late = torch.isfinite(self.errors) & ~both
         reason = torch.where(other.stop == Stop.NONE, int(Stop.TIME), other.stop)
@@ -486,6 +490,8 @@ class _Work:
         # The first may be off by their distance and the second's error, where its own error is below the distance.
         nearer = torch.where(distance > self.errors, distance + torch.minimum(distance, other.errors), 0.0)
         self.errors = torch.maximum(self.errors, torch.where(disagree | late, 2 * distance, nearer))
+        # Where the claims of both were worth nothing, nor is their distance.
+        self.errors = torch.where(disagree & (distance > MOST_DISAGREED * claimed), torch.inf, self.errors)
         self.checked = int(both.sum())
         self.nodes, self.products = self.nodes + other.nodes, self.products + other.products
         if self.turn == 0:
@@ -602,6 +608,8 @@ class _Work:
             settings |= {"assumes": ASSUMES, "audit_draws": PRIOR_DRAWS, "audit_level": AUDIT}
             if self.checked:
                 settings["second_grid"] = self.checked
+            if self.searched:
+                settings["search_draws"] = self.searched
             if self.audited:
                 settings["posterior_draws"] = self.audited
             if bool(unexplained.any()):
@@ -850,13 +858,14 @@ class _Work:
             least = UNMET_SHARE * max(self.tolerance, FLOAT32_DOWN_TO)
             draws = (MET * gain.clamp(0, 100).exp() / least).clamp(max=SEARCH_DRAWS).long()
             share = len(some) / len(reached)
-            allowed = 0.1 + SEARCH_SHARE * used
+            allowed = LEAST_SEARCH + SEARCH_SHARE * used
             if bool(self.unexplained[some].any()):
                 allowed = max(allowed, min(SEARCH_SECONDS, 0.2 * (self.end - begin)))
             before = height.clone()
             had = self._search(
                 model, scorer, place, height, torch.arange(len(some)), draws, time.monotonic() + share * allowed
             )
+            self.searched = min(self.searched or SEARCH_DRAWS, int(had.min()))
             small = MET * gain.clamp(0, 100).exp() / had.clamp_min(1)
             unmet[some] = torch.where(small <= 0.5 * self.tolerance, small, 0.0)
             found = (height > before).cpu()
