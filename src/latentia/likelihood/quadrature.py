@@ -83,8 +83,8 @@ ASSUMES = (
 )
 CURES = {
     Stop.TIME: "ran out of time; allow more seconds (--seconds)",
-    Stop.SIZE: f"needs more than the {MOST_TILES * NODES:,} nodes that the grid of one image may have, or than the memory "
-    "allows; allow a larger tolerance or more memory",
+    Stop.SIZE: f"needs more than the {MOST_TILES * NODES:,} nodes that the grid of one image may have, or than the "
+    "memory allows; allow a larger tolerance or more memory",
     Stop.LEVELS: "is not resolved by the finest grid; it needs a larger tolerance",
     Stop.TAILS: "has mass that does not end where the grid does",
     Stop.NAN: "has log-densities that are not finite numbers (NaN)",
