@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A kernel for all notebooks, which imports torch once."""
+    manager = pytest.importorskip("jupyter_client.manager")
+    folder = tmp_path_factory.mktemp("jupyter")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"):
+            patch.setenv(name, str(folder / name.lower()))
+        started = manager.KernelManager(kernel_name="python3")
+        started.start_kernel()
+        yield started
+        with sockets_left_open():
+            started.shutdown_kernel(now=True)
+            del started
+
+
+@contextmanager
+def sockets_left_open() -> Iterator[None]:
+    """Jupyter's clients leave sockets to the garbage collector, whose warning would be an error of a later test."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs_and_shows_tables_pictures_and_whole_lines(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_notebook_runs_and_shows_tables_pictures_and_whole_lines(path: Path, tmp_path: Path, kernel: Any) -> None:
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / name.lower()))
     notebook = nbformat.read(path, as_version=4)
-    where = {"metadata": {"path": str(tmp_path)}}
-    nbclient.NotebookClient(notebook, timeout=200, kernel_name="python3", resources=where).execute()
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {tmp_path}"))
+    with sockets_left_open():
+        nbclient.NotebookClient(notebook, timeout=200, km=kernel).execute()
 
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     shown = [output.data for output in outputs if output.output_type in ("display_data", "execute_result")]

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from latentia.objectives import Objective
 
+from .test_sweeps import train_in_this_process
+
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("docs", "docs/tutorials", "docs/models")
 PAGES = [ROOT / "README.md", *(page for folder in FOLDERS for page in sorted((ROOT / folder).glob("*.md")))]
@@ -39,6 +41,7 @@ def commands() -> list[str]:
 def test_python_block_runs(where: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Objective, "_members", dict(Objective._members))  # a block may define one
+    train_in_this_process(monkeypatch)
     assert code.strip(), "an empty block shows nothing"
     exec(compile(code, where, "exec"), {"__name__": "__main__"})
 

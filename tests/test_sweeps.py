@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,8 +23,8 @@ from latentia.estimate import Estimate
 from latentia.networks import Custom
 from latentia.recipes import VAERecipe
 from latentia.reports.sweep_figures import save_search, save_sweep
-from latentia.sweeps import Sweep, sweep
-from latentia.sweeps.jobs import _Training
+from latentia.sweeps import Sweep, jobs, sweep
+from latentia.sweeps.jobs import _Training, train_one
 from latentia.sweeps.search import Search, is_range, parse_range
 from latentia.sweeps.sweep import require_ended, values_of
 
@@ -32,6 +33,19 @@ SMALL: dict[str, Any] = {
     "network": {"type": "mlp", "hidden": [8]},
     "epochs": 1,
 }
+
+
+def train_in_this_process(patch: pytest.MonkeyPatch) -> None:
+    """Spare each run of a sweep the seconds of a process, where the process is not what is tested."""
+
+    class Here:
+        def __init__(self, command: list[str], **_: Any):
+            self.returncode = train_one(*command[-2:])
+
+        def poll(self) -> int:
+            return self.returncode
+
+    patch.setattr(jobs, "subprocess", SimpleNamespace(Popen=Here, DEVNULL=None))
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +142,8 @@ def test_wrong_grids_are_refused_before_anything_is_written(tmp_path: Path, grid
     assert not (tmp_path / "s").exists()
 
 
-def test_several_seeds_need_no_grid(done: Sweep, tmp_path: Path) -> None:
+def test_several_seeds_need_no_grid(done: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_in_this_process(monkeypatch)
     recipe = VAERecipe(**SMALL, optimizer={"type": "adam", "lr": 1e-2}, keep="best")  # refused by train_seeds
     result = sweep(recipe, out=tmp_path / "s", seeds=[0, 3], workers=2, quiet=True)
     assert [run.path for run in result.runs[0]] == [tmp_path / "s/recipe" / name for name in ("seed-0", "seed-3")]

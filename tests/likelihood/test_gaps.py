@@ -197,10 +197,10 @@ def test_a_richer_family_has_a_smaller_approximation_gap():
 
 def test_refitting_an_encoder_closes_the_amortization_gap():
     vae = toy_vae(sharpness=1.0)
-    x = toy_images(vae, 100)
+    x = toy_images(vae, 40)
     before = evaluate_gaps(vae, x)
     for by in ("elbo", "posterior"):
-        fitted = refit_encoder(vae, x, by=by, epochs=40, batch_size=50, lr=1e-2)
+        fitted = refit_encoder(vae, x, by=by, epochs=40, batch_size=20, lr=1e-2)
         after = evaluate_gaps(fitted, x)
         assert after.amortization.mean() < 0.3 * before.amortization.mean()
         # The decoder is the same to the last bit.

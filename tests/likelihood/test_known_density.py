@@ -64,7 +64,7 @@ def test_the_integral_over_the_model_is_the_mean_over_its_draws(latent, likeliho
     data = Moons(sigma=0.5).distribution()
     integral = _integrated(LatentModel.from_model(vae), *_components(data), 60)
     torch.manual_seed(4)
-    mean = _sampled(LatentModel.from_model(vae), data, 300, 60)
+    mean = _sampled(LatentModel.from_model(vae), data, 100, 60)
     assert (integral.kind, mean.kind) == ("numerical", "estimate")
     assert abs(integral.value - mean.value) < 5 * mean.stderr
 
@@ -100,16 +100,10 @@ def test_three_latent_dimensions_are_sampled():
     model = MultivariateNormal(bias, weight @ weight.T + 0.49 * torch.eye(2))
     data, plain = gaussian()
     mean = _integrated(LatentModel.from_model(vae), *_components(data), 60) or _sampled(
-        LatentModel.from_model(vae), data, 200, 60
+        LatentModel.from_model(vae), data, 50, 60
     )
     assert mean.kind == "estimate"
     assert abs(mean.value - kl_divergence(model, plain).item()) < 5 * mean.stderr
-
-
-def test_mass_outside_of_the_data_makes_the_second_infinite():
-    vae, _ = linear_vae()
-    _, backward = divergences_from_known(Checkerboard().distribution(), vae, draws=20)
-    assert (backward.value, backward.kind, backward.stderr) == (math.inf, "exact", None)
 
 
 @pytest.mark.parametrize(("toy", "order"), [(Ring(), 5), (Checkerboard(), 4)])
@@ -126,9 +120,11 @@ def test_nodes_integrate_moments_of_the_data(toy, order):
 
 
 def test_the_integral_over_a_checkerboard_is_the_mean_over_its_points():
+    """The model has mass where the data have none, so that the second divergence is infinite."""
     vae, model = linear_vae()
     data = Checkerboard().distribution()
-    forward = divergences_from_known(data, vae)[0]
+    forward, backward = divergences_from_known(data, vae, draws=20)
+    assert (backward.value, backward.kind, backward.stderr) == (math.inf, "exact", None)
     torch.manual_seed(0)
     x = data.sample((100_000,))
     terms = (-math.log(8) - model.log_prob(x)).double()  # eight squares of side 1

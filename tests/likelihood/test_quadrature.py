@@ -20,8 +20,8 @@ from .known_models import FoldedModel, LinearGaussian, kinked_vae, narrow_model,
 @pytest.mark.parametrize("latent", [1, 2, 3])
 def test_linear_gaussian_equals_probabilistic_pca(latent):
     linear = LinearGaussian(latent, pixels=6)
-    result = exact_log_likelihood(linear.model, linear.images, tolerance=5e-7)
-    assert (result.values - linear.truth).abs().max() < 1e-6
+    result = exact_log_likelihood(linear.model, linear.images[:8], tolerance=5e-7)
+    assert (result.values - linear.truth[:8]).abs().max() < 1e-6
     assert (result.errors < 5e-7).all()
 
 
@@ -159,7 +159,7 @@ def test_a_likelihood_without_a_matrix_product_is_scored_by_its_own_distribution
     model = LatentModel(decoder, standard_normal(2))
     torch.manual_seed(1)
     with torch.no_grad():
-        x = decoder(torch.randn(10, 2)).sample()
+        x = decoder(torch.randn(4, 2)).sample()
         result = exact_log_likelihood(model, x, tolerance=1e-2)
         log_p = decoder(torch.randn(20_000, 2)).log_prob(x[:, None]).double()
     value = log_p.logsumexp(-1) - math.log(20_000)
