@@ -26,7 +26,8 @@ from latentia.likelihood.proof.rounding import UNIT, gamma_of
 
 LOG_GAMMA = 64 * UNIT  # relative error of torch.lgamma, against log Γ(x + 1) and its parts
 SMALLEST_SCALE = 1e-100
-PAIRS_AT_ONCE = 400_000  # images times tiles in one table
+PAIRS_AT_ONCE = 100_000  # images times tiles in one table
+NUMBERS_AT_ONCE = 1_000_000  # in one array: memory that is larger goes back to the system when it is freed
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 SAFE = 1 + 1e-12  # more than rounding changes in sums of positive numbers
 
@@ -184,8 +185,12 @@ class Likelihoods(ABC):
 
     def products(self, network: Restriction, rows: Tensor) -> Products:
         """φ·b and φ W for some images."""
-        features = self.features[rows]
-        return Products(features @ network.bias_of(features.shape[1]), network.transposed(features), 0.0)
+        found, outputs = [], self.features.shape[1]
+        for some in rows.split(max(1, NUMBERS_AT_ONCE // max(1, outputs))):
+            features = self.features[some]
+            found.append((features @ network.bias_of(outputs), network.transposed(features)))
+        shift, weighted = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return Products(shift, weighted, 0.0)
 
     def restricted(self, products: Products, before: Restriction, after: Restriction) -> Products:
         """The same for a network that was made from `before`, without a sum over pixels: φ W' = (φ W) C."""
@@ -235,7 +240,8 @@ class Likelihoods(ABC):
         below = above + expansion.squares
         flat = ~(above < expansion.curvature.diagonal(dim1=-2, dim2=-1).sum(-1) / 6)
         more = None if known is None else _of_higher_order(expansion, error, known)
-        parts, size = [], max(1, PAIRS_AT_ONCE // len(center))
+        parts = []
+        size = max(1, min(PAIRS_AT_ONCE // len(center), NUMBERS_AT_ONCE // max(1, middle.numel())))
         split = (rows.split(size), products.weighted.split(size), products.shift.split(size))
         for some, product, shift in zip(*split, strict=True):
             value = product @ center.T

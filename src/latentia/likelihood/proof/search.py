@@ -31,11 +31,12 @@ NARROW = 64.0  # nats between two bounds on a tile, up to which the rectifiers o
 LENIENCY = math.log(4.0)  # by which a gap may exceed its share on the parts of a tile that were to be the last
 LARGEST_ROUNDING = 1e-4  # share of the tolerance that rounding may take before something is computed from the start
 EXPANSION = 0.05  # share of the tolerance that may be lost to expanding the normalizer once for several tiles
-FIRST_WAVE = 64  # share of all nats that may be left, that a tile of the first wave has at least
+FIRST_WAVE = 128  # share of all nats that may be left, that a tile of the first wave has at least
 SMALL = 1 / 2000  # share of the tolerance of a mean that the gap of a pair may be to be settled at once
 PAIRS_OF_A_WIDE_SPLIT = 20_000  # at most, where a tile is divided into four along a side before its gap is small
 PARTS_AT_ONCE = 256  # of several tiles that are divided together
 WASTE = 4000  # pairs for each tile that may be bounded without need, since others of their image are not settled
+LEARN_AGAIN = 1.3  # by which more tiles must have been bounded before all are asked for what they show of p(x)
 BATCHES_AT_ONCE = 16  # between two looks at what is left
 DEEPEST = 48  # level whose tiles are not divided: below 2^−53 of the box the centers of tiles would be rounded
 
@@ -230,7 +231,7 @@ class Search:
             reference: what log p(x) is thought to be at least, for all images of `index`, or −∞.
             share: of p(x) that the gap on one tile may be.
         """
-        queue, known, sums = self._start(index, reference)
+        queue, known, sums = self._start(index, reference, _Queue())
         late: list[Siblings] = []
         while queue and not late:
             if queue.at_new_level():
@@ -247,18 +248,20 @@ class Search:
         """Bounds of log p(x) for the images `index`, (n,) each, whose mean width is within the tolerance.
 
         Tiles are divided in waves: in each, those whose gaps, summed over their images, are above a threshold, from
-        wave to wave a lower one. So a division is made where it narrows most.
+        wave to wave a lower one. So a division is made where it narrows most. The first wave takes the largest gaps
+        first, so that all tiles learn from it and it may end at any time. Later ones go in depth, since networks take
+        memory.
         """
-        queue, known, sums = self._start(index, reference)
+        queue, known, sums = self._start(index, reference, _Queue(lambda tiles: -tiles.total / len(tiles.centers)))
         waiting: list[Siblings] = []
-        threshold, goal = len(index) * self.tolerance / FIRST_WAVE, math.inf
+        threshold, goal, learn_at = len(index) * self.tolerance / FIRST_WAVE, math.inf, 0.0
         while True:
             late: list[Siblings] = []
             shares = self._shares(known, [*waiting, *queue])
             while queue and not late:
-                if goal == math.inf and queue.at_new_level():
+                if goal == math.inf and self.tiles >= learn_at:
                     self._learn(known, sums, [*waiting, *queue])
-                    shares = self._shares(known, [*waiting, *queue])
+                    shares, learn_at = self._shares(known, [*waiting, *queue]), LEARN_AGAIN * self.tiles
                 batches = queue.next()
                 found, late = self._divided(batches, known, self.tolerance, sums, goal=goal)
                 shares += self._shares(known, [*found, *late]) - self._shares(known, batches)
@@ -270,7 +273,7 @@ class Search:
                     tiles.network, tiles.products = self.problem.whole, None
                     if bool(tiles.open.any()):
                         waiting.append(tiles)
-                high, low = (shares + sums.shares(known))[:, index].clamp(min=1e-9).log()
+                high, low = (shares + sums.shares(known))[:, index].clamp(min=1e-300).log()
                 if float((high - low).mean()) <= self.tolerance:
                     break
             waiting += [*late, *queue]
@@ -280,8 +283,7 @@ class Search:
             self.report(min(1.0, self.tolerance / width), f"proof, bounds {width:.2g} nats apart on average")
             if not waiting or width <= self.tolerance or time.monotonic() > self.deadline:
                 return below, above
-            # By level at first, so that all tiles learn from it; then in depth, since networks take memory.
-            queue = _Queue(finest_first=True)
+            queue = _Queue(lambda tiles: -tiles.level)
             threshold *= min(0.85, max(0.2, self.tolerance / width))
             goal = len(index) * self.tolerance / max(1, sum(int((tiles.gaps > 0).sum()) for tiles in waiting))
             for tiles in waiting:
@@ -298,7 +300,7 @@ class Search:
         Raises:
             UnsupportedError: where the time ends first.
         """
-        queue, known, sums = self._start(index, reference)
+        queue, known, sums = self._start(index, reference, _Queue())
         kept: list[Siblings] = []
         while queue:
             if queue.at_new_level():
@@ -315,7 +317,7 @@ class Search:
         below, above = sums.bounds([], index)
         return above, below, kept
 
-    def _start(self, index: Tensor, reference: Tensor) -> tuple[_Queue, Tensor, _Bounds]:
+    def _start(self, index: Tensor, reference: Tensor, queue: _Queue) -> tuple[_Queue, Tensor, _Bounds]:
         count, d = len(self.problem.family.features), len(self.problem.prior.origin)
         known = torch.full((count,), -math.inf, dtype=torch.float64)
         known[index] = reference
@@ -337,7 +339,6 @@ class Search:
             whole,
             None,
         )
-        queue = _Queue()
         queue.add(box)
         return queue, known, sums
 
@@ -524,12 +525,20 @@ def _total_gaps(upper: Tensor, lower: Tensor, known: Tensor) -> Tensor:
     return torch.logaddexp(gap, torch.zeros_like(gap)).nan_to_num(nan=0.0, posinf=1e9).sum(0)
 
 
-class _Queue:
-    """Batches of tiles that wait to be divided, by level: the coarsest first, or the finest; then by their gaps."""
+def _level(tiles: Siblings) -> float:
+    return tiles.level
 
-    def __init__(self, finest_first: bool = False):
-        self._sign = -1 if finest_first else 1
-        self._heap: list[tuple[int, float, int, Siblings]] = []
+
+class _Queue:
+    """Batches of tiles that wait to be divided.
+
+    Args:
+        order: what is least for the next batch; batches of the same are taken by their gaps.
+    """
+
+    def __init__(self, order: Callable[[Siblings], float] = _level):
+        self._order = order
+        self._heap: list[tuple[float, float, int, Siblings]] = []
         self._added, self._level = 0, -1
 
     def __len__(self) -> int:
@@ -541,7 +550,7 @@ class _Queue:
     def add(self, tiles: Siblings) -> None:
         """Let tiles wait."""
         for batch in tiles.batches():
-            heapq.heappush(self._heap, (self._sign * batch.level, -batch.total, self._added, batch))
+            heapq.heappush(self._heap, (self._order(batch), -batch.total, self._added, batch))
             self._added += 1
 
     def at_new_level(self) -> bool:
@@ -549,9 +558,9 @@ class _Queue:
         return bool(self._heap) and self._heap[0][-1].level != self._level
 
     def next(self) -> list[Siblings]:
-        """The next few batches, all of one level, taken out."""
+        """The next few batches, taken out; by levels, all of one."""
         found = [heapq.heappop(self._heap)[-1]]
         self._level = found[0].level
-        while self._heap and len(found) < BATCHES_AT_ONCE and self._heap[0][-1].level == self._level:
+        while self._heap and len(found) < BATCHES_AT_ONCE and not (self._order is _level and self.at_new_level()):
             found.append(heapq.heappop(self._heap)[-1])
         return found
