@@ -279,7 +279,7 @@ def _frame(axes: Axes, view: tuple[NDArray[Any], NDArray[Any]], title: str = "")
     axes.set_title(title, fontsize=SMALL, color=INK, wrap=False)  # wrapped in the last column alone
     axes.set(xlim=(view[0][0], view[0][-1]), ylim=(view[1][0], view[1][-1]))
     axes.set_box_aspect(1)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(3))
+    axes.xaxis.set_major_locator(MaxNLocator(2))  # labels with a sign and two decimals touch where there are more
+    axes.yaxis.set_major_locator(MaxNLocator(3))
     axes.ticklabel_format(useOffset=False)
     axes.xaxis.labelpad = axes.yaxis.labelpad = 1
