@@ -421,7 +421,7 @@ class _Work:
         self.turn, self.checked, self.audited, self.searched = 0, 0, 0, 0
         self.is_bound = False
         self.progress, self.before, self.size = progress, 0, 0  # images of earlier chunks, and of this one
-        self.unexplained = torch.zeros(n, dtype=torch.bool)
+        self.unexplained, self.repeated = (torch.zeros(n, dtype=torch.bool) for _ in range(2))
         self.deviations = torch.full((n, 2**d), torch.inf, dtype=torch.float64)
         self.level, self.stop = (torch.zeros(n, dtype=torch.long) for _ in range(2))
         self.proven = torch.zeros(n, dtype=torch.bool)
@@ -478,6 +478,7 @@ class _Work:
         if bool(more.any()):
             self.seen = other.best
             self.run(more.nonzero().squeeze(1))
+            self.repeated |= more
             both &= torch.isfinite(self.errors)
         distance = torch.where(torch.isfinite(self.errors), (self.values - other.values).abs(), 0.0)
         claimed = self.errors + other.errors
@@ -490,8 +491,9 @@ class _Work:
         # The first may be off by their distance and the second's error, where its own error is below the distance.
         nearer = torch.where(distance > self.errors, distance + torch.minimum(distance, other.errors), 0.0)
         self.errors = torch.maximum(self.errors, torch.where(disagree | late, 2 * distance, nearer))
-        # Where the claims of both were worth nothing, nor is their distance.
-        self.errors = torch.where(disagree & (distance > MOST_DISAGREED * claimed), torch.inf, self.errors)
+        # Where the claims of both were worth nothing, or more mass was found again and again, nor is their distance.
+        worthless = disagree & (self.repeated | (distance > MOST_DISAGREED * claimed))
+        self.errors = torch.where(worthless, torch.inf, self.errors)
         self.checked = int(both.sum())
         self.nodes, self.products = self.nodes + other.nodes, self.products + other.products
         if self.turn == 0:
@@ -875,6 +877,7 @@ class _Work:
         if len(again):
             self.seen = self.best
             self.run(again)
+            self.repeated[again] = True
         return unmet
 
     def _refine(
