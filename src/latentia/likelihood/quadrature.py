@@ -869,7 +869,10 @@ class _Work:
             )
             self.searched = min(self.searched or SEARCH_DRAWS, int(had.min()))
             small = MET * gain.clamp(0, 100).exp() / had.clamp_min(1)
-            unmet[some] = torch.where(small <= 0.5 * self.tolerance, small, 0.0)
+            # Beyond what was reserved for it, it counts only where the draws were made that were to find it.
+            made = (had >= draws) & (self.tolerance >= FLOAT32_DOWN_TO)
+            most = torch.where(made, 0.5, 1.05 * UNMET_SHARE) * self.tolerance
+            unmet[some] = torch.where(small <= most, small, 0.0)
             found = (height > before).cpu()
             better.append(some[found])
             self.best[some[found]] = place[found.to(place.device)].double().cpu()
