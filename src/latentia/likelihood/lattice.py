@@ -23,6 +23,7 @@ JUMP = 3.0  # times the larger step on either side is more than a slope
 NODES_PER_SIDE = {1: 64, 2: 8, 3: 4}
 NODES = 64
 RUN_AT_ONCE = 2**18  # values of a run of tiles that are evaluated together
+BLOCK = 4  # tiles along the side of a block whose tiles follow each other
 CLIFF = 60.0  # nats by which f falls at the edge of a support, for the differences
 
 
@@ -168,10 +169,12 @@ class Pairs:
 
 
 def _keys(tiles: Tensor, function: Tensor, low: Tensor, extent: Tensor, count: int) -> Tensor:
-    """A whole number for each pair, that sorts by tile and then by function."""
+    """A whole number for each pair, that sorts by tile and then by function; tiles near each other come together."""
     key = torch.zeros(len(tiles), dtype=torch.long)
-    for axis in range(tiles.shape[1]):
-        key = key * extent[axis] + (tiles[:, axis] - low[axis])
+    for part, size in (("block", (extent - 1) // BLOCK + 1), ("tile", torch.full_like(extent, BLOCK))):
+        for axis in range(tiles.shape[1]):
+            place = tiles[:, axis] - low[axis]
+            key = key * size[axis] + (place // BLOCK if part == "block" else place % BLOCK)
     return key * count + function
 
 
@@ -214,8 +217,12 @@ class Summary:
         return cls(**joined)
 
 
-def summarize(table: Tensor, lattice: Lattice) -> Summary:
-    """Reduce tables (P, 64) to what is kept of each pair."""
+def summarize(table: Tensor, lattice: Lattice) -> tuple[Summary, Tensor]:
+    """Reduce tables (P, 64) to what is kept of each pair.
+
+    Returns:
+        The summary; and Σ exp(f − most) over each of the 4ᵈ shifted lattices of four times the spacing, (P, 4ᵈ).
+    """
     d, side = lattice.dimension, lattice.side
     most, where = table.max(-1)
     floor = torch.where(torch.isfinite(most), most, torch.zeros_like(most))
@@ -240,12 +247,14 @@ def summarize(table: Tensor, lattice: Lattice) -> Summary:
         faces.append(_log_sum(_parts(on_face + out, d)).cpu())
     weight = (table - floor[:, None]).exp_()
     steep = ((upper - cube).flatten(1) > 2 * d).to(weight.dtype).mul_(weight).sum(-1)
-    cosets = (weight @ _parities(lattice, table)).double().log_().add_(floor[:, None])
+    fours, pairs_of_fours = _shifts(lattice, table)
+    sums = weight @ fours
+    cosets = (sums @ pairs_of_fours).double().log_().add_(floor[:, None])
     if hollow:  # the edge of a support is a jump
         lifted = cube.clamp_min(-1e30).sub_(floor.view(-1, *[1] * d)).clamp_min_(-CLIFF)
         steps = [lifted.diff(dim=axis) for axis in range(1, d + 1)]
     rough = sum(_third_difference(step, weight.view_as(cube), axis + 1) for axis, step in enumerate(steps))
-    return Summary(
+    summary = Summary(
         cosets.cpu(),
         _log_sum(parts).cpu(),
         parts.amax(-1).cpu(),
@@ -255,6 +264,7 @@ def summarize(table: Tensor, lattice: Lattice) -> Summary:
         (cast(Tensor, rough).double().log_() + floor).cpu(),
         (steep.double().log_() + floor).cpu(),
     )
+    return summary, sums.cpu()
 
 
 def _third_difference(step: Tensor, weight: Tensor, axis: int) -> Tensor:
@@ -307,12 +317,17 @@ def _parts(cube: Tensor, d: int) -> Tensor:
     return split.permute(0, *corners, *inner).flatten(d + 1).flatten(1, d)
 
 
-def _parities(lattice: Lattice, like: Tensor) -> Tensor:
-    """Which of the 2ᵈ shifted lattices each node of a tile lies on, (64, 2ᵈ), as zeros and ones."""
+def _shifts(lattice: Lattice, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Which of the 4ᵈ lattices of spacing 4h each node of a tile lies on, (64, 4ᵈ), and which of the 2ᵈ of spacing 2h
+    each of these, (4ᵈ, 2ᵈ), as zeros and ones.
+    """
     d = lattice.dimension
-    powers = 2 ** torch.arange(d, device=like.device)
-    kind = (lattice.offsets(like.device) % 2 * powers).sum(-1)
-    return torch.nn.functional.one_hot(kind, 2**d).to(like.dtype)
+    axes = torch.arange(d, device=like.device)
+    place = lattice.offsets(like.device) % 4
+    corners = torch.cartesian_prod(*[torch.arange(4, device=like.device)] * d).reshape(-1, d).flip(-1)
+    one_hot = torch.nn.functional.one_hot
+    fours = one_hot((place * 4**axes).sum(-1), 4**d).to(like.dtype)
+    return fours, one_hot((corners % 2 * 2**axes).sum(-1), 2**d).to(like.dtype)
 
 
 def segment(values: Tensor, group: Tensor, count: int) -> Tensor:

@@ -25,7 +25,9 @@ from latentia.likelihood.lattice import NODES
 from latentia.likelihood.quadrature import LikelihoodResult, Limits, Piece, Solution, solve
 from latentia.likelihood.refinement import Tables
 
-ROWS_AT_ONCE = 50_000  # tiles in work at a time
+ROWS_AT_ONCE = 4000  # pairs of an image and a tile in work at a time
+
+PRIOR_AT_ONCE = 16_384  # points of which the prior's density is computed at a time
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class GridPosterior:
         for image in range(len(self)):
             found: list[tuple[float, Tensor, float]] = []  # height, place, size of a cell there
             for piece, table, rows in self._where(image):
-                z, log_density, mass = (part.flatten(0, 1) for part in self._nodes(piece, table, rows))
+                z, log_density, mass = (part.flatten(0, 1) for part in self._nodes(piece, table, rows)[:3])
                 if mass.sum() < 0.01:
                     continue
                 k = piece.lattice.indices(table.tiles[rows]).reshape(-1, d)
@@ -153,26 +155,36 @@ class GridPosterior:
 
     def blocks(self) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
         """All posteriors in blocks: level, image of each tile (P,), nodes z (P, 64, d), mass at the nodes (P, 64)."""
-        for level, image, nodes, _, mass in self._blocks():
-            yield level, image, nodes, mass
+        for piece, table, rows in self._blocks():
+            tiles, of = _distinct(table.tiles[rows])
+            z = piece.chart.to_z(piece.lattice.nodes(tiles, table.level)).view(len(tiles), NODES, -1)[of]
+            yield table.level, table.function[rows], z, self._values(piece, table, rows)[1]
 
-    def _blocks(self) -> Iterator[tuple[int, Tensor, Tensor, Tensor, Tensor]]:
+    def _blocks(self) -> Iterator[tuple[Piece, Tables, Tensor]]:
         for piece, table in self._tables:
             for rows in torch.arange(len(table.function)).split(ROWS_AT_ONCE):
-                yield table.level, table.function[rows], *self._nodes(piece, table, rows)
+                yield piece, table, rows
 
-    def _nodes(self, piece: Piece, table: Tables, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Nodes z (P, 64, d) of some tiles, log p(z|x) there (P, 64), and the mass of each node (P, 64).
+    def _values(self, piece: Piece, table: Tables, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(x|z) + log g(u) − log p(x) at the nodes of some tiles, and the mass of each node, (P, 64) each."""
+        values = table.values[rows].double() - self.likelihood.values[table.function[rows], None]
+        return values, (values + piece.lattice.log_cell(table.level)).exp()
+
+    def _nodes(self, piece: Piece, table: Tables, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Nodes z (P, 64, d) of some tiles, log p(z|x) there, the mass of each node, and log p(z), (P, 64) each.
 
         The values of the table are log p(x|z) + log g(u) of one part g of the prior.
         """
-        u = piece.lattice.nodes(table.tiles[rows], table.level)
+        # Images share tiles: the density of a mixture of many components or of a flow is computed once for each.
+        tiles, of = _distinct(table.tiles[rows])
+        u = piece.lattice.nodes(tiles, table.level)
         z = piece.chart.to_z(u)
-        values = table.values[rows].double() - self.likelihood.values[table.function[rows], None]
-        change = self.model.log_prior(z.to(self.model.device)).cpu() - piece.chart.log_density(u, z)
-        density = values + change.view_as(values).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
-        mass = (values + piece.lattice.log_cell(table.level)).exp()
-        return z.view(len(rows), NODES, -1), density, mass
+        log_prior = [self.model.log_prior(some.to(self.model.device)).cpu() for some in z.split(PRIOR_AT_ONCE)]
+        prior = torch.cat(log_prior)
+        change = (prior - piece.chart.log_density(u, z)).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+        values, mass = self._values(piece, table, rows)
+        z, prior, change = (part.view(len(tiles), NODES, -1)[of] for part in (z, prior, change))
+        return z, values + change.squeeze(-1), mass, prior.squeeze(-1)
 
     def _integrate(self) -> None:
         n, d = len(self), self.model.latent
@@ -181,8 +193,9 @@ class GridPosterior:
         second, log_p = torch.zeros(n, d, d, dtype=double), torch.zeros(n, dtype=double)
         log_prior = torch.zeros(n, dtype=double)
         with full_precision():
-            for _, image, nodes, log_density, weight in self._blocks():
-                prior = self.model.log_prior(nodes.to(self.model.device)).cpu()
+            for piece, table, rows in self._blocks():
+                image = table.function[rows]
+                nodes, log_density, weight, prior = self._nodes(piece, table, rows)
                 mass.index_add_(0, image, weight.sum(-1))
                 first.index_add_(0, image, torch.einsum("pm,pmd->pd", weight, nodes))
                 second.index_add_(0, image, torch.einsum("pm,pmd,pme->pde", weight, nodes, nodes))
@@ -209,6 +222,11 @@ class GridPosterior:
             for image, rows in zip(images.tolist(), order.split(counts.tolist()), strict=True):
                 places.setdefault(image, []).append((number, rows))
         return places
+
+
+def _distinct(tiles: Tensor) -> tuple[Tensor, Tensor]:
+    """The tiles among (P, d) that differ from the one before, (T, d), and for each of the P its place there."""
+    return torch.unique_consecutive(tiles, dim=0, return_inverse=True)
 
 
 def exact_posterior(model: Any, images: Tensor, tolerance: float = 0.01, **limits: Unpack[Limits]) -> GridPosterior:

@@ -39,7 +39,8 @@ from latentia.likelihood.charts import FIRST_SPACING, Chart, charts_of
 from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.lattice import NODES, Lattice, segment
 from latentia.likelihood.proof.enclosure import Enclosure, enclose_log_likelihood
-from latentia.likelihood.refinement import MOST_TILES, Integrand, Refined, Stop, refine
+from latentia.likelihood.refinement import MOST_TILES, Integrand, Refined, Stop, Workers, refine
+from latentia.networks.products import SkipZeros
 from latentia.objectives.score_table import Block, Scorer, score_pairs, scorer_for
 
 Precision = Literal["auto", "float32", "float64"]
@@ -58,7 +59,6 @@ PROOF_SECONDS = 1.0
 PROBED = 50  # images whose rounding is measured before any other work
 PAIRS_AT_ONCE = 1000  # pairs of an image and a z that are scored together
 SMALL_IMAGE = 64  # pixels
-ROWS = 1024  # points that a decoder is given are a multiple of this many, and fewer than these of a sixteenth of it
 PRIOR_DRAWS = 1000  # points that show where mass may be, besides the grid
 AUDIT = 0.001  # probability that the audit by these draws rejects a right value
 # Draws of the posterior found, for each image and in all, that audit a decoder that is a function.
@@ -270,6 +270,8 @@ def solve(
     begin = time.monotonic()
     subject = LatentModel.from_model(model)
     with subject.evaluating():
+        # MKL: oneDNN compiles and keeps a kernel for each shape of a product, and here there are hundreds.
+        torch.set_float32_matmul_precision("highest")
         subject.require_scorable(images)
         if subject.prior.has_enumerate_support:
             return _enumerate(subject, images, begin)
@@ -331,14 +333,14 @@ class _Joint(Integrand):
         self.has_kinks = has_kinks
         self.model, self.chart, self.count, self.device = model, chart, len(scorer.images), model.device
         self.scorer, self.nodes_at_once = scorer, scorer.nodes_at_once
-        if scorer.images[0].numel() <= SMALL_IMAGE and self.nodes_at_once >= ROWS:
-            self.nodes_at_once *= 4  # the work is in the calls, not in the numbers
+        if scorer.images[0].numel() <= SMALL_IMAGE and self.nodes_at_once > NODES:
+            self.nodes_at_once *= 16  # the work is in the calls, not in the numbers
+        self.threads = _threads(model, has_kinks)
 
     def prepare(self, points: Tensor) -> tuple[Block, Tensor]:
         z, log_density = _on_chart(self.chart, points)
-        # Libraries of matrix products keep a kernel for each shape, some 100 MB where every block has its own.
-        z = torch.cat([z, z[-1:].expand(-len(z) % (ROWS if len(z) > ROWS else ROWS // 16), -1)])
-        block = self.scorer.block(self.model.decoder(z.to(self.device, self.model.dtype)))
+        with SkipZeros():
+            block = self.scorer.block(self.model.decoder(z.to(self.device, self.model.dtype)))
         return block, log_density.to(self.device, self.scorer.images.dtype)
 
     def table(self, prepared: object, rows: Tensor | slice, columns: slice) -> Tensor:
@@ -354,6 +356,15 @@ class _Joint(Integrand):
         # A probability is at most 1. A density is bounded by its scale: proven where the family fixes it.
         fixed = isinstance(self.model.family, Gaussian | GaussianLearnedScale)
         return self.scorer.supremum(), self.scorer.discrete or fixed
+
+
+def _threads(model: LatentModel, is_network: bool) -> int:
+    """How many threads may call the decoder at the same time.
+
+    A function of the user's may not be made for two at once, and autocast is a setting of one thread.
+    """
+    shared = is_network and model.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    return torch.get_num_threads() if shared else 1
 
 
 REMOTE = -100.0  # log-density of u below which a NaN of the decoder does not count
@@ -766,30 +777,38 @@ class _Work:
         count = len(z)
         rows = torch.arange(len(images), device=model.device).split(max(1, 1_000_000 // count))
         block = scorer.block(model.decoder(z))
-        tops = []
-        for some in rows:
+        workers = Workers(_threads(model, self.is_network))
+
+        def draw(some: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             table = block.scores(some, slice(0, count)).nan_to_num(-torch.inf, posinf=-torch.inf)
-            tops.append(table.max(-1))
-            self.audit[all_rows[some.cpu()]] = table.double().logsumexp(-1).cpu() - math.log(count)
-        score = torch.cat([top.values for top in tops]).double()
-        place = z[torch.cat([top.indices for top in tops])]
-        rounding = self._rounding(model, scorer, place[:PROBED], score[:PROBED].cpu())
-        if len(images) > PROBED and bool((rounding > ROUNDING_SHARE * self.tolerance).any()):
-            rounding = self._rounding(model, scorer, place, score.cpu())
-        rounding = torch.cat([rounding, rounding.new_zeros(len(images) - len(rounding))])
-        unexplained = torch.zeros(len(images), dtype=torch.bool, device=score.device)
-        for some in torch.arange(len(images), device=score.device).split(PAIRS_AT_ONCE):
+            highest, at = table.max(-1)
+            return highest, at, table.double().logsumexp(-1).cpu() - math.log(count)
+
+        def guess(some: Tensor) -> tuple[Tensor, Tensor]:
+            best, height = place[some], score[some]
             guesses = [] if self.seen is None else [self.seen[all_rows[some.cpu()]].to(place)]
             if model.encoder is not None:
-                guesses.append(_encoder_mean(model, images[some.cpu()], place[some]))
+                guesses.append(_encoder_mean(model, images[some.cpu()], best))
             for mean in guesses:
                 own = score_pairs(model.decoder(mean), scorer.images[some])
                 # The joint density decides: the encoder's mean may lie where the prior has nothing.
-                change = model.log_prior(mean) - model.log_prior(place[some])
-                better = own + change.to(own.device) > score[some]
-                place[some] = torch.where(better[:, None], mean, place[some])
-                score[some] = torch.where(better, own, score[some])
-            unexplained[some] = _is_unexplained(model.decoder, place[some], score[some])
+                change = model.log_prior(mean) - model.log_prior(best)
+                better = own + change.to(own.device) > height
+                best, height = torch.where(better[:, None], mean, best), torch.where(better, own, height)
+            return best, height
+
+        try:
+            tops, at, mean = zip(*workers.in_order(draw, rows), strict=True)
+            score, place, self.audit[all_rows] = torch.cat(tops).double(), z[torch.cat(at)], torch.cat(mean)
+            rounding = self._rounding(model, scorer, place[:PROBED], score[:PROBED].cpu())
+            if len(images) > PROBED and bool((rounding > ROUNDING_SHARE * self.tolerance).any()):
+                rounding = self._rounding(model, scorer, place, score.cpu())
+            rounding = torch.cat([rounding, rounding.new_zeros(len(images) - len(rounding))])
+            parts = torch.arange(len(images), device=score.device).split(PAIRS_AT_ONCE)
+            place, score = map(torch.cat, zip(*workers.in_order(guess, parts), strict=True))
+        finally:
+            workers.close()
+        unexplained = torch.cat([_is_unexplained(model.decoder, place[some], score[some]) for some in parts])
         unexplained &= (rounding <= ROUNDING_SHARE * self.tolerance).to(unexplained.device) | last
         self.unexplained[all_rows] = unexplained.cpu()
         if self.turn == 0 and self.is_network and bool(unexplained.any()):
@@ -818,14 +837,15 @@ class _Work:
             How many each has had, (m,).
         """
         had = torch.zeros_like(draws)
-        for seed in range(2, 2 + SEARCH_DRAWS // SEARCHED_AT_ONCE):
+        at_once = SEARCHED_AT_ONCE // 4 if self.is_network else SEARCHED_AT_ONCE
+        for seed in range(2, 2 + SEARCH_DRAWS // at_once):
             going = (had < draws).nonzero().squeeze(1)
             if len(going) == 0:
                 break
-            count = min(SEARCHED_AT_ONCE, int((draws - had).max()))
+            count = min(at_once, int((draws - had).max()))
             z = _draws(model, count, seed).to(model.device, model.dtype)
             own = rows[going].to(place.device)
-            for part in z.split(max(1, min(scorer.nodes_at_once, 4_000_000 // len(own)))):
+            for part in z.split(max(1, min(4 * scorer.nodes_at_once, 4_000_000 // len(own)))):
                 if time.monotonic() > end:
                     return had
                 table = scorer.block(model.decoder(part)).scores(own, slice(0, len(part))).nan_to_num(-torch.inf)
@@ -833,6 +853,10 @@ class _Work:
                 better = top.values > height[own] + 1
                 place[own[better]], height[own[better]] = part[top.indices[better]], top.values[better]
                 had[going] += len(part)
+            if self.is_network:  # what explains the image is all that is looked for
+                score = height[own] - model.log_prior(place[own]).to(height.device)
+                explained = going[~_is_unexplained(model.decoder, place[own], score).cpu()]
+                had[explained] = draws[explained]
         return had
 
     def _search_prior(self, used: float) -> Tensor:

@@ -8,10 +8,11 @@ evaluated once, for the f that have mass there.
 integrands (Trefethen and Weideman 2014).
 
 **Numerical error.** Level ℓ is the union of 2ᵈ shifted lattices of spacing 2h. Each is a rule by itself. The
-*spread*, the largest distance between one of them and their union, bounds the error of the union: on a Gaussian that
+distance between one of them and their union bounds the error of the union: on a Gaussian that
 error is about the fourth power of the error of one. At kinks (a ReLU decoder) the rules converge like h² with changing
-signs, at jumps like h, and shifted rules can agree by chance; so the spread of earlier levels counts too, weighted by
-the order of convergence that the last levels show.
+signs, and the few shifted rules can agree by chance. The 4ᵈ rules of spacing 4h do not, and at kinks the error of their
+union is less than a sixteenth of theirs. So the error counts a part of both root mean squares. At jumps the rules
+converge like h, which the roughness of f shows (`_Run.jumps`).
 
 **Mass between nodes.** The density of a narrow posterior changes by many nats from node to node, but its *logarithm* is
 as smooth as the decoder. Within half a spacing of a node, f is bounded from its steps to the neighbors,
@@ -35,9 +36,12 @@ import itertools
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,10 +49,13 @@ from torch import Tensor
 from latentia.likelihood.lattice import NODES, Lattice, Pairs, Summary, mass_upper_bound, segment, summarize
 
 RESOLVED = 0.95  # nats for each dimension that ∫ u may exceed ∫ f by; a Gaussian of scale h gives 1.06
-TABLE_AT_ONCE = 1_000_000  # numbers of the table f(image, node) in work at a time
+TABLE_AT_ONCE = 2**18  # numbers of the table f(image, node) that a thread has in work at a time
+ROWS = 2048  # of a table that are summarized together
+BATCH = 4_000_000  # numbers of the table of one batch of tiles at most
 PAIRS_AT_ONCE = 20_000  # pairs of a function and a tile in work at a time, where each needs some kilobytes
 LEVELS = 16
 CANCELED = 4.0  # root mean squares of the spreads of three levels that the error at jumps is taken to be at most
+FOURS = 0.1  # of the deviations of rules of spacing 4h: a kink's error is 1/12 of them at worst, and 1/30 in the median
 SLOW = 0.43  # a fall of the roughness between a quarter, at kinks, and a half, at jumps
 RINGS = 16
 FARTHEST = -700.0  # log of the prior's mass in a ring, beyond which an unknown supremum is not searched for
@@ -62,9 +69,11 @@ class Integrand(ABC):
         count: N.
         nodes_at_once: how many nodes to hand out together.
         has_kinks: whether f has many kinks, as that of a rectifier network, and is not expected to have jumps.
+        threads: how many threads may call `prepare` and `table` at the same time.
     """
 
     count: int
+    threads: int = 1
     has_kinks: bool = False
     nodes_at_once: int = 64 * NODES
 
@@ -183,6 +192,48 @@ class _Budget:
         return time.monotonic() > self.end
 
 
+class Workers:
+    """Threads that share the work of a block of nodes; each computes with one thread of torch's.
+
+    Results come in the order of the work and do not depend on the number of threads.
+    """
+
+    def __init__(self, count: int):
+        self.count, self.before = count, torch.get_num_threads()
+        self.pool = None
+        if count > 1:  # torch's own threads would wait in a loop between two operations, and take the cores from these
+            torch.set_num_threads(1)
+            self.pool = ThreadPoolExecutor(count, initializer=lambda: torch.set_num_threads(1))
+
+    def in_order(self, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        """The results of work(item) for each item, in order."""
+        if self.pool is None:
+            yield from map(work, items)
+            return
+
+        def quietly(item: Any) -> Any:
+            with torch.no_grad():  # a thread has this setting for itself
+                return work(item)
+
+        waiting: deque[Future[Any]] = deque()
+        try:
+            for item in items:
+                waiting.append(self.pool.submit(quietly, item))
+                if len(waiting) > self.count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def close(self) -> None:
+        """End the threads."""
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(self.before)
+
+
 def refine(
     integrand: Integrand,
     lattice: Lattice,
@@ -231,6 +282,8 @@ def refine(
         run.give_up(pairs.function, Stop.LEVELS)
     except _OutOfTime:
         run.give_up(torch.arange(integrand.count), Stop.TIME)
+    finally:
+        run.workers.close()
     return run.result()
 
 
@@ -256,12 +309,15 @@ class _Run:
         self.floor = low.clone() if floor is None else floor
         self.value, self.dropped, self.unbounded, self.best_value = (low.clone() for _ in range(4))
         self.spread, self.spread_before, self.spread_first = high.clone(), high.clone(), high.clone()
+        # Root mean squares of the deviations of the shifted lattices of spacing 2h and 4h from their union.
+        self.twos, self.fours = high.clone(), high.clone()
         self.roughness = torch.full((n, 3), torch.inf, dtype=torch.float64)  # of the last levels, the latest first
         self.deviations = torch.full((n, 2**d), torch.inf, dtype=torch.float64)
         self.level, self.stop = (torch.zeros(n, dtype=torch.long) for _ in range(2))
         self.is_resolved, self.is_done, self.active = (torch.zeros(n, dtype=torch.bool) for _ in range(3))
         self.best = torch.zeros(n, d, dtype=torch.float64)
         self.tables: list[Tables] = []
+        self.workers = Workers(integrand.threads)
         self.nodes = self.products = self.checked = self.violated = 0
         self.eps = torch.finfo(torch.float64).eps
 
@@ -273,7 +329,8 @@ class _Run:
     @property
     def rule_error(self) -> Tensor:
         """Of the rule, relative to the integral."""
-        return torch.maximum(self.spread, 0.25 * self.spread_before) + self.jumps
+        chance = (2**self.lattice.dimension - 1) ** -0.5  # the fewer rules, the more often they agree by chance
+        return chance * self.twos + FOURS * self.fours + self.jumps
 
     @property
     def jumps(self) -> Tensor:
@@ -352,7 +409,7 @@ class _Run:
                 search = self.within_size(self._children(search, summary, below))
                 if len(search) == 0 or below == 0:
                     break
-                summary, _ = self._evaluate(search, below + 1)
+                summary, _, _ = self._evaluate(search, below + 1)
                 most = most.scatter_reduce(0, search.function, summary.most, "amax")
             if len(search):
                 found.append(search)
@@ -396,8 +453,10 @@ class _Run:
 
     def step(self, pairs: Pairs, level: int) -> Pairs:
         """Evaluate one level, finish the functions that reached their tolerance, split the tiles of the rest."""
-        summary, table = self._evaluate(pairs, level)
+        summary, table, fours = self._evaluate(pairs, level)
         self._total(pairs, summary, level)
+        deviations = _nan_to_inf(fours / fours.mean(-1, keepdim=True) - 1)
+        self.fours = torch.where(self.active, deviations.square().mean(-1).sqrt(), self.fours)
         active = self.active
         bound = segment(summary.bound.logsumexp(-1), pairs.function, self.integrand.count)
         bound = bound + self.lattice.log_cell(level)
@@ -473,84 +532,120 @@ class _Run:
         cell = self.lattice.log_cell(level)
         most = torch.full_like(self.value, -torch.inf)
         functions, places = [who[:0]], [who[:0]]
-        parts = [summarize(torch.empty(0, NODES), self.lattice)]
-        for some in torch.arange(len(tiles)).split(max(1, min(self.integrand.nodes_at_once, 2048) // NODES)):
-            members = who
+        parts, kept = [summarize(torch.empty(0, NODES), self.lattice)], []
+        blocks, members = [], []
+        for some in torch.arange(len(tiles)).split(max(1, self.integrand.nodes_at_once // NODES)):
+            matters = torch.ones_like(who, dtype=torch.bool)
             if above is not None:
-                prior, supremum = above[0][some], above[1]
-                matters = supremum[who] + prior.logsumexp(0) > self.reference[who] - self.depth
-                self._drop(who[~matters], supremum[who[~matters]] + prior.logsumexp(0))
-                members = who[matters]
-            if len(members) == 0:
-                continue
-            prepared = self.integrand.prepare(self.lattice.nodes(tiles[some], level))
+                beyond = above[1][who] + above[0][some].logsumexp(0)
+                matters = beyond > self.reference[who] - self.depth
+                self._drop(who[~matters], beyond[~matters])
+            if bool(matters.any()):
+                blocks.append(some)
+                members.append(matters)
+        ready = self.workers.in_order(lambda b: self.integrand.prepare(self.lattice.nodes(tiles[b], level)), blocks)
+        for some, matters, prepared in zip(blocks, members, ready, strict=True):
             self.nodes += NODES * len(some)
-            for rows in members.split(max(1, TABLE_AT_ONCE // (NODES * len(some)))):
+
+            def screen(rows: Tensor, some: Tensor = some, prepared: object = prepared) -> tuple[Any, ...]:
                 # Indexing copies: a slice where it can be one
                 run = slice(int(rows[0]), int(rows[-1]) + 1)
                 chosen = run if run.stop - run.start == len(rows) else rows
                 table = self.integrand.table(prepared, chosen, slice(0, NODES * len(some))).unflatten(-1, [-1, NODES])
-                self.products += table.numel()
-                most[rows] = torch.maximum(most[rows], table.amax((-1, -2)).double().cpu())
+                highest = torch.maximum(most[rows], table.amax((-1, -2)).double().cpu())
                 mass = mass_upper_bound(table, self.lattice).double().cpu() + cell
                 if above is not None:
                     mass = torch.minimum(mass, above[1][rows, None] + above[0][some])
-                least = torch.maximum(self.reference[rows], most[rows] + cell) - self.depth
+                least = torch.maximum(self.reference[rows], highest + cell) - self.depth
                 stays = mass > least[:, None]
-                self._drop(rows, torch.where(stays, -torch.inf, mass).logsumexp(-1))
                 one, other = stays.nonzero(as_tuple=True)
-                functions.append(rows[one])
-                places.append(some[other])
-                parts.append(summarize(table[one.to(table.device), other.to(table.device)], self.lattice))
+                dropped = torch.where(stays, -torch.inf, mass).logsumexp(-1)
+                kept = table[one.to(table.device), other.to(table.device)]
+                return highest, dropped, rows[one], some[other], kept
+
+            rows_at_once = who[matters].split(max(1, TABLE_AT_ONCE // (NODES * len(some))))
+            for rows, found in zip(rows_at_once, self.workers.in_order(screen, rows_at_once), strict=True):
+                self.products += NODES * len(some) * len(rows)
+                most[rows], dropped = found[:2]
+                self._drop(rows, dropped)
+                functions.append(found[2])
+                places.append(found[3])
+                kept.append(found[4])
+            if sum(map(len, kept)) >= PAIRS_AT_ONCE:
+                parts += self._summaries(torch.cat(kept))
+                kept.clear()
             if self.budget.spent((int(some[-1]) + 1) / len(tiles)):
                 raise _OutOfTime
+        parts += self._summaries(torch.cat(kept)) if kept else []
         self._fail((~(most < torch.inf)).nonzero().squeeze(1))
-        return Pairs.loose(tiles[torch.cat(places)], torch.cat(functions)), Summary.join(parts), most
+        summary = Summary.join([part for part, _ in parts])
+        return Pairs.loose(tiles[torch.cat(places)], torch.cat(functions)), summary, most
 
-    def _evaluate(self, pairs: Pairs, level: int) -> tuple[Summary, Tensor]:
-        """Evaluate each function on its own tiles; the table too, (P, 64)."""
-        parts = []
+    def _evaluate(self, pairs: Pairs, level: int) -> tuple[Summary, Tensor, Tensor]:
+        """Evaluate each function on its own tiles.
+
+        Returns:
+            The summary; the table (P, 64); Σ exp f over each shifted lattice of four times the spacing, (N, 4ᵈ), each
+            row times a constant.
+        """
         fine = ~self.lattice.coarse()
+        order = torch.cat([fine.nonzero().squeeze(1), (~fine).nonzero().squeeze(1)])  # the coarse nodes last
+        fresh = int(fine.sum())
         new = torch.ones(len(pairs.tiles), dtype=torch.bool)  # tiles whose coarse nodes some function does not know
         if pairs.known is not None:
             lacks = pairs.known.isnan().any(-1).cpu()
             new = torch.zeros(len(new), dtype=torch.bool).index_fill(0, pairs.tile_of_pair[lacks], True)
-        table = torch.empty(0)
-        for first, last in self._batches(pairs):
-            nodes = self.lattice.nodes(pairs.tiles[first:last], level).view(last - first, NODES, -1)
-            take = new[first:last, None] | fine
+        start = pairs.start.tolist()
+
+        def evaluate(batch: tuple[int, int]) -> tuple[Any, ...]:
+            first, last = batch
+            nodes = self.lattice.nodes(pairs.tiles[first:last], level).view(last - first, NODES, -1)[:, order]
+            take = new[first:last, None] | (torch.arange(NODES) < fresh)
             prepared = self.integrand.prepare(nodes[take])
-            end = take.sum(-1).cumsum(0).tolist()
-            self.nodes += end[-1]
-            edges = [0, *end]
+            edges = [0, *take.sum(-1).cumsum(0).tolist()]
+            table, products = torch.empty(0), 0
             for t, stop in pairs.runs(first, last, new):
-                mine = slice(int(pairs.start[t]), int(pairs.start[stop]))
+                mine = slice(start[t] - start[first], start[stop] - start[first])
                 columns = slice(edges[t - first], edges[stop - first])
-                count = int(pairs.start[t + 1]) - mine.start
-                found = self.integrand.table(prepared, pairs.function[mine][:count], columns)
-                if len(table) == 0:  # one array for all, since many small ones would leave the memory in pieces
-                    table = found.new_empty(len(pairs), NODES)
-                self.products += found.numel()
+                found = self.integrand.table(prepared, pairs.function[start[t] : start[t + 1]], columns)
+                if len(table) == 0:
+                    table = found.new_empty(start[last] - start[first], NODES)
+                products += found.numel()
                 found = found.unflatten(1, (stop - t, -1)).transpose(0, 1).flatten(0, 1)
-                if found.shape[1] == NODES:
-                    table[mine] = found
-                else:
-                    assert pairs.known is not None
-                    table[mine, fine], table[mine, ~fine] = found, pairs.known[mine]
-            del prepared
-            for some in table[int(pairs.start[first]) : int(pairs.start[last])].split(
-                max(1, TABLE_AT_ONCE // (8 * NODES))
-            ):
-                parts.append(summarize(some, self.lattice))
-            if self.budget.spent(int(pairs.start[last]) / max(1, len(pairs))):
+                table[mine, : found.shape[1]] = found
+            if pairs.known is not None:
+                counts = pairs.start[first : last + 1].diff()
+                old = (~new[first:last]).repeat_interleave(counts).to(table.device)
+                table[old, fresh:] = pairs.known[start[first] : start[last]][old]
+            return table[:, order.argsort().to(table.device)], int(take.sum()), products
+
+        batches, table = list(self._batches(pairs)), torch.empty(0, NODES)
+        for (first, last), found in zip(batches, self.workers.in_order(evaluate, batches), strict=True):
+            if first == 0:  # one array for all, since many small ones would leave the memory in pieces
+                table = found[0].new_empty(len(pairs), NODES)
+            table[start[first] : start[last]] = found[0]
+            self.nodes, self.products = self.nodes + found[1], self.products + found[2]
+            if self.budget.spent(start[last] / max(1, len(pairs))):
                 raise _OutOfTime
+        parts, at = [], 0
+        fours = torch.zeros(self.integrand.count, 4**self.lattice.dimension, dtype=torch.float64)
+        offset = torch.where(torch.isfinite(self.best_value), self.best_value, 0.0)
+        for summary, sums in self._summaries(table):
+            function = pairs.function[at : at + len(sums)]
+            fours.index_add_(0, function, sums.double() * (summary.most - offset[function]).exp()[:, None])
+            parts.append(summary)
+            at += len(sums)
         self.eps = torch.finfo(table.dtype).eps
         summary = Summary.join(parts)
         self._fail(pairs.function[~(summary.most < torch.inf)])
         checked = torch.isfinite(pairs.bound)
         self.checked += int(checked.sum())
         self.violated += int((summary.most[checked] > pairs.bound[checked]).sum())
-        return summary, table
+        return summary, table, fours
+
+    def _summaries(self, table: Tensor) -> Iterator[tuple[Summary, Tensor]]:
+        """The summaries of a table (P, 64), some rows at a time."""
+        return self.workers.in_order(lambda some: summarize(some, self.lattice), table.split(ROWS))
 
     def _fail(self, functions: Tensor) -> None:
         """Leave out functions whose f is NaN or +∞ somewhere."""
@@ -568,7 +663,7 @@ class _Run:
         most_tiles = max(1, self.integrand.nodes_at_once // NODES)
         first = size = 0
         for t, count in enumerate(counts):
-            if t > first and (t - first >= most_tiles or size + count * NODES > 4 * TABLE_AT_ONCE):
+            if t > first and (t - first >= most_tiles or size + count * NODES > BATCH):
                 yield first, t
                 first, size = t, 0
             size += count * NODES
@@ -591,6 +686,8 @@ class _Run:
         deviations = cosets - value[:, None]
         spread = _nan_to_inf(deviations.abs().amax(-1))
         self.spread_first = torch.where(here, self.spread_before, self.spread_first)
+        twos = _nan_to_inf(deviations.clamp(max=50).expm1().square().mean(-1).sqrt())
+        self.twos = torch.where(here, twos, self.twos)
         self.spread_before = torch.where(here, self.spread, self.spread_before)
         self.spread = torch.where(here, spread, self.spread)
         self.deviations = torch.where(here[:, None], deviations, self.deviations)
@@ -691,4 +788,4 @@ class _Run:
         points = self.lattice.nodes(tiles, level)
         table = log_prior.table(log_prior.prepare(points), slice(None), slice(0, len(points)))
         table = table.reshape(len(tiles), NODES)
-        return summarize(table, self.lattice).bound.logsumexp(-1) + self.lattice.log_cell(level)
+        return summarize(table, self.lattice)[0].bound.logsumexp(-1) + self.lattice.log_cell(level)

@@ -28,9 +28,6 @@ from torch.nn.functional import softplus
 
 from latentia.distributions import ContinuousBernoulliDistribution
 
-# Numbers of a table below which MKL makes it: oneDNN, which "medium" selects on some processors, compiles and keeps a
-# kernel for each shape, and the tables of single tiles have a thousand shapes.
-SMALL = 2**18
 CENTERED = 4_000_000  # numbers of the images above which a centered copy takes more memory than it is worth
 FEW = 8  # images
 CANCELED = 1e-9  # nats of rounding in a table, above which a Gaussian one of few images is not a product
@@ -55,7 +52,7 @@ class Scorer(ABC):
     """
 
     discrete = False
-    nodes_at_once = 4096
+    nodes_at_once = 1024  # points near each other have the same units at 0, which `SkipZeros` leaves out
 
     def __init__(self, images: Tensor):
         self.images = images
@@ -78,13 +75,7 @@ class _LinearBlock(Block):
 
     def scores(self, rows: Tensor | slice, columns: slice) -> Tensor:
         features, theta = self.features[rows], self.theta[columns]
-        before = torch.get_float32_matmul_precision()
-        if len(features) * len(theta) < SMALL:
-            torch.set_float32_matmul_precision("highest")
-        try:
-            table = torch.addmm(self.offset[columns], features, theta.T)
-        finally:
-            torch.set_float32_matmul_precision(before)
+        table = torch.addmm(self.offset[columns], features, theta.T)
         return table if self.constants is None else table.add_(self.constants[rows, None])
 
 
