@@ -302,3 +302,18 @@ def test_the_global_random_state_stays():
     before = torch.random.get_rng_state()
     exact_log_likelihood(model, torch.tensor([[0.3], [1.0]]))
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_values_do_not_depend_on_the_number_of_threads():
+    model = kinked_vae(sharpness=0.5)
+    images = toy_images(model, 100)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(exact_log_likelihood(model, images, certificate="numerical"))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0].values, found[1].values)
+    assert torch.equal(found[0].errors, found[1].errors)

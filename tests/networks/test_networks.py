@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from latentia.errors import ConfigurationError
 from latentia.networks import DCGAN, MLP, R3GAN, Conv, Network, Residual, ResidualMLP
 from latentia.networks.network import require_memory
+from latentia.networks.products import SkipZeros
 
 # Small instances of every kind and option; each new entry inherits every test below.
 NETWORKS: dict[str, Network] = {
@@ -320,3 +321,16 @@ def test_a_network_that_does_not_fit_into_memory_is_refused_before_it_is_built(n
     with pytest.raises(ConfigurationError, match="smaller latent"):
         require_memory(lambda: network.decoder(10**13, (1, 16, 16)), cpu, 5, "latent")
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_leaving_out_inputs_that_are_zero_keeps_the_result():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 5)).double()
+    near = torch.tensor([0.7, -0.4]) + 0.01 * torch.randn(300, 2).double()
+    with torch.no_grad():
+        assert (network[:2](near) == 0).all(0).sum() > 13  # so many that they are left out
+        plain = network(near)
+        with SkipZeros():
+            torch.testing.assert_close(network(near), plain, rtol=0, atol=1e-14)
+            network[2].weight.fill_(torch.inf)
+            assert network(near).isnan().all()  # 0 · ∞, as without
