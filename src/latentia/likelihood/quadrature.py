@@ -292,7 +292,9 @@ def solve(
         if not work.is_network:
             work.end = begin + FIRST_SHARE * seconds
         work.run(torch.arange(len(images)))
-        if not work.is_network:
+        if work.is_network:
+            work.search_unexplained()
+        else:
             work.end = begin + seconds
             work.check(subject, precision)
         seconds_used = time.monotonic() - begin
@@ -811,12 +813,6 @@ class _Work:
         unexplained = torch.cat([_is_unexplained(model.decoder, place[some], score[some]) for some in parts])
         unexplained &= (rounding <= ROUNDING_SHARE * self.tolerance).to(unexplained.device) | last
         self.unexplained[all_rows] = unexplained.cpu()
-        if self.turn == 0 and self.is_network and bool(unexplained.any()):
-            begin, lost = time.monotonic(), unexplained.nonzero().squeeze(1).cpu()
-            height = score + model.log_prior(place).to(score.device)
-            end = min(begin + SEARCH_SECONDS, begin + 0.2 * max(0.0, self.end - begin))
-            self._search(model, scorer, place, height, lost, torch.full_like(lost, SEARCH_DRAWS), end)
-            score = height - model.log_prior(place).to(score.device)
         return (place.double().cpu(), score.cpu()), rounding
 
     def _search(
@@ -858,6 +854,25 @@ class _Work:
                 explained = going[~_is_unexplained(model.decoder, place[own], score).cpu()]
                 had[explained] = draws[explained]
         return had
+
+    def search_unexplained(self) -> None:
+        """Search for what explains the images that the grid left unexplained, and integrate those again from there."""
+        rows = (self.unexplained & torch.isfinite(self.errors)).nonzero().squeeze(1)
+        if len(rows) == 0:
+            return
+        begin, model, images = time.monotonic(), self.models[0], _rows(self.images, rows)
+        scorer, place = self._scorer(model, images), self.best[rows].to(model.device, model.dtype)
+        score = score_pairs(model.decoder(place), scorer.images)
+        height = score + model.log_prior(place).to(score.device)
+        before = height.clone()
+        end = min(begin + SEARCH_SECONDS, begin + 0.2 * max(0.0, self.end - begin))
+        everyone = torch.arange(len(rows))
+        self._search(model, scorer, place, height, everyone, torch.full_like(everyone, SEARCH_DRAWS), end)
+        found = (height > before).cpu()
+        if bool(found.any()):
+            self.best[rows[found]] = place[found.to(place.device)].double().cpu()
+            self.seen = self.best
+            self.run(rows[found])
 
     def _search_prior(self, used: float) -> Tensor:
         """Search for features that the first grid of a decoder that is a function missed, and integrate again there.

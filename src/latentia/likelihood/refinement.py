@@ -47,6 +47,7 @@ import torch
 from torch import Tensor
 
 from latentia.likelihood.lattice import NODES, Lattice, Pairs, Summary, mass_upper_bound, segment, summarize
+from latentia.threads import share_memory
 
 RESOLVED = 0.95  # nats for each dimension that ∫ u may exceed ∫ f by; a Gaussian of scale h gives 1.06
 TABLE_AT_ONCE = 2**18  # numbers of the table f(image, node) that a thread has in work at a time
@@ -203,6 +204,7 @@ class Workers:
         self.pool = None
         if count > 1:  # torch's own threads would wait in a loop between two operations, and take the cores from these
             torch.set_num_threads(1)
+            share_memory()
             self.pool = ThreadPoolExecutor(count, initializer=lambda: torch.set_num_threads(1))
 
     def in_order(self, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
