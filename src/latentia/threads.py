@@ -2,9 +2,10 @@
 
 torch's OpenMP threads spin while they wait for one another. On a machine that other work shares, a spinning thread
 holds the core that the thread it waits for needs: at a load of 5 to 10 on two cores, a training step took 125 to
-1 100 ms with threads that spin and 15 to 16 ms with threads that sleep at once (docs/speed.md). So the command line
-lets threads spin for microseconds only, and a run starts with as many threads as there are cores that nothing else
-uses.
+1 100 ms with threads that spin and 15 to 16 ms with threads that sleep at once. On a quiet machine threads that sleep
+at once take twice as long as threads that spin: a core that wakes up takes a tenth of a millisecond (docs/speed.md). So
+a run starts with as many threads as there are cores that nothing else uses; the command line lets them spin for some
+400 µs; and while other work appears next to the run, they sleep at once.
 
 The C library gives large freed tensors back to the system and gets them again at the next step, page by page: a step of
 the DCGAN caused 8 600 page faults, and the command from the prompt to the pictures took 9.6 s of CPU time in place of
@@ -17,12 +18,16 @@ __all__ = ["free_cores", "keep_memory", "share_memory", "thread_count", "trainin
 
 import ctypes
 import os
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 _WINDOW = 0.1  # seconds in which the load is measured
+_SPINS = "20000"  # some 400 µs: longer than Python takes between two parallel loops
+_WATCH = 0.5  # seconds between looks at the load during a run
+_LOADED, _QUIET = 0.2, 0.05  # seconds of waiting for a core, in a second: from here threads sleep at once, or spin
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_TRIM_THRESHOLD_": -1}  # variables, and the parameters of mallopt
 _ARENA_MAX = -8  # of mallopt
 _KEPT_BYTES = 1 << 30, 1 << 25  # the second for older libraries, which refuse the first
@@ -31,11 +36,11 @@ _KEPT_BYTES = 1 << 30, 1 << 25  # the second for older libraries, which refuse t
 def training_environment() -> dict[str, str]:
     """Environment variables for a process that trains.
 
-    By them GNU's and Intel's OpenMP let a thread spin for some 20 µs and then sleep, unless the user has set
-    OMP_WAIT_POLICY, and GNU's C library keeps freed memory. The former are read when torch is imported, the latter when
-    the process starts; `keep_memory` is for one that runs already.
+    By them GNU's OpenMP lets a thread spin for some 400 µs and then sleep, and Intel's lets it sleep at once, unless
+    the user has set OMP_WAIT_POLICY; and GNU's C library keeps freed memory. The former are read when torch is
+    imported, the latter when the process starts; `keep_memory` is for one that runs already.
     """
-    waits = {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
+    waits = {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": _SPINS, "KMP_BLOCKTIME": "0"}
     return waits | {name: str(_KEPT_BYTES[0]) for name in _ALLOCATOR}
 
 
@@ -101,9 +106,82 @@ def thread_count(began_with: int | None) -> Iterator[str | None]:
         chosen = min(before, free_cores())
     torch.set_num_threads(chosen)
     try:
-        yield line
+        with _no_spinning_under_load():
+            yield line
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def _no_spinning_under_load() -> Iterator[None]:
+    """Inside the block, torch's threads sleep at once while other processes use the cores.
+
+    For threads that spin as long as `training_environment` says; another choice is the user's and is kept.
+    """
+    import torch
+
+    if os.environ.get("GOMP_SPINCOUNT") != _SPINS or torch.get_num_threads() == 1:
+        yield
+        return
+    ended = threading.Event()
+    watcher = threading.Thread(target=_watch_load, args=(ended,), name="latentia-load", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _watch_load(ended: threading.Event) -> None:
+    """Until the end, see how long this process's threads wait for cores, and let them spin or not accordingly."""
+    loaded = False
+    with suppress(OSError, ValueError), ExitStack() as held:  # not Linux: nothing is watched
+        before = _waited()
+        while not ended.wait(_WATCH):
+            now = _waited()
+            share = (now[0] - before[0]) / (now[1] - before[1])
+            before = now
+            if loaded and share < _QUIET:
+                held.close()
+                loaded = False
+            elif not loaded and share > _LOADED:
+                held.enter_context(_no_spinning())
+                loaded = True
+
+
+@contextmanager
+def _no_spinning() -> Iterator[None]:
+    """Inside the block, torch's threads sleep at once when they wait, where OpenMP is GNU's.
+
+    GNU's OpenMP lets threads spin for 100 rounds only while there are more of them than cores. So other threads of this
+    process start teams as well, each as large as torch's, and sleep until the block ends.
+    """
+    import torch
+
+    size = torch.get_num_threads()
+    ended = threading.Event()
+
+    def hold() -> None:
+        torch.zeros(1 << 20).add_(1.0)  # large enough to be shared by a team, which lives as long as this thread
+        ended.wait()
+
+    count = -(-(len(_affinity()) + 1 - size) // (size - 1)) if size > 1 else 0
+    holders = [threading.Thread(target=hold, name="latentia-team", daemon=True) for _ in range(count)]
+    for holder in holders:
+        holder.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for holder in holders:
+            holder.join()
+
+
+def _waited() -> tuple[float, float]:
+    """Seconds that this process's threads have been ready to run while others had the cores; the time now."""
+    tasks = [task.read_text() for task in Path("/proc/self/task").glob("*/schedstat")]
+    return sum(int(task.split()[1]) for task in tasks) / 1e9, time.monotonic()
 
 
 def _other_rounding(began_with: int | None, now: int, reason: str) -> str | None:

@@ -260,6 +260,43 @@ def test_threads_that_a_resumed_run_cannot_keep_are_reported(monkeypatch):
         assert line is None
 
 
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or (os.cpu_count() or 1) < 2, reason="another OpenMP, or one core"
+)
+def test_threads_that_spin_sleep_at_once_while_others_are_busy():
+    """CPU time in which the main thread sleeps, after a loop that two threads share: that of the other one's spinning.
+
+    In a process whose threads spin without end; how long they wait for cores is given.
+    """
+    script = """
+import os, time, torch
+from latentia import threads
+def waiting():
+    torch.zeros(1 << 20).add_(1.0)
+    before = time.process_time()
+    time.sleep(0.2)
+    return time.process_time() - before
+threads._SPINS, threads._WATCH, busy, used, clock = "infinite", 0.02, 0.0, 0.0, 0.0
+def waited():
+    global used, clock
+    used, clock = used + 0.02 * busy, clock + 0.02
+    return used, clock
+threads._waited = waited
+torch.set_num_threads(2)
+with threads._no_spinning_under_load():
+    waiting(); found = [waiting()]
+    busy = 0.5; time.sleep(0.2); waiting(); found += [waiting()]
+    busy = 0.0; time.sleep(0.2); waiting(); found += [waiting()]
+print(*found)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"GOMP_SPINCOUNT": "infinite", "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", script]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    quiet, loaded, again = map(float, answer.split())
+    assert loaded < min(quiet, again) / 2
+
+
 def test_auto_takes_products_with_whole_digits():
     before = torch.get_float32_matmul_precision()
     a, b = torch.randn(300, 700), torch.randn(700, 200)

@@ -52,6 +52,7 @@ from latentia.recipes import (
     train_seeds,
 )
 from latentia.training import Adam, Player, RunDirectory, Training, start_worker
+from latentia.training.compiled_adam import compiled_step
 from latentia.training.compiling import worth_compiling
 from latentia.training.gradients import compiled_gradients, eager_gradients, traceable_gradients
 
@@ -256,6 +257,37 @@ def test_each_parameter_has_a_gradient_of_its_own(way: Any, monkeypatch):
         torch.testing.assert_close(weight.grad.norm(), torch.tensor(0.5 / 2**0.5), rtol=1e-4, atol=0.0)
 
 
+@pytest.mark.parametrize(("of_torch", "more"), [(torch.optim.Adam, {}), (torch.optim.AdamW, {"weight_decay": 0.3})])
+def test_the_compiled_step_is_the_one_of_torch_to_rounding(of_torch: Any, more: dict[str, float]):
+    start = [torch.randn(33, 50), torch.randn(7), torch.randn(6, 3, 4, 4).to(memory_format=torch.channels_last)]
+    start += [torch.randn(900)[3:803], torch.randn(())]  # the former does not begin at a line of cache
+    copies = [[torch.nn.Parameter(values.detach()) for values in start], [torch.nn.Parameter(v.clone()) for v in start]]
+    one, other = (of_torch(parameters, lr=0.01, fused=True, **more) for parameters in copies)
+    step = compiled_step(other)
+    assert step is not None
+    for number in range(6):
+        for a, b in zip(*copies, strict=True):
+            a.grad = None if number == 3 and a.dim() == 1 else torch.randn_like(a)  # later, counts of steps differ
+            b.grad = None if a.grad is None else a.grad.clone()
+        one.step()
+        step()
+        torch.testing.assert_close(copies[1], copies[0], rtol=1e-5, atol=1e-6)
+    for a, b in zip(*copies, strict=True):
+        torch.testing.assert_close(other.state[b], one.state[a], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("of_torch", "more", "dtype"),
+    [
+        (torch.optim.SGD, {}, torch.float32),
+        (torch.optim.Adam, {"weight_decay": 0.1}, torch.float32),
+        (torch.optim.Adam, {}, torch.float64),
+    ],
+)
+def test_other_optimizers_keep_the_step_of_torch(of_torch: Any, more: dict[str, float], dtype: torch.dtype):
+    assert compiled_step(of_torch([torch.nn.Parameter(torch.zeros(3, dtype=dtype))], lr=0.1, **more)) is None
+
+
 def test_without_a_compiler_the_run_is_eager_and_a_warning_says_so(tmp_path: Path, capsys, monkeypatch):
     def no_compiler(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no C++ compiler found")
@@ -308,8 +340,9 @@ def test_a_program_that_computes_something_else_is_not_used(tmp_path: Path, caps
 
 
 def test_the_test_of_the_program_changes_nothing(tmp_path: Path, monkeypatch):
-    """Where eager gradients stand for the program, the run with the test has the bits of the run without."""
+    """Where eager gradients and steps stand for the programs, the run with the test has the bits of the run without."""
     monkeypatch.setattr("latentia.training.loop.compiled_gradients", lambda p, q, w, *_, **__: eager_gradients(p, q, w))
+    monkeypatch.setattr("latentia.training.loop.compiled_step", lambda optimizer: optimizer.step)
     play_duel(tmp_path / "plain")
     play_duel(tmp_path / "run", compile=True)
     same_run(tmp_path / "plain", tmp_path / "run")

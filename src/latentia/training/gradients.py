@@ -74,7 +74,9 @@ def compiled_gradients(
     failed = False
 
     def program(function: Callable[..., Any], cuda_graphs: bool) -> Any:
-        options = {"fallback_random": True, "triton.cudagraphs": cuda_graphs}
+        options: dict[str, Any] = {"fallback_random": True, "triton.cudagraphs": cuda_graphs}
+        if worker.device.type == "cpu":  # the calls between loops in C++, and biases in the loops
+            options |= {"cpp_wrapper": True, "post_grad_custom_post_pass": _biases_apart()}
         return torch.compile(function, fullgraph=True, isolate_recompiles=True, options=options)  # pyright: ignore[reportCallIssue]
 
     def gradients(batch: Batch, progress: Progress) -> Terms:
@@ -140,6 +142,34 @@ def _quiet_compiler() -> Iterator[None]:
             yield
     finally:
         Distribution.set_default_validate_args(validates)
+
+
+def _biases_apart() -> Any:
+    """A pass over the compiler's graph that adds the bias of a float32 product after it, in the loop that follows.
+
+    Together they are one call of oneDNN's, which writes the bias to the whole result before the product.
+    """
+    from torch._inductor.custom_graph_pass import CustomGraphPass
+
+    class BiasesApart(CustomGraphPass):
+        def __call__(self, graph: torch.fx.Graph) -> None:
+            aten = torch.ops.aten
+            for node in graph.find_nodes(op="call_function", target=aten.addmm.default):
+                bias, a, b = node.args
+                if node.kwargs or node.meta["val"].dtype != torch.float32:
+                    continue
+                with graph.inserting_before(node):
+                    product = graph.call_function(aten.mm.default, (a, b))
+                    total = graph.call_function(aten.add.Tensor, (product, bias))
+                product.meta.update(node.meta)
+                total.meta.update(node.meta)
+                node.replace_all_uses_with(total)
+                graph.erase_node(node)
+
+        def uuid(self) -> str:
+            return "latentia.BiasesApart.1"  # a part of the key of the compiler's cache: change it with the pass
+
+    return BiasesApart()
 
 
 _Move = Callable[[Batch, Progress, Batch | None], tuple[Terms, Sequence[Tensor | None]]]

@@ -40,6 +40,7 @@ from latentia.networks.products import exact_float32_setting
 from latentia.objectives import Progress, Terms
 from latentia.training import checkpoint as checkpoints
 from latentia.training.checkpoint import Checkpoint
+from latentia.training.compiled_adam import compiled_step
 from latentia.training.compiling import differing, missing_compiler
 from latentia.training.distributed import (
     Stop,
@@ -166,6 +167,7 @@ class TrainState:
             p.name: eager_gradients(p, self.parameters[p.name], worker) for p in game.players
         }
         self.optimizers = {p.name: p.optimizer.build(self.parameters[p.name]) for p in game.players}
+        self.optimizer_steps: dict[str, Callable[[], Any]] = {n: o.step for n, o in self.optimizers.items()}
         self.average = AveragedWeights(game.model, training.ema) if training.ema else None
         self.costs = MetricAccumulator(partial(all_reduce_sum, worker))
         self.batches_per_step = max(player.steps for player in game.players)
@@ -214,6 +216,8 @@ class TrainState:
                 failures.append(first_line(error))
         if all_reduce_sum(self.worker, torch.tensor([float(len(failures))])) == 0:
             self.gradients = compiled
+            for name, optimizer in self.optimizers.items():
+                self.optimizer_steps[name] = compiled_step(optimizer) or optimizer.step
             return
         reason = "; ".join(failures) or "compiling failed in another process"
         bar.warn(f"compile has no effect, all steps run uncompiled: {reason}")
@@ -429,7 +433,9 @@ def _step_player(state: TrainState, player: Player, stop: bool) -> bool:
         stop = all_reduce_gradients(worker, parameters, stop)
         if state.training.clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters, state.training.clip)
-        optimizer.step()
+        state.optimizer_steps[player.name]()
+        for parameter in parameters:  # freed now, the next gradients get the same memory, in the cache of the same core
+            parameter.grad = None
         if player.after is not None:
             player.after()
     return stop
