@@ -85,16 +85,19 @@ extern "C" void kernel(const int64_t* addresses, const double* settings, const i
 def compiled_step(optimizer: torch.optim.Optimizer) -> Callable[[], None] | None:
     """What makes an optimizer's step by the compiled loop; None where that cannot be.
 
-    It can for Adam and AdamW over float32 parameters on a processor. The first step, which makes the state, and a step
-    without the gradient of some parameter are torch's own.
+    It can for torch's Adam and AdamW, not for classes derived from them, over float32 parameters on a processor. The
+    first step, which makes the state, and a step without the gradient of some parameter, or with one of another layout
+    than its parameter, are torch's own.
     """
-    if not isinstance(optimizer, torch.optim.Adam) or len(optimizer.param_groups) != 1:
+    decoupled = type(optimizer) is torch.optim.AdamW
+    if not (decoupled or type(optimizer) is torch.optim.Adam) or len(optimizer.param_groups) != 1:
+        return None
+    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
         return None
     group = optimizer.param_groups[0]
     parameters: list[Tensor] = group["params"]
     if group["amsgrad"] or group["maximize"] or not all(_suits(p) for p in parameters):
         return None
-    decoupled = isinstance(optimizer, torch.optim.AdamW)
     if group["weight_decay"] and not decoupled:
         return None
     try:
@@ -107,7 +110,7 @@ def compiled_step(optimizer: torch.optim.Optimizer) -> Callable[[], None] | None
 
     def step() -> None:
         nonlocal counts, fixed, made_of
-        gradients = [p.grad for p in parameters]
+        gradients = [_gradient(p) for p in parameters]
         if made_of is not optimizer.state:
             states = [optimizer.state.get(p, {}) for p in parameters]
             counts = [state["step"] for state in states if state]
@@ -135,6 +138,13 @@ def compiled_step(optimizer: torch.optim.Optimizer) -> Callable[[], None] | None
         loop(table, torch.tensor(settings, dtype=torch.float64), len(parameters))
 
     return step
+
+
+def _gradient(parameter: Tensor) -> Tensor | None:
+    """The gradient, where its numbers lie in memory as the parameter's do."""
+    found = parameter.grad
+    alike = found is not None and found.stride() == parameter.stride() and found.dtype == torch.float32
+    return found if alike else None
 
 
 def _suits(parameter: Tensor) -> bool:
