@@ -1,4 +1,5 @@
 import math
+import time
 
 import numpy as np
 import pytest
@@ -14,7 +15,16 @@ from latentia.likelihood.lattice import Lattice
 from latentia.likelihood.refinement import Integrand, refine
 from latentia.models import VAE
 
-from .known_models import FoldedModel, LinearGaussian, kinked_vae, narrow_model, standard_normal, toy_images, toy_vae
+from .known_models import (
+    FoldedModel,
+    LinearGaussian,
+    conditional,
+    kinked_vae,
+    narrow_model,
+    standard_normal,
+    toy_images,
+    toy_vae,
+)
 
 
 @pytest.mark.parametrize("latent", [1, 2, 3])
@@ -317,3 +327,30 @@ def test_the_values_do_not_depend_on_the_number_of_threads():
         torch.set_num_threads(before)
     assert torch.equal(found[0].values, found[1].values)
     assert torch.equal(found[0].errors, found[1].errors)
+
+
+class _Keeps(nn.Module):
+    """Keeps what it computes in one line for the next one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(2, 30), nn.Linear(30, 6)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        self.kept = self.first(z).tanh()
+        time.sleep(0.0005)
+        return self.second(self.kept)
+
+
+def test_a_module_of_the_users_is_not_called_by_two_threads_at_once():
+    torch.manual_seed(2)
+    images = (torch.rand(60, 6) < 0.5).float()
+    model = LatentModel(conditional(_Keeps().eval(), 2, (6,)), standard_normal(2))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(exact_log_likelihood(model, images, certificate="numerical").values)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(found[0], found[1], rtol=0.0, atol=1e-5)

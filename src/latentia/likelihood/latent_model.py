@@ -125,7 +125,7 @@ class LatentModel:
     @property
     def device(self) -> torch.device:
         """The device of the model's parameters; the CPU where they are not visible."""
-        parameter = next((p for module in self._modules() for p in module.parameters()), None)
+        parameter = next((p for module in self.modules() for p in module.parameters()), None)
         return torch.device("cpu") if parameter is None else parameter.device
 
     @cached_property
@@ -211,7 +211,7 @@ class LatentModel:
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Full float32 products, no gradients, and every module in sight in evaluation mode; its mode is restored."""
-        training = [m for module in self._modules() for m in module.modules() if m.training]
+        training = [m for module in self.modules() for m in module.modules() if m.training]
         try:
             for module in training:
                 module.training = False
@@ -221,7 +221,7 @@ class LatentModel:
             for module in training:
                 module.training = True
 
-    def _modules(self) -> Iterator[nn.Module]:
+    def modules(self) -> Iterator[nn.Module]:
         """Modules that the model is made of, as far as they can be seen: a function's are in its closure."""
         for part in (self.source, self.decoder, self.encoder):
             yield from _modules_of(part)

@@ -363,10 +363,19 @@ class _Joint(Integrand):
 def _threads(model: LatentModel, is_network: bool) -> int:
     """How many threads may call the decoder at the same time.
 
-    A function of the user's may not be made for two at once, and autocast is a setting of one thread.
+    A function or a module of the user's may keep what it computes from one line to the next, and autocast is a setting
+    of one thread.
     """
-    shared = is_network and model.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    return torch.get_num_threads() if shared else 1
+    if not is_network or model.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return 1
+    parts = (part for module in model.modules() for part in module.modules())
+    return torch.get_num_threads() if all(map(_is_library_module, parts)) else 1
+
+
+def _is_library_module(part: nn.Module) -> bool:
+    """Whether `forward` is torch's or this library's own, and nothing is hooked to it."""
+    hooked = part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part)
+    return not hooked and type(part).forward.__module__.partition(".")[0] in {"torch", "latentia", "zuko"}
 
 
 REMOTE = -100.0  # log-density of u below which a NaN of the decoder does not count
