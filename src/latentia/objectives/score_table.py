@@ -140,7 +140,7 @@ class _GaussianScorer(_Linear):
         self.constants = -0.5 * (self.features / self.scale).double().square().sum(-1).to(flat.dtype)
         self.log_normalizer = -(self.scale.double().log() + 0.5 * math.log(2 * math.pi)).sum()
         # Terms so large cancel to fewer digits than an error asks for; few images are scored pair by pair instead.
-        canceled = torch.finfo(flat.dtype).eps * float(self.constants.abs().max())
+        canceled = torch.finfo(flat.dtype).eps * self.constants.detach().abs().max().item()
         self.is_direct = flat.dtype == torch.float64 and len(images) <= FEW and canceled > CANCELED
         if self.is_direct:
             self.nodes_at_once = _nodes_at_once(images)
