@@ -1,4 +1,4 @@
-"""What a process that trains asks of its threads and of the C library's memory.
+"""What a process asks of its threads and of the C library's memory, and work that several threads share.
 
 torch's OpenMP threads spin while they wait for one another. On a machine that other work shares, a spinning thread
 holds the core that the thread it waits for needs: at a load of 5 to 10 on two cores, a training step took 125 to
@@ -14,15 +14,20 @@ the DCGAN caused 8 600 page faults, and the command from the prompt to the pictu
 
 from __future__ import annotations
 
-__all__ = ["free_cores", "keep_memory", "share_memory", "thread_count", "training_environment"]
+__all__ = ["Map", "free_cores", "keep_memory", "sharing", "thread_count", "training_environment"]
 
 import ctypes
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
 _WINDOW = 0.1  # seconds in which the load is measured
 _SPINS = "20000"  # some 400 µs: longer than Python takes between two parallel loops
@@ -53,7 +58,48 @@ def keep_memory() -> None:
             any(ctypes.CDLL(None).mallopt(parameter, size) for size in _KEPT_BYTES)
 
 
-def share_memory() -> None:
+@contextmanager
+def sharing(count: int) -> Iterator[Map]:
+    """`map` by so many threads, each of which computes with one thread of torch's and without gradients.
+
+    Results come in the order of the work, a few ahead of what is taken, and do not depend on the number of threads.
+    torch's own threads would wait in a loop between two operations, and take the cores from these.
+    """
+    import torch
+
+    if count == 1:
+        yield map
+        return
+    before = torch.get_num_threads()
+    _share_memory()
+
+    with ThreadPoolExecutor(count, initializer=lambda: torch.set_num_threads(1)) as pool:
+
+        def in_order(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+            def quietly(item: Any) -> Any:
+                with torch.no_grad():  # a thread has this setting for itself
+                    return work(item)
+
+            waiting: deque[Future[Any]] = deque()
+            try:
+                for item in items:
+                    waiting.append(pool.submit(quietly, item))
+                    if len(waiting) > count:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+        torch.set_num_threads(1)
+        try:
+            yield in_order
+        finally:
+            torch.set_num_threads(before)
+
+
+def _share_memory() -> None:
     """Let threads that start from now on allocate from the memory of the first one, with GNU's C library.
 
     By default each thread keeps what it frees for itself: two threads of the quadrature then hold 80 MiB more.

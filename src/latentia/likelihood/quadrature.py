@@ -39,9 +39,10 @@ from latentia.likelihood.charts import FIRST_SPACING, Chart, charts_of
 from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.lattice import NODES, Lattice, segment
 from latentia.likelihood.proof.enclosure import Enclosure, enclose_log_likelihood
-from latentia.likelihood.refinement import MOST_TILES, Integrand, Refined, Stop, Workers, refine
+from latentia.likelihood.refinement import MOST_TILES, Integrand, Refined, Stop, refine
 from latentia.networks.products import SkipZeros
 from latentia.objectives.score_table import Block, Scorer, score_pairs, scorer_for
+from latentia.threads import sharing
 
 Precision = Literal["auto", "float32", "float64"]
 Certificate = Literal["numerical", "proven"]
@@ -788,7 +789,6 @@ class _Work:
         count = len(z)
         rows = torch.arange(len(images), device=model.device).split(max(1, 1_000_000 // count))
         block = scorer.block(model.decoder(z))
-        workers = Workers(_threads(model, self.is_network))
 
         def draw(some: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             table = block.scores(some, slice(0, count)).nan_to_num(-torch.inf, posinf=-torch.inf)
@@ -808,17 +808,15 @@ class _Work:
                 best, height = torch.where(better[:, None], mean, best), torch.where(better, own, height)
             return best, height
 
-        try:
-            tops, at, mean = zip(*workers.in_order(draw, rows), strict=True)
+        with sharing(_threads(model, self.is_network)) as in_order:
+            tops, at, mean = zip(*in_order(draw, rows), strict=True)
             score, place, self.audit[all_rows] = torch.cat(tops).double(), z[torch.cat(at)], torch.cat(mean)
             rounding = self._rounding(model, scorer, place[:PROBED], score[:PROBED].cpu())
             if len(images) > PROBED and bool((rounding > ROUNDING_SHARE * self.tolerance).any()):
                 rounding = self._rounding(model, scorer, place, score.cpu())
             rounding = torch.cat([rounding, rounding.new_zeros(len(images) - len(rounding))])
             parts = torch.arange(len(images), device=score.device).split(PAIRS_AT_ONCE)
-            place, score = map(torch.cat, zip(*workers.in_order(guess, parts), strict=True))
-        finally:
-            workers.close()
+            place, score = map(torch.cat, zip(*in_order(guess, parts), strict=True))
         unexplained = torch.cat([_is_unexplained(model.decoder, place[some], score[some]) for some in parts])
         unexplained &= (rounding <= ROUNDING_SHARE * self.tolerance).to(unexplained.device) | last
         self.unexplained[all_rows] = unexplained.cpu()

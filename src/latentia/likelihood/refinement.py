@@ -36,9 +36,7 @@ import itertools
 import math
 import time
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -47,7 +45,7 @@ import torch
 from torch import Tensor
 
 from latentia.likelihood.lattice import NODES, Lattice, Pairs, Summary, mass_upper_bound, segment, summarize
-from latentia.threads import share_memory
+from latentia.threads import Map, sharing
 
 RESOLVED = 0.95  # nats for each dimension that ∫ u may exceed ∫ f by; a Gaussian of scale h gives 1.06
 TABLE_AT_ONCE = 2**18  # numbers of the table f(image, node) that a thread has in work at a time
@@ -193,49 +191,6 @@ class _Budget:
         return time.monotonic() > self.end
 
 
-class Workers:
-    """Threads that share the work of a block of nodes; each computes with one thread of torch's.
-
-    Results come in the order of the work and do not depend on the number of threads.
-    """
-
-    def __init__(self, count: int):
-        self.count, self.before = count, torch.get_num_threads()
-        self.pool = None
-        if count > 1:  # torch's own threads would wait in a loop between two operations, and take the cores from these
-            torch.set_num_threads(1)
-            share_memory()
-            self.pool = ThreadPoolExecutor(count, initializer=lambda: torch.set_num_threads(1))
-
-    def in_order(self, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        """The results of work(item) for each item, in order."""
-        if self.pool is None:
-            yield from map(work, items)
-            return
-
-        def quietly(item: Any) -> Any:
-            with torch.no_grad():  # a thread has this setting for itself
-                return work(item)
-
-        waiting: deque[Future[Any]] = deque()
-        try:
-            for item in items:
-                waiting.append(self.pool.submit(quietly, item))
-                if len(waiting) > self.count:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-    def close(self) -> None:
-        """End the threads."""
-        if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(self.before)
-
-
 def refine(
     integrand: Integrand,
     lattice: Lattice,
@@ -269,7 +224,14 @@ def refine(
         memory: bytes allowed for tables.
         progress: is called with the share of the work that is done, by the usual cost of each part.
     """
-    run = _Run(integrand, lattice, tolerance, floor, hints, keep, _Budget(seconds, memory, progress))
+    with sharing(integrand.threads) as in_order:
+        run = _Run(integrand, lattice, tolerance, floor, hints, keep, _Budget(seconds, memory, progress), in_order)
+        _carry_out(run, core, log_prior, reach)
+    return run.result()
+
+
+def _carry_out(run: _Run, core: int, log_prior: Integrand | None, reach: float) -> None:
+    """The box, the rings around it, and level after level."""
     try:
         run.budget.begin(0.1)
         pairs = run.core(core)
@@ -283,10 +245,7 @@ def refine(
             pairs = run.step(pairs, level)
         run.give_up(pairs.function, Stop.LEVELS)
     except _OutOfTime:
-        run.give_up(torch.arange(integrand.count), Stop.TIME)
-    finally:
-        run.workers.close()
-    return run.result()
+        run.give_up(torch.arange(run.integrand.count), Stop.TIME)
 
 
 class _Run:
@@ -301,6 +260,7 @@ class _Run:
         hints: tuple[Tensor, Tensor] | None,
         keep: bool,
         budget: _Budget,
+        in_order: Map,
     ):
         n, d = integrand.count, lattice.dimension
         self.integrand, self.lattice, self.tolerance = integrand, lattice, tolerance
@@ -319,7 +279,7 @@ class _Run:
         self.is_resolved, self.is_done, self.active = (torch.zeros(n, dtype=torch.bool) for _ in range(3))
         self.best = torch.zeros(n, d, dtype=torch.float64)
         self.tables: list[Tables] = []
-        self.workers = Workers(integrand.threads)
+        self.in_order = in_order
         self.nodes = self.products = self.checked = self.violated = 0
         self.eps = torch.finfo(torch.float64).eps
 
@@ -545,7 +505,7 @@ class _Run:
             if bool(matters.any()):
                 blocks.append(some)
                 members.append(matters)
-        ready = self.workers.in_order(lambda b: self.integrand.prepare(self.lattice.nodes(tiles[b], level)), blocks)
+        ready = self.in_order(lambda b: self.integrand.prepare(self.lattice.nodes(tiles[b], level)), blocks)
         for some, matters, prepared in zip(blocks, members, ready, strict=True):
             self.nodes += NODES * len(some)
 
@@ -566,7 +526,7 @@ class _Run:
                 return highest, dropped, rows[one], some[other], kept
 
             rows_at_once = who[matters].split(max(1, TABLE_AT_ONCE // (NODES * len(some))))
-            for rows, found in zip(rows_at_once, self.workers.in_order(screen, rows_at_once), strict=True):
+            for rows, found in zip(rows_at_once, self.in_order(screen, rows_at_once), strict=True):
                 self.products += NODES * len(some) * len(rows)
                 most[rows], dropped = found[:2]
                 self._drop(rows, dropped)
@@ -622,7 +582,7 @@ class _Run:
             return table[:, order.argsort().to(table.device)], int(take.sum()), products
 
         batches, table = list(self._batches(pairs)), torch.empty(0, NODES)
-        for (first, last), found in zip(batches, self.workers.in_order(evaluate, batches), strict=True):
+        for (first, last), found in zip(batches, self.in_order(evaluate, batches), strict=True):
             if first == 0:  # one array for all, since many small ones would leave the memory in pieces
                 table = found[0].new_empty(len(pairs), NODES)
             table[start[first] : start[last]] = found[0]
@@ -647,7 +607,7 @@ class _Run:
 
     def _summaries(self, table: Tensor) -> Iterator[tuple[Summary, Tensor]]:
         """The summaries of a table (P, 64), some rows at a time."""
-        return self.workers.in_order(lambda some: summarize(some, self.lattice), table.split(ROWS))
+        return self.in_order(lambda some: summarize(some, self.lattice), table.split(ROWS))
 
     def _fail(self, functions: Tensor) -> None:
         """Leave out functions whose f is NaN or +∞ somewhere."""

@@ -15,9 +15,7 @@ __all__ = ["enclose_log_likelihood", "prove_exclusion"]
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,9 +30,10 @@ from latentia.likelihood.latent_model import LatentModel
 from latentia.likelihood.proof.families import likelihoods_of, parts_of
 from latentia.likelihood.proof.restriction import Restriction
 from latentia.likelihood.proof.rounding import UNIT
-from latentia.likelihood.proof.search import DEEPEST, Apply, Problem, Search, Siblings
+from latentia.likelihood.proof.search import DEEPEST, Problem, Search, Siblings
 from latentia.models import VAE
 from latentia.objectives.score_table import score_pairs
+from latentia.threads import sharing
 
 MOST_DIMENSIONS = 3
 MOST_VARIABLES = 256  # of a restricted network; on tiles where more rectifiers bend, the whole network is bounded
@@ -146,7 +145,7 @@ def _enclose(
     model: Any, images: Tensor, tolerance: float, mean: bool, until: float, report: Callable[[float, str], None]
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
     """Bounds for images of the same missing values, and statistics."""
-    with torch.no_grad(), _threads() as apply:
+    with torch.no_grad(), sharing(torch.get_num_threads()) as apply:
         problem = _problem(model, images)
         search, share, rounds, every = Search(problem, tolerance, until, report, apply), tolerance / 200, 1, len(images)
         if mean:
@@ -162,18 +161,6 @@ def _enclose(
             low, high = search.run(index, lower[index], share)
             lower[index], upper[index] = torch.maximum(low, lower[index]), torch.minimum(high, upper[index])
     return lower, upper, {**search.statistics(), "rounds": float(rounds)}
-
-
-@contextmanager
-def _threads() -> Iterator[Apply]:
-    """`map` by as many Python threads as torch has, with one thread of torch in each: tensors are small here."""
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(count) as pool:
-            yield map if count == 1 else pool.map
-    finally:
-        torch.set_num_threads(count)
 
 
 def _of_one_pattern(images: Tensor) -> list[Tensor]:
@@ -200,7 +187,7 @@ def prove_exclusion(
         UnsupportedError: as for `enclose_log_likelihood`, and where the time ends before all tiles are that small.
     """
     begin = time.monotonic()
-    with torch.no_grad(), _threads() as apply:
+    with torch.no_grad(), sharing(torch.get_num_threads()) as apply:
         problem = _problem(model, images)
         search = Search(problem, math.inf, begin + seconds, apply=apply)
         level = max(0, math.ceil(math.log2(2 * float(problem.prior.scale.max()) / side)))

@@ -11,7 +11,7 @@ __all__: list[str] = []  # used by the proofs only
 import heapq
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,7 @@ from latentia.likelihood.proof.masses import log_masses
 from latentia.likelihood.proof.priors import BoxedPrior
 from latentia.likelihood.proof.restriction import Restriction
 from latentia.likelihood.proof.rounding import UNIT
+from latentia.threads import Map
 
 LARGEST_SPLIT = {1: 64, 2: 16, 3: 4}  # parts along each side that a tile is divided into at most
 WIDE = 8.0  # nats between two bounds beyond which the gap does not yet fall with the square of the side
@@ -189,9 +190,6 @@ class _Bounds:
         return (low.values - low.rounding)[index], (high.values + high.rounding)[index]
 
 
-Apply = Callable[[Callable[[Siblings], _Division | None], list[Siblings]], Iterable[_Division | None]]
-
-
 class Search:
     """Divides tiles until the bounds are near enough.
 
@@ -210,7 +208,7 @@ class Search:
         tolerance: float,
         deadline: float,
         report: Callable[[float, str], None] | None = None,
-        apply: Apply = map,
+        apply: Map = map,
     ):
         self.problem, self.tolerance, self.deadline = problem, tolerance, deadline
         self.report, self.apply = report or _ignore, apply
@@ -376,8 +374,7 @@ class Search:
         def divide(batch: Siblings) -> _Division | None:
             if time.monotonic() > self.deadline:
                 return None
-            with torch.no_grad():  # which holds for one thread
-                return self._divide(batch, known, share, deepest, goal)
+            return self._divide(batch, known, share, deepest, goal)
 
         found: list[Siblings] = []
         late: list[Siblings] = []
