@@ -20,7 +20,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # the suite runs in the b
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Keep what the imports made, 700 000 objects, out of each garbage collection: a quarter of the suite's time."""
+    """Keep what the imports made, 700 000 objects, out of each garbage collection: a fifth of the suite's time."""
     gc.disable()
     try:
         return (yield)

@@ -1048,10 +1048,7 @@ def _is_unexplained(decoder: Callable[[Tensor], Distribution], z: Tensor, score:
     rows = torch.arange(len(z), device=z.device)
     # Two samples leave few images to look at; a third of the limit allows for the deviation that they give.
     for samples, limit in ((2, UNEXPLAINED / 3), (8, UNEXPLAINED)):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(1)
-            distribution = decoder(z[rows])
-            own = distribution.log_prob(distribution.sample(torch.Size([samples]))).double()
+        own = _own_scores(decoder(z[rows]), samples)
         rows = rows[(own.mean(0) - score[rows]) / own.std(0).clamp(min=1e-3) > limit]
         if len(rows) == 0:
             break
@@ -1060,16 +1057,20 @@ def _is_unexplained(decoder: Callable[[Tensor], Distribution], z: Tensor, score:
     return found
 
 
+def _own_scores(distribution: Distribution, samples: int) -> Tensor:
+    """log p(x|z) of samples of p(x|z) itself, (samples, n)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return distribution.log_prob(distribution.sample(torch.Size([samples]))).double()
+
+
 def _gain(model: LatentModel, z: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     """By how much log p(x|z) of an image (N, d), (N, *event_shape) lies below that of samples of p(x|z); and itself."""
     gains, scores = [], []
     for rows in torch.arange(len(z)).split(PAIRS_AT_ONCE):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(1)
-            distribution = model.decoder(z[rows])
-            own = distribution.log_prob(distribution.sample(torch.Size([8]))).double().mean(0)
+        distribution = model.decoder(z[rows])
         scores.append(score_pairs(distribution, images[rows].to(z)))
-        gains.append(own - scores[-1])
+        gains.append(_own_scores(distribution, 8).mean(0) - scores[-1])
     return torch.cat(gains).cpu(), torch.cat(scores)
 
 
